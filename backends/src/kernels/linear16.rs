@@ -1,0 +1,121 @@
+//! `x · Wᵀ` for f32 `x` `[rows, in]` and 16-bit `W` `[out, in]`, read in the layout of the file.
+//!
+//! Few rows (decoding): one dot product an output, the weight widened in registers, so that the time is that of
+//! reading the weight once. Many rows (prefill): the weight is widened a block of outputs at a time into a buffer
+//! that stays in cache, then multiplied in f32. Both sum in f32; the weight itself is exact.
+
+use burn::tensor::{Bytes, DType, Shape};
+use burn_flex::FlexTensor;
+use burn_flex::Layout;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::widen::Half;
+
+/// Up to here a row of `x` is multiplied by dot products.
+const FEW_ROWS: usize = 4;
+/// Outputs widened at a time: 128 rows of a 4,096-wide f32 weight are 2 MiB, the size of an L2 cache.
+const BLOCK: usize = 128;
+
+/// `x · weightᵀ`; both tensors contiguous from offset 0, `weight` f16 or bf16.
+pub(crate) fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
+    let (x_shape, w_shape) = (x.layout().shape(), weight.layout().shape());
+    let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
+    assert_eq!(inner, w_shape[1], "linear: x is [{rows}, {inner}], the weight {w_shape:?}");
+    let x = &x.storage::<f32>()[..rows * inner];
+    let out = match weight.dtype() {
+        DType::F16 => dispatch(x, &weight.storage::<f16>()[..outputs * inner], rows, inner, outputs),
+        DType::BF16 => dispatch(x, &weight.storage::<bf16>()[..outputs * inner], rows, inner, outputs),
+        other => unreachable!("linear16 was given {other:?} weights"),
+    };
+    FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32)
+}
+
+fn dispatch<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+    if rows <= FEW_ROWS { by_dots(x, weight, rows, inner, outputs) } else { by_blocks(x, weight, rows, inner, outputs) }
+}
+
+fn by_dots<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+    let mut out = vec![0.0f32; rows * outputs];
+    for (x, out) in x.chunks_exact(inner).zip(out.chunks_exact_mut(outputs)) {
+        out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+            for (i, out) in out.iter_mut().enumerate() {
+                let at = (block * BLOCK + i) * inner;
+                *out = T::dot(x, &weight[at..at + inner]);
+            }
+        });
+    }
+    out
+}
+
+/// Where the threads of [`by_blocks`] write: disjoint columns of one matrix, which slices cannot express.
+struct Columns(*mut f32);
+// SAFETY: each thread writes the columns of its own block only.
+unsafe impl Sync for Columns {}
+
+impl Columns {
+    fn at(&self, column: usize) -> *mut f32 {
+        // SAFETY: the caller stays inside the matrix.
+        unsafe { self.0.add(column) }
+    }
+}
+
+fn by_blocks<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+    let mut out = vec![0.0f32; rows * outputs];
+    let columns = Columns(out.as_mut_ptr());
+    weight.par_chunks(BLOCK * inner).enumerate().for_each_init(Vec::new, |wide, (block, weight)| {
+        let width = weight.len() / inner;
+        wide.resize(weight.len(), 0.0);
+        T::widen(weight, wide);
+        // SAFETY: the pointers cover `rows` rows of `x`, `width` rows of the widened block, and `width` columns of
+        // `out` that no other thread touches; strides are those of row-major matrices.
+        unsafe {
+            gemm::gemm(
+                rows,
+                width,
+                inner,
+                columns.at(block * BLOCK),
+                1,
+                outputs as isize,
+                false,
+                x.as_ptr(),
+                1,
+                inner as isize,
+                wide.as_ptr(),
+                inner as isize,
+                1,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Flex, VlmBackend, ops::reference_product};
+    use burn::tensor::{Distribution, Tensor};
+
+    #[test]
+    fn equals_the_reference_within_f32_rounding() {
+        let device = Default::default();
+        for (rows, inner, outputs) in [(1, 1, 1), (1, 160, 1280), (3, 70, 129), (5, 64, 300), (77, 333, 257)] {
+            for dtype in [DType::F16, DType::BF16] {
+                let x = Tensor::<Flex, 2>::random([rows, inner], Distribution::Uniform(-1.0, 1.0), &device);
+                let w = Tensor::<Flex, 2>::random([outputs, inner], Distribution::Uniform(-1.0, 1.0), &device);
+                let (x, w) = (x.into_primitive().tensor(), w.cast(dtype).into_primitive().tensor());
+                let fast = Flex::apply_weight(x.clone(), w.clone());
+                let slow = reference_product::<Flex>(x, w);
+                let (fast, slow): (&[f32], &[f32]) = (fast.storage(), slow.storage());
+                let worst = fast.iter().zip(slow).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(worst < 1e-4, "{rows}x{inner}x{outputs} {dtype:?}: worst difference {worst}");
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Fast bodies, used by the backend files only.
+
+pub(crate) mod linear16;
+pub(crate) mod widen;

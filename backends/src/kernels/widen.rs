@@ -1,0 +1,135 @@
+//! 16-bit floats to f32, as fast as the processor can, chosen at run time.
+
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+/// A 16-bit float that widens to f32 without loss.
+pub(crate) trait Half: Copy + Sync {
+    /// Writes `from` as f32 into `to`; both have one length.
+    fn widen(from: &[Self], to: &mut [f32]);
+
+    /// `Σ x·w` over one length, in f32.
+    fn dot(x: &[f32], w: &[Self]) -> f32;
+}
+
+/// Partial sums of the portable dot product: enough independent chains to fill a vector unit.
+const LANES: usize = 16;
+
+fn portable_dot<T: Copy>(x: &[f32], w: &[T], widen: impl Fn(T) -> f32) -> f32 {
+    let mut sums = [0.0f32; LANES];
+    let (x_blocks, x_rest) = x.as_chunks::<LANES>();
+    let (w_blocks, w_rest) = w.as_chunks::<LANES>();
+    for (x, w) in x_blocks.iter().zip(w_blocks) {
+        for lane in 0..LANES {
+            sums[lane] += x[lane] * widen(w[lane]);
+        }
+    }
+    let rest: f32 = x_rest.iter().zip(w_rest).map(|(x, &w)| x * widen(w)).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+impl Half for f16 {
+    fn widen(from: &[Self], to: &mut [f32]) {
+        from.convert_to_f32_slice(to);
+    }
+
+    fn dot(x: &[f32], w: &[Self]) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_avx512() {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { x86::dot_f16(x, w) };
+        }
+        portable_dot(x, w, f16::to_f32)
+    }
+}
+
+impl Half for bf16 {
+    fn widen(from: &[Self], to: &mut [f32]) {
+        // A shift: the compiler vectorises it.
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+        }
+    }
+
+    fn dot(x: &[f32], w: &[Self]) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_avx512() {
+            // SAFETY: as above.
+            return unsafe { x86::dot_bf16(x, w) };
+        }
+        portable_dot(x, w, |w| f32::from_bits(u32::from(w.to_bits()) << 16))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::{bf16, f16};
+
+    pub(super) fn has_avx512() -> bool {
+        is_x86_feature_detected!("avx512f")
+    }
+
+    /// The dot product over 64 elements a step in four independent chains; `$load` widens 16 weights.
+    macro_rules! dot {
+        ($name:ident, $half:ty, $load:expr) => {
+            /// # Safety
+            /// The processor must have AVX-512F.
+            #[target_feature(enable = "avx512f")]
+            pub(super) unsafe fn $name(x: &[f32], w: &[$half]) -> f32 {
+                let len = x.len().min(w.len());
+                let (x, w) = (x.as_ptr(), w.as_ptr().cast::<u16>());
+                let load = $load;
+                let mut sums = [_mm512_setzero_ps(); 4];
+                let mut i = 0;
+                while i + 64 <= len {
+                    for (lane, sum) in sums.iter_mut().enumerate() {
+                        let at = i + 16 * lane;
+                        // SAFETY: `at + 16 <= len`, and both slices hold `len` elements.
+                        let (x, w) = unsafe { (_mm512_loadu_ps(x.add(at)), load(w.add(at))) };
+                        *sum = _mm512_fmadd_ps(x, w, *sum);
+                    }
+                    i += 64;
+                }
+                let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
+                let mut total = _mm512_reduce_add_ps(sum);
+                while i < len {
+                    // SAFETY: `i < len`.
+                    total += unsafe { *x.add(i) * <$half>::from_bits(*w.add(i)).to_f32() };
+                    i += 1;
+                }
+                total
+            }
+        };
+    }
+
+    dot!(dot_f16, f16, |w: *const u16| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())) });
+    dot!(dot_bf16, bf16, |w: *const u16| unsafe {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(w.cast()))))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<T: Half>(name: &str, narrow: impl Fn(f32) -> T, to_f32: impl Fn(T) -> f32 + Copy) {
+        for len in [0, 1, 15, 16, 63, 64, 65, 200, 1024] {
+            let x: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 32.0).collect();
+            let w: Vec<T> = (0..len).map(|i| narrow(((i * 53 % 97) as f32 - 48.0) / 64.0)).collect();
+            let exact: f64 = x.iter().zip(&w).map(|(x, &w)| f64::from(*x) * f64::from(to_f32(w))).sum();
+            for (path, got) in [("chosen", T::dot(&x, &w)), ("portable", portable_dot(&x, &w, to_f32))] {
+                assert!((f64::from(got) - exact).abs() < 1e-3, "{name} {path} len {len}: {got} for {exact}");
+            }
+            let mut wide = vec![0.0; len];
+            T::widen(&w, &mut wide);
+            assert!(w.iter().zip(wide).all(|(&w, wide)| to_f32(w) == wide), "{name} widen len {len}");
+        }
+    }
+
+    #[test]
+    fn every_path_agrees() {
+        check("f16", f16::from_f32, f16::to_f32);
+        check("bf16", bf16::from_f32, bf16::to_f32);
+    }
+}

@@ -1,0 +1,173 @@
+//! Where Secateur runs.
+//!
+//! [`VlmBackend`] is Burn's `Backend` plus the few operations that a vision-language model wants faster than
+//! plain tensor code: each has a reference body, and a backend file overrides it once a bench shows the need.
+//! A subcommand is a [`Job`], generic over the backend; [`run`] picks the backend by name at run time.
+//!
+//! A new backend is one file, one row in the `backends!` table below, and one Cargo feature.
+
+#[cfg(feature = "flex")]
+mod kernels;
+mod ops;
+
+use burn::tensor::{DType, Tensor, backend::Backend};
+
+pub use ops::VlmBackend;
+
+/// Work that can run on any backend.
+pub trait Job {
+    /// What the work gives back.
+    type Output;
+
+    /// Does the work on `device`.
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output;
+}
+
+/// A row of the backend table.
+#[derive(Clone, Copy, Debug)]
+pub struct BackendInfo {
+    /// What `--backend` takes, and the Cargo feature that compiles it in.
+    pub name: &'static str,
+    /// One line for `secateur list backends`.
+    pub about: &'static str,
+    /// Whether this binary has it.
+    pub compiled: bool,
+}
+
+/// Why a backend cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// No backend has this name.
+    #[error("unknown backend `{name}`; known: {known}")]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// The backend exists, but not in this binary.
+    #[error("backend `{0}` is not compiled in; rebuild with `--features {0}`")]
+    NotCompiled(&'static str),
+    /// This binary has no backend at all.
+    #[error("no backend is compiled in; rebuild with `--features flex`")]
+    None,
+    /// The backend is there, its device is not.
+    #[error("backend `{name}` finds no usable device on this machine ({reason}); choose another with `--backend`")]
+    NoDevice {
+        /// The backend.
+        name: &'static str,
+        /// What its driver said.
+        reason: String,
+    },
+}
+
+/// The table, in the order in which a default is chosen: `feature module Type "what it is"`.
+macro_rules! backends {
+    ($($feature:literal $module:ident $backend:ident $about:literal;)*) => {
+        $(#[cfg(feature = $feature)] mod $module;)*
+        $(#[cfg(feature = $feature)] pub use $module::$backend;)*
+
+        /// Every backend that Secateur knows, preferred ones first.
+        pub const BACKENDS: &[BackendInfo] =
+            &[$(BackendInfo { name: $feature, about: $about, compiled: cfg!(feature = $feature) }),*];
+
+        /// Runs `job` on the backend called `name`.
+        ///
+        /// # Errors
+        /// When the name is unknown, the backend is not compiled in, or its device does not answer.
+        pub fn run<J: Job>(name: &str, job: J) -> Result<J::Output, BackendError> {
+            let row = find(name)?;
+            match row.name {
+                $(#[cfg(feature = $feature)]
+                $feature => {
+                    let device = $module::device();
+                    probe::<$module::$backend>(row.name, &device)?;
+                    Ok(job.run::<$module::$backend>(device))
+                })*
+                other => {
+                    let _ = job;
+                    Err(BackendError::NotCompiled(other))
+                }
+            }
+        }
+    };
+}
+
+backends! {
+    "cuda" cuda Cuda "NVIDIA GPUs through CUDA";
+    "wgpu" wgpu Wgpu "any GPU through Vulkan, Metal or DirectX 12";
+    "flex" flex Flex "CPU, SIMD and threads, 16-bit weights";
+    "ndarray" ndarray NdArray "CPU, plain Rust, f32 only";
+}
+
+/// The backend that is used when none is asked for: the first compiled-in row of [`BACKENDS`].
+///
+/// # Errors
+/// When this binary has none.
+pub fn default_backend() -> Result<&'static str, BackendError> {
+    BACKENDS.iter().find(|row| row.compiled).map(|row| row.name).ok_or(BackendError::None)
+}
+
+/// Looks up a backend by name, and says what to do when it is not there.
+///
+/// # Errors
+/// When the name is unknown or the backend is not compiled in.
+pub fn find(name: &str) -> Result<&'static BackendInfo, BackendError> {
+    let row = BACKENDS.iter().find(|row| row.name == name).ok_or_else(|| BackendError::Unknown {
+        name: name.to_owned(),
+        known: BACKENDS.iter().map(|row| row.name).collect::<Vec<_>>().join(", "),
+    })?;
+    if row.compiled { Ok(row) } else { Err(BackendError::NotCompiled(row.name)) }
+}
+
+/// Runs one tiny operation: drivers that are missing panic on first use, and a user should read a sentence instead.
+#[cfg_attr(not(any(feature = "cuda", feature = "wgpu", feature = "flex", feature = "ndarray")), expect(dead_code))]
+fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), BackendError> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let one = Tensor::<B, 1>::ones([1], (device, DType::F32));
+        (one.clone() + one).into_data()
+    }));
+    std::panic::set_hook(hook);
+    outcome.map(|_| ()).map_err(|panic| BackendError::NoDevice {
+        name,
+        reason: panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .and_then(|text| text.lines().next())
+            .unwrap_or("the driver gave no reason")
+            .to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_described() {
+        for (i, row) in BACKENDS.iter().enumerate() {
+            assert!(!row.about.is_empty(), "{} has no description", row.name);
+            assert!(BACKENDS[..i].iter().all(|other| other.name != row.name), "{} is there twice", row.name);
+        }
+    }
+
+    #[test]
+    fn unknown_and_missing_backends_are_told_apart() {
+        assert!(matches!(find("tpu"), Err(BackendError::Unknown { .. })));
+        for row in BACKENDS {
+            match find(row.name) {
+                Ok(_) => assert!(row.compiled),
+                Err(error) => {
+                    assert!(!row.compiled);
+                    assert_eq!(
+                        error.to_string(),
+                        format!("backend `{0}` is not compiled in; rebuild with `--features {0}`", row.name)
+                    );
+                }
+            }
+        }
+    }
+}

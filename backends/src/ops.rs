@@ -1,0 +1,51 @@
+//! The operations that Secateur adds to Burn's, each with a reference body in plain tensor code.
+
+use burn::tensor::{
+    DType, Tensor, TensorPrimitive,
+    backend::Backend,
+    module::attention_fallback,
+    ops::{AttentionModuleOptions, FloatTensor},
+};
+
+/// A Burn backend that can run Secateur's models.
+///
+/// Two dtypes matter: *weights* keep the 16-bit type of the checkpoint where the device can store it, and
+/// *activations* are computed in [`Self::activation_dtype`]. On CPUs activations are always f32, so that a 16-bit
+/// checkpoint gives the numbers of its f32 copy, in half the memory.
+pub trait VlmBackend: Backend {
+    /// The dtype in which weights of dtype `wanted` are kept on `device`: `wanted` itself where the device
+    /// computes with it, else f32.
+    fn weight_dtype(wanted: DType, device: &Self::Device) -> DType {
+        if Self::supports_dtype(device, wanted) { wanted } else { DType::F32 }
+    }
+
+    /// The dtype of activations next to weights of dtype `weights`.
+    fn activation_dtype(_weights: DType) -> DType {
+        DType::F32
+    }
+
+    /// `x · weightᵀ` for `x` `[rows, in]` and `weight` `[out, in]`, the layout of checkpoint files.
+    ///
+    /// The weight may have a smaller dtype than `x`; the product has the dtype of `x`.
+    fn apply_weight(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference_product::<Self>(x, weight)
+    }
+
+    /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. With `causal`, the queries are the last
+    /// of the keys' positions and see no later one.
+    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
+        attention_fallback(q, k, v, None, None, attention_options(causal))
+    }
+}
+
+pub(crate) fn attention_options(causal: bool) -> AttentionModuleOptions {
+    AttentionModuleOptions { is_causal: causal, ..Default::default() }
+}
+
+/// The reference body of [`VlmBackend::linear`]: cast, transpose, multiply.
+pub(crate) fn reference_product<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let x = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x));
+    let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));
+    let weight = if weight.dtype() == x.dtype() { weight } else { weight.cast(x.dtype()) };
+    x.matmul(weight.transpose()).into_primitive().tensor()
+}

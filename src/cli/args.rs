@@ -1,0 +1,192 @@
+//! What can be typed. The doc comments are the help.
+
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::task::Protocol;
+
+/// Training-free visual token pruning for vision-language models.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Answers a question about pictures
+    Ask(AskArgs),
+    /// Runs a benchmark, resumes an interrupted run, scores it
+    Eval(EvalArgs),
+    /// Scores an answers file without a model
+    Score(ScoreArgs),
+    /// Prints everything that a port must agree on, as one JSON object
+    Trace(TraceArgs),
+    /// Runs one method on tensors exported from anywhere
+    Prune(PruneArgs),
+    /// Lists what is there
+    List(ListArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ModelArgs {
+    /// A checkpoint folder, or a Hugging Face id that is in the local cache
+    #[arg(long)]
+    pub(super) model: String,
+    #[command(flatten)]
+    pub(super) method: MethodArgs,
+    /// What weights are kept in; by default as in the checkpoint
+    #[arg(long)]
+    pub(super) dtype: Option<WeightType>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct MethodArgs {
+    /// The pruning method; see `secateur list methods`
+    #[arg(long, default_value = "fastervlm")]
+    pub(super) method: String,
+    /// Visual tokens kept per crop; without it nothing is pruned
+    #[arg(long, value_name = "N")]
+    pub(super) tokens: Option<usize>,
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long)]
+    pub(super) backend: Option<String>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+}
+
+/// Types that weights can be kept in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum WeightType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<WeightType> for DType {
+    fn from(value: WeightType) -> Self {
+        match value {
+            WeightType::F32 => Self::F32,
+            WeightType::F16 => Self::F16,
+            WeightType::Bf16 => Self::BF16,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct AskArgs {
+    /// Pictures, then the question
+    #[arg(required = true, num_args = 2.., value_names = ["IMAGE", "QUESTION"])]
+    pub(super) images_and_question: Vec<String>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// The longest answer
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub(super) max_new_tokens: usize,
+    /// 0 takes the best token; higher draws more freely
+    #[arg(long, default_value_t = 0.0)]
+    pub(super) temperature: f32,
+    /// Draws among the best tokens that together have this chance
+    #[arg(long, default_value_t = 1.0)]
+    pub(super) top_p: f32,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct EvalArgs {
+    /// The benchmark; see `secateur list benchmarks`
+    pub(super) benchmark: String,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// The benchmark's folder, in LLaVA's layout
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// Only the first N questions
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+    /// Where run folders go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(super) out: PathBuf,
+    /// Throws away what an earlier run of this name has, and starts again
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Whose scoring rules
+    #[arg(long, default_value = "llava")]
+    pub(super) protocol: Protocol,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ScoreArgs {
+    /// The benchmark; see `secateur list benchmarks`
+    pub(super) benchmark: String,
+    /// An answers file in LLaVA's format, one JSON object a line
+    pub(super) answers: PathBuf,
+    /// The benchmark's folder, in LLaVA's layout
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: PathBuf,
+    /// Whose scoring rules
+    #[arg(long, default_value = "llava")]
+    pub(super) protocol: Protocol,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct TraceArgs {
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// The picture
+    #[arg(long)]
+    pub(super) image: PathBuf,
+    /// The question, as it stands in the benchmark's file
+    #[arg(long)]
+    pub(super) question: String,
+    /// The longest answer
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub(super) max_new_tokens: usize,
+    /// Adds the logits of the first generated position
+    #[arg(long)]
+    pub(super) logits: bool,
+    /// Accepted for symmetry: the output is always one JSON object
+    #[arg(long, hide = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct PruneArgs {
+    #[command(flatten)]
+    pub(super) method: MethodArgs,
+    /// A safetensors file with the tensors that the method needs
+    pub(super) cues: PathBuf,
+    /// Accepted for symmetry: the output is always one JSON object
+    #[arg(long, hide = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ListArgs {
+    /// What to list; everything without it
+    pub(super) what: Option<Listing>,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Listing {
+    Methods,
+    Models,
+    Benchmarks,
+    Backends,
+}

@@ -1,0 +1,140 @@
+//! `secateur ask`: pictures and a question in, a streamed answer out.
+
+use std::{io::Write, ops::ControlFlow, path::PathBuf, time::Duration};
+
+use anyhow::bail;
+use secateur_backends::{Job, VlmBackend};
+use serde::Serialize;
+
+use super::{args::AskArgs, ms, plan::ModelPlan, print_json};
+use crate::{
+    generate::{Generated, Sampling, Stream, generate},
+    image::{Rgb, decode},
+    model::{Llava, Seen},
+    pruner::pruner,
+    text::{Prompt, vicuna_v1},
+};
+
+pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
+    let mut images: Vec<PathBuf> = args.images_and_question.iter().map(PathBuf::from).collect();
+    // Clap asks for at least two values, so the last one is not the only one.
+    images.pop();
+    let question = args.images_and_question.last().cloned().unwrap_or_default();
+    let sampling = sampling(args.temperature, args.top_p, args.model.method.seed)?;
+    let text = vicuna_v1(&question, images.len())?;
+    let plan = ModelPlan::new(&args.model)?;
+    let pictures = images.iter().map(|path| decode(path)).collect::<Result<Vec<_>, _>>()?;
+    let backend = plan.method.backend;
+    let job = Ask { plan, pictures, text, sampling, limit: args.max_new_tokens, json: args.json };
+    secateur_backends::run(backend, job)?
+}
+
+fn sampling(temperature: f32, top_p: f32, seed: u64) -> anyhow::Result<Sampling> {
+    if !(0.0..=100.0).contains(&temperature) {
+        bail!("--temperature {temperature} is not possible: 0 is greedy, 100 the most");
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        bail!("--top-p {top_p} is not possible: it is above 0 and at most 1");
+    }
+    Ok(if temperature == 0.0 { Sampling::Greedy } else { Sampling::Random { temperature, top_p, seed } })
+}
+
+struct Ask {
+    plan: ModelPlan,
+    pictures: Vec<Rgb>,
+    text: String,
+    sampling: Sampling,
+    limit: usize,
+    json: bool,
+}
+
+/// The last line of `ask --json`.
+#[derive(Serialize)]
+struct AskResult {
+    text: String,
+    method: &'static str,
+    backend: &'static str,
+    visual_tokens_before: usize,
+    visual_tokens: usize,
+    ttft_ms: f64,
+    vision_ms: f64,
+    prune_ms: f64,
+    prefill_ms: f64,
+    tokens_per_second: Option<f64>,
+}
+
+impl Job for Ask {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let method = self.plan.method.clone();
+        let pruner = pruner::<B>(method.method)?;
+        let model: Llava<B> = self.plan.load(&device)?;
+        let seen = self
+            .pictures
+            .iter()
+            .map(|picture| model.see(picture, &*pruner, method.tokens))
+            .collect::<Result<Vec<_>, _>>()?;
+        let prompt = Prompt::new(&self.text, model.tokenizer());
+        let embeds = model.splice(&prompt, &seen);
+
+        let mut out = std::io::stdout().lock();
+        let mut stream = Stream::default();
+        let mut written = Ok(());
+        let answer = generate(&model, embeds, self.limit, self.sampling, |ids| {
+            let new = stream.push(&model, ids);
+            written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        written?;
+        let text = model.tokenizer().decode(&answer.ids);
+        writeln!(out, "{}", stream.finish(&text))?;
+        drop(out);
+
+        let result = summary(&seen, &answer, text, method.method, method.backend);
+        eprintln!("{}", line(&result));
+        if self.json {
+            print_json(&result)?;
+        }
+        Ok(())
+    }
+}
+
+fn summary<B: VlmBackend>(
+    seen: &[Seen<B>],
+    answer: &Generated,
+    text: String,
+    method: &'static str,
+    backend: &'static str,
+) -> AskResult {
+    let vision: Duration = seen.iter().map(|seen| seen.vision).sum();
+    let prune: Duration = seen.iter().map(|seen| seen.prune).sum();
+    AskResult {
+        text,
+        method,
+        backend,
+        visual_tokens_before: seen.iter().map(|seen| seen.patches * seen.keep.indices().len()).sum(),
+        visual_tokens: seen.iter().map(|seen| seen.keep.tokens()).sum(),
+        ttft_ms: ms(vision + prune + answer.prefill),
+        vision_ms: ms(vision),
+        prune_ms: ms(prune),
+        prefill_ms: ms(answer.prefill),
+        tokens_per_second: answer.tokens_per_second(),
+    }
+}
+
+fn line(result: &AskResult) -> String {
+    let speed = result.tokens_per_second.map_or_else(|| "–".to_owned(), |speed| format!("{speed:.1}"));
+    format!(
+        "visual tokens {} → {} ({}, {}) · first token after {:.0} ms (vision {:.0}, prune {:.1}, prefill {:.0}) · \
+         {speed} tokens/s",
+        result.visual_tokens_before,
+        result.visual_tokens,
+        result.method,
+        result.backend,
+        result.ttft_ms,
+        result.vision_ms,
+        result.prune_ms,
+        result.prefill_ms,
+    )
+}

@@ -1,0 +1,117 @@
+//! What can go wrong through a user's file, flag or checkpoint. Anything else is a bug, and panics.
+
+use std::path::{Path, PathBuf};
+
+/// An error that names what was given, what was expected and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint's tensors.
+    #[error(transparent)]
+    Weights(#[from] secateur_weights::WeightsError),
+    /// A file that cannot be read or written.
+    #[error("{path}: {action}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// An image that cannot be used.
+    #[error("{path}: {reason}")]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what is read.
+        reason: String,
+    },
+    /// A configuration or tokenizer file that does not describe a model we run.
+    #[error("{path}: {reason}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or unknown.
+        reason: String,
+    },
+    /// A method that is not in the registry.
+    #[error("unknown method `{name}`; known: {known}")]
+    UnknownMethod {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// A budget that no keep can have.
+    #[error("a budget of {budget} tokens is not possible: --tokens takes 1 to {patches}, the patches of one crop")]
+    Budget {
+        /// Asked for.
+        budget: usize,
+        /// What there is.
+        patches: usize,
+    },
+    /// A method was not given what it declares to need.
+    #[error("method `{method}` needs the tensor `{cue}` {shape}, which is not there")]
+    MissingCue {
+        /// The method.
+        method: &'static str,
+        /// The cue's name, as in a cues file.
+        cue: &'static str,
+        /// Its shape in words.
+        shape: &'static str,
+    },
+    /// A cues file whose tensors do not fit each other.
+    #[error("{path}: {reason}")]
+    Cues {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A prompt with another number of `<image>` marks than images.
+    #[error("the question has {marks} `<image>` marks for {images} image(s); leave them out, or give one for each")]
+    ImageMarks {
+        /// Marks in the question.
+        marks: usize,
+        /// Images given.
+        images: usize,
+    },
+    /// A prompt that does not fit the model.
+    #[error(
+        "the prompt has {prompt} tokens, and the model reads {limit} with its answer; shorten the question, or lower \
+         --tokens"
+    )]
+    TooLong {
+        /// Tokens of the prompt, visual ones included.
+        prompt: usize,
+        /// The model's context.
+        limit: usize,
+    },
+    /// Benchmark data or answers that are not as they must be.
+    #[error("{path}: {reason}")]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An I/O error on `path` while doing `action`.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+
+    /// A configuration error on `path`.
+    pub(crate) fn config(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Config { path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// A data error on `path`.
+    pub(crate) fn data(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Data { path: path.to_owned(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,19 @@
+//! From a picture file to the pixels that a vision tower reads, as PIL and `CLIPImageProcessor` make them.
+
+mod clip;
+mod decode;
+mod resize;
+
+pub use clip::{Aspect, ClipProcessor};
+pub use decode::{MAX_PIXELS, MAX_SIDE, decode};
+
+/// An 8-bit RGB picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rgb {
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// `height · width · 3` bytes, row by row.
+    pub data: Vec<u8>,
+}

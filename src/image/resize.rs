@@ -1,0 +1,144 @@
+//! Bicubic resizing with antialias, bit for bit as Pillow's `Image.resize(…, BICUBIC)`.
+//!
+//! Pillow resizes columns first, rounds to 8 bits, then rows, with weights of 22 fractional bits. A product that
+//! reports kept tokens must start from the same pixels, so the rule is written out here: `fast_image_resize` rounds
+//! its weights to 16 bits and differs from Pillow by up to 2 levels (measured on noise and on smooth pictures).
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::Rgb;
+
+/// Fractional bits of a weight.
+const PRECISION: u32 = 32 - 8 - 2;
+/// Reach of the bicubic filter, in samples of the smaller picture.
+const SUPPORT: f64 = 2.0;
+
+/// A picture in the middle of a uniform square or of nothing: padding is never written out, so that a 20,000×10
+/// picture does not take 1.2 GB.
+pub(super) struct Canvas<'a> {
+    picture: &'a Rgb,
+    width: usize,
+    height: usize,
+    left: usize,
+    top: usize,
+    colour: [u8; 3],
+}
+
+impl<'a> Canvas<'a> {
+    /// The picture alone.
+    pub(super) fn plain(picture: &'a Rgb) -> Self {
+        Self { picture, width: picture.width, height: picture.height, left: 0, top: 0, colour: [0; 3] }
+    }
+
+    /// The picture centred in a square of its longer side, as LLaVA's `expand2square`.
+    pub(super) fn square(picture: &'a Rgb, colour: [u8; 3]) -> Self {
+        let side = picture.width.max(picture.height);
+        let (left, top) = ((side - picture.width) / 2, (side - picture.height) / 2);
+        Self { picture, width: side, height: side, left, top, colour }
+    }
+
+    fn row(&self, y: usize) -> Vec<u8> {
+        let mut row = self.colour.repeat(self.width);
+        let stride = 3 * self.picture.width;
+        let from = &self.picture.data[(y - self.top) * stride..][..stride];
+        row[3 * self.left..][..stride].copy_from_slice(from);
+        row
+    }
+}
+
+/// Resizes `canvas` to `size` (width, height) and returns the part of it in `columns` and `rows`.
+pub(super) fn resize(canvas: &Canvas, size: (usize, usize), columns: Range<usize>, rows: Range<usize>) -> Rgb {
+    let (width, height) = (columns.len(), rows.len());
+    let horizontal = weights(canvas.width, size.0, columns);
+    let vertical = weights(canvas.height, size.1, rows);
+    let stride = 3 * width;
+
+    let empty = shrink_row(&canvas.colour.repeat(canvas.width), &horizontal);
+    let inside = canvas.top..canvas.top + canvas.picture.height;
+    let mut narrow = vec![0; stride * canvas.height];
+    narrow.par_chunks_exact_mut(stride).enumerate().for_each(|(y, out)| {
+        if inside.contains(&y) {
+            out.copy_from_slice(&shrink_row(&canvas.row(y), &horizontal));
+        } else {
+            out.copy_from_slice(&empty);
+        }
+    });
+
+    let mut data = vec![0; stride * height];
+    data.par_chunks_exact_mut(stride).zip(&vertical).for_each(|(out, tap)| {
+        let mut sums = vec![1i32 << (PRECISION - 1); stride];
+        for (i, &weight) in tap.weights.iter().enumerate() {
+            let row = &narrow[(tap.start + i) * stride..][..stride];
+            sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += i32::from(value) * weight);
+        }
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = to_u8(sum));
+    });
+    Rgb { width, height, data }
+}
+
+fn shrink_row(row: &[u8], taps: &[Tap]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 * taps.len());
+    for tap in taps {
+        let mut sums = [1i32 << (PRECISION - 1); 3];
+        for (pixel, &weight) in row[3 * tap.start..].chunks_exact(3).zip(&tap.weights) {
+            for channel in 0..3 {
+                sums[channel] += i32::from(pixel[channel]) * weight;
+            }
+        }
+        out.extend(sums.map(to_u8));
+    }
+    out
+}
+
+fn to_u8(sum: i32) -> u8 {
+    (sum >> PRECISION).clamp(0, 255) as u8
+}
+
+/// The samples that make one output sample.
+struct Tap {
+    start: usize,
+    weights: Vec<i32>,
+}
+
+/// The taps of the outputs in `range` when `from` samples become `to`.
+fn weights(from: usize, to: usize, range: Range<usize>) -> Vec<Tap> {
+    let scale = from as f64 / to as f64;
+    let stretch = scale.max(1.0);
+    let reach = SUPPORT * stretch;
+    range
+        .map(|i| {
+            if from == to {
+                // Pillow skips the pass.
+                return Tap { start: i, weights: vec![1 << PRECISION] };
+            }
+            let centre = (i as f64 + 0.5) * scale;
+            let start = (centre - reach + 0.5).max(0.0) as usize;
+            let end = ((centre + reach + 0.5) as usize).min(from);
+            let raw: Vec<f64> = (start..end).map(|x| bicubic((x as f64 - centre + 0.5) * (1.0 / stretch))).collect();
+            let total: f64 = raw.iter().sum();
+            let weights = raw
+                .into_iter()
+                .map(|w| {
+                    let fixed = w / total * f64::from(1u32 << PRECISION);
+                    (fixed + 0.5f64.copysign(fixed)) as i32
+                })
+                .collect();
+            Tap { start, weights }
+        })
+        .collect()
+}
+
+/// Keys' cubic with a = −0.5.
+fn bicubic(x: f64) -> f64 {
+    const A: f64 = -0.5;
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}

@@ -1,0 +1,24 @@
+//! Training-free visual token pruning for vision-language models.
+//!
+//! ```text
+//! picture ── image:: ──▶ pixels [crops, 3, side, side] ── ClipVision ──▶ Sight { features, cls_attention? }
+//! Cues { features, cls_attention? } ── Pruner ──▶ Keep [crops, budget], ascending
+//! kept features ── Projector ──▶ [crops, budget, hidden] ── merge:: ──▶ [tokens, hidden]
+//! question ── text:: ──▶ Prompt (ids, one mark a picture) ── splice ──▶ embeds [1, sequence, hidden]
+//! embeds ── Llama + KvCache ──▶ generate:: ──▶ answer ── task:: ──▶ Report
+//! ```
+//!
+//! Everything from the pixels to the logits is generic over [`secateur_backends::VlmBackend`].
+
+pub mod cli;
+mod error;
+pub mod eval;
+pub mod generate;
+pub mod image;
+pub mod merge;
+pub mod model;
+pub mod pruner;
+pub mod task;
+pub mod text;
+
+pub use error::Error;

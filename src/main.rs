@@ -1,0 +1,26 @@
+//! The `secateur` command: prints what [`secateur::cli`] does, and turns errors into exit codes.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use secateur::cli::{Args, run};
+
+/// 0; 1 with `error: …` on stderr; 2 for usage, which clap prints.
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `secateur … | head` is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,109 @@
+//! Layers that Burn has under other names, layouts or dtypes than the checkpoints: weights as in the file
+//! (`[out, in]`), fields named as in the file, statistics in f32.
+
+use burn::{
+    module::{Module, Param, ParamId},
+    tensor::{DType, FloatDType, Tensor, TensorPrimitive, backend::Backend},
+};
+use secateur_backends::VlmBackend;
+
+/// A parameter that takes no memory until a checkpoint fills it (zeros, should anyone read it before).
+pub(super) fn unfilled<B: Backend, const D: usize>(shape: [usize; D], device: &B::Device) -> Param<Tensor<B, D>> {
+    let init = move |device: &B::Device, _grad: bool| Tensor::zeros(shape, device);
+    Param::uninitialized(ParamId::new(), init, device.clone(), false, shape.into())
+}
+
+/// `x · weightᵀ + bias`, the weight in the checkpoint's dtype, the result in that of `x`.
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<B, 2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<B, 1>>>,
+}
+
+impl<B: VlmBackend> Linear<B> {
+    /// An unfilled layer.
+    pub fn new(inputs: usize, outputs: usize, bias: bool, device: &B::Device) -> Self {
+        Self { weight: unfilled([outputs, inputs], device), bias: bias.then(|| unfilled([outputs], device)) }
+    }
+
+    /// # Shapes
+    /// - `x`: `[…, in]`
+    /// - result: `[…, out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let mut shape = x.dims();
+        let inputs = shape[D - 1];
+        let rows = x.reshape([-1, inputs as i32]);
+        let y = linear(rows, self.weight.val());
+        let y = match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        };
+        shape[D - 1] = y.dims()[1];
+        y.reshape(shape)
+    }
+}
+
+/// [`VlmBackend::linear`] on tensors: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows, out]`.
+pub(super) fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    let product = B::apply_weight(x.into_primitive().tensor(), weight.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(product))
+}
+
+/// Normalisation by mean and variance.
+#[derive(Module, Debug)]
+pub struct LayerNorm<B: Backend> {
+    /// `[features]`.
+    pub weight: Param<Tensor<B, 1>>,
+    /// `[features]`.
+    pub bias: Param<Tensor<B, 1>>,
+    eps: f64,
+}
+
+impl<B: VlmBackend> LayerNorm<B> {
+    /// An unfilled layer.
+    pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
+        Self { weight: unfilled([features], device), bias: unfilled([features], device), eps }
+    }
+
+    /// # Shapes
+    /// - `x`, result: `[…, features]`
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let dtype = x.dtype();
+        let x = in_f32(x);
+        let x = x.clone() - x.mean_dim(D - 1);
+        let variance = x.clone().square().mean_dim(D - 1);
+        let x = x / (variance + self.eps).sqrt();
+        x.cast(dtype) * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+    }
+}
+
+/// Normalisation by root mean square, as `LlamaRMSNorm`.
+#[derive(Module, Debug)]
+pub struct RmsNorm<B: Backend> {
+    /// `[features]`.
+    pub weight: Param<Tensor<B, 1>>,
+    eps: f64,
+}
+
+impl<B: VlmBackend> RmsNorm<B> {
+    /// An unfilled layer.
+    pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
+        Self { weight: unfilled([features], device), eps }
+    }
+
+    /// # Shapes
+    /// - `x`, result: `[…, features]`
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let dtype = x.dtype();
+        let x = in_f32(x);
+        let mean_square = x.clone().square().mean_dim(D - 1);
+        let x = x / (mean_square + self.eps).sqrt();
+        x.cast(dtype) * self.weight.val().unsqueeze()
+    }
+}
+
+fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    if x.dtype() == DType::F32 { x } else { x.cast(FloatDType::F32) }
+}

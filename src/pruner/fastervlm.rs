@@ -1,0 +1,49 @@
+//! FasterVLM: keep the patches that the vision tower's [CLS] token attends to.
+//!
+//! Idea: text-to-image attention inside the language model is noisy; the [CLS] attention of the tower, averaged over
+//! heads, ranks patches better, and is known before the language model starts.
+//!
+//! Paper: "[CLS] Attention is All You Need for Training-Free Visual Token Pruning", <https://arxiv.org/abs/2412.01818>.
+//! Official code: <https://github.com/Theia-4869/FasterVLM>, `llava/model/llava_arch.py`, `encode_images`.
+//!
+//! Deviations: ties go to the first patch (the official `topk` leaves them open); a budget above the patch count is
+//! an error with a sentence (there: a crash in `topk`); only the kept tokens are projected (there: all; same numbers).
+//!
+//! Defaults: attention of the layer whose features are used (−2 in LLaVA), mean over heads, original order.
+
+use burn::tensor::backend::Backend;
+
+use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, top_k};
+use crate::Error;
+
+/// The method; it has no parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct FasterVlm;
+
+impl Method for FasterVlm {
+    fn name(&self) -> &'static str {
+        "fastervlm"
+    }
+
+    fn idea(&self) -> &'static str {
+        "keeps the patches that the tower's [CLS] token attends to"
+    }
+
+    fn paper(&self) -> &'static str {
+        "https://arxiv.org/abs/2412.01818"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { cls_attention: ClsAttention::Selected }
+    }
+}
+
+impl<B: Backend> Pruner<B> for FasterVlm {
+    fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
+        let attention = cues.cls_attention(self.name())?;
+        let [layers, crops, _, patches] = attention.dims();
+        // The last layer given is the selected one. [layers, crops, heads, patches] → [crops, patches]
+        let score = attention.narrow(0, layers - 1, 1).mean_dim(2).reshape([crops, patches]);
+        top_k(score, budget)
+    }
+}

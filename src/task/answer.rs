@@ -1,0 +1,84 @@
+//! A line of an answers file, in LLaVA's format.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Sample;
+use crate::Error;
+
+/// One answer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Answer {
+    /// The question's id.
+    pub question_id: Value,
+    /// The question with its suffix.
+    pub prompt: String,
+    /// What the model said.
+    pub text: String,
+    /// Unique in the file.
+    #[serde(default)]
+    pub answer_id: String,
+    /// Who said it.
+    #[serde(default)]
+    pub model_id: String,
+    /// Whatever a benchmark adds.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+}
+
+impl Answer {
+    /// An answer to `sample`. Its id is a hash of what was asked and said, so that equal runs give equal files.
+    pub fn new(sample: &Sample, text: String, model: &str) -> Self {
+        let asked = format!("{}\n{}\n{text}\n{model}", sample.question_id, sample.text);
+        Self {
+            question_id: sample.question_id.clone(),
+            prompt: sample.text.clone(),
+            text,
+            answer_id: format!("{:016x}", fnv1a(asked.as_bytes())),
+            model_id: model.to_owned(),
+            metadata: Map::new(),
+        }
+    }
+
+    /// Whether it answers this question.
+    pub fn answers(&self, sample: &Sample) -> bool {
+        self.question_id == sample.question_id && self.prompt == sample.text
+    }
+
+    /// The line, with its newline.
+    pub fn line(&self) -> String {
+        // Strings and JSON values serialise.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+
+    /// All answers of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or a line is no answer; the error names the line.
+    pub fn read_all(path: &Path) -> Result<Vec<Self>, Error> {
+        let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
+        Self::parse_all(path, &bytes)
+    }
+
+    /// All answers of a file's bytes; empty lines are passed over.
+    ///
+    /// # Errors
+    /// When a line is no answer; the error names the line.
+    pub fn parse_all(path: &Path, bytes: &[u8]) -> Result<Vec<Self>, Error> {
+        bytes
+            .split(|&byte| byte == b'\n')
+            .enumerate()
+            .filter(|(_, line)| !line.trim_ascii().is_empty())
+            .map(|(i, line)| {
+                serde_json::from_slice(line).map_err(|e| Error::data(path, format!("line {} is no answer: {e}", i + 1)))
+            })
+            .collect()
+    }
+}
+
+/// A small stable hash; ids need to be unlike each other, not secret.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

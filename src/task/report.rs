@@ -1,0 +1,49 @@
+//! A benchmark's result.
+
+use std::fmt::Write;
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::Protocol;
+
+/// Metrics in the order in which they are shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The benchmark.
+    pub benchmark: &'static str,
+    /// Whose rules scored it.
+    pub protocol: Protocol,
+    /// Answers scored.
+    pub n: usize,
+    /// Name and value.
+    #[serde(serialize_with = "as_map")]
+    pub metrics: Vec<(String, f64)>,
+    /// What a reader must know to trust the numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let width = self.metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let mut table = format!("{} · {} answers · {} rules\n", self.benchmark, self.n, self.protocol.name());
+        for (name, value) in &self.metrics {
+            // Writing to a string cannot fail.
+            let _ = writeln!(table, "{name:<width$}  {value:>8.2}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(table, "note: {note}");
+        }
+        table.truncate(table.trim_end().len());
+        table
+    }
+}
+
+fn as_map<S: Serializer>(metrics: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(metrics.len()))?;
+    for (name, value) in metrics {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}

@@ -1,0 +1,114 @@
+//! The tensors of a checkpoint folder, listed but not read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{DType, TensorData};
+use serde::Deserialize;
+
+use crate::{WeightsError, error::io, mapped::Mapped, safetensors, torch};
+
+/// A tensor in a file: where it is, and of what shape and type.
+#[derive(Clone)]
+pub struct StoredTensor {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its type in the file.
+    pub dtype: DType,
+    pub(crate) file: Mapped,
+    pub(crate) range: Range<usize>,
+}
+
+impl StoredTensor {
+    /// Its values; the file's own pages where they are aligned, else a copy.
+    pub fn data(&self) -> TensorData {
+        self.file.tensor(self.range.clone(), &self.shape, self.dtype)
+    }
+}
+
+/// All tensors of a folder (or of one file), by the names in the files.
+pub struct Checkpoint {
+    /// Where they came from.
+    pub path: PathBuf,
+    /// Name to tensor.
+    pub tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// The index beside a sharded checkpoint, of which only the map from tensor to shard matters.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// What a folder may hold, in order of preference.
+const SINGLE_AND_INDEX: [(&str, &str); 2] =
+    [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
+
+impl Checkpoint {
+    /// Lists the tensors of `folder`: safetensors before `.bin`, one file or shards with an index.
+    ///
+    /// # Errors
+    /// When there is no checkpoint, a shard is missing or damaged, or the index and the shards disagree.
+    pub fn open(folder: &Path) -> Result<Self, WeightsError> {
+        for (single, index) in SINGLE_AND_INDEX {
+            let (single, index) = (folder.join(single), folder.join(index));
+            if index.is_file() {
+                return Self::open_shards(folder, &index);
+            }
+            if single.is_file() {
+                return Ok(Self { path: folder.to_owned(), tensors: read_file(&single)? });
+            }
+        }
+        let names = SINGLE_AND_INDEX.iter().flat_map(|(a, b)| [*a, *b]).collect::<Vec<_>>().join(", ");
+        Err(WeightsError::Missing { path: folder.to_owned(), hint: format!("a checkpoint folder has one of {names}") })
+    }
+
+    /// Lists the tensors of one safetensors or `.bin` file.
+    ///
+    /// # Errors
+    /// When the file is missing or damaged.
+    pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
+        Ok(Self { path: path.to_owned(), tensors: read_file(path)? })
+    }
+
+    fn open_shards(folder: &Path, index_path: &Path) -> Result<Self, WeightsError> {
+        let text = std::fs::read_to_string(index_path).map_err(io(index_path))?;
+        let index: ShardIndex = serde_json::from_str(&text)
+            .map_err(|e| WeightsError::Damaged { path: index_path.to_owned(), reason: e.to_string() })?;
+        let shards: BTreeSet<&String> = index.weight_map.values().collect();
+        let mut tensors = BTreeMap::new();
+        for shard in shards {
+            let path = folder.join(shard);
+            if !path.is_file() {
+                return Err(WeightsError::Missing {
+                    path,
+                    hint: format!("{} names it as a shard; fetch the whole checkpoint", index_path.display()),
+                });
+            }
+            for (name, tensor) in read_file(&path)? {
+                if tensors.insert(name.clone(), tensor).is_some() {
+                    return Err(WeightsError::Damaged { path, reason: format!("tensor `{name}` is in two shards") });
+                }
+            }
+        }
+        match index.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+            None => Ok(Self { path: folder.to_owned(), tensors }),
+            Some((name, shard)) => Err(WeightsError::Damaged {
+                path: folder.join(shard),
+                reason: format!("tensor `{name}` is in the index but not in the shard"),
+            }),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+    let file = Mapped::open(path)?;
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        safetensors::list(path, &file)
+    } else {
+        torch::list(path, &file)
+    }
+}

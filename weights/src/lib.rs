@@ -1,0 +1,23 @@
+//! Hugging Face checkpoints into Burn modules.
+//!
+//! [`find`] turns an id or a path into a folder, [`Checkpoint`] lists the tensors of its shards without reading
+//! them, [`Rename`] maps file names to module paths, and [`load`] fills a module: strictly, with no tensor missing,
+//! left over or mis-shaped, and with the weights mapped into memory rather than copied wherever the backend allows.
+//!
+//! This crate knows no model.
+
+mod checkpoint;
+mod error;
+mod hub;
+mod load;
+mod mapped;
+mod pickle;
+mod rename;
+mod safetensors;
+mod torch;
+
+pub use checkpoint::{Checkpoint, StoredTensor};
+pub use error::WeightsError;
+pub use hub::find;
+pub use load::{Dtypes, load};
+pub use rename::{Ignored, Rename};

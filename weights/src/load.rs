@@ -1,0 +1,141 @@
+//! Fills a module from stored tensors, all or nothing.
+
+use std::{collections::BTreeMap, fmt::Write, path::Path, rc::Rc};
+
+use burn::{
+    module::{Module, ModuleVisitor, Param, ParamId},
+    tensor::{Bool, DType, Int, Tensor, backend::Backend},
+};
+use burn_store::{ModuleSnapshot, TensorSnapshot};
+
+use crate::{StoredTensor, WeightsError};
+
+/// How many names of a kind an error lists.
+const LISTED: usize = 8;
+
+/// The types that parameters take in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Dtypes {
+    /// Of matrices, which hold nearly all the bytes; `None` keeps the file's type where the backend has it.
+    pub weights: Option<DType>,
+    /// Of vectors (norms, biases), which meet activations element by element.
+    pub vectors: DType,
+}
+
+/// Fills `module` with `tensors`, named by their paths in it; `from` is for error messages.
+///
+/// Tensors are mapped or converted one at a time, so that the model is never in memory twice. `narrow` says which
+/// type a matrix of a given file type is kept in.
+///
+/// # Errors
+/// When a tensor is missing, unused or of another shape; nothing is read before names and shapes are checked.
+pub fn load<B: Backend, M: Module<B>>(
+    module: M,
+    tensors: BTreeMap<String, StoredTensor>,
+    dtypes: Dtypes,
+    narrow: impl Fn(DType) -> DType,
+    from: &Path,
+) -> Result<M, WeightsError> {
+    check::<B, M>(&module, &tensors, from)?;
+    let snapshots = tensors
+        .into_iter()
+        .map(|(path, tensor)| {
+            let matrix = tensor.shape.len() > 1;
+            let dtype = if matrix { narrow(dtypes.weights.unwrap_or(tensor.dtype)) } else { dtypes.vectors };
+            snapshot(&path, tensor, dtype)
+        })
+        .collect();
+    let mut module = module;
+    let result = module.apply(snapshots, None, None, false);
+    if result.errors.is_empty() && result.missing.is_empty() && result.unused.is_empty() {
+        return Ok(module);
+    }
+    Err(WeightsError::Mismatch { path: from.to_owned(), report: result.to_string() })
+}
+
+fn snapshot(path: &str, tensor: StoredTensor, dtype: DType) -> TensorSnapshot {
+    let shape = tensor.shape.clone().into();
+    let read = move || {
+        let data = tensor.data();
+        Ok(if tensor.dtype == dtype { data } else { data.convert_dtype(dtype) })
+    };
+    let stack = path.split('.').map(str::to_owned).collect();
+    TensorSnapshot::from_closure(Rc::new(read), dtype, shape, stack, Vec::new(), ParamId::new())
+}
+
+/// Compares names and shapes without touching a value, so that a mistake is reported before gigabytes are read.
+fn check<B: Backend, M: Module<B>>(
+    module: &M,
+    tensors: &BTreeMap<String, StoredTensor>,
+    from: &Path,
+) -> Result<(), WeightsError> {
+    let mut expected = Shapes::default();
+    module.visit(&mut expected);
+    let expected = expected.shapes;
+    let mut missing = Vec::new();
+    let mut misshaped = Vec::new();
+    for (path, shape) in &expected {
+        match tensors.get(path) {
+            None => missing.push(format!("{path} {shape:?}")),
+            Some(tensor) if &tensor.shape != shape => {
+                misshaped.push(format!("{path}: expected {shape:?}, found {:?}", tensor.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    let unused: Vec<_> = tensors
+        .iter()
+        .filter(|(path, _)| !expected.contains_key(*path))
+        .map(|(path, tensor)| format!("{path} {:?}", tensor.shape))
+        .collect();
+    let mut report = String::new();
+    for (kind, names) in [("missing", missing), ("unused", unused), ("of the wrong shape", misshaped)] {
+        if !names.is_empty() {
+            let listed = names[..names.len().min(LISTED)].join("\n    ");
+            let more =
+                if names.len() > LISTED { format!("\n    and {} more", names.len() - LISTED) } else { String::new() };
+            // Writing to a string cannot fail.
+            let _ = writeln!(report, "  {} {kind}:\n    {listed}{more}", names.len());
+        }
+    }
+    if report.is_empty() {
+        return Ok(());
+    }
+    report.push_str("  check that config.json belongs to these weights");
+    Err(WeightsError::Mismatch { path: from.to_owned(), report })
+}
+
+/// Collects path and shape of every parameter; parameters that are not yet initialised stay so.
+#[derive(Default)]
+struct Shapes {
+    path: Vec<String>,
+    shapes: BTreeMap<String, Vec<usize>>,
+}
+
+impl Shapes {
+    fn add(&mut self, shape: burn::tensor::Shape) {
+        self.shapes.insert(self.path.join("."), shape.to_vec());
+    }
+}
+
+impl<B: Backend> ModuleVisitor<B> for Shapes {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.add(param.lazy_shape());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
+        self.add(param.lazy_shape());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
+        self.add(param.lazy_shape());
+    }
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}

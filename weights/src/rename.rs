@@ -1,0 +1,68 @@
+//! Names in files to paths in modules.
+
+use std::collections::BTreeMap;
+
+use crate::StoredTensor;
+
+/// A name that a checkpoint may hold and the model has no place for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ignored {
+    /// A name that starts with this …
+    pub prefix: &'static str,
+    /// … and ends with this …
+    pub suffix: &'static str,
+    /// … is left out, because of this.
+    pub why: &'static str,
+}
+
+/// A rename table: data, so that it can be read beside the checkpoint's index.
+///
+/// The first prefix that fits is replaced; names that fit none keep their name, and then show up as unused when the
+/// module is filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Rename {
+    /// `(prefix in the file, prefix in the module)`.
+    pub prefixes: &'static [(&'static str, &'static str)],
+    /// What is left out on purpose.
+    pub ignored: &'static [Ignored],
+}
+
+impl Rename {
+    /// The tensors under their module paths.
+    pub fn apply(&self, tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
+        tensors.into_iter().filter_map(|(name, tensor)| self.path(&name).map(|path| (path, tensor))).collect()
+    }
+
+    /// The module path of one name; `None` if it is left out.
+    pub fn path(&self, name: &str) -> Option<String> {
+        let fits = |rule: &Ignored| {
+            name.len() >= rule.prefix.len() + rule.suffix.len()
+                && name.starts_with(rule.prefix)
+                && name.ends_with(rule.suffix)
+        };
+        if self.ignored.iter().any(fits) {
+            return None;
+        }
+        let renamed =
+            self.prefixes.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| format!("{to}{rest}")));
+        Some(renamed.unwrap_or_else(|| name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: Rename = Rename {
+        prefixes: &[("model.mm_projector.0.", "projector.linear_1."), ("model.", "language_model.")],
+        ignored: &[Ignored { prefix: "model.", suffix: ".inv_freq", why: "computed" }],
+    };
+
+    #[test]
+    fn the_first_fitting_row_wins() {
+        assert_eq!(TABLE.path("model.mm_projector.0.bias").as_deref(), Some("projector.linear_1.bias"));
+        assert_eq!(TABLE.path("model.norm.weight").as_deref(), Some("language_model.norm.weight"));
+        assert_eq!(TABLE.path("stray").as_deref(), Some("stray"));
+        assert_eq!(TABLE.path("model.layers.0.rotary_emb.inv_freq"), None);
+    }
+}

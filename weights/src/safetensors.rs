@@ -1,0 +1,48 @@
+//! Safetensors files: a JSON header, then the tensors as they lie in memory.
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn::tensor::{BoolStore, DType};
+use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+
+use crate::{StoredTensor, WeightsError, mapped::Mapped};
+
+/// Every tensor of the file.
+pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+    let damaged =
+        |e: safetensors::SafeTensorError| WeightsError::Damaged { path: path.to_owned(), reason: e.to_string() };
+    // Checks that the header and the file's length agree: a truncated file ends here.
+    SafeTensors::deserialize(file.bytes()).map_err(damaged)?;
+    let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(file.bytes()).map_err(damaged)?;
+    let start = size_of::<u64>() + header;
+    metadata
+        .tensors()
+        .into_iter()
+        .map(|(name, info)| {
+            let dtype = dtype(info.dtype).ok_or_else(|| WeightsError::Unsupported {
+                path: path.to_owned(),
+                reason: format!("tensor `{name}` has type {:?}, which is not read", info.dtype),
+            })?;
+            let (from, to) = info.data_offsets;
+            let tensor =
+                StoredTensor { shape: info.shape.clone(), dtype, file: file.clone(), range: start + from..start + to };
+            Ok((name, tensor))
+        })
+        .collect()
+}
+
+fn dtype(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F64 => DType::F64,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I64 => DType::I64,
+        Dtype::I32 => DType::I32,
+        Dtype::I16 => DType::I16,
+        Dtype::I8 => DType::I8,
+        Dtype::U8 => DType::U8,
+        Dtype::BOOL => DType::Bool(BoolStore::Native),
+        _ => return None,
+    })
+}
