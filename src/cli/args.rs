@@ -88,10 +88,10 @@ pub(super) struct AskArgs {
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub(super) max_new_tokens: usize,
     /// 0 takes the best token; higher draws more freely
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub(super) temperature: f32,
     /// Draws among the best tokens that together have this chance
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub(super) top_p: f32,
     /// Ends stdout with one JSON object
     #[arg(long)]

@@ -127,6 +127,11 @@ impl SentencePiece {
         ids
     }
 
+    /// Whether text can become this piece.
+    pub(super) fn is_piece(&self, text: &str) -> bool {
+        self.normal.contains_key(text)
+    }
+
     /// Joins characters, the best-scored pair first and the leftmost of equals, until no pair is a piece.
     fn merge<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let mut starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();

@@ -124,8 +124,12 @@ impl LlamaTokenizer {
                 continue;
             }
             flush(&mut bytes, &mut text);
-            let piece = if i == 0 { piece.strip_prefix(SPACE).unwrap_or(&piece) } else { &piece };
-            text.extend(piece.chars().map(|c| if c == SPACE { ' ' } else { c }));
+            match piece.strip_prefix(SPACE).filter(|_| i == 0) {
+                // What is left of the first piece is decoded as a piece; if it is none, the marks stay as they are.
+                Some(rest) if !self.is_piece(rest) => text.push_str(rest),
+                Some(rest) => text.extend(rest.chars().map(unmark)),
+                None => text.extend(piece.chars().map(unmark)),
+            }
         }
         flush(&mut bytes, &mut text);
         text
@@ -148,6 +152,13 @@ impl LlamaTokenizer {
                 .tokenize(text)
                 .map(|tokens| tokens.into_iter().map(|t| t.id).collect())
                 .unwrap_or_default(),
+        }
+    }
+
+    fn is_piece(&self, text: &str) -> bool {
+        match &self.pieces {
+            Pieces::Model(model) => model.is_piece(text),
+            Pieces::Json(json) => json.token_to_id(text).is_some(),
         }
     }
 
@@ -180,6 +191,10 @@ fn read_or_default<T: Default + for<'de> Deserialize<'de>>(path: &Path) -> Resul
     }
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "the tokenizer's settings cannot be read"))?;
     serde_json::from_str(&text).map_err(|e| Error::config(path, e.to_string()))
+}
+
+fn unmark(c: char) -> char {
+    if c == SPACE { ' ' } else { c }
 }
 
 /// Appends `bytes` to `text` as UTF-8, each byte that belongs to no character as U+FFFD, as SentencePiece does.

@@ -1,0 +1,104 @@
+//! Pixels against Pillow and `CLIPImageProcessor`.
+//!
+//! Tolerance: none for lossless files (Pillow's arithmetic is repeated bit by bit); for JPEG the decoders differ
+//! (inverse transform, chroma upsampling), by half a level on average and by up to 9 on noise.
+
+mod common;
+
+use common::{fixture, json};
+use proptest::prelude::*;
+use secateur::image::{Aspect, ClipProcessor, Rgb, decode};
+
+fn processor() -> ClipProcessor {
+    ClipProcessor::read(&fixture("tiny-llava-1.5/clip-vit-tiny-patch14-336/preprocessor_config.json")).unwrap()
+}
+
+fn worst(found: &Rgb, expected: &Rgb) -> u8 {
+    assert_eq!((found.width, found.height), (expected.width, expected.height));
+    found.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+/// The official code reads a 3×3 picture as channels first and scrambles it, and cannot read 1×1; ours reads both.
+const DIFFERS: [&str; 2] = ["rgb_3x3.png", "rgb_1x1.png"];
+
+#[test]
+fn decoding_matches_pil() {
+    let mut compared = 0;
+    for name in json("preprocess/expected/expected.json")["images"].as_object().unwrap().keys() {
+        let golden = fixture("preprocess/expected").join(format!("{}.decoded_rgb.png", name.replace('.', "_")));
+        if golden.is_file() {
+            let found = decode(&fixture("preprocess/images").join(name)).unwrap();
+            let limit = if name.ends_with("jpg") { 9 } else { 0 };
+            let difference = worst(&found, &decode(&golden).unwrap());
+            assert!(difference <= limit, "{name}: {difference} levels");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 9, "only {compared} pictures were compared");
+}
+
+#[test]
+fn resizing_matches_pillow_exactly() {
+    let mut compared = 0;
+    for name in json("preprocess/expected/expected.json")["images"].as_object().unwrap().keys() {
+        for (suffix, aspect) in [("pad336", Aspect::Pad), ("crop336", Aspect::Crop)] {
+            let golden = fixture("preprocess/expected").join(format!("{}.{suffix}.png", name.replace('.', "_")));
+            if !golden.is_file() || DIFFERS.contains(&name.as_str()) {
+                continue;
+            }
+            // Where PIL's own decoding is at hand, decoders play no part.
+            let decoded = fixture("preprocess/expected").join(format!("{}.decoded_rgb.png", name.replace('.', "_")));
+            let source = if decoded.is_file() { decoded } else { fixture("preprocess/images").join(name) };
+            let found = processor().square(&decode(&source).unwrap(), aspect);
+            assert_eq!(worst(&found, &decode(&golden).unwrap()), 0, "{name} {suffix}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 12, "only {compared} pictures were compared");
+}
+
+#[test]
+fn pixel_means_match_for_every_picture() {
+    for (name, golden) in json("preprocess/expected/expected.json")["images"].as_object().unwrap() {
+        if DIFFERS.contains(&name.as_str()) {
+            continue;
+        }
+        let picture = decode(&fixture("preprocess/images").join(name)).unwrap();
+        for (key, aspect) in [("pad", Aspect::Pad), ("no_pad_center_crop", Aspect::Crop)] {
+            let Some(mean) = golden[key]["mean"].as_f64() else { continue };
+            // A picture of height 3 is channels first to the official code when it is not padded.
+            if picture.height == 3 && aspect == Aspect::Crop {
+                continue;
+            }
+            let pixels = processor().pixels(&picture, aspect);
+            let found = pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / pixels.len() as f64;
+            let limit = if name.ends_with("jpg") { 5e-3 } else { 1e-5 };
+            assert!((found - mean).abs() < limit, "{name} {key}: mean {found}, expected {mean}");
+        }
+    }
+}
+
+#[test]
+fn extreme_shapes_work() {
+    for (width, height) in [(1, 1), (3, 3), (20_000, 10), (10, 20_000), (1, 65_535)] {
+        let picture = Rgb { width, height, data: vec![200; 3 * width * height] };
+        for aspect in [Aspect::Pad, Aspect::Crop] {
+            let square = processor().square(&picture, aspect);
+            assert_eq!((square.width, square.height), (336, 336), "{width}×{height} {aspect:?}");
+            assert!(square.data.contains(&200) || aspect == Aspect::Pad, "{width}×{height} {aspect:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A picture of one colour keeps it, whatever its size.
+    #[test]
+    fn a_plain_picture_stays_plain(width in 1usize..300, height in 1usize..300, colour: [u8; 3]) {
+        let picture = Rgb { width, height, data: colour.repeat(width * height) };
+        let square = processor().square(&picture, Aspect::Crop);
+        prop_assert!(square.data.chunks(3).all(|pixel| pixel == colour));
+        prop_assert_eq!(processor().pixels(&picture, Aspect::Pad).len(), 3 * 336 * 336);
+    }
+}

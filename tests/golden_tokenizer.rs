@@ -1,0 +1,81 @@
+//! Ids and text against `LlamaTokenizer(use_fast=False)`, from `tokenizer.model` and from `tokenizer.json`.
+
+mod common;
+
+use common::{fixture, ids, json};
+use proptest::prelude::*;
+use secateur::text::{LlamaTokenizer, Prompt};
+use serde_json::Value;
+
+const EXPECTED: &str = "tiny-llava-1.5/expected/tokenizer.json";
+
+/// The same tokenizer from each kind of file; the JSON one beside the settings of the checkpoint it comes from.
+fn tokenizers() -> Vec<(&'static str, LlamaTokenizer)> {
+    let model = LlamaTokenizer::read(&fixture("tiny-llava-1.5/llava-v1.5-tiny")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (from, name) in [("tokenizer-json", "tokenizer.json"), ("llava-v1.5-tiny", "tokenizer_config.json")] {
+        std::fs::copy(fixture("tiny-llava-1.5").join(from).join(name), folder.path().join(name)).unwrap();
+    }
+    let json = LlamaTokenizer::read(folder.path()).unwrap();
+    vec![("tokenizer.model", model), ("tokenizer.json", json)]
+}
+
+fn rows(key: &str) -> Vec<Value> {
+    let rows = json(EXPECTED)[key].as_array().unwrap().clone();
+    assert!(rows.len() >= 8, "{key}");
+    rows
+}
+
+#[test]
+fn ids_are_those_of_the_slow_tokenizer() {
+    for (source, tokenizer) in tokenizers() {
+        for row in rows("encode") {
+            let text = row["text"].as_str().unwrap();
+            assert_eq!(tokenizer.encode(text), ids::<u32>(&row["ids"]), "{source}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn text_is_that_of_the_slow_tokenizer() {
+    for (source, tokenizer) in tokenizers() {
+        for row in rows("encode") {
+            let text = tokenizer.decode(&ids::<u32>(&row["ids"]));
+            assert_eq!(text, row["decoded_skip_special"].as_str().unwrap(), "{source}: {row}");
+        }
+        for row in rows("decode") {
+            let text = tokenizer.decode(&ids::<u32>(&row["ids"]));
+            assert_eq!(text, row["skip_special"].as_str().unwrap(), "{source}: {row}");
+        }
+    }
+}
+
+#[test]
+fn prompts_are_split_at_pictures_as_the_official_code_does() {
+    for (source, tokenizer) in tokenizers() {
+        for row in rows("image_token") {
+            let text = row["prompt"].as_str().unwrap();
+            assert_eq!(Prompt::new(text, &tokenizer).ids, ids::<i64>(&row["ids"]), "{source}: {text:?}");
+        }
+        for row in rows("conversations") {
+            // Two templates cannot be made into a prompt by the official code either.
+            let Some(text) = row["prompt_one_turn"].as_str() else { continue };
+            let name = &row["template"];
+            assert_eq!(Prompt::new(text, &tokenizer).ids, ids::<i64>(&row["ids_one_turn"]), "{source}: {name}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Every text comes back, from both files alike.
+    #[test]
+    fn any_text_comes_back(text in "[^▁<]{0,40}") {
+        let all = tokenizers();
+        let [(_, model), (_, json)] = &all[..] else { unreachable!() };
+        let ids = model.encode(&text);
+        prop_assert_eq!(model.decode(&ids), text.clone());
+        prop_assert_eq!(json.decode(&json.encode(&text)), text);
+    }
+}

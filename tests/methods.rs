@@ -1,0 +1,149 @@
+//! What every method promises, for every row of the registry, and the official output of each.
+
+mod common;
+
+use burn::tensor::{Tensor, TensorData};
+use common::{indices, json, tensors};
+use proptest::prelude::*;
+use secateur::{
+    Error,
+    pruner::{ClsAttention, Cues, Needs, methods, pruner, top_k},
+};
+use secateur_backends::{BACKENDS, Flex, Job, VlmBackend, run};
+
+/// Attention and features that look random, without ties.
+fn cues<B: VlmBackend>(needs: Needs, crops: usize, patches: usize, device: &B::Device) -> Cues<B> {
+    let noise = |shape: [usize; 4], salt: usize| {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| ((i + salt) * 7919 % 104_729) as f32 / 104_729.0).collect();
+        Tensor::<B, 4>::from_data(TensorData::new(values, shape), device)
+    };
+    Cues {
+        features: Some(noise([1, crops, patches, 8], 1).reshape([crops, patches, 8])),
+        // Exactly what is declared: a method that reads more fails here.
+        cls_attention: match needs.cls_attention {
+            ClsAttention::None => None,
+            ClsAttention::Selected => Some(noise([1, crops, 4, patches], 2)),
+        },
+    }
+}
+
+#[derive(Clone)]
+struct Contract;
+
+impl Job for Contract {
+    type Output = ();
+
+    fn run<B: VlmBackend>(self, device: B::Device) {
+        for method in methods() {
+            let pruner = pruner::<B>(method.name()).unwrap();
+            for (crops, patches) in [(1, 576), (5, 576), (1, 256), (8, 256), (1, 1)] {
+                let cues = cues::<B>(method.needs(), crops, patches, &device);
+                for budget in [1, 29, patches - 1, patches] {
+                    if budget == 0 || budget > patches {
+                        continue;
+                    }
+                    let label = format!("{} {crops}×{patches} → {budget}", method.name());
+                    let keep = pruner.keep(&cues, budget).unwrap();
+                    let expected = if method.name() == "none" { patches } else { budget };
+                    assert_eq!(keep.indices().len(), crops, "{label}");
+                    for crop in keep.indices() {
+                        assert_eq!(crop.len(), expected, "{label}");
+                        assert!(crop.windows(2).all(|pair| pair[0] < pair[1]), "{label}: not ascending");
+                        assert!(crop.iter().all(|&patch| patch < patches), "{label}: out of range");
+                    }
+                    assert_eq!(keep, pruner.keep(&cues, budget).unwrap(), "{label}: not deterministic");
+                }
+                for budget in [0, patches + 1] {
+                    let refused = pruner.keep(&cues, budget);
+                    assert!(matches!(refused, Err(Error::Budget { .. })), "{} takes {budget}", method.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_method_keeps_its_contract_on_every_backend() {
+    for backend in BACKENDS.iter().filter(|backend| backend.compiled && backend.name != "cuda") {
+        run(backend.name, Contract).unwrap();
+    }
+}
+
+#[test]
+fn the_registry_is_sound() {
+    let all = methods();
+    assert_eq!(all[0].name(), "none", "the baseline is the first row");
+    for (i, method) in all.iter().enumerate() {
+        assert!(!method.idea().is_empty(), "{} has no idea", method.name());
+        assert!(method.name() == "none" || method.paper().starts_with("https://"), "{} has no paper", method.name());
+        assert!(all[..i].iter().all(|other| other.name() != method.name()), "{} is there twice", method.name());
+    }
+    let unknown = pruner::<Flex>("fastvlm").err().unwrap().to_string();
+    assert!(unknown.contains("fastvlm") && unknown.contains("fastervlm"), "{unknown}");
+}
+
+#[test]
+fn a_missing_cue_is_named() {
+    let error = pruner::<Flex>("fastervlm").unwrap().keep(&Cues::default(), 1).unwrap_err().to_string();
+    assert!(error.contains("`cls_attention` [layers, crops, heads, patches]"), "{error}");
+}
+
+#[derive(Clone)]
+struct FasterVlmGoldens;
+
+impl Job for FasterVlmGoldens {
+    type Output = usize;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> usize {
+        let pruner = pruner::<B>("fastervlm").unwrap();
+        let mut compared = 0;
+        for (name, case) in json("pruners/fastervlm/expected.json")["cases"].as_object().unwrap() {
+            let inputs = tensors(&format!("pruners/fastervlm/{name}.safetensors"));
+            let attention = &inputs["cls_attentions"];
+            let [crops, heads, patches] = attention.shape[..] else { panic!("{name}") };
+            let data = TensorData::new(attention.values.clone(), [1, crops, heads, patches]);
+            let cues = Cues { features: None, cls_attention: Some(Tensor::<B, 4>::from_data(data, &device)) };
+            for run in case["runs"].as_array().unwrap().iter().filter(|run| run["robust"] == true) {
+                let budget = run["visual_token_num"].as_u64().unwrap() as usize;
+                let keep = pruner.keep(&cues, budget).unwrap();
+                assert_eq!(keep.indices(), indices(&run["kept"]), "{name} {budget}");
+                compared += 1;
+            }
+        }
+        compared
+    }
+}
+
+#[test]
+fn fastervlm_keeps_the_official_patches() {
+    for backend in BACKENDS.iter().filter(|backend| backend.compiled && backend.name != "cuda") {
+        let compared = run(backend.name, FasterVlmGoldens).unwrap();
+        assert!(compared >= 40, "only {compared} runs were compared");
+    }
+}
+
+#[test]
+fn ties_go_to_the_first_patch_and_nan_ranks_last() {
+    let device = Default::default();
+    let score = Tensor::<Flex, 2>::from_floats([[0.5, f32::NAN, 0.5, 0.7, 0.5]], &device);
+    assert_eq!(top_k(score.clone(), 3).unwrap().indices(), [vec![0, 2, 3]]);
+    assert_eq!(top_k(score, 5).unwrap().indices(), [vec![0, 1, 2, 3, 4]]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What is kept scores at least as high as what is dropped.
+    #[test]
+    fn top_k_keeps_the_best(scores in prop::collection::vec(-1.0f32..1.0, 1..200), share in 0.0f64..1.0) {
+        let budget = ((scores.len() as f64 * share) as usize).max(1);
+        let tensor = Tensor::<Flex, 2>::from_data(TensorData::new(scores.clone(), [1, scores.len()]), &Default::default());
+        let keep = top_k(tensor, budget).unwrap();
+        let kept = &keep.indices()[0];
+        prop_assert_eq!(kept.len(), budget);
+        let worst_kept = kept.iter().map(|&i| scores[i]).fold(f32::INFINITY, f32::min);
+        let dropped = (0..scores.len()).filter(|i| !kept.contains(i));
+        prop_assert!(dropped.map(|i| scores[i]).all(|score| score <= worst_kept));
+    }
+}
