@@ -61,6 +61,24 @@ pub enum Error {
         /// Its shape in words.
         shape: &'static str,
     },
+    /// [CLS] attention of another number of layers than a method reads.
+    #[error("method `{method}` reads the `cls_attention` of {expected} layer, the selected one; there are {found}")]
+    AttentionLayers {
+        /// The method.
+        method: &'static str,
+        /// Layers that it reads.
+        expected: usize,
+        /// Layers given.
+        found: usize,
+    },
+    /// A benchmark that is not in the registry.
+    #[error("unknown benchmark `{name}`; known: {known}")]
+    UnknownBenchmark {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
     /// A cues file whose tensors do not fit each other.
     #[error("{path}: {reason}")]
     Cues {

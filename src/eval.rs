@@ -5,14 +5,21 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::Write,
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
+use secateur_backends::VlmBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    task::{Answer, Protocol, Report, Sample},
+    generate::{Decoding, generate},
+    image::decode,
+    model::Llava,
+    pruner::Pruner,
+    task::{Answer, Protocol, Report, Sample, Task},
+    text::{Prompt, vicuna_v1},
 };
 
 /// All that is needed to run it again.
@@ -45,11 +52,16 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
+    /// The last part of the checkpoint's path or id.
+    pub fn model_name(&self) -> String {
+        let name = Path::new(&self.model).file_name().map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| "model".to_owned())
+    }
+
     /// `<benchmark>-<model>-<method>-<tokens>`.
     pub fn folder_name(&self) -> String {
-        let model = Path::new(&self.model).file_name().map_or_else(|| "model".into(), |name| name.to_string_lossy());
         let tokens = self.tokens.map_or_else(|| "all".to_owned(), |tokens| tokens.to_string());
-        format!("{}-{model}-{}-{tokens}", self.benchmark, self.method)
+        format!("{}-{}-{}-{tokens}", self.benchmark, self.model_name(), self.method)
     }
 }
 
@@ -64,9 +76,32 @@ const CONFIG: &str = "config.json";
 const ANSWERS: &str = "answers.jsonl";
 const METRICS: &str = "metrics.json";
 
+/// The answers of a run that has nothing left to do: as many as there are samples. A half-written run, or none, is
+/// `None`. Nothing is written.
+///
+/// # Errors
+/// When the folder holds another run, or its answers are not those of `samples`.
+pub fn finished(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Option<Vec<Answer>>, Error> {
+    let path = out.join(config.folder_name());
+    let answers_path = path.join(ANSWERS);
+    if !answers_path.is_file() || !path.join(CONFIG).is_file() {
+        return Ok(None);
+    }
+    let (mut answers, _) = whole_answers(&answers_path)?;
+    let unscored = answers.len() == samples.len() && !path.join(METRICS).is_file();
+    if answers.len() < samples.len() || unscored {
+        return Ok(None);
+    }
+    check_same(config, &path.join(CONFIG))?;
+    answers.truncate(samples.len());
+    check_answers(&answers, samples, &answers_path)?;
+    Ok(Some(answers))
+}
+
 impl RunFolder {
-    /// Opens the run's folder under `out`, and takes over the answers that are already there. A half-written last
-    /// line is cut off.
+    /// Opens the run's folder under `out` for writing, and takes over the answers that are already there. A
+    /// half-written last line is cut off; with `force`, everything is. Call it when the model is loaded and nothing
+    /// else can go wrong.
     ///
     /// # Errors
     /// When another process uses the folder, it holds another run (and `force` is not given), or its answers are not
@@ -75,33 +110,15 @@ impl RunFolder {
         let path = out.join(config.folder_name());
         std::fs::create_dir_all(&path).map_err(Error::io(&path, "the run folder cannot be made"))?;
         let answers_path = path.join(ANSWERS);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(&answers_path)
-            .map_err(Error::io(&answers_path, "the answers cannot be opened"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::data(
-                    &path,
-                    "another process is running in this folder; wait for it, or choose another --out",
-                ));
-            }
-            Err(TryLockError::Error(e)) => return Err(Error::io(&answers_path, "the answers cannot be locked")(e)),
+        let file = open_locked(&answers_path)?;
+        let (answers, whole) = if force { (Vec::new(), 0) } else { whole_answers(&answers_path)? };
+        if !answers.is_empty() {
+            check_same(config, &path.join(CONFIG))?;
+            check_answers(&answers, samples, &answers_path)?;
         }
-        if force {
-            file.set_len(0).map_err(Error::io(&answers_path, "the answers cannot be cleared"))?;
-            remove(&path.join(METRICS))?;
-            remove(&path.join(CONFIG))?;
-        }
-        let config_path = path.join(CONFIG);
-        if config_path.is_file() {
-            check_same(config, &config_path)?;
-        }
-        let answers = take_over(&mut file, &answers_path, samples)?;
-        write_whole(&config_path, &json_lines(config))?;
+        file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
+        remove(&path.join(METRICS))?;
+        write_whole(&path.join(CONFIG), &pretty(config))?;
         Ok(Self { path, file, answers })
     }
 
@@ -126,13 +143,56 @@ impl RunFolder {
         self.answers.push(answer);
         Ok(())
     }
+}
 
-    /// Writes the score.
-    ///
-    /// # Errors
-    /// When it cannot be written; a half-written file never has its final name.
-    pub fn finish(&self, report: &Report) -> Result<(), Error> {
-        write_whole(&self.path.join(METRICS), &json_lines(report))
+/// Writes the score of a run into its folder.
+///
+/// # Errors
+/// When it cannot be written; a half-written file never has its final name.
+pub fn write_score(out: &Path, config: &RunConfig, report: &Report) -> Result<(), Error> {
+    write_whole(&out.join(config.folder_name()).join(METRICS), &pretty(report))
+}
+
+/// Asks the questions that have no answer yet, in order; `on_answer` is called after each.
+///
+/// # Errors
+/// When a picture cannot be read or an answer cannot be written; the answers so far are kept.
+pub fn evaluate<B: VlmBackend>(
+    model: &Llava<B>,
+    pruner: &dyn Pruner<B>,
+    task: &dyn Task,
+    samples: &[Sample],
+    config: &RunConfig,
+    folder: &mut RunFolder,
+    mut on_answer: impl FnMut(),
+) -> Result<(), Error> {
+    let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
+    for sample in &samples[folder.answers().len()..] {
+        let picture = decode(&sample.image)?;
+        let seen = model.see(&picture, pruner, config.tokens)?;
+        let prompt = Prompt::new(&vicuna_v1(&sample.text, 1)?, model.tokenizer());
+        let embeds = model.splice(&prompt, &[seen]);
+        let answer = generate(model, embeds, decoding, |_| ControlFlow::Continue(()))?;
+        let text = model.tokenizer().decode(&answer.ids).trim().to_owned();
+        folder.append(Answer::new(sample, text, &config.model_name()))?;
+        on_answer();
+    }
+    Ok(())
+}
+
+fn open_locked(path: &Path) -> Result<File, Error> {
+    let file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .append(true)
+        .open(path)
+        .map_err(Error::io(path, "the answers cannot be opened"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::data(path, "another process is writing these answers; wait for it, or choose another --out"))
+        }
+        Err(TryLockError::Error(e)) => Err(Error::io(path, "the answers cannot be locked")(e)),
     }
 }
 
@@ -155,24 +215,25 @@ fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
     ))
 }
 
-/// Reads the answers of an interrupted run and cuts off what was not written to its end.
-fn take_over(file: &mut File, path: &Path, samples: &[Sample]) -> Result<Vec<Answer>, Error> {
+/// The answers that were written to their ends, and how many bytes they take.
+fn whole_answers(path: &Path) -> Result<(Vec<Answer>, u64), Error> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    if whole < bytes.len() {
-        file.set_len(whole as u64).map_err(Error::io(path, "a half-written answer cannot be removed"))?;
+    Ok((Answer::parse_all(path, &bytes[..whole])?, whole as u64))
+}
+
+fn check_answers(answers: &[Answer], samples: &[Sample], path: &Path) -> Result<(), Error> {
+    if answers.len() > samples.len() {
+        let counts = format!("{} answers for {} questions", answers.len(), samples.len());
+        return Err(Error::data(path, format!("{counts}; --force starts again")));
     }
-    let mut answers = Answer::parse_all(path, &bytes[..whole])?;
-    answers.truncate(samples.len());
-    for (i, (answer, sample)) in answers.iter().zip(samples).enumerate() {
-        if !answer.answers(sample) {
-            return Err(Error::data(
-                path,
-                format!("line {} does not answer question {}; --force starts again", i + 1, i + 1),
-            ));
+    match answers.iter().zip(samples).position(|(answer, sample)| !answer.answers(sample)) {
+        None => Ok(()),
+        Some(i) => {
+            let line = i + 1;
+            Err(Error::data(path, format!("line {line} does not answer question {line}; --force starts again")))
         }
     }
-    Ok(answers)
 }
 
 fn remove(path: &Path) -> Result<(), Error> {
@@ -183,7 +244,7 @@ fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// Our own structures have string keys and finite numbers, which serialise.
-fn json_lines(value: &impl Serialize) -> String {
+fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
 }
 

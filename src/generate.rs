@@ -27,6 +27,24 @@ pub enum Sampling {
     },
 }
 
+/// How an answer is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoding {
+    /// The longest answer.
+    pub max_new_tokens: usize,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// The token that ends an answer and is no part of it.
+    pub end: u32,
+}
+
+impl Decoding {
+    /// The best token at every step.
+    pub fn greedy(max_new_tokens: usize, end: u32) -> Self {
+        Self { max_new_tokens, sampling: Sampling::Greedy, end }
+    }
+}
+
 /// An answer, token by token.
 #[derive(Clone, Debug)]
 pub struct Generated {
@@ -50,7 +68,7 @@ impl Generated {
     }
 }
 
-/// Continues `prompt` `[1, sequence, hidden]` until the end token, `limit` tokens, or until `on_token` breaks; it
+/// Continues `prompt` `[1, sequence, hidden]` until the end token, the longest answer, or until `on_token` breaks; it
 /// sees all ids so far after each new one.
 ///
 /// # Errors
@@ -58,10 +76,10 @@ impl Generated {
 pub fn generate<B: VlmBackend>(
     model: &Llava<B>,
     prompt: Tensor<B, 3>,
-    limit: usize,
-    sampling: Sampling,
+    decoding: Decoding,
     mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<Generated, Error> {
+    let Decoding { max_new_tokens: limit, sampling, end } = decoding;
     let length = prompt.dims()[1];
     let mut cache = model.cache(length, limit)?;
     let mut chooser = Chooser::new(sampling);
@@ -71,7 +89,7 @@ pub fn generate<B: VlmBackend>(
     let mut ids = Vec::new();
     let mut next = chooser.choose(&first_logits);
     let mut logits;
-    while ids.len() < limit && next != model.tokenizer().eos() {
+    while ids.len() < limit && next != end {
         ids.push(next);
         if on_token(&ids).is_break() || ids.len() == limit || cache.len() == cache.capacity() {
             break;

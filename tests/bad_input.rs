@@ -66,7 +66,11 @@ fn truncated_shards() {
 
 #[test]
 fn missing_files() {
-    refuses(Path::new("no/such/folder"), &boat(), &["no/such/folder", "neither a folder nor in the Hugging Face cache"]);
+    refuses(
+        Path::new("no/such/folder"),
+        &boat(),
+        &["no/such/folder", "neither a folder nor in the Hugging Face cache"],
+    );
     refuses(&model(), Path::new("no-picture.png"), &["no-picture.png", "cannot be read"]);
     for name in ["config.json", "preprocessor_config.json", "model-00002-of-00002.safetensors"] {
         let folder = tempfile::tempdir().unwrap();
@@ -142,8 +146,7 @@ fn archive(name: &str, content: &[u8]) -> Vec<u8> {
     let (len, name_len) = ((content.len() as u32).to_le_bytes(), (name.len() as u16).to_le_bytes());
     let sizes = [&(!crc).to_le_bytes()[..], &len, &len, &name_len, &[0, 0]].concat();
     let local = [b"PK\x03\x04\x0a\0\0\0\0\0\0\0\0\0".as_slice(), &sizes, name.as_bytes(), content].concat();
-    let central =
-        [b"PK\x01\x02\x0a\0\x0a\0\0\0\0\0\0\0\0\0".as_slice(), &sizes, &[0; 14], name.as_bytes()].concat();
+    let central = [b"PK\x01\x02\x0a\0\x0a\0\0\0\0\0\0\0\0\0".as_slice(), &sizes, &[0; 14], name.as_bytes()].concat();
     let mut end = b"PK\x05\x06\0\0\0\0\x01\0\x01\0".to_vec();
     end.extend((central.len() as u32).to_le_bytes());
     end.extend((local.len() as u32).to_le_bytes());

@@ -114,10 +114,13 @@ fn prune_reads_exported_tensors() {
     let cues = folder.path().join("cues.safetensors");
     let inputs = tensors("pruners/fastervlm/natural_b5.safetensors");
     let (attention, features) = (&inputs["cls_attentions"], &inputs["image_features"]);
-    write_tensors(&cues, &[
-        ("cls_attention", [&[1], &attention.shape[..]].concat(), attention.values.clone()),
-        ("features", features.shape.clone(), features.values.clone()),
-    ]);
+    write_tensors(
+        &cues,
+        &[
+            ("cls_attention", [&[1], &attention.shape[..]].concat(), attention.values.clone()),
+            ("features", features.shape.clone(), features.values.clone()),
+        ],
+    );
     let file = cues.to_str().unwrap();
     for run in json("pruners/fastervlm/expected.json")["cases"]["natural_b5"]["runs"].as_array().unwrap() {
         let tokens = run["visual_token_num"].to_string();
@@ -151,7 +154,8 @@ fn list_shows_every_registry() {
         assert!(stdout.contains(name), "{name} is not in {stdout}");
     }
     let (_, stdout, _) = secateur(&["list", "methods", "--json"]);
-    let names: Vec<Value> = last_json(&stdout)["methods"].as_array().unwrap().iter().map(|m| m["name"].clone()).collect();
+    let names: Vec<Value> =
+        last_json(&stdout)["methods"].as_array().unwrap().iter().map(|m| m["name"].clone()).collect();
     assert_eq!(names, ["none", "fastervlm"]);
 }
 
@@ -169,6 +173,7 @@ fn usage_errors_exit_with_2_and_others_with_1() {
     assert!(ask(&["--method", "fastvlm"]).contains("unknown method `fastvlm`; known: none, fastervlm"));
     assert!(ask(&["--tokens", "0"]).contains("budget of 0"));
     assert!(ask(&["--tokens", "577"]).contains("1 to 576"));
+    assert!(ask(&["--method", "none", "--tokens", "64"]).contains("method `none` keeps every token"));
     assert!(ask(&["--backend", "tpu"]).contains("unknown backend `tpu`"));
     assert!(ask(&["--temperature", "-1"]).contains("--temperature"));
     assert!(ask(&["--top-p", "0"]).contains("--top-p"));

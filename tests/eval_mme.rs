@@ -17,12 +17,18 @@ fn data(with_question_file: bool) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("MME");
     let mut questions = String::new();
-    for (category, nested, file) in
-        [("existence", false, "0001"), ("existence", false, "0002"), ("artwork", true, "0003"), ("code_reasoning", false, "0004")]
-    {
+    for (category, nested, file) in [
+        ("existence", false, "0001"),
+        ("existence", false, "0002"),
+        ("artwork", true, "0003"),
+        ("code_reasoning", false, "0004"),
+    ] {
         let base = root.join("MME_Benchmark_release_version").join(category);
-        let (images, labels) =
-            if nested { (base.join("images"), base.join("questions_answers_YN")) } else { (base.clone(), base.clone()) };
+        let (images, labels) = if nested {
+            (base.join("images"), base.join("questions_answers_YN"))
+        } else {
+            (base.clone(), base.clone())
+        };
         std::fs::create_dir_all(&images).unwrap();
         std::fs::create_dir_all(&labels).unwrap();
         let picture = images.join(format!("{file}.png"));
@@ -107,6 +113,35 @@ fn an_interrupted_run_continues_to_the_same_answers() {
 }
 
 #[test]
+fn a_finished_run_is_not_touched_by_a_shorter_one_or_a_failing_one() {
+    let (_keep, root) = data(true);
+    let out = root.join("out");
+    assert_eq!(eval(&root, &out, &[]).0, 0);
+    let read = |name: &str| std::fs::read(run_folder(&out).join(name)).unwrap();
+    let before = ["config.json", "answers.jsonl", "metrics.json"].map(read);
+    let (code, stdout, _) = eval(&root, &out, &["--limit", "2"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("2 of 8 labelled questions"), "{stdout}");
+    assert_eq!(["config.json", "answers.jsonl", "metrics.json"].map(read), before);
+    // No such backend, no such question: an error, and nothing lost, not even with --force.
+    assert_eq!(eval(&root, &out, &["--force", "--backend", "tpu"]).0, 1);
+    assert_eq!(eval(&root, &out, &["--limit", "0"]).0, 1);
+    assert_eq!(["config.json", "answers.jsonl", "metrics.json"].map(read), before);
+}
+
+#[test]
+fn a_run_that_is_being_written_is_refused() {
+    let (_keep, root) = data(true);
+    let out = root.join("out");
+    assert_eq!(eval(&root, &out, &["--limit", "2"]).0, 0);
+    let file = std::fs::File::open(run_folder(&out).join("answers.jsonl")).unwrap();
+    file.lock().unwrap();
+    let (code, _, stderr) = eval(&root, &out, &[]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("another process"), "{stderr}");
+}
+
+#[test]
 fn a_folder_with_another_run_is_left_alone() {
     let (_keep, root) = data(true);
     let out = root.join("out");
@@ -148,7 +183,8 @@ fn data_that_is_not_mme_gets_a_sentence() {
     assert!(stderr.contains("0002.png") && stderr.contains("missing"), "{stderr}");
 
     let answers = root.join("answers.jsonl");
-    std::fs::write(&answers, "{\"question_id\": \"existence/0001.png\", \"prompt\": \"What?\", \"text\": \"Yes\"}\n").unwrap();
+    std::fs::write(&answers, "{\"question_id\": \"existence/0001.png\", \"prompt\": \"What?\", \"text\": \"Yes\"}\n")
+        .unwrap();
     let error = Mme.score(&root, &Answer::read_all(&answers).unwrap(), Protocol::Llava).unwrap_err().to_string();
     assert!(error.contains("no label") && error.contains("existence/0001.txt"), "{error}");
     std::fs::write(&answers, "{\"question_id\": 1}\nnonsense\n").unwrap();

@@ -11,12 +11,12 @@ const EXPECTED: &str = "tiny-llava-1.5/expected/tokenizer.json";
 
 /// The same tokenizer from each kind of file; the JSON one beside the settings of the checkpoint it comes from.
 fn tokenizers() -> Vec<(&'static str, LlamaTokenizer)> {
-    let model = LlamaTokenizer::read(&fixture("tiny-llava-1.5/llava-v1.5-tiny")).unwrap();
+    let model = LlamaTokenizer::read(&fixture("tiny-llava-1.5/llava-v1.5-tiny"), 1280).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (from, name) in [("tokenizer-json", "tokenizer.json"), ("llava-v1.5-tiny", "tokenizer_config.json")] {
         std::fs::copy(fixture("tiny-llava-1.5").join(from).join(name), folder.path().join(name)).unwrap();
     }
-    let json = LlamaTokenizer::read(folder.path()).unwrap();
+    let json = LlamaTokenizer::read(folder.path(), 1280).unwrap();
     vec![("tokenizer.model", model), ("tokenizer.json", json)]
 }
 
@@ -64,6 +64,23 @@ fn prompts_are_split_at_pictures_as_the_official_code_does() {
             assert_eq!(Prompt::new(text, &tokenizer).ids, ids::<i64>(&row["ids_one_turn"]), "{source}: {name}");
         }
     }
+}
+
+/// Vicuna folders have a `<pad>` that the model has no embedding for.
+#[test]
+fn added_tokens_beyond_the_vocabulary_are_plain_text() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.model", "tokenizer_config.json"] {
+        std::fs::copy(fixture("tiny-llava-1.5/llava-v1.5-tiny").join(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("added_tokens.json"), r#"{"<pad>": 1280}"#).unwrap();
+    let without = LlamaTokenizer::read(folder.path(), 1280).unwrap();
+    assert!(without.encode("a<pad>b").iter().all(|&id| id < 1280));
+    assert_eq!(without.decode(&without.encode("a<pad>b")), "a<pad>b");
+    let with = LlamaTokenizer::read(folder.path(), 1344).unwrap();
+    assert!(with.encode("a<pad>b").contains(&1280));
+    let error = LlamaTokenizer::read(folder.path(), 1000).err().unwrap().to_string();
+    assert!(error.contains("1280 pieces") && error.contains("1000 embeddings"), "{error}");
 }
 
 proptest! {

@@ -3,13 +3,13 @@
 mod common;
 
 use burn::tensor::{Tensor, TensorData};
-use common::{indices, json, tensors};
+use common::{indices, json, on_every_backend, tensors};
 use proptest::prelude::*;
 use secateur::{
     Error,
     pruner::{ClsAttention, Cues, Needs, methods, pruner, top_k},
 };
-use secateur_backends::{BACKENDS, Flex, Job, VlmBackend, run};
+use secateur_backends::{Flex, Job, VlmBackend};
 
 /// Attention and features that look random, without ties.
 fn cues<B: VlmBackend>(needs: Needs, crops: usize, patches: usize, device: &B::Device) -> Cues<B> {
@@ -65,9 +65,7 @@ impl Job for Contract {
 
 #[test]
 fn every_method_keeps_its_contract_on_every_backend() {
-    for backend in BACKENDS.iter().filter(|backend| backend.compiled && backend.name != "cuda") {
-        run(backend.name, Contract).unwrap();
-    }
+    on_every_backend(&Contract);
 }
 
 #[test]
@@ -87,6 +85,14 @@ fn the_registry_is_sound() {
 fn a_missing_cue_is_named() {
     let error = pruner::<Flex>("fastervlm").unwrap().keep(&Cues::default(), 1).unwrap_err().to_string();
     assert!(error.contains("`cls_attention` [layers, crops, heads, patches]"), "{error}");
+}
+
+#[test]
+fn fastervlm_takes_one_layer_only() {
+    let attention = Tensor::<Flex, 4>::zeros([5, 1, 2, 9], &Default::default());
+    let cues = Cues { features: None, cls_attention: Some(attention) };
+    let error = pruner::<Flex>("fastervlm").unwrap().keep(&cues, 3).unwrap_err().to_string();
+    assert!(error.contains("1 layer") && error.contains("there are 5"), "{error}");
 }
 
 #[derive(Clone)]
@@ -117,8 +123,7 @@ impl Job for FasterVlmGoldens {
 
 #[test]
 fn fastervlm_keeps_the_official_patches() {
-    for backend in BACKENDS.iter().filter(|backend| backend.compiled && backend.name != "cuda") {
-        let compared = run(backend.name, FasterVlmGoldens).unwrap();
+    for compared in on_every_backend(&FasterVlmGoldens) {
         assert!(compared >= 40, "only {compared} runs were compared");
     }
 }

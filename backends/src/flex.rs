@@ -1,11 +1,11 @@
 //! The CPU, fast: Burn's Flex backend with a product of its own for 16-bit weights.
 
-use burn::tensor::{DType, Tensor, module::attention, ops::FloatTensor};
+use burn::tensor::{DType, Tensor, TensorPrimitive, module::attention, ops::FloatTensor};
 use burn_flex::FlexTensor;
 
 use crate::{
     VlmBackend,
-    kernels::linear16,
+    kernels::{attend, linear16},
     ops::{attention_options, reference_product},
 };
 
@@ -29,8 +29,28 @@ impl VlmBackend for Flex {
         linear16::product(&x.to_contiguous(), &weight)
     }
 
-    /// Flex's own attention tiles long sequences instead of writing out the score matrix.
+    /// One query reads keys and values in place; longer sequences take Flex's own attention, which tiles them instead
+    /// of writing out the score matrix.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
+        if q.dims()[2] == 1 {
+            let [q, k, v] = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
+            if let Some(attended) = attend::one_query(&q, &k, &v) {
+                return Tensor::from_primitive(TensorPrimitive::Float(attended));
+            }
+        }
         attention(q, k, v, None, None, attention_options(causal))
+    }
+
+    /// Flex's `slice_assign` copies the whole buffer first.
+    fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [_, heads, count, head_dim] = new.dims();
+        let (buffer, new) = (buffer.into_primitive().tensor(), new.into_primitive().tensor());
+        match attend::write_positions(buffer, at, &new) {
+            Ok(written) => Tensor::from_primitive(TensorPrimitive::Float(written)),
+            Err(buffer) => {
+                let [buffer, new] = [buffer, new].map(|x| Tensor::<Self, 4>::from_primitive(TensorPrimitive::Float(x)));
+                buffer.slice_assign([0..1, 0..heads, at..at + count, 0..head_dim], new)
+            }
+        }
     }
 }

@@ -32,9 +32,19 @@ pub trait VlmBackend: Backend {
     }
 
     /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. With `causal`, the queries are the last
-    /// of the keys' positions and see no later one.
+    /// of the keys' positions and see no later one. Scores
+    /// and softmax are f32 whatever the dtype of `q`.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
-        attention_fallback(q, k, v, None, None, attention_options(causal))
+        let dtype = q.dtype();
+        let [q, k, v] = [q, k, v].map(|x| if dtype == DType::F32 { x } else { x.cast(DType::F32) });
+        attention_fallback(q, k, v, None, None, attention_options(causal)).cast(dtype)
+    }
+
+    /// Writes `new` `[1, heads, n, head_dim]` into `buffer` `[1, heads, capacity, head_dim]` from position `at` on.
+    /// The buffer should be owned once, so that it can be written in place.
+    fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [batch, heads, count, head_dim] = new.dims();
+        buffer.slice_assign([0..batch, 0..heads, at..at + count, 0..head_dim], new)
     }
 }
 
@@ -42,7 +52,7 @@ pub(crate) fn attention_options(causal: bool) -> AttentionModuleOptions {
     AttentionModuleOptions { is_causal: causal, ..Default::default() }
 }
 
-/// The reference body of [`VlmBackend::linear`]: cast, transpose, multiply.
+/// The reference body of [`VlmBackend::apply_weight`]: cast, transpose, multiply.
 pub(crate) fn reference_product<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let x = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x));
     let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));

@@ -34,7 +34,7 @@ pub(super) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(super) struct ModelArgs {
     /// A checkpoint folder, or a Hugging Face id that is in the local cache
-    #[arg(long)]
+    #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|DIR")]
     pub(super) model: String,
     #[command(flatten)]
     pub(super) method: MethodArgs,
@@ -104,9 +104,9 @@ pub(super) struct EvalArgs {
     pub(super) benchmark: String,
     #[command(flatten)]
     pub(super) model: ModelArgs,
-    /// The benchmark's folder, in LLaVA's layout
+    /// The benchmark's folder; by default where a checkout of LLaVA has it, below the current folder
     #[arg(long, value_name = "DIR")]
-    pub(super) data: PathBuf,
+    pub(super) data: Option<PathBuf>,
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
@@ -130,9 +130,9 @@ pub(super) struct ScoreArgs {
     pub(super) benchmark: String,
     /// An answers file in LLaVA's format, one JSON object a line
     pub(super) answers: PathBuf,
-    /// The benchmark's folder, in LLaVA's layout
+    /// The benchmark's folder; by default where a checkout of LLaVA has it, below the current folder
     #[arg(long, value_name = "DIR")]
-    pub(super) data: PathBuf,
+    pub(super) data: Option<PathBuf>,
     /// Whose scoring rules
     #[arg(long, default_value = "llava")]
     pub(super) protocol: Protocol,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{args::AskArgs, ms, plan::ModelPlan, print_json};
 use crate::{
-    generate::{Generated, Sampling, Stream, generate},
+    generate::{Decoding, Generated, Sampling, Stream, generate},
     image::{Rgb, decode},
     model::{Llava, Seen},
     pruner::pruner,
@@ -78,10 +78,12 @@ impl Job for Ask {
         let prompt = Prompt::new(&self.text, model.tokenizer());
         let embeds = model.splice(&prompt, &seen);
 
+        let end = model.tokenizer().eos();
+        let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, end };
         let mut out = std::io::stdout().lock();
         let mut stream = Stream::default();
         let mut written = Ok(());
-        let answer = generate(&model, embeds, self.limit, self.sampling, |ids| {
+        let answer = generate(&model, embeds, decoding, |ids| {
             let new = stream.push(&model, ids);
             written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
             if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -1,25 +1,27 @@
 //! `secateur eval`: a benchmark from the first question, or from where it stopped, to its score.
 
-use std::{ops::ControlFlow, path::Path};
+use std::path::PathBuf;
 
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend};
 
 use super::{args::EvalArgs, plan::ModelPlan, print, print_json};
 use crate::{
-    eval::{RunConfig, RunFolder},
-    generate::{Sampling, generate},
-    image::decode,
+    eval::{RunConfig, RunFolder, evaluate, finished, write_score},
     model::Llava,
     pruner::pruner,
     task::{Answer, Sample, Task, task},
-    text::{Prompt, vicuna_v1},
 };
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
+    if args.limit == Some(0) {
+        bail!("--limit 0 leaves no question; leave it out for all of them");
+    }
     let plan = ModelPlan::new(&args.model)?;
-    let mut samples = task.samples(&args.data)?;
+    let data = args.data.unwrap_or_else(|| PathBuf::from(task.default_data()));
+    let mut samples = task.samples(&data)?;
     samples.truncate(args.limit.unwrap_or(usize::MAX));
     let config = RunConfig {
         benchmark: task.name().to_owned(),
@@ -30,22 +32,30 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         backend: plan.method.backend.to_owned(),
         dtype: plan.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
         seed: plan.method.seed,
-        data: args.data.clone(),
+        data: data.clone(),
         limit: args.limit,
         max_new_tokens: task.max_new_tokens(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let mut folder = RunFolder::open(&args.out, &config, &samples, args.force)?;
-    if folder.answers().len() < samples.len() {
-        let backend = plan.method.backend;
-        secateur_backends::run(backend, Eval { plan, samples: &samples, task, folder: &mut folder })??;
-    } else {
-        eprintln!("{} is finished; --force runs it again", folder.path().display());
+    let folder = args.out.join(config.folder_name());
+    let there = if args.force { None } else { finished(&args.out, &config, &samples)? };
+    let (answers, fresh) = match there {
+        Some(answers) => {
+            eprintln!("{} is finished; --force runs it again", folder.display());
+            (answers, false)
+        }
+        None => {
+            let backend = plan.method.backend;
+            let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
+            (secateur_backends::run(backend, job)??, true)
+        }
+    };
+    let report = task.score(&data, &answers, args.protocol)?;
+    if fresh {
+        write_score(&args.out, &config, &report)?;
+        eprintln!("{}", folder.display());
     }
-    let report = task.score(&args.data, folder.answers(), args.protocol)?;
-    folder.finish(&report)?;
     print(&report.table())?;
-    eprintln!("{}", folder.path().display());
     if args.json {
         print_json(&report)?;
     }
@@ -56,38 +66,24 @@ struct Eval<'a> {
     plan: ModelPlan,
     samples: &'a [Sample],
     task: &'static dyn Task,
-    folder: &'a mut RunFolder,
+    config: &'a RunConfig,
+    out: &'a std::path::Path,
+    force: bool,
 }
 
 impl Job for Eval<'_> {
-    type Output = anyhow::Result<()>;
+    type Output = anyhow::Result<Vec<Answer>>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let method = self.plan.method.clone();
-        let name = model_name(&self.plan.model);
-        let pruner = pruner::<B>(method.method)?;
+        let pruner = pruner::<B>(self.plan.method.method)?;
         let model: Llava<B> = self.plan.load(&device)?;
-        let bar = progress(self.samples.len(), self.folder.answers().len());
-        for sample in &self.samples[self.folder.answers().len()..] {
-            let picture = decode(&sample.image)?;
-            let seen = model.see(&picture, &*pruner, method.tokens)?;
-            let prompt = Prompt::new(&vicuna_v1(&sample.text, 1)?, model.tokenizer());
-            let embeds = model.splice(&prompt, &[seen]);
-            let limit = self.task.max_new_tokens();
-            let answer = generate(&model, embeds, limit, Sampling::Greedy, |_| ControlFlow::Continue(()))?;
-            let text = model.tokenizer().decode(&answer.ids).trim().to_owned();
-            self.folder.append(Answer::new(sample, text, &name))?;
-            bar.inc(1);
-        }
+        // Only now: a run that cannot start leaves nothing behind and destroys nothing.
+        let mut folder = RunFolder::open(self.out, self.config, self.samples, self.force)?;
+        let bar = progress(self.samples.len(), folder.answers().len());
+        evaluate(&model, &*pruner, self.task, self.samples, self.config, &mut folder, || bar.inc(1))?;
         bar.finish_and_clear();
-        Ok(())
+        Ok(folder.answers().to_vec())
     }
-}
-
-/// The last part of a path or id, as in run folders and answer lines.
-pub(super) fn model_name(model: &str) -> String {
-    let name = Path::new(model).file_name().map(|name| name.to_string_lossy().into_owned());
-    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "model".to_owned())
 }
 
 /// A bar on stderr; invisible where stderr is no terminal.

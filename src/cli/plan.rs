@@ -38,6 +38,9 @@ impl MethodPlan {
         if args.tokens == Some(0) {
             anyhow::bail!("a budget of 0 tokens is not possible: --tokens takes 1 up to the patches of one crop");
         }
+        if let ("none", Some(tokens)) = (*asked, args.tokens) {
+            anyhow::bail!("method `none` keeps every token; leave out --tokens {tokens}, or choose another method");
+        }
         let backend = match &args.backend {
             Some(name) => find(name)?.name,
             None => default_backend()?,

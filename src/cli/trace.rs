@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{args::TraceArgs, ms, plan::ModelPlan, print_json};
 use crate::{
-    generate::{Sampling, generate},
+    generate::{Decoding, generate},
     image::{Rgb, decode},
     model::Llava,
     pruner::pruner,
@@ -64,7 +64,9 @@ impl Job for TraceJob {
         let seen = model.see(&self.picture, &*pruner, method.tokens)?;
         let prompt = Prompt::new(&self.text, model.tokenizer());
         let embeds = model.splice(&prompt, std::slice::from_ref(&seen));
-        let answer = generate(&model, embeds, self.limit, Sampling::Greedy, |_| ControlFlow::Continue(()))?;
+        let answer = generate(&model, embeds, Decoding::greedy(self.limit, model.tokenizer().eos()), |_| {
+            ControlFlow::Continue(())
+        })?;
         Ok(Trace {
             prompt_ids: prompt.ids,
             crops: seen.keep.indices().len(),

@@ -17,6 +17,9 @@ pub const MAX_SIDE: u32 = 65_535;
 /// The most pixels that are decoded: where PIL refuses a picture as a decompression bomb.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
+/// The most memory that a decoder may take: 16-bit RGBA of [`MAX_PIXELS`], and as much again.
+const MAX_ALLOCATION: u64 = 4 << 30;
+
 /// Reads the picture at `path`.
 ///
 /// # Errors
@@ -27,20 +30,25 @@ pub fn decode(path: &Path) -> Result<Rgb, Error> {
     if bytes.is_empty() {
         return Err(fail("the file has 0 bytes, which is no image".to_owned()));
     }
-    let reader =
+    let mut reader =
         ImageReader::new(BufReader::new(Cursor::new(&bytes))).with_guessed_format().map_err(|e| fail(e.to_string()))?;
     if reader.format().is_none() {
         return Err(fail("not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read".to_owned()));
     }
-    let mut decoder = reader.into_decoder().map_err(|e| fail(format!("the image cannot be decoded: {e}")))?;
+    // Frames inside an animation can be larger than the size that it declares.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|e| fail(format!("the image cannot be decoded: {e}")))?;
     let (width, height) = decoder.dimensions();
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(fail(format!(
             "{width}×{height} pixels are too many; up to {MAX_SIDE} a side and {MAX_PIXELS} in all are read"
         )));
     }
-    // The picture is within our own limits; the library's would refuse some that PIL reads.
-    decoder.set_limits(Limits::no_limits()).map_err(|e| fail(e.to_string()))?;
+    if width == 0 || height == 0 {
+        return Err(fail(format!("{width}×{height} pixels: there is nothing to see")));
+    }
     let picture =
         DynamicImage::from_decoder(decoder).map_err(|e| fail(format!("the image is damaged or cut short: {e}")))?;
     let data = to_rgb(picture);

@@ -1,6 +1,7 @@
 //! Keys and values of all positions so far, in buffers allocated once.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
+use secateur_backends::VlmBackend;
 
 use super::{LlamaConfig, rope::Rope};
 
@@ -18,7 +19,7 @@ struct KeysValues<B: Backend> {
     values: Tensor<B, 4>,
 }
 
-impl<B: Backend> KvCache<B> {
+impl<B: VlmBackend> KvCache<B> {
     /// Room for `capacity` positions.
     pub fn new(config: &LlamaConfig, capacity: usize, dtype: DType, device: &B::Device) -> Self {
         let shape = [1, config.num_key_value_heads, capacity, config.head_dim()];
@@ -46,14 +47,12 @@ impl<B: Backend> KvCache<B> {
     /// Appends `new` keys and values `[1, kv_heads, n, head_dim]` to a layer and returns all of its positions.
     /// [`Self::advance`] is called once all layers have theirs.
     pub(super) fn append(&mut self, layer: usize, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
-        let [batch, heads, new, head_dim] = keys.dims();
-        let end = self.len + new;
+        let end = self.len + keys.dims()[2];
         assert!(end <= self.capacity, "the cache holds {} positions, not {end}", self.capacity);
         // Taken out of the slot so that the buffers are owned once and written in place.
         let mut slot = self.layers[layer].take().expect("every layer's slot is refilled below");
-        let ranges = [0..batch, 0..heads, self.len..end, 0..head_dim];
-        slot.keys = slot.keys.slice_assign(ranges.clone(), keys);
-        slot.values = slot.values.slice_assign(ranges, values);
+        slot.keys = B::write_positions(slot.keys, self.len, keys);
+        slot.values = B::write_positions(slot.values, self.len, values);
         let all = [slot.keys.clone().narrow(2, 0, end), slot.values.clone().narrow(2, 0, end)];
         self.layers[layer] = Some(slot);
         all

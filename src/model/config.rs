@@ -65,12 +65,16 @@ impl ClipVisionConfig {
     fn check(&self, path: &Path) -> Result<(), Error> {
         let sound = self.patch_size > 0
             && self.image_size >= self.patch_size
+            && self.image_size <= MAX_SIDE
             && divides(self.num_attention_heads, self.hidden_size)
-            && self.num_hidden_layers > 0;
+            && (1..=MAX_LAYERS).contains(&self.num_hidden_layers);
         match (sound, self.hidden_act.as_str()) {
             (true, "quick_gelu") => Ok(()),
             (true, other) => Err(Error::config(path, format!("vision hidden_act `{other}`; only quick_gelu is known"))),
-            (false, _) => Err(Error::config(path, "the vision tower's sizes do not divide into heads and patches")),
+            (false, _) => Err(Error::config(
+                path,
+                "the vision tower's sizes do not divide into heads and patches, or are out of all proportion",
+            )),
         }
     }
 }
@@ -141,9 +145,16 @@ impl RawLlama {
         let heads = size("num_attention_heads", self.num_attention_heads, 32)?;
         let position_scale = match &self.rope_scaling {
             None => 1.0,
-            Some(RawScaling { kind, factor: Some(factor) }) if kind == "linear" => (1.0 / factor) as f32,
+            Some(RawScaling { kind, factor: Some(factor) })
+                if kind == "linear" && factor.is_finite() && *factor > 0.0 =>
+            {
+                (1.0 / factor) as f32
+            }
             Some(RawScaling { kind, .. }) => {
-                return Err(Error::config(path, format!("rope_scaling `{kind}`; only linear is known")));
+                return Err(Error::config(
+                    path,
+                    format!("rope_scaling `{kind}`; only linear with a factor above 0 is known"),
+                ));
             }
         };
         let config = LlamaConfig {
@@ -161,8 +172,12 @@ impl RawLlama {
         if !divides(heads, config.hidden_size)
             || !divides(config.num_key_value_heads, heads)
             || !config.head_dim().is_multiple_of(2)
+            || !(1..=MAX_LAYERS).contains(&config.num_hidden_layers)
         {
-            return Err(Error::config(path, "hidden_size, heads and key/value heads do not divide"));
+            return Err(Error::config(
+                path,
+                "hidden_size, heads and key/value heads do not divide, or there are no layers, or over 1,024",
+            ));
         }
         if self.hidden_act.as_deref().is_some_and(|act| act != "silu")
             || self.attention_bias
@@ -173,6 +188,11 @@ impl RawLlama {
         Ok(config)
     }
 }
+
+/// More layers than any model has: a config that says more is wrong, and would be built before that shows.
+const MAX_LAYERS: usize = 1024;
+/// More pixels a side than any tower reads.
+const MAX_SIDE: usize = 16_384;
 
 fn divides(part: usize, whole: usize) -> bool {
     part > 0 && whole.is_multiple_of(part)

@@ -45,7 +45,7 @@ impl<B: VlmBackend> Linear<B> {
     }
 }
 
-/// [`VlmBackend::linear`] on tensors: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows, out]`.
+/// [`VlmBackend::apply_weight`] on tensors: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows, out]`.
 pub(super) fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
     let product = B::apply_weight(x.into_primitive().tensor(), weight.into_primitive().tensor());
     Tensor::from_primitive(TensorPrimitive::Float(product))

@@ -80,18 +80,13 @@ impl<B: VlmBackend> Llama<B> {
         }
     }
 
-    /// The dtype that hidden states have next to these weights.
-    pub fn activation_dtype(&self) -> DType {
-        B::activation_dtype(self.embed_tokens.weight.val().dtype())
-    }
-
-    /// Embeddings of `ids`, `[1, ids, hidden]`.
-    pub fn embed(&self, ids: &[u32]) -> Tensor<B, 3> {
+    /// Embeddings of `ids` in `dtype`, `[1, ids, hidden]`.
+    pub fn embed(&self, ids: &[u32], dtype: DType) -> Tensor<B, 3> {
         let weight = self.embed_tokens.weight.val();
         let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
         let ids = TensorData::new(ids.clone(), [ids.len()]);
         let ids = Tensor::<B, 1, Int>::from_data(ids, &weight.device());
-        weight.select(0, ids).cast(self.activation_dtype()).unsqueeze()
+        weight.select(0, ids).cast(dtype).unsqueeze()
     }
 
     /// Runs `embeds` `[1, new, hidden]` at the positions after those in `cache`, and returns the logits of the last

@@ -121,23 +121,23 @@ impl<B: VlmBackend> Llava<B> {
             .spans()
             .into_iter()
             .filter_map(|span| match span {
-                Span::Text(ids) => Some(self.networks.language_model.embed(&ids)),
+                Span::Text(ids) => Some(self.networks.language_model.embed(&ids, self.activations)),
                 Span::Image => pictures.next().map(|seen| seen.tokens.clone().unsqueeze()),
             })
             .collect();
         Tensor::cat(parts, 1)
     }
 
-    /// An empty cache for `positions` tokens.
+    /// An empty cache for a prompt and an answer of so many tokens, or for as many as the model reads.
     ///
     /// # Errors
-    /// When the model is not made for so many.
+    /// When the model cannot read the prompt and one token more.
     pub fn cache(&self, prompt: usize, answer: usize) -> Result<KvCache<B>, Error> {
         let limit = self.config.text.max_position_embeddings;
         if prompt >= limit {
             return Err(Error::TooLong { prompt, limit });
         }
-        let positions = limit.min(prompt + answer);
+        let positions = limit.min(prompt.saturating_add(answer));
         Ok(KvCache::new(&self.config.text, positions, self.activations, &self.device))
     }
 
@@ -150,7 +150,7 @@ impl<B: VlmBackend> Llava<B> {
 
     /// The embedding of one token, `[1, 1, hidden]`.
     pub fn embed(&self, id: u32) -> Tensor<B, 3> {
-        self.networks.language_model.embed(&[id])
+        self.networks.language_model.embed(&[id], self.activations)
     }
 
     /// Waits for queued work, so that times mean something on GPUs.

@@ -1,9 +1,6 @@
 //! Recognises a checkpoint's layout and fills the networks from it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::DType;
 use secateur_backends::VlmBackend;
@@ -138,7 +135,7 @@ pub fn open(model: &str) -> Result<Opened, Error> {
             format!("pictures of {} pixels for a tower that reads {}", processor.size, config.vision.image_size),
         ));
     }
-    let tokenizer = LlamaTokenizer::read(&folder)?;
+    let tokenizer = LlamaTokenizer::read(&folder, config.text.vocab_size)?;
     Ok(Opened { folder, layout, config, tokenizer, processor, tower })
 }
 
@@ -153,7 +150,9 @@ impl Opened {
         let stored = tensors.get("language_model.lm_head.weight").map_or(DType::F32, |tensor| tensor.dtype);
         let activations = B::activation_dtype(kept(dtype.unwrap_or(stored)));
         let networks = Networks::new(&self.config, device);
-        let dtypes = Dtypes { weights: dtype, vectors: activations };
+        // Where activations are 16-bit, an f32 tower beside a 16-bit language model would be cast at every product.
+        let weights = dtype.or((activations != DType::F32).then_some(activations));
+        let dtypes = Dtypes { weights, vectors: activations };
         let networks = load::<B, _>(networks, tensors, dtypes, kept, &self.folder)?;
         Ok(Llava {
             networks,
@@ -167,18 +166,15 @@ impl Opened {
 
     /// All tensors by their module paths.
     fn tensors(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
-        let own = Checkpoint::open(&self.folder)?.tensors;
-        Ok(match &self.tower {
-            None => HF.apply(own),
-            Some(tower) => {
-                let mut all = ORIGINAL.apply(own);
-                all.extend(TOWER.apply(open_tower(tower)?));
-                all
+        let own = Checkpoint::open(&self.folder)?;
+        let Some(tower) = &self.tower else { return Ok(HF.apply(own)?) };
+        let mut all = ORIGINAL.apply(own)?;
+        for (path, tensor) in TOWER.apply(Checkpoint::open(tower)?)? {
+            if all.insert(path.clone(), tensor).is_some() {
+                let reason = format!("both it and the tower {} hold `{path}`", tower.display());
+                return Err(Error::config(&self.folder, reason));
             }
-        })
+        }
+        Ok(all)
     }
-}
-
-fn open_tower(folder: &Path) -> Result<BTreeMap<String, StoredTensor>, Error> {
-    Ok(Checkpoint::open(folder)?.tensors)
 }

@@ -42,8 +42,11 @@ impl<B: Backend> Pruner<B> for FasterVlm {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let attention = cues.cls_attention(self.name())?;
         let [layers, crops, _, patches] = attention.dims();
-        // The last layer given is the selected one. [layers, crops, heads, patches] → [crops, patches]
-        let score = attention.narrow(0, layers - 1, 1).mean_dim(2).reshape([crops, patches]);
+        if layers != 1 {
+            return Err(Error::AttentionLayers { method: self.name(), expected: 1, found: layers });
+        }
+        // [1, crops, heads, patches] → [crops, patches]
+        let score = attention.mean_dim(2).reshape([crops, patches]);
         top_k(score, budget)
     }
 }

@@ -50,6 +50,10 @@ impl Task for Mme {
         "MME: yes / no questions in 14 categories; perception and cognition sums"
     }
 
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/MME"
+    }
+
     fn max_new_tokens(&self) -> usize {
         128
     }
@@ -83,12 +87,12 @@ impl Task for Mme {
             })?;
             let right = parse(&answer.text, protocol) == Some(label);
             let judged = categories.entry(category).or_default().entry(file).or_default();
-            // The official converter takes a question once.
+            // A question that is answered twice counts once.
             if judged.iter().all(|other| other.question != question) {
                 judged.push(Judged { question, right });
             }
         }
-        Ok(report(&categories, protocol))
+        Ok(report(&categories, labels.0.len(), protocol))
     }
 }
 
@@ -98,7 +102,7 @@ struct Judged {
     right: bool,
 }
 
-fn report(categories: &BTreeMap<String, BTreeMap<String, Vec<Judged>>>, protocol: Protocol) -> Report {
+fn report(categories: &BTreeMap<String, BTreeMap<String, Vec<Judged>>>, labelled: usize, protocol: Protocol) -> Report {
     let mut metrics = Vec::new();
     let mut sums = Vec::new();
     let mut n = 0;
@@ -124,9 +128,18 @@ fn report(categories: &BTreeMap<String, BTreeMap<String, Vec<Judged>>>, protocol
     let total = sums.iter().map(|(_, value)| value).sum();
     metrics.extend(sums);
     metrics.push(("total".to_owned(), total));
-    let notes = (incomplete > 0)
-        .then(|| format!("{incomplete} picture(s) do not have two answered questions and are left out"));
-    Report { benchmark: "mme", protocol, n, metrics, notes: notes.into_iter().collect() }
+    let mut notes = Vec::new();
+    if n < labelled {
+        let all = PERCEPTION.len() + COGNITION.len();
+        let seen = metrics.len() - 3;
+        notes.push(format!(
+            "{n} of {labelled} labelled questions, {seen} of {all} categories; sums are over these, and no figure for a table"
+        ));
+    }
+    if incomplete > 0 {
+        notes.push(format!("{incomplete} picture(s) do not have two answered questions and are left out"));
+    }
+    Report { benchmark: "mme", protocol, n, metrics, notes }
 }
 
 /// What an answer says; `None` is neither.
@@ -284,5 +297,45 @@ impl Labels {
             let key = (category.to_owned(), file.to_owned(), question);
             self.0.get(&key).map(|&yes| (key.2.clone(), yes))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_rules_read_answers_as_their_scorers_do() {
+        for (text, own, lmms) in [
+            ("Yes", Some(true), Some(true)),
+            ("no", Some(false), Some(false)),
+            (" Yes", Some(true), Some(true)),
+            ("  Yes", None, Some(true)),
+            ("No, it is not.", Some(false), Some(false)),
+            ("It's no", None, None),
+            ("n", None, Some(false)),
+            ("Y.", None, Some(true)),
+            ("Ano", Some(false), Some(false)),
+            ("Impressionism", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(parse(text, Protocol::Llava), own, "{text:?}");
+            assert_eq!(parse(text, Protocol::LmmsEval), lmms, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_right_of_two_scores_50_and_both_200() {
+        let pair = |right: [bool; 2]| {
+            right.iter().enumerate().map(|(i, &right)| Judged { question: i.to_string(), right }).collect::<Vec<_>>()
+        };
+        let category = |pairs: Vec<[bool; 2]>| {
+            let files = pairs.into_iter().enumerate().map(|(i, right)| (i.to_string(), pair(right))).collect();
+            let report = report(&BTreeMap::from([("count".to_owned(), files)]), 2, Protocol::Llava);
+            report.metrics[0].1
+        };
+        assert_eq!(category(vec![[true, false]]), 50.0);
+        assert_eq!(category(vec![[true, true]]), 200.0);
+        assert_eq!(category(vec![[true, true], [true, false], [false, false], [false, false]]), 62.5);
     }
 }

@@ -27,10 +27,11 @@ pub const SINGLE_WORD: &str = "\nAnswer the question using a single word or phra
 ///
 /// # Errors
 /// When there is none of that name.
-pub fn task(name: &str) -> anyhow::Result<&'static dyn Task> {
-    let known = || TASKS.iter().map(|task| task.name()).collect::<Vec<_>>().join(", ");
-    let found = TASKS.iter().find(|task| task.name() == name).copied();
-    found.ok_or_else(|| anyhow::anyhow!("unknown benchmark `{name}`; known: {}", known()))
+pub fn task(name: &str) -> Result<&'static dyn Task, Error> {
+    TASKS.iter().find(|task| task.name() == name).copied().ok_or_else(|| Error::UnknownBenchmark {
+        name: name.to_owned(),
+        known: TASKS.iter().map(|task| task.name()).collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Whose rules score the answers, where they differ.
@@ -70,6 +71,8 @@ pub trait Task: Send + Sync {
     fn name(&self) -> &'static str;
     /// One line for `secateur list benchmarks`.
     fn about(&self) -> &'static str;
+    /// Where its data lies in a checkout of LLaVA.
+    fn default_data(&self) -> &'static str;
     /// The longest answer.
     fn max_new_tokens(&self) -> usize;
     /// The questions in `data`, in the official order.

@@ -54,8 +54,6 @@ const BPE: i32 = 2;
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 /// A byte-pair vocabulary with scores.
@@ -85,7 +83,12 @@ impl SentencePiece {
                 "expected a byte-pair SentencePiece model that leaves text as it is, as Llama's",
             ));
         }
-        Self::index(model.pieces).ok_or_else(|| Error::config(path, "the vocabulary has no <unk>, <s> or </s>"))
+        Self::index(model.pieces).ok_or_else(|| {
+            Error::config(
+                path,
+                "expected a vocabulary like Llama's: <unk>, <s>, </s>, bytes like <0x0A>, and normal pieces",
+            )
+        })
     }
 
     fn index(protos: Vec<PieceProto>) -> Option<Self> {
@@ -95,7 +98,7 @@ impl SentencePiece {
         let mut unknown = None;
         for (id, piece) in (0u32..).zip(&protos) {
             match piece.kind.unwrap_or(NORMAL) {
-                NORMAL | USER_DEFINED | UNUSED => {
+                NORMAL => {
                     normal.insert(piece.piece.clone(), (id, piece.score));
                 }
                 BYTE => bytes[usize::from(byte_of(&piece.piece)?)] = Some(id),
@@ -104,7 +107,8 @@ impl SentencePiece {
                     unknown = Some(id);
                     control.push((piece.piece.clone(), id));
                 }
-                _ => {}
+                // Pieces that are matched before merging, or never used: Llama's vocabulary has none.
+                _ => return None,
             }
         }
         let has = |name: &str| control.iter().any(|(piece, _)| piece == name);

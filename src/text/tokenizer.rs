@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
-use tokenizers::{Model, Tokenizer};
+use tokenizers::{Model, ModelWrapper, Tokenizer};
 
 use super::sentencepiece::{SentencePiece, byte_of};
 use crate::Error;
@@ -38,10 +38,11 @@ struct TokenizerConfig {
 
 impl LlamaTokenizer {
     /// Reads the tokenizer of a checkpoint folder: `tokenizer.model` if there is one, else `tokenizer.json`.
+    /// `vocabulary` is the number of embeddings; added tokens beyond it, as some Vicuna folders have, are plain text.
     ///
     /// # Errors
-    /// When neither is there, or the file is damaged or of another kind.
-    pub fn read(folder: &Path) -> Result<Self, Error> {
+    /// When neither is there, the file is damaged or of another kind, or it has more pieces than the model.
+    pub fn read(folder: &Path, vocabulary: usize) -> Result<Self, Error> {
         let (model, json) = (folder.join("tokenizer.model"), folder.join("tokenizer.json"));
         let (pieces, mut specials) = if model.is_file() {
             let model = SentencePiece::read(&model)?;
@@ -57,6 +58,15 @@ impl LlamaTokenizer {
             if specials.iter().all(|(special, _)| *special != text) {
                 specials.push((text, id));
             }
+        }
+        specials.retain(|&(_, id)| (id as usize) < vocabulary);
+        let pieces_len = match &pieces {
+            Pieces::Model(model) => model.pieces.len(),
+            Pieces::Json(json) => json.get_vocab_size(false),
+        };
+        if pieces_len > vocabulary {
+            let reason = format!("the tokenizer has {pieces_len} pieces, the model {vocabulary} embeddings");
+            return Err(Error::config(folder, format!("{reason}; they do not belong together")));
         }
         let config: TokenizerConfig = read_or_default(&folder.join("tokenizer_config.json"))?;
         let id = |name: &str| {
@@ -178,6 +188,9 @@ enum Segment<'t> {
 
 fn read_json(path: &Path) -> Result<(Pieces, Vec<(String, u32)>), Error> {
     let json = Tokenizer::from_file(path).map_err(|e| Error::config(path, e.to_string()))?;
+    if !matches!(json.get_model(), ModelWrapper::BPE(bpe) if bpe.byte_fallback) {
+        return Err(Error::config(path, "expected a byte-pair model with byte fallback, as Llama's"));
+    }
     let mut specials: Vec<_> =
         json.get_added_tokens_decoder().into_iter().map(|(id, token)| (token.content, id)).collect();
     specials.sort_by_key(|&(_, id)| id);

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secateur_backends::{BACKENDS, BackendError, Job, run};
 use serde_json::Value;
 
 /// A path below `tests/fixtures`.
@@ -66,11 +67,32 @@ pub fn ids<T: for<'de> serde::Deserialize<'de>>(value: &Value) -> Vec<T> {
 pub fn worst(found: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(found.len(), expected.len());
     assert!(!found.is_empty());
-    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
+    found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
 }
 
 /// The model folders of the tiny LLaVA-1.5: the same weights in both layouts.
 pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.5/llava-1.5-tiny-hf"];
+
+/// Runs `job` on every backend that is compiled in; a GPU backend without a GPU is passed over.
+pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
+    let mut outputs = Vec::new();
+    for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
+        match run(backend.name, job.clone()) {
+            Ok(output) => {
+                eprintln!("{}: done", backend.name);
+                outputs.push(output);
+            }
+            Err(BackendError::NoDevice { reason, .. }) if backend.name == "cuda" => eprintln!("cuda: none ({reason})"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(!outputs.is_empty(), "no backend ran");
+    outputs
+}
 
 /// Copies a folder of plain files.
 pub fn copy_folder(from: &Path, to: &Path) {

@@ -106,9 +106,10 @@ impl Checkpoint {
 
 fn read_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
     let file = Mapped::open(path)?;
-    if path.extension().is_some_and(|extension| extension == "safetensors") {
-        safetensors::list(path, &file)
-    } else {
+    // A PyTorch file is a zip archive, and no safetensors header is so long that it starts with the same bytes.
+    if path.extension().is_some_and(|extension| extension == "bin") || file.bytes().starts_with(b"PK") {
         torch::list(path, &file)
+    } else {
+        safetensors::list(path, &file)
     }
 }

@@ -74,12 +74,14 @@ fn check<B: Backend, M: Module<B>>(
     let expected = expected.shapes;
     let mut missing = Vec::new();
     let mut misshaped = Vec::new();
+    let mut not_floats = Vec::new();
     for (path, shape) in &expected {
         match tensors.get(path) {
             None => missing.push(format!("{path} {shape:?}")),
             Some(tensor) if &tensor.shape != shape => {
                 misshaped.push(format!("{path}: expected {shape:?}, found {:?}", tensor.shape));
             }
+            Some(tensor) if !tensor.dtype.is_float() => not_floats.push(format!("{path}: found {:?}", tensor.dtype)),
             Some(_) => {}
         }
     }
@@ -89,7 +91,13 @@ fn check<B: Backend, M: Module<B>>(
         .map(|(path, tensor)| format!("{path} {:?}", tensor.shape))
         .collect();
     let mut report = String::new();
-    for (kind, names) in [("missing", missing), ("unused", unused), ("of the wrong shape", misshaped)] {
+    let kinds = [
+        ("missing", missing),
+        ("unused", unused),
+        ("of the wrong shape", misshaped),
+        ("not of a floating-point type", not_floats),
+    ];
+    for (kind, names) in kinds {
         if !names.is_empty() {
             let listed = names[..names.len().min(LISTED)].join("\n    ");
             let more =

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::StoredTensor;
+use crate::{Checkpoint, StoredTensor, WeightsError};
 
 /// A name that a checkpoint may hold and the model has no place for.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +28,20 @@ pub struct Rename {
 }
 
 impl Rename {
-    /// The tensors under their module paths.
-    pub fn apply(&self, tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
-        tensors.into_iter().filter_map(|(name, tensor)| self.path(&name).map(|path| (path, tensor))).collect()
+    /// The tensors of a checkpoint under their module paths.
+    ///
+    /// # Errors
+    /// When two of them would get the same path.
+    pub fn apply(&self, checkpoint: Checkpoint) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
+        let mut renamed = BTreeMap::new();
+        for (name, tensor) in checkpoint.tensors {
+            let Some(path) = self.path(&name) else { continue };
+            if renamed.insert(path.clone(), tensor).is_some() {
+                let reason = format!("`{name}` and another tensor are both the model's `{path}`");
+                return Err(WeightsError::Unsupported { path: checkpoint.path, reason });
+            }
+        }
+        Ok(renamed)
     }
 
     /// The module path of one name; `None` if it is left out.

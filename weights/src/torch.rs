@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 use crate::{
     StoredTensor, WeightsError,
     mapped::Mapped,
-    pickle::{self, Tensor, Value},
+    pickle::{self, PickleError, Tensor, Value},
 };
 
 /// The largest pickle that is read: a state dict of ten thousand tensors takes about 2 MiB.
@@ -31,7 +31,11 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
         ));
     }
     let (pickle, storages) = open_archive(file).map_err(damaged)?;
-    let Value::Dict(entries) = pickle::read(&pickle).map_err(unsupported)? else {
+    let value = pickle::read(&pickle).map_err(|e| match e {
+        PickleError::Foreign(reason) => unsupported(reason),
+        PickleError::Malformed(reason) => damaged(reason),
+    })?;
+    let Value::Dict(entries) = value else {
         return Err(unsupported("its pickle is no state dict".to_owned()));
     };
     let mut tensors = BTreeMap::new();
@@ -40,7 +44,8 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
             (Value::Text(name), Value::Tensor(tensor)) => {
                 let range = locate(&tensor, &storages).map_err(|why| damaged(format!("tensor `{name}`: {why}")))?;
                 let dtype = tensor.storage.dtype;
-                tensors.insert(name, StoredTensor { shape: tensor.shape, dtype, file: file.clone(), range });
+                tensors
+                    .insert(name.to_string(), StoredTensor { shape: tensor.shape, dtype, file: file.clone(), range });
             }
             (key, _) => return Err(unsupported(format!("its state dict has an entry {key:?} that is no tensor"))),
         }
@@ -60,8 +65,11 @@ fn open_archive(file: &Mapped) -> Result<(Vec<u8>, HashMap<String, Range<usize>>
             return Err(format!("entry `{name}` is compressed, which PyTorch never does"));
         }
         if name == "data.pkl" || name.ends_with("/data.pkl") {
+            if entry.size() > MAX_PICKLE {
+                return Err(format!("`{name}` has {} bytes; up to {MAX_PICKLE} are read", entry.size()));
+            }
             let mut bytes = Vec::new();
-            entry.by_ref().take(MAX_PICKLE).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+            entry.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
             pickle = Some(bytes);
         } else if let Some((_, key)) = name.rsplit_once("data/") {
             let start = entry.data_start().ok_or_else(|| format!("entry `{name}` has no data"))? as usize;
@@ -75,6 +83,9 @@ fn open_archive(file: &Mapped) -> Result<(Vec<u8>, HashMap<String, Range<usize>>
 /// The bytes of a tensor, which must be contiguous and inside its storage.
 fn locate(tensor: &Tensor, storages: &HashMap<String, Range<usize>>) -> Result<Range<usize>, String> {
     let overflow = || "its shape overflows".to_owned();
+    if tensor.shape.len() != tensor.strides.len() {
+        return Err(format!("it has shape {:?} and strides {:?}", tensor.shape, tensor.strides));
+    }
     let mut expected = 1usize;
     for (&dim, &stride) in tensor.shape.iter().zip(&tensor.strides).rev() {
         if dim != 1 && stride != expected {
@@ -83,7 +94,7 @@ fn locate(tensor: &Tensor, storages: &HashMap<String, Range<usize>>) -> Result<R
         expected = expected.checked_mul(dim).ok_or_else(overflow)?;
     }
     let size = tensor.storage.dtype.size();
-    let storage = storages.get(&tensor.storage.key).ok_or("its storage is not in the archive")?;
+    let storage = storages.get(&*tensor.storage.key).ok_or("its storage is not in the archive")?;
     let stored = storage.len() / size;
     let end = tensor.offset.checked_add(expected).ok_or_else(overflow)?;
     if end > stored || tensor.storage.len > stored {

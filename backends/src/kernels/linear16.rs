@@ -54,8 +54,10 @@ struct Columns(*mut f32);
 unsafe impl Sync for Columns {}
 
 impl Columns {
-    fn at(&self, column: usize) -> *mut f32 {
-        // SAFETY: the caller stays inside the matrix.
+    /// # Safety
+    /// `column` must be one of the matrix.
+    unsafe fn at(&self, column: usize) -> *mut f32 {
+        // SAFETY: by the caller.
         unsafe { self.0.add(column) }
     }
 }

@@ -29,6 +29,11 @@ fn portable_dot<T: Copy>(x: &[f32], w: &[T], widen: impl Fn(T) -> f32) -> f32 {
 
 impl Half for f16 {
     fn widen(from: &[Self], to: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_avx512() {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { x86::widen_f16(from, to) };
+        }
         from.convert_to_f32_slice(to);
     }
 
@@ -68,6 +73,21 @@ mod x86 {
 
     pub(super) fn has_avx512() -> bool {
         is_x86_feature_detected!("avx512f")
+    }
+
+    /// # Safety
+    /// The processor must have AVX-512F.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn widen_f16(from: &[f16], to: &mut [f32]) {
+        let (blocks, rest) = from.as_chunks::<16>();
+        let (wide, wide_rest) = to.as_chunks_mut::<16>();
+        for (from, to) in blocks.iter().zip(wide) {
+            // SAFETY: both hold 16 numbers.
+            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))) };
+        }
+        for (from, to) in rest.iter().zip(wide_rest) {
+            *to = from.to_f32();
+        }
     }
 
     /// The dot product over 64 elements a step in four independent chains; `$load` widens 16 weights.
