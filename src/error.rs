@@ -61,7 +61,7 @@ pub enum Error {
         /// Its shape in words.
         shape: &'static str,
     },
-    /// [CLS] attention of another number of layers than a method reads.
+    /// `[CLS]` attention of another number of layers than a method reads.
     #[error("method `{method}` reads the `cls_attention` of {expected} layer, the selected one; there are {found}")]
     AttentionLayers {
         /// The method.

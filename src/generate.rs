@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use secateur_backends::VlmBackend;
 
@@ -156,10 +156,7 @@ pub struct Stream {
 
 impl Stream {
     /// The new part of the text of `ids`; characters whose bytes are still incomplete wait.
-    pub fn push<B: Backend>(&mut self, model: &Llava<B>, ids: &[u32]) -> String
-    where
-        B: VlmBackend,
-    {
+    pub fn push<B: VlmBackend>(&mut self, model: &Llava<B>, ids: &[u32]) -> String {
         let text = model.tokenizer().decode(ids);
         let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
         let new = whole.get(self.shown..).unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! The command line: [`args`](Args) as typed, a [`plan`] checked before any weight is read, one file a subcommand.
+//! The command line: [`args`](Args) as typed, a plan checked before any weight is read, one file a subcommand.
 
 mod args;
 mod ask;

@@ -26,9 +26,9 @@ pub struct ClipVision<B: Backend> {
 /// What the tower saw.
 #[derive(Clone, Debug)]
 pub struct Sight<B: Backend> {
-    /// Hidden states of the selected layer without [CLS], `[crops, patches, hidden]`.
+    /// Hidden states of the selected layer without `[CLS]`, `[crops, patches, hidden]`.
     pub features: Tensor<B, 3>,
-    /// The [CLS] rows of the attention without the [CLS] column, `[layers, crops, heads, patches]`, for the layers
+    /// The `[CLS]` rows of the attention without the `[CLS]` column, `[layers, crops, heads, patches]`, for the layers
     /// that were asked for.
     pub cls_attention: Option<Tensor<B, 4>>,
 }
@@ -158,7 +158,7 @@ impl<B: VlmBackend> ClipVision<B> {
 }
 
 impl<B: VlmBackend> Layer<B> {
-    /// `x` `[crops, tokens, hidden]` → the same, and the [CLS] row `[crops, heads, patches]` if wanted.
+    /// `x` `[crops, tokens, hidden]` → the same, and the `[CLS]` row `[crops, heads, patches]` if wanted.
     fn forward(&self, x: Tensor<B, 3>, wants_row: bool) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
         let (attended, row) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), wants_row);
         let x = x + attended;
@@ -182,8 +182,8 @@ impl<B: VlmBackend> Attention<B> {
     }
 }
 
-/// The attention that [CLS] pays to every patch, `[crops, heads, patches]` in f32: one row, not the whole matrix.
-/// The softmax runs over [CLS] too, which is then left out, so a row sums to less than 1.
+/// The attention that `[CLS]` pays to every patch, `[crops, heads, patches]` in f32: one row, not the whole matrix.
+/// The softmax runs over `[CLS]` too, which is then left out, so a row sums to less than 1.
 fn cls_row<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 3> {
     let [crops, heads, tokens, head_dim] = k.dims();
     let q = q.narrow(2, 0, 1) * (head_dim as f64).powf(-0.5);

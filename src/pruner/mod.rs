@@ -67,7 +67,7 @@ pub struct Needs {
     pub cls_attention: ClsAttention,
 }
 
-/// Which layers' [CLS] attention a method reads.
+/// Which layers' `[CLS]` attention a method reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClsAttention {
     /// None.
@@ -82,12 +82,12 @@ pub enum ClsAttention {
 pub struct Cues<B: Backend> {
     /// Tower features, `[crops, patches, hidden]`.
     pub features: Option<Tensor<B, 3>>,
-    /// [CLS] attention, `[layers, crops, heads, patches]`; one layer unless a method asks for more.
+    /// `[CLS]` attention, `[layers, crops, heads, patches]`; one layer unless a method asks for more.
     pub cls_attention: Option<Tensor<B, 4>>,
 }
 
 impl<B: Backend> Cues<B> {
-    /// The [CLS] attention, for `method`.
+    /// The `[CLS]` attention, for `method`.
     ///
     /// # Errors
     /// When it is not there.

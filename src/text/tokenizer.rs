@@ -26,7 +26,7 @@ pub struct LlamaTokenizer {
 }
 
 enum Pieces {
-    Model(SentencePiece),
+    Model(Box<SentencePiece>),
     Json(Box<Tokenizer>),
 }
 
@@ -47,7 +47,7 @@ impl LlamaTokenizer {
         let (pieces, mut specials) = if model.is_file() {
             let model = SentencePiece::read(&model)?;
             let specials = model.control.clone();
-            (Pieces::Model(model), specials)
+            (Pieces::Model(Box::new(model)), specials)
         } else if json.is_file() {
             read_json(&json)?
         } else {

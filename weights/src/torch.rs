@@ -16,6 +16,9 @@ use crate::{
     pickle::{self, PickleError, Tensor, Value},
 };
 
+/// Where the storages lie in the file, by their keys.
+type Storages = HashMap<String, Range<usize>>;
+
 /// The largest pickle that is read: a state dict of ten thousand tensors takes about 2 MiB.
 const MAX_PICKLE: u64 = 256 << 20;
 
@@ -54,7 +57,7 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
 }
 
 /// The pickle, and where each storage lies in the file.
-fn open_archive(file: &Mapped) -> Result<(Vec<u8>, HashMap<String, Range<usize>>), String> {
+fn open_archive(file: &Mapped) -> Result<(Vec<u8>, Storages), String> {
     let mut archive = ZipArchive::new(Cursor::new(file.bytes())).map_err(|e| e.to_string())?;
     let mut pickle = None;
     let mut storages = HashMap::new();
@@ -81,7 +84,7 @@ fn open_archive(file: &Mapped) -> Result<(Vec<u8>, HashMap<String, Range<usize>>
 }
 
 /// The bytes of a tensor, which must be contiguous and inside its storage.
-fn locate(tensor: &Tensor, storages: &HashMap<String, Range<usize>>) -> Result<Range<usize>, String> {
+fn locate(tensor: &Tensor, storages: &Storages) -> Result<Range<usize>, String> {
     let overflow = || "its shape overflows".to_owned();
     if tensor.shape.len() != tensor.strides.len() {
         return Err(format!("it has shape {:?} and strides {:?}", tensor.shape, tensor.strides));

@@ -67,7 +67,7 @@ fn what_does_not_fit_is_listed() {
         (vec![("weight", I8, vec![3, 2]), ("bias", F16, vec![3])], "not of a floating-point type:\n    weight"),
     ] {
         let (_folder, checkpoint) = file(&tensors);
-        let error = fill(checkpoint.tensors, None).err().expect("it does not fit").to_string();
+        let error = fill(checkpoint.tensors, None).expect_err("it does not fit").to_string();
         assert!(error.starts_with("here: ") && error.contains(part), "{error}");
     }
 }

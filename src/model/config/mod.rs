@@ -1,0 +1,44 @@
+//! `config.json` of both checkpoint layouts, read with serde and turned into one checked description.
+
+mod layouts;
+mod llama;
+mod vision;
+
+use std::path::Path;
+
+pub(super) use layouts::{HfConfig, OriginalConfig};
+pub use llama::LlamaConfig;
+use serde::de::DeserializeOwned;
+pub use vision::ClipVisionConfig;
+
+use crate::{Error, image::Aspect};
+
+/// All that the networks and the prompt need to know of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct LlavaConfig {
+    /// The vision tower.
+    pub vision: ClipVisionConfig,
+    /// The language model.
+    pub text: LlamaConfig,
+    /// How many of the tower's layers run before the features are read.
+    pub read_layers: usize,
+    /// What is done to pictures that are not square.
+    pub aspect: Aspect,
+}
+
+/// More layers than any model has: a config that says more is wrong, and would be built before that shows.
+const MAX_LAYERS: usize = 1024;
+
+fn divides(part: usize, whole: usize) -> bool {
+    part > 0 && whole.is_multiple_of(part)
+}
+
+fn missing(path: &Path, field: &str) -> Error {
+    Error::config(path, format!("the field `{field}` is missing"))
+}
+
+/// Reads a JSON file; the error names the field that is missing or wrong.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "the configuration cannot be read"))?;
+    serde_json::from_str(&text).map_err(|e| Error::config(path, e.to_string()))
+}
