@@ -17,9 +17,9 @@ use crate::{
     generate::{Decoding, generate},
     image::decode,
     model::Llava,
-    pruner::Pruner,
+    pruner::{Params, Pruner},
     task::{Answer, Protocol, Report, Sample, Task},
-    text::{Prompt, vicuna_v1},
+    text::{Prompt, strip, vicuna_v1},
 };
 
 /// All that is needed to run it again.
@@ -33,6 +33,8 @@ pub struct RunConfig {
     pub model: String,
     /// The method.
     pub method: String,
+    /// Its parameters.
+    pub params: Params,
     /// Its budget; none without pruning.
     pub tokens: Option<usize>,
     /// Where it ran.
@@ -169,11 +171,11 @@ pub fn evaluate<B: VlmBackend>(
     let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
     for sample in &samples[folder.answers().len()..] {
         let picture = decode(&sample.image)?;
-        let seen = model.see(&picture, pruner, config.tokens)?;
         let prompt = Prompt::new(&vicuna_v1(&sample.text, 1)?, model.tokenizer());
+        let seen = model.see(&picture, pruner, config.tokens, &prompt, 0)?;
         let embeds = model.splice(&prompt, &[seen]);
         let answer = generate(model, embeds, decoding, |_| ControlFlow::Continue(()))?;
-        let text = model.tokenizer().decode(&answer.ids).trim().to_owned();
+        let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
         folder.append(Answer::new(sample, text, &config.model_name()))?;
         on_answer();
     }

@@ -20,8 +20,8 @@ use secateur::{
     generate::{Decoding, generate},
     image::{Aspect, decode},
     model::{Llava, open},
-    pruner::{ClsAttention, Needs, pruner},
-    text::{Prompt, vicuna_v1},
+    pruner::{ClsAttention, Needs, Params, methods, pruner},
+    text::{Prompt, strip, vicuna_v1},
 };
 use secateur_backends::{Flex, Job, VlmBackend};
 use serde_json::Value;
@@ -75,7 +75,7 @@ impl Job for Stages {
                 let found = worst(&sampled, golden("pixel_values_sub"));
                 assert!(found < 1e-6, "{layout} {id} pixels: {found}");
 
-                let sight = model.look(&picture, Needs { cls_attention: ClsAttention::Selected });
+                let sight = model.look(&picture, Needs { cls_attention: ClsAttention::Selected, ..Needs::default() });
                 // Every 36th token, [CLS] included, which the features leave out.
                 let rows: Vec<f32> =
                     (1..17).flat_map(|i| values(sight.features.clone().narrow(1, 36 * i - 1, 1))).collect();
@@ -109,12 +109,14 @@ impl Job for Answers {
     fn run<B: VlmBackend>(self, device: B::Device) {
         for layout in layouts::<B>(&device) {
             let model = load::<B>(layout, dtype::<B>(), &device);
-            for method in ["none", "fastervlm"] {
+            for method in methods().iter().map(|method| method.name()) {
                 let expected = json(&format!("tiny-llava-1.5/expected/{method}.json"));
                 let golden = tensors(&format!("tiny-llava-1.5/expected/{method}.safetensors"));
                 for case in json(CASES).as_array().unwrap() {
                     let id = case["id"].as_str().unwrap();
-                    for (tokens, run) in expected["cases"][id]["runs"].as_object().unwrap() {
+                    let runs = expected["cases"][id]["runs"].as_object().unwrap();
+                    // VisPruner marks the runs that rounding does not change; the others have no such runs here.
+                    for (tokens, run) in runs.iter().filter(|(_, run)| run["robust"] != false) {
                         let logits = &golden[&format!("{id}.{tokens}.first_logits")].values;
                         let label = format!("{layout} {method} {id} {tokens}");
                         compare(&model, case, method, tokens.parse().ok(), &expected["cases"][id], run, logits, &label);
@@ -141,7 +143,7 @@ fn compare<B: VlmBackend>(
     let prompt = Prompt::new(&text, model.tokenizer());
     assert_eq!(prompt.ids, ids::<i64>(&expected["input_ids"]), "{label}");
 
-    let seen = model.see(&picture, &*pruner::<B>(method).unwrap(), tokens).unwrap();
+    let seen = model.see(&picture, &*pruner::<B>(method, Params::default()).unwrap(), tokens, &prompt, 0).unwrap();
     if run.get("kept").is_some() {
         assert_eq!(seen.keep.indices(), indices(&run["kept"]), "{label}");
     } else {
@@ -159,7 +161,7 @@ fn compare<B: VlmBackend>(
     assert_eq!(answer.ids[..sure], wanted[..sure], "{label}");
     if sure == wanted.len() {
         let text = model.tokenizer().decode(&answer.ids);
-        assert_eq!(text.trim(), run["text"].as_str().unwrap().trim(), "{label}");
+        assert_eq!(strip(&text), run["text"].as_str().unwrap(), "{label}");
     }
 }
 
@@ -175,7 +177,9 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
     let answer = |dtype| {
         let model = load::<Flex>(LAYOUTS[1], dtype, &Default::default());
         let prompt = Prompt::new(&vicuna_v1("What is this?", 1).unwrap(), model.tokenizer());
-        let seen = model.see(&picture, &*pruner::<Flex>("fastervlm").unwrap(), Some(29)).unwrap();
+        let seen = model
+            .see(&picture, &*pruner::<Flex>("fastervlm", Params::default()).unwrap(), Some(29), &prompt, 0)
+            .unwrap();
         let kept = seen.keep.clone();
         let decoding = Decoding::greedy(8, model.tokenizer().eos());
         let answer = generate(&model, model.splice(&prompt, &[seen]), decoding, |_| ControlFlow::Continue(())).unwrap();
@@ -196,7 +200,8 @@ fn an_answer_ends_at_the_end_token_the_limit_the_caller_or_the_context() {
     let picture = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
     let text = vicuna_v1(json(CASES)[0]["question"].as_str().unwrap(), 1).unwrap();
     let prompt = Prompt::new(&text, model.tokenizer());
-    let seen = model.see(&picture, &*pruner::<Flex>("fastervlm").unwrap(), Some(64)).unwrap();
+    let seen =
+        model.see(&picture, &*pruner::<Flex>("fastervlm", Params::default()).unwrap(), Some(64), &prompt, 0).unwrap();
     let embeds = model.splice(&prompt, &[seen]);
     let go_on = |_: &[u32]| ControlFlow::Continue(());
 

@@ -51,6 +51,9 @@ pub(super) struct MethodArgs {
     /// Visual tokens kept per crop; without it nothing is pruned
     #[arg(long, value_name = "N")]
     pub(super) tokens: Option<usize>,
+    /// vispruner: the share of the tokens that goes by attention, from 0 to 1
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(super) important_ratio: f64,
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
     #[arg(long)]
     pub(super) backend: Option<String>,

@@ -68,14 +68,15 @@ impl Job for Ask {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let method = self.plan.method.clone();
-        let pruner = pruner::<B>(method.method)?;
+        let pruner = pruner::<B>(method.method, method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
+        let prompt = Prompt::new(&self.text, model.tokenizer());
         let seen = self
             .pictures
             .iter()
-            .map(|picture| model.see(picture, &*pruner, method.tokens))
+            .enumerate()
+            .map(|(i, picture)| model.see(picture, &*pruner, method.tokens, &prompt, i))
             .collect::<Result<Vec<_>, _>>()?;
-        let prompt = Prompt::new(&self.text, model.tokenizer());
         let embeds = model.splice(&prompt, &seen);
 
         let end = model.tokenizer().eos();

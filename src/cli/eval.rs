@@ -31,6 +31,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         tokens: plan.method.tokens,
         backend: plan.method.backend.to_owned(),
         dtype: plan.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+        params: plan.method.params,
         seed: plan.method.seed,
         data: data.clone(),
         limit: args.limit,
@@ -75,7 +76,7 @@ impl Job for Eval<'_> {
     type Output = anyhow::Result<Vec<Answer>>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let pruner = pruner::<B>(self.plan.method.method)?;
+        let pruner = pruner::<B>(self.plan.method.method, self.plan.method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
         // Only now: a run that cannot start leaves nothing behind and destroys nothing.
         let mut folder = RunFolder::open(self.out, self.config, self.samples, self.force)?;

@@ -7,7 +7,7 @@ use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
     model::{Llava, Opened, open},
-    pruner::{check_budget, methods},
+    pruner::{Params, check_budget, methods},
 };
 
 /// Which method at which budget on which backend.
@@ -15,6 +15,7 @@ use crate::{
 pub(super) struct MethodPlan {
     /// The method's name; `none` without a budget.
     pub(super) method: &'static str,
+    pub(super) params: Params,
     pub(super) tokens: Option<usize>,
     pub(super) backend: &'static str,
     pub(super) seed: u64,
@@ -41,12 +42,16 @@ impl MethodPlan {
         if let ("none", Some(tokens)) = (*asked, args.tokens) {
             anyhow::bail!("method `none` keeps every token; leave out --tokens {tokens}, or choose another method");
         }
+        if !(0.0..=1.0).contains(&args.important_ratio) {
+            anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
+        }
         let backend = match &args.backend {
             Some(name) => find(name)?.name,
             None => default_backend()?,
         };
         let method = if args.tokens.is_some() { *asked } else { "none" };
-        Ok(Self { method, tokens: args.tokens, backend, seed: args.seed })
+        let params = Params { important_ratio: args.important_ratio };
+        Ok(Self { method, params, tokens: args.tokens, backend, seed: args.seed })
     }
 }
 

@@ -36,7 +36,7 @@ impl Job for Prune {
     type Output = anyhow::Result<Pruned>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let pruner = pruner::<B>(self.plan.method)?;
+        let pruner = pruner::<B>(self.plan.method, self.plan.params)?;
         let cues = read_cues::<B>(&self.cues, &device)?;
         let budget = match (self.plan.tokens, cues.grid()) {
             (Some(tokens), _) => tokens,
@@ -52,20 +52,49 @@ impl Job for Prune {
 fn read_cues<B: Backend>(path: &Path, device: &B::Device) -> Result<Cues<B>, Error> {
     let file = Checkpoint::open_file(path)?;
     let fail = |reason: String| Error::Cues { path: path.to_owned(), reason };
-    let stored = |name: &str| file.tensors.get(name);
+    let tensor3 = |name| file.tensors.get(name).map(|stored| read(name, stored, device)).transpose().map_err(fail);
     let cues = Cues::<B> {
-        features: stored("features").map(|t| read("features", t, device)).transpose().map_err(fail)?,
-        cls_attention: stored("cls_attention").map(|t| read("cls_attention", t, device)).transpose().map_err(fail)?,
+        features: tensor3("features")?,
+        projected: tensor3("projected")?,
+        cls_attention: file
+            .tensors
+            .get("cls_attention")
+            .map(|t| read("cls_attention", t, device))
+            .transpose()
+            .map_err(fail)?,
+        prompt_embeds: file.tensors.get("prompt_embeds").map(|t| read_text(t, device)).transpose().map_err(fail)?,
     };
-    if let (Some(features), Some(attention)) = (&cues.features, &cues.cls_attention) {
-        let ([crops, patches, _], [_, v, _, n]) = (features.dims(), attention.dims());
-        if (crops, patches) != (v, n) {
-            return Err(fail(format!(
-                "`features` has {crops} crops of {patches} patches, `cls_attention` {v} crops of {n}; they must agree"
-            )));
+    check_grids(&cues).map_err(fail)?;
+    Ok(cues)
+}
+
+/// `prompt_embeds` may have no rows: then nothing follows the picture.
+fn read_text<B: Backend>(stored: &StoredTensor, device: &B::Device) -> Result<Option<Tensor<B, 2>>, String> {
+    if stored.shape.first() == Some(&0) { Ok(None) } else { read("prompt_embeds", stored, device).map(Some) }
+}
+
+/// Crops and patches are the same in every tensor that has them, and widths where they meet.
+fn check_grids<B: Backend>(cues: &Cues<B>) -> Result<(), String> {
+    let of_features = |x: &Tensor<B, 3>| (x.dims()[0], x.dims()[1]);
+    let of_attention = |x: &Tensor<B, 4>| (x.dims()[1], x.dims()[3]);
+    let grids = [
+        ("features", cues.features.as_ref().map(of_features)),
+        ("projected", cues.projected.as_ref().map(of_features)),
+        ("cls_attention", cues.cls_attention.as_ref().map(of_attention)),
+    ];
+    let mut there = grids.iter().filter_map(|(name, grid)| grid.map(|grid| (name, grid)));
+    let Some((first, grid)) = there.next() else { return Ok(()) };
+    if let Some((other, (crops, patches))) = there.find(|(_, other)| *other != grid) {
+        let (v, n) = grid;
+        return Err(format!("`{first}` has {v} crops of {n} patches, `{other}` {crops} of {patches}; they must agree"));
+    }
+    if let (Some(projected), Some(Some(text))) = (&cues.projected, &cues.prompt_embeds) {
+        let (a, b) = (projected.dims()[2], text.dims()[1]);
+        if a != b {
+            return Err(format!("`projected` is {a} wide, `prompt_embeds` {b}; they must agree"));
         }
     }
-    Ok(cues)
+    Ok(())
 }
 
 fn read<B: Backend, const D: usize>(

@@ -11,7 +11,7 @@ use crate::{
     image::{Rgb, decode},
     model::Llava,
     pruner::pruner,
-    text::{Prompt, vicuna_v1},
+    text::{Prompt, strip, vicuna_v1},
 };
 
 pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
@@ -59,10 +59,10 @@ impl Job for TraceJob {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let method = self.plan.method.clone();
-        let pruner = pruner::<B>(method.method)?;
+        let pruner = pruner::<B>(method.method, method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
-        let seen = model.see(&self.picture, &*pruner, method.tokens)?;
         let prompt = Prompt::new(&self.text, model.tokenizer());
+        let seen = model.see(&self.picture, &*pruner, method.tokens, &prompt, 0)?;
         let embeds = model.splice(&prompt, std::slice::from_ref(&seen));
         let answer = generate(&model, embeds, Decoding::greedy(self.limit, model.tokenizer().eos()), |_| {
             ControlFlow::Continue(())
@@ -73,7 +73,7 @@ impl Job for TraceJob {
             patches: seen.patches,
             kept: seen.keep.indices().to_vec(),
             visual_tokens: seen.keep.tokens(),
-            text: model.tokenizer().decode(&answer.ids).trim().to_owned(),
+            text: strip(&model.tokenizer().decode(&answer.ids)).to_owned(),
             output_ids: answer.ids,
             logits: self.logits.then_some(answer.first_logits),
             timings_ms: Timings {

@@ -121,17 +121,27 @@ impl<B: VlmBackend> ClipVision<B> {
     /// - `pixels`: `[crops, 3, side, side]`
     pub fn encode(&self, pixels: Tensor<B, 4>, needs: Needs) -> Sight<B> {
         let mut x = self.pre_layrnorm.forward(self.embed(pixels));
+        let mut features = x.clone();
         let mut rows = Vec::new();
-        for (i, layer) in self.encoder.layers[..self.read_layers].iter().enumerate() {
-            let last = i + 1 == self.read_layers;
-            let wants_row = last && needs.cls_attention == ClsAttention::Selected;
+        // Layers above the selected one run only for their attention.
+        let run = if needs.cls_attention == ClsAttention::All { self.encoder.layers.len() } else { self.read_layers };
+        for (i, layer) in self.encoder.layers[..run].iter().enumerate() {
+            let selected = i + 1 == self.read_layers;
+            let wants_row = match needs.cls_attention {
+                ClsAttention::None => false,
+                ClsAttention::Selected => selected,
+                ClsAttention::All => true,
+            };
             let (next, row) = layer.forward(x, wants_row);
             x = next;
             rows.extend(row);
+            if selected {
+                features = x.clone();
+            }
         }
-        let [_, tokens, _] = x.dims();
+        let [_, tokens, _] = features.dims();
         Sight {
-            features: x.narrow(1, 1, tokens - 1),
+            features: features.narrow(1, 1, tokens - 1),
             cls_attention: (!rows.is_empty()).then(|| Tensor::stack(rows, 0)),
         }
     }

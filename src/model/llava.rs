@@ -90,28 +90,60 @@ impl<B: VlmBackend> Llava<B> {
         self.networks.projector.forward(features)
     }
 
-    /// Looks at a picture and keeps `budget` tokens of it, or all if there is none.
+    /// Looks at picture number `index` of `prompt` and keeps `budget` tokens of it, or all if there is none.
     ///
-    /// FasterVLM projects all tokens and then drops most; here only the kept ones are projected, which gives the
-    /// same numbers for less work.
+    /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
+    /// kept ones are projected here, which gives the same numbers for less work.
     ///
     /// # Errors
     /// When the budget is not between 1 and the patch count.
-    pub fn see(&self, picture: &Rgb, pruner: &dyn Pruner<B>, budget: Option<usize>) -> Result<Seen<B>, Error> {
+    pub fn see(
+        &self,
+        picture: &Rgb,
+        pruner: &dyn Pruner<B>,
+        budget: Option<usize>,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<Seen<B>, Error> {
+        let needs = pruner.needs();
         let start = Instant::now();
-        let sight = self.look(picture, pruner.needs());
+        let sight = self.look(picture, needs);
+        let projected = needs.projected.then(|| self.project(sight.features.clone()));
+        let prompt_embeds = needs.prompt_embeds.then(|| self.text_after(prompt, index));
         self.wait();
         let looked = Instant::now();
         let [_, patches, _] = sight.features.dims();
-        let cues = Cues { features: Some(sight.features.clone()), cls_attention: sight.cls_attention };
+        let cues = Cues {
+            features: Some(sight.features.clone()),
+            projected: projected.clone(),
+            cls_attention: sight.cls_attention,
+            prompt_embeds,
+        };
         let keep = pruner.keep(&cues, budget.unwrap_or(patches))?;
-        let kept = merge::gather(sight.features, &keep);
-        self.wait();
         let pruned = Instant::now();
-        let tokens = merge::flat(self.project(kept));
+        let tokens = match projected {
+            Some(projected) => merge::gather(projected, &keep),
+            None => self.project(merge::gather(sight.features, &keep)),
+        };
+        let tokens = merge::flat(tokens);
         self.wait();
         let vision = (looked - start) + pruned.elapsed();
         Ok(Seen { tokens, keep, patches, vision, prune: pruned - looked })
+    }
+
+    /// Embeddings of all text after picture number `index`, `[text, hidden]`; `None` if there is none.
+    fn text_after(&self, prompt: &Prompt, index: usize) -> Option<Tensor<B, 2>> {
+        let mut pictures = 0;
+        let mut after = Vec::new();
+        for span in prompt.spans() {
+            match span {
+                Span::Image => pictures += 1,
+                Span::Text(ids) if pictures > index => after.extend(ids),
+                Span::Text(_) => {}
+            }
+        }
+        let embed = |ids: &[u32]| self.networks.language_model.embed(ids, self.activations).squeeze_dim(0);
+        (!after.is_empty()).then(|| embed(&after))
     }
 
     /// Places the pictures in the prompt: `[1, sequence, hidden]`.

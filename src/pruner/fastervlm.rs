@@ -34,19 +34,15 @@ impl Method for FasterVlm {
     }
 
     fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::Selected }
+        Needs { cls_attention: ClsAttention::Selected, ..Needs::default() }
     }
 }
 
 impl<B: Backend> Pruner<B> for FasterVlm {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
-        let attention = cues.cls_attention(self.name())?;
-        let [layers, crops, _, patches] = attention.dims();
-        if layers != 1 {
-            return Err(Error::AttentionLayers { method: self.name(), expected: 1, found: layers });
-        }
-        // [1, crops, heads, patches] → [crops, patches]
-        let score = attention.mean_dim(2).reshape([crops, patches]);
+        let attention = cues.selected_attention(self.name())?;
+        let [crops, _, patches] = attention.dims();
+        let score = attention.mean_dim(1).reshape([crops, patches]);
         top_k(score, budget)
     }
 }

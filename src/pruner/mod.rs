@@ -3,32 +3,54 @@
 //! A method is one file with a [`Method`] and a [`Pruner`] implementation, and one row in the `methods!` list below;
 //! the contract tests loop over that list.
 
+mod cues;
+mod datp;
 mod fastervlm;
 mod none;
 mod topk;
+mod vispruner;
 
-use burn::tensor::{Tensor, backend::Backend};
-
+use burn::tensor::backend::Backend;
+pub use cues::{ClsAttention, Cues, Needs};
+pub use datp::Datp;
 pub use fastervlm::FasterVlm;
 pub use none::NoPruning;
 pub use topk::top_k;
+use topk::{host, ranked};
+pub use vispruner::VisPruner;
+
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
+/// The parameters of all methods; each reads its own.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Params {
+    /// VisPruner's share of the budget that goes by attention, in 0..=1.
+    pub important_ratio: f64,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { important_ratio: 0.5 }
+    }
+}
+
 /// Lists the methods once, for whatever backend they are asked for.
 macro_rules! methods {
-    ($($method:expr),* $(,)?) => {
+    ($($params:pat => $method:expr),* $(,)?) => {
         /// Every method, the baseline first.
         pub fn methods() -> Vec<Box<dyn Method>> {
-            vec![$(Box::new($method)),*]
+            let params = Params::default();
+            vec![$({ let $params = params; Box::new($method) }),*]
         }
 
         /// The method called `name`, ready to run on `B`.
         ///
         /// # Errors
         /// When there is none of that name.
-        pub fn pruner<B: Backend>(name: &str) -> Result<Box<dyn Pruner<B>>, Error> {
-            let all: Vec<Box<dyn Pruner<B>>> = vec![$(Box::new($method)),*];
+        pub fn pruner<B: Backend>(name: &str, params: Params) -> Result<Box<dyn Pruner<B>>, Error> {
+            let all: Vec<Box<dyn Pruner<B>>> = vec![$({ let $params = params; Box::new($method) }),*];
             all.into_iter().find(|method| method.name() == name).ok_or_else(|| Error::UnknownMethod {
                 name: name.to_owned(),
                 known: methods().iter().map(|method| method.name()).collect::<Vec<_>>().join(", "),
@@ -37,7 +59,12 @@ macro_rules! methods {
     };
 }
 
-methods![NoPruning, FasterVlm];
+methods! {
+    _ => NoPruning,
+    _ => FasterVlm,
+    Params { important_ratio } => VisPruner { important_ratio },
+    _ => Datp,
+}
 
 /// What a method is, whatever it runs on.
 pub trait Method: Send + Sync {
@@ -58,57 +85,6 @@ pub trait Pruner<B: Backend>: Method {
     /// # Errors
     /// When a cue that [`Method::needs`] names is missing, or the budget is not between 1 and the patch count.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error>;
-}
-
-/// What a method reads; anything else is not computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Rows of the tower's attention.
-    pub cls_attention: ClsAttention,
-}
-
-/// Which layers' `[CLS]` attention a method reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClsAttention {
-    /// None.
-    #[default]
-    None,
-    /// That of the layer whose features are used.
-    Selected,
-}
-
-/// What a method may look at.
-#[derive(Clone, Debug, Default)]
-pub struct Cues<B: Backend> {
-    /// Tower features, `[crops, patches, hidden]`.
-    pub features: Option<Tensor<B, 3>>,
-    /// `[CLS]` attention, `[layers, crops, heads, patches]`; one layer unless a method asks for more.
-    pub cls_attention: Option<Tensor<B, 4>>,
-}
-
-impl<B: Backend> Cues<B> {
-    /// The `[CLS]` attention, for `method`.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub fn cls_attention(&self, method: &'static str) -> Result<Tensor<B, 4>, Error> {
-        let shape = "[layers, crops, heads, patches]";
-        self.cls_attention.clone().ok_or(Error::MissingCue { method, cue: "cls_attention", shape })
-    }
-
-    /// Crops and patches, from whichever cue is there.
-    pub fn grid(&self) -> Option<(usize, usize)> {
-        let from_features = self.features.as_ref().map(|features| {
-            let [crops, patches, _] = features.dims();
-            (crops, patches)
-        });
-        from_features.or_else(|| {
-            self.cls_attention.as_ref().map(|attention| {
-                let [_, crops, _, patches] = attention.dims();
-                (crops, patches)
-            })
-        })
-    }
 }
 
 /// The kept patches of every crop, ascending.

@@ -15,17 +15,28 @@ use crate::Error;
 pub fn top_k<B: Backend>(score: Tensor<B, 2>, budget: usize) -> Result<Keep, Error> {
     let [_, patches] = score.dims();
     check_budget(budget, patches)?;
-    let scores: Vec<f32> = score.cast(DType::F32).into_data().convert::<f32>().into_vec().unwrap_or_default();
-    let rank = |value: f32| if value.is_nan() { f32::NEG_INFINITY } else { value };
-    let indices = scores
+    let indices = host(score)
         .chunks(patches)
         .map(|crop| {
-            let mut order: Vec<usize> = (0..patches).collect();
-            // A stable sort leaves ties in patch order.
-            order.sort_by(|&a, &b| rank(crop[b]).total_cmp(&rank(crop[a])));
+            let mut order = ranked(crop.iter().copied().map(f64::from));
             order.truncate(budget);
             order
         })
         .collect();
     Ok(Keep::new(indices, budget))
+}
+
+/// The patches from the best score to the worst; of equal scores the first comes first, and NaN comes last.
+pub(super) fn ranked(scores: impl IntoIterator<Item = f64>) -> Vec<usize> {
+    let scores: Vec<f64> = scores.into_iter().map(|s| if s.is_nan() { f64::NEG_INFINITY } else { s }).collect();
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // A stable sort leaves ties in patch order.
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    order
+}
+
+/// The numbers of a tensor, in row-major order.
+pub(super) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    // A tensor in f32 reads back as f32.
+    tensor.cast(DType::F32).into_data().convert::<f32>().into_vec().unwrap_or_default()
 }

@@ -1,0 +1,134 @@
+//! VisPruner: keep what the tower attends to, and of the rest what is least like anything else.
+//!
+//! Idea: a share of the budget goes to the patches with the highest `[CLS]` attention; the other patches are thinned
+//! out by removing near-duplicates until the rest of the budget is left.
+//!
+//! Paper: "Beyond Text-Visual Attention: Exploiting Visual Cues for Effective Token Pruning in VLMs",
+//! <https://arxiv.org/abs/2412.01818v2>. Official code: <https://github.com/Theia-4869/VisPruner> (`aefa01ad`),
+//! `llava/model/llava_arch.py`, `encode_images`.
+//!
+//! A round pairs the even with the odd positions of the list of remaining patches and drops up to 8 of the even ones,
+//! those most similar (cosine of tower features) to any odd one; what is left of the even ones, most similar first,
+//! goes before the odd ones.
+//!
+//! Deviations: a list of odd length has one even position more than odd ones (the official code crashes), and a round
+//! never drops more than there are even ones (there: a crash at tiny budgets); features of length zero are similar to
+//! nothing (there: NaN); equal attention or similarity goes by position (there: open).
+//!
+//! The selection is chaotic: one swap of two nearly equal similarities changes all later pairs, and the official code
+//! in f32 and in f64 agrees on a third of natural pictures only. Here similarities are summed on the host, in f64 and in
+//! one fixed order, so that equal features give equal picks on every backend.
+//!
+//! Defaults: half of the budget by attention (`--important-ratio 0.5`).
+
+use burn::tensor::{Tensor, backend::Backend};
+use rayon::prelude::*;
+
+use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, host, ranked};
+use crate::Error;
+
+/// How many patches a round drops at most.
+const ROUND: usize = 8;
+
+/// The method.
+#[derive(Clone, Copy, Debug)]
+pub struct VisPruner {
+    /// The share of the budget that goes by attention, in 0..=1.
+    pub important_ratio: f64,
+}
+
+impl Method for VisPruner {
+    fn name(&self) -> &'static str {
+        "vispruner"
+    }
+
+    fn idea(&self) -> &'static str {
+        "keeps the patches that [CLS] attends to, and of the others those without a near-duplicate"
+    }
+
+    fn paper(&self) -> &'static str {
+        "https://arxiv.org/abs/2412.01818v2"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { cls_attention: ClsAttention::Selected, ..Needs::default() }
+    }
+}
+
+impl<B: Backend> Pruner<B> for VisPruner {
+    fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
+        let attention = cues.selected_attention(self.name())?;
+        let features: Tensor<B, 3> = cues.features(self.name())?;
+        let [_, patches, width] = features.dims();
+        check_budget(budget, patches)?;
+        let scores = host(attention.mean_dim(1));
+        let features = host(features);
+        let important = (budget as f64 * self.important_ratio) as usize;
+        let indices = scores
+            .chunks(patches)
+            .zip(features.chunks(patches * width))
+            .map(|(scores, features)| {
+                let mut order = ranked(scores.iter().copied().map(f64::from));
+                let rest = order.split_off(important);
+                if budget > important {
+                    order.extend(thin_out(rest, budget - important, features, width));
+                }
+                order
+            })
+            .collect();
+        Ok(Keep::new(indices, budget))
+    }
+}
+
+/// Drops near-duplicates from `list` until `target` are left.
+fn thin_out(mut list: Vec<usize>, target: usize, features: &[f32], width: usize) -> Vec<usize> {
+    if list.len() <= target {
+        return list;
+    }
+    let similarity = cosines(features, width);
+    let patches = features.len() / width;
+    while list.len() > target {
+        let even: Vec<usize> = list.iter().copied().step_by(2).collect();
+        let odd: Vec<usize> = list.iter().copied().skip(1).step_by(2).collect();
+        let drop = ROUND.min(list.len() - target).min(even.len());
+        let closest: Vec<f64> = even
+            .iter()
+            .map(|&a| odd.iter().map(|&b| similarity[a * patches + b]).fold(f64::NEG_INFINITY, f64::max))
+            .collect();
+        list = ranked(closest).into_iter().skip(drop).map(|i| even[i]).collect();
+        list.extend(odd);
+    }
+    list
+}
+
+/// The cosine of every pair of rows, `[patches, patches]`, in f64: f32 sums change picks that the official code's own
+/// rounding does not.
+fn cosines(features: &[f32], width: usize) -> Vec<f64> {
+    let patches = features.len() / width;
+    let unit: Vec<f64> = features
+        .chunks(width)
+        .flat_map(|row| {
+            let norm = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+            let scale = if norm > 0.0 { norm } else { 1.0 };
+            row.iter().map(move |&value| f64::from(value) / scale)
+        })
+        .collect();
+    let mut all = vec![0.0; patches * patches];
+    all.par_chunks_mut(patches).zip(unit.par_chunks(width)).for_each(|(out, a)| {
+        out.iter_mut().zip(unit.chunks(width)).for_each(|(out, b)| *out = dot(a, b));
+    });
+    all
+}
+
+/// A dot product in a fixed order, in chains that the compiler turns into vectors.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..8 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
+}
