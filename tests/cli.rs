@@ -70,6 +70,15 @@ fn trace_without_tokens_prunes_nothing() {
 }
 
 #[test]
+fn the_baseline_has_no_budget() {
+    let arguments = ["trace", "--model", &path(LAYOUTS[1]), "--image", &path(BOAT), "--question", "What?"];
+    let more = ["--max-new-tokens", "1", "--method", "none", "--tokens", "64"];
+    let (code, stdout, stderr) = secateur(&[&arguments[..], &more].concat());
+    assert_eq!((code, &last_json(&stdout)["visual_tokens"]), (0, &576.into()));
+    assert!(stderr.contains("--tokens 64 is not used"), "{stderr}");
+}
+
+#[test]
 fn ask_streams_the_answer_and_reports_on_stderr() {
     let model = path(LAYOUTS[0]);
     let ask = ["ask", &path(BOAT), "Is there a boat?", "--model", &model, "--tokens", "64", "--max-new-tokens", "8"];
@@ -175,7 +184,6 @@ fn usage_errors_exit_with_2_and_others_with_1() {
     );
     assert!(ask(&["--tokens", "0"]).contains("budget of 0"));
     assert!(ask(&["--tokens", "577"]).contains("1 to 576"));
-    assert!(ask(&["--method", "none", "--tokens", "64"]).contains("method `none` keeps every token"));
     assert!(ask(&["--important-ratio", "1.5"]).contains("from 0 to 1"));
     assert!(ask(&["--backend", "tpu"]).contains("unknown backend `tpu`"));
     assert!(ask(&["--temperature", "-1"]).contains("--temperature"));

@@ -39,8 +39,9 @@ impl MethodPlan {
         if args.tokens == Some(0) {
             anyhow::bail!("a budget of 0 tokens is not possible: --tokens takes 1 up to the patches of one crop");
         }
-        if let ("none", Some(tokens)) = (*asked, args.tokens) {
-            anyhow::bail!("method `none` keeps every token; leave out --tokens {tokens}, or choose another method");
+        let tokens = if *asked == "none" { None } else { args.tokens };
+        if let (None, Some(ignored)) = (tokens, args.tokens) {
+            eprintln!("note: method `none` keeps every token; --tokens {ignored} is not used");
         }
         if !(0.0..=1.0).contains(&args.important_ratio) {
             anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
@@ -49,9 +50,9 @@ impl MethodPlan {
             Some(name) => find(name)?.name,
             None => default_backend()?,
         };
-        let method = if args.tokens.is_some() { *asked } else { "none" };
+        let method = if tokens.is_some() { *asked } else { "none" };
         let params = Params { important_ratio: args.important_ratio };
-        Ok(Self { method, params, tokens: args.tokens, backend, seed: args.seed })
+        Ok(Self { method, params, tokens, backend, seed: args.seed })
     }
 }
 
