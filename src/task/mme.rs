@@ -13,15 +13,13 @@
 //! Official scorer: `eval_tool/calculation.py` of <https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models>
 //! behind LLaVA's `convert_answer_to_mme.py`; lmms-eval's rule is `lmms_eval/tasks/mme/utils.py`.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
-};
+mod release;
 
-use serde::Deserialize;
-use serde_json::Value;
+use std::{collections::BTreeMap, path::Path};
 
-use super::{Answer, Protocol, Report, SINGLE_WORD, Sample, Task};
+use release::{Labels, release_folder, samples_of_file, samples_of_release};
+
+use super::{Answer, Protocol, Report, Sample, Task};
 use crate::Error;
 
 /// The benchmark.
@@ -32,14 +30,6 @@ const PERCEPTION: [&str; 10] =
     ["existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"];
 const COGNITION: [&str; 4] = ["commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"];
 const YES_OR_NO: &str = "Please answer yes or no.";
-
-/// A line of the question file.
-#[derive(Deserialize)]
-struct Question {
-    question_id: Value,
-    image: String,
-    text: String,
-}
 
 impl Task for Mme {
     fn name(&self) -> &'static str {
@@ -92,7 +82,7 @@ impl Task for Mme {
                 judged.push(Judged { question, right });
             }
         }
-        Ok(report(&categories, labels.0.len(), protocol))
+        Ok(report(&categories, labels.len(), protocol))
     }
 }
 
@@ -170,133 +160,6 @@ fn place(answer: &Answer, data: &Path) -> Result<(String, String), Error> {
     match (id.split('/').next(), id.rsplit('/').next().and_then(|file| file.split('.').next())) {
         (Some(category), Some(stem)) if id.contains('/') => Ok((category.to_owned(), format!("{stem}.txt"))),
         _ => Err(Error::data(data, format!("{} is no MME question id (`category/file`)", answer.question_id))),
-    }
-}
-
-/// Where the category folders are.
-fn release_folder(data: &Path) -> Result<PathBuf, Error> {
-    let has_category =
-        |folder: &PathBuf| PERCEPTION.iter().chain(&COGNITION).any(|category| folder.join(category).is_dir());
-    ["MME_Benchmark_release_version", "MME_Benchmark_release_version/MME_Benchmark", "MME_Benchmark", "."]
-        .map(|name| data.join(name))
-        .into_iter()
-        .find(has_category)
-        .ok_or_else(|| {
-            Error::data(
-                data,
-                "expected MME's category folders here or in MME_Benchmark_release_version; --data names the folder",
-            )
-        })
-}
-
-fn samples_of_file(path: &Path, release: &Path) -> Result<Vec<Sample>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "the questions cannot be read"))?;
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            let question: Question = serde_json::from_str(line)
-                .map_err(|e| Error::data(path, format!("line {} is no question: {e}", i + 1)))?;
-            let image = release.join(question.image);
-            Ok(Sample { question_id: question.question_id, image, text: question.text })
-        })
-        .collect()
-}
-
-/// The questions as the label files have them, for a release without LLaVA's question file.
-fn samples_of_release(release: &Path) -> Result<Vec<Sample>, Error> {
-    let mut samples = Vec::new();
-    for category in PERCEPTION.iter().chain(&COGNITION) {
-        let folder = release.join(category);
-        if !folder.is_dir() {
-            continue;
-        }
-        let images = if folder.join("images").is_dir() { format!("{category}/images") } else { (*category).to_owned() };
-        for (stem, lines) in label_files(&folder)? {
-            let image = ["jpg", "png", "jpeg"]
-                .map(|extension| format!("{images}/{stem}.{extension}"))
-                .into_iter()
-                .find(|name| release.join(name).is_file())
-                .ok_or_else(|| Error::data(&folder, format!("no picture for {stem}.txt")))?;
-            for (question, _) in lines {
-                let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim());
-                samples.push(Sample { question_id: image.clone().into(), image: release.join(&image), text });
-            }
-        }
-    }
-    Ok(samples)
-}
-
-/// The lines `(question, answer)` of every label file of a category, by the file's stem.
-fn label_files(folder: &Path) -> Result<BTreeMap<String, Vec<(String, String)>>, Error> {
-    let nested = folder.join("questions_answers_YN");
-    let folder = if nested.is_dir() { nested } else { folder.to_owned() };
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder, "the labels cannot be listed"))? {
-        let path = entry.map_err(Error::io(&folder, "the labels cannot be listed"))?.path();
-        if path.extension().is_none_or(|extension| extension != "txt") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "the labels cannot be read"))?;
-        let lines = text
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| {
-                let (question, answer) = line.trim().split_once('\t').ok_or_else(|| {
-                    Error::data(&path, format!("expected `question⇥answer`, found `{}`", line.escape_debug()))
-                })?;
-                Ok((question.to_owned(), answer.to_owned()))
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        files.insert(stem, lines);
-    }
-    Ok(files)
-}
-
-/// `(category, file, question)` → whether the answer is yes.
-struct Labels(HashMap<(String, String, String), bool>);
-
-impl Labels {
-    fn read(release: &Path) -> Result<Self, Error> {
-        let mut labels = HashMap::new();
-        for category in PERCEPTION.iter().chain(&COGNITION) {
-            let folder = release.join(category);
-            if !folder.is_dir() {
-                continue;
-            }
-            for (stem, lines) in label_files(&folder)? {
-                for (question, answer) in lines {
-                    let yes = match answer.trim().to_lowercase().as_str() {
-                        "yes" => true,
-                        "no" => false,
-                        other => {
-                            return Err(Error::data(
-                                &folder,
-                                format!("{stem}.txt: expected Yes or No, found `{other}`"),
-                            ));
-                        }
-                    };
-                    labels.insert(((*category).to_owned(), format!("{stem}.txt"), question), yes);
-                }
-            }
-        }
-        Ok(Self(labels))
-    }
-
-    /// The label of a prompt, looked up as LLaVA's converter does: without the suffix, with the request for yes or no
-    /// after one space or two.
-    fn find(&self, category: &str, file: &str, prompt: &str) -> Option<(String, bool)> {
-        let question = prompt.replace(SINGLE_WORD.trim(), "").trim().to_owned();
-        let candidates = if question.contains(YES_OR_NO) {
-            vec![question]
-        } else {
-            vec![format!("{question} {YES_OR_NO}"), format!("{question}  {YES_OR_NO}")]
-        };
-        candidates.into_iter().find_map(|question| {
-            let key = (category.to_owned(), file.to_owned(), question);
-            self.0.get(&key).map(|&yes| (key.2.clone(), yes))
-        })
     }
 }
 
