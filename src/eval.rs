@@ -3,6 +3,7 @@
 //! Answers are appended a line at a time, so that whatever ends a run costs at most the question in flight.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
     io::Write,
     ops::ControlFlow,
@@ -17,7 +18,7 @@ use crate::{
     generate::{Decoding, generate},
     image::decode,
     model::Llava,
-    pruner::{Params, Pruner},
+    pruner::Pruner,
     task::{Answer, Protocol, Report, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
 };
@@ -34,7 +35,7 @@ pub struct RunConfig {
     /// The method.
     pub method: String,
     /// Its parameters.
-    pub params: Params,
+    pub params: BTreeMap<String, f64>,
     /// Its budget; none without pruning.
     pub tokens: Option<usize>,
     /// Where it ran.
@@ -78,26 +79,35 @@ const CONFIG: &str = "config.json";
 const ANSWERS: &str = "answers.jsonl";
 const METRICS: &str = "metrics.json";
 
-/// The answers of a run that has nothing left to do: as many as there are samples. A half-written run, or none, is
-/// `None`. Nothing is written.
+/// How far a run is.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// The answers to the samples asked for.
+    pub answers: Vec<Answer>,
+    /// All answers in the folder; more than [`Self::answers`] where a longer run was there before.
+    pub on_disk: usize,
+    /// Whether the folder has a score.
+    pub scored: bool,
+}
+
+/// Looks at a run folder, which need not exist, without writing.
 ///
 /// # Errors
 /// When the folder holds another run, or its answers are not those of `samples`.
-pub fn finished(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Option<Vec<Answer>>, Error> {
+pub fn standing(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Standing, Error> {
     let path = out.join(config.folder_name());
     let answers_path = path.join(ANSWERS);
-    if !answers_path.is_file() || !path.join(CONFIG).is_file() {
-        return Ok(None);
+    if !answers_path.is_file() {
+        return Ok(Standing::default());
     }
     let (mut answers, _) = whole_answers(&answers_path)?;
-    let unscored = answers.len() == samples.len() && !path.join(METRICS).is_file();
-    if answers.len() < samples.len() || unscored {
-        return Ok(None);
+    let on_disk = answers.len();
+    if on_disk > 0 {
+        check_same(config, &path.join(CONFIG))?;
+        answers.truncate(samples.len());
+        check_answers(&answers, samples, &answers_path)?;
     }
-    check_same(config, &path.join(CONFIG))?;
-    answers.truncate(samples.len());
-    check_answers(&answers, samples, &answers_path)?;
-    Ok(Some(answers))
+    Ok(Standing { answers, on_disk, scored: path.join(METRICS).is_file() })
 }
 
 impl RunFolder {
@@ -145,14 +155,14 @@ impl RunFolder {
         self.answers.push(answer);
         Ok(())
     }
-}
 
-/// Writes the score of a run into its folder.
-///
-/// # Errors
-/// When it cannot be written; a half-written file never has its final name.
-pub fn write_score(out: &Path, config: &RunConfig, report: &Report) -> Result<(), Error> {
-    write_whole(&out.join(config.folder_name()).join(METRICS), &pretty(report))
+    /// Writes the score.
+    ///
+    /// # Errors
+    /// When it cannot be written; a half-written file never has its final name.
+    pub fn finish(&self, report: &Report) -> Result<(), Error> {
+        write_whole(&self.path.join(METRICS), &pretty(report))
+    }
 }
 
 /// Asks the questions that have no answer yet, in order; `on_answer` is called after each.
@@ -200,7 +210,8 @@ fn open_locked(path: &Path) -> Result<File, Error> {
 
 /// Refuses to continue another run under the same name. A run may be continued with another `--limit`.
 fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "the run's settings cannot be read"))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(Error::io(path, "answers are there, but the run's settings cannot be read; --force starts again"))?;
     let there: RunConfig = serde_json::from_str(&text)
         .map_err(|e| Error::data(path, format!("not a run's settings ({e}); --force starts again")))?;
     if (RunConfig { limit: config.limit, ..there.clone() }) == *config {

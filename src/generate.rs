@@ -58,13 +58,14 @@ pub struct Generated {
     pub prefill: Duration,
     /// Time for the rest.
     pub decode: Duration,
+    /// Forward passes in that time; the last may have given the end token.
+    pub steps: usize,
 }
 
 impl Generated {
-    /// Tokens a second after the first; `None` if there was only one.
+    /// Tokens a second after the first, the end token counted; `None` if there was only one.
     pub fn tokens_per_second(&self) -> Option<f64> {
-        let rest = self.ids.len().checked_sub(1).filter(|&rest| rest > 0)?;
-        Some(rest as f64 / self.decode.as_secs_f64())
+        (self.steps > 0).then(|| self.steps as f64 / self.decode.as_secs_f64())
     }
 }
 
@@ -88,16 +89,17 @@ pub fn generate<B: VlmBackend>(
     let prefill = start.elapsed();
     let mut ids = Vec::new();
     let mut next = chooser.choose(&first_logits);
-    let mut logits;
+    let mut steps = 0;
     while ids.len() < limit && next != end {
         ids.push(next);
         if on_token(&ids).is_break() || ids.len() == limit || cache.len() == cache.capacity() {
             break;
         }
-        logits = model.logits(model.embed(next), &mut cache);
+        let logits = model.logits(model.embed(next), &mut cache);
         next = chooser.choose(&logits);
+        steps += 1;
     }
-    Ok(Generated { ids, first_logits, prompt: length, prefill, decode: start.elapsed() - prefill })
+    Ok(Generated { ids, first_logits, prompt: length, prefill, decode: start.elapsed() - prefill, steps })
 }
 
 struct Chooser {
@@ -144,7 +146,7 @@ impl Chooser {
 }
 
 fn argmax(values: &[f32]) -> u32 {
-    let best = (0u32..).zip(values).max_by(|(i, a), (j, b)| a.total_cmp(b).then(j.cmp(i)));
+    let best = (0u32..).zip(values).max_by(|(i, a), (j, b)| (*a + 0.0).total_cmp(&(*b + 0.0)).then(j.cmp(i)));
     best.map_or(0, |(index, _)| index)
 }
 

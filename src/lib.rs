@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! picture ── image:: ──▶ pixels [crops, 3, side, side] ── ClipVision ──▶ Sight { features, cls_attention? }
-//! Cues { features, cls_attention? } ── Pruner ──▶ Keep [crops, budget], ascending
+//! Cues { features, cls_attention?, projected?, prompt_embeds? } ── Pruner ──▶ Keep [crops, budget], ascending
 //! kept features ── Projector ──▶ [crops, budget, hidden] ── merge:: ──▶ [tokens, hidden]
 //! question ── text:: ──▶ Prompt (ids, one mark a picture) ── splice ──▶ embeds [1, sequence, hidden]
 //! embeds ── Llama + KvCache ──▶ generate:: ──▶ answer ── task:: ──▶ Report

@@ -88,7 +88,7 @@ fn a_run_leaves_settings_answers_and_score() {
     // A finished run is not run again, and scoring its answers gives the same.
     let (code, again, stderr) = eval(&root, &out, &[]);
     assert_eq!((code, again), (0, stdout.clone()));
-    assert!(stderr.contains("is finished"), "{stderr}");
+    assert!(stderr.contains("has 8 answers already"), "{stderr}");
     let mut score = Command::cargo_bin("secateur").unwrap();
     score.args(["score", "mme", "--json"]).arg(folder.join("answers.jsonl")).arg("--data").arg(&root);
     assert_eq!(String::from_utf8(score.output().unwrap().stdout).unwrap(), stdout);
@@ -127,6 +127,45 @@ fn a_finished_run_is_not_touched_by_a_shorter_one_or_a_failing_one() {
     assert_eq!(eval(&root, &out, &["--force", "--backend", "tpu"]).0, 1);
     assert_eq!(eval(&root, &out, &["--limit", "0"]).0, 1);
     assert_eq!(["config.json", "answers.jsonl", "metrics.json"].map(read), before);
+}
+
+#[test]
+fn whatever_is_left_of_a_killed_run_is_made_whole() {
+    let (_keep, root) = data(true);
+    let out = root.join("out");
+    let (_, whole, _) = eval(&root, &out, &[]);
+    let answers = run_folder(&out).join("answers.jsonl");
+    let complete = std::fs::read(&answers).unwrap();
+    // Killed between the last answer and the score.
+    std::fs::remove_file(run_folder(&out).join("metrics.json")).unwrap();
+    assert_eq!(eval(&root, &out, &[]).1, whole);
+    assert!(run_folder(&out).join("metrics.json").is_file());
+    // Killed before the first answer: other settings may start there.
+    std::fs::write(&answers, "").unwrap();
+    assert_eq!(eval(&root, &out, &["--dtype", "f32"]).1, whole);
+    assert_eq!(std::fs::read(&answers).unwrap(), complete);
+    // Half of it is there, and less is asked for: scored, and left alone.
+    let half: Vec<u8> = complete.split_inclusive(|&b| b == b'\n').take(4).flatten().copied().collect();
+    std::fs::write(&answers, &half).unwrap();
+    std::fs::remove_file(run_folder(&out).join("metrics.json")).unwrap();
+    let (code, _, stderr) = eval(&root, &out, &["--dtype", "f32", "--limit", "2"]);
+    assert_eq!(code, 0);
+    assert!(stderr.contains("has 4 answers already"), "{stderr}");
+    assert_eq!(std::fs::read(&answers).unwrap(), half);
+    // A finished run starts again when it is told to.
+    assert_eq!(eval(&root, &out, &["--dtype", "f32"]).1, whole);
+    assert_eq!(eval(&root, &out, &["--force"]).1, whole);
+    assert_eq!(std::fs::read(&answers).unwrap(), complete);
+}
+
+#[test]
+fn a_missing_label_is_found_before_the_model_is_loaded() {
+    let (_keep, root) = data(true);
+    std::fs::remove_file(root.join("MME_Benchmark_release_version/existence/0002.txt")).unwrap();
+    let (code, _, stderr) = eval(&root, &root.join("out"), &[]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("no label") && stderr.contains("existence/0002.txt"), "{stderr}");
+    assert!(!root.join("out").exists());
 }
 
 #[test]

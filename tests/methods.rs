@@ -272,6 +272,8 @@ fn datp_without_text_goes_by_attention() {
 #[test]
 fn ties_go_to_the_first_patch_and_nan_ranks_last() {
     let device = Default::default();
+    let zeros = Tensor::<Flex, 2>::from_floats([[-0.0, 0.0, -0.0]], &device);
+    assert_eq!(top_k(zeros, 1).unwrap().indices(), [vec![0]]);
     let score = Tensor::<Flex, 2>::from_floats([[0.5, f32::NAN, 0.5, 0.7, 0.5]], &device);
     assert_eq!(top_k(score.clone(), 3).unwrap().indices(), [vec![0, 2, 3]]);
     assert_eq!(top_k(score, 5).unwrap().indices(), [vec![0, 1, 2, 3, 4]]);

@@ -10,6 +10,8 @@
 mod kernels;
 mod ops;
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{DType, Tensor, backend::Backend};
 
 pub use ops::VlmBackend;
@@ -95,7 +97,7 @@ macro_rules! backends {
 
 backends! {
     "cuda" cuda Cuda "NVIDIA GPUs through CUDA";
-    "wgpu" wgpu Wgpu "any GPU through Vulkan, Metal or DirectX 12";
+    "wgpu" wgpu Wgpu "any GPU through Vulkan or Metal";
     "flex" flex Flex "CPU, SIMD and threads, 16-bit weights";
     "ndarray" ndarray NdArray "CPU, plain Rust, f32 only";
 }
@@ -123,6 +125,9 @@ pub fn find(name: &str) -> Result<&'static BackendInfo, BackendError> {
 /// Runs one tiny operation: drivers that are missing panic on first use, and a user should read a sentence instead.
 #[cfg_attr(not(any(feature = "cuda", feature = "wgpu", feature = "flex", feature = "ndarray")), expect(dead_code))]
 fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), BackendError> {
+    // The hook belongs to the process: two probes at once would leave it silent.
+    static HOOK: Mutex<()> = Mutex::new(());
+    let silence = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -130,6 +135,7 @@ fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), Backe
         (one.clone() + one).into_data()
     }));
     std::panic::set_hook(hook);
+    drop(silence);
     outcome.map(|_| ()).map_err(|panic| BackendError::NoDevice {
         name,
         reason: panic

@@ -1,4 +1,4 @@
-//! Any GPU through wgpu: Vulkan (Mesa's lavapipe included), Metal, DirectX 12.
+//! Any GPU through wgpu: Vulkan (Mesa's lavapipe included) or Metal.
 
 use crate::VlmBackend;
 

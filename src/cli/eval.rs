@@ -1,6 +1,6 @@
 //! `secateur eval`: a benchmark from the first question, or from where it stopped, to its score.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,10 +8,10 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{args::EvalArgs, plan::ModelPlan, print, print_json};
 use crate::{
-    eval::{RunConfig, RunFolder, evaluate, finished, write_score},
+    eval::{RunConfig, RunFolder, Standing, evaluate, standing},
     model::Llava,
-    pruner::pruner,
-    task::{Answer, Sample, Task, task},
+    pruner::{method, pruner},
+    task::{Answer, Protocol, Sample, Task, task},
 };
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
@@ -20,42 +20,35 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         bail!("--limit 0 leaves no question; leave it out for all of them");
     }
     let plan = ModelPlan::new(&args.model)?;
-    let data = args.data.unwrap_or_else(|| PathBuf::from(task.default_data()));
+    let data = std::path::absolute(args.data.unwrap_or_else(|| PathBuf::from(task.default_data())))?;
     let mut samples = task.samples(&data)?;
     samples.truncate(args.limit.unwrap_or(usize::MAX));
-    let config = RunConfig {
-        benchmark: task.name().to_owned(),
-        protocol: args.protocol,
-        model: plan.model.clone(),
-        method: plan.method.method.to_owned(),
-        tokens: plan.method.tokens,
-        backend: plan.method.backend.to_owned(),
-        dtype: plan.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
-        params: plan.method.params,
-        seed: plan.method.seed,
-        data: data.clone(),
-        limit: args.limit,
-        max_new_tokens: task.max_new_tokens(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+    let config = config(&plan, task, &data, args.protocol, args.limit)?;
+    // A label that is missing should not cost a night of answers first.
+    let blank: Vec<Answer> = samples.iter().map(|s| Answer::new(s, String::new(), &config.model_name())).collect();
+    task.score(&data, &blank, args.protocol)?;
+
+    let path = args.out.join(config.folder_name());
+    let there = if args.force { Standing::default() } else { standing(&args.out, &config, &samples)? };
+    let score = |answers: &[Answer]| task.score(&data, answers, args.protocol);
+    let report = if there.answers.len() == samples.len() && (there.scored || there.on_disk > samples.len()) {
+        eprintln!("{} has {} answers already; --force runs it again", path.display(), there.on_disk);
+        score(&there.answers)?
+    } else if there.answers.len() == samples.len() {
+        // Killed between the last answer and the score.
+        let folder = RunFolder::open(&args.out, &config, &samples, false)?;
+        let report = score(folder.answers())?;
+        folder.finish(&report)?;
+        report
+    } else {
+        let backend = plan.method.backend;
+        let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
+        let folder = secateur_backends::run(backend, job)??;
+        let report = score(folder.answers())?;
+        folder.finish(&report)?;
+        eprintln!("{}", path.display());
+        report
     };
-    let folder = args.out.join(config.folder_name());
-    let there = if args.force { None } else { finished(&args.out, &config, &samples)? };
-    let (answers, fresh) = match there {
-        Some(answers) => {
-            eprintln!("{} is finished; --force runs it again", folder.display());
-            (answers, false)
-        }
-        None => {
-            let backend = plan.method.backend;
-            let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
-            (secateur_backends::run(backend, job)??, true)
-        }
-    };
-    let report = task.score(&data, &answers, args.protocol)?;
-    if fresh {
-        write_score(&args.out, &config, &report)?;
-        eprintln!("{}", folder.display());
-    }
     print(&report.table())?;
     if args.json {
         print_json(&report)?;
@@ -63,17 +56,45 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn config(
+    plan: &ModelPlan,
+    task: &dyn Task,
+    data: &Path,
+    protocol: Protocol,
+    limit: Option<usize>,
+) -> anyhow::Result<RunConfig> {
+    // A folder by its whole path: `.` is another model in another place.
+    let folder = Path::new(&plan.model).is_dir();
+    let model = if folder { std::path::absolute(&plan.model)?.display().to_string() } else { plan.model.clone() };
+    let parameters = method(plan.method.method, plan.method.params)?.parameters();
+    Ok(RunConfig {
+        benchmark: task.name().to_owned(),
+        protocol,
+        model,
+        method: plan.method.method.to_owned(),
+        params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        tokens: plan.method.tokens,
+        backend: plan.method.backend.to_owned(),
+        dtype: plan.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+        seed: plan.method.seed,
+        data: data.to_owned(),
+        limit,
+        max_new_tokens: task.max_new_tokens(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
 struct Eval<'a> {
     plan: ModelPlan,
     samples: &'a [Sample],
     task: &'static dyn Task,
     config: &'a RunConfig,
-    out: &'a std::path::Path,
+    out: &'a Path,
     force: bool,
 }
 
 impl Job for Eval<'_> {
-    type Output = anyhow::Result<Vec<Answer>>;
+    type Output = anyhow::Result<RunFolder>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let pruner = pruner::<B>(self.plan.method.method, self.plan.method.params)?;
@@ -83,7 +104,7 @@ impl Job for Eval<'_> {
         let bar = progress(self.samples.len(), folder.answers().len());
         evaluate(&model, &*pruner, self.task, self.samples, self.config, &mut folder, || bar.inc(1))?;
         bar.finish_and_clear();
-        Ok(folder.answers().to_vec())
+        Ok(folder)
     }
 }
 

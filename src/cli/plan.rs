@@ -7,7 +7,7 @@ use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
     model::{Llava, Opened, open},
-    pruner::{Params, check_budget, methods},
+    pruner::{Params, check_budget, method},
 };
 
 /// Which method at which budget on which backend.
@@ -31,27 +31,23 @@ pub(super) struct ModelPlan {
 
 impl MethodPlan {
     pub(super) fn new(args: &MethodArgs) -> anyhow::Result<Self> {
-        let names: Vec<&'static str> = methods().iter().map(|method| method.name()).collect();
-        let asked = names
-            .iter()
-            .find(|name| **name == args.method)
-            .ok_or_else(|| Error::UnknownMethod { name: args.method.clone(), known: names.join(", ") })?;
+        if !(0.0..=1.0).contains(&args.important_ratio) {
+            anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
+        }
+        let params = Params { important_ratio: args.important_ratio };
+        let asked = method(&args.method, params)?.name();
         if args.tokens == Some(0) {
             anyhow::bail!("a budget of 0 tokens is not possible: --tokens takes 1 up to the patches of one crop");
         }
-        let tokens = if *asked == "none" { None } else { args.tokens };
+        let tokens = if asked == "none" { None } else { args.tokens };
         if let (None, Some(ignored)) = (tokens, args.tokens) {
             eprintln!("note: method `none` keeps every token; --tokens {ignored} is not used");
-        }
-        if !(0.0..=1.0).contains(&args.important_ratio) {
-            anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
         }
         let backend = match &args.backend {
             Some(name) => find(name)?.name,
             None => default_backend()?,
         };
-        let method = if tokens.is_some() { *asked } else { "none" };
-        let params = Params { important_ratio: args.important_ratio };
+        let method = if tokens.is_some() { asked } else { "none" };
         Ok(Self { method, params, tokens, backend, seed: args.seed })
     }
 }

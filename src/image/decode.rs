@@ -17,7 +17,7 @@ pub const MAX_SIDE: u32 = 65_535;
 /// The most pixels that are decoded: where PIL refuses a picture as a decompression bomb.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// The most memory that a decoder may take: 16-bit RGBA of [`MAX_PIXELS`], and as much again.
+/// The most memory that a decoder may take: two copies of [`MAX_PIXELS`] in 16-bit RGBA are 2.9 GB.
 const MAX_ALLOCATION: u64 = 4 << 30;
 
 /// Reads the picture at `path`.

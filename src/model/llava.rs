@@ -146,7 +146,8 @@ impl<B: VlmBackend> Llava<B> {
         (!after.is_empty()).then(|| embed(&after))
     }
 
-    /// Places the pictures in the prompt: `[1, sequence, hidden]`.
+    /// Places the pictures in the prompt, one for each of its marks: `[1, sequence, hidden]`. [`crate::text::vicuna_v1`]
+    /// checks that there are as many.
     pub fn splice(&self, prompt: &Prompt, pictures: &[Seen<B>]) -> Tensor<B, 3> {
         let mut pictures = pictures.iter();
         let parts = prompt

@@ -3,7 +3,7 @@
 //! Idea: text-to-image attention inside the language model is noisy; the `[CLS]` attention of the tower, averaged over
 //! heads, ranks patches better, and is known before the language model starts.
 //!
-//! Paper: "`[CLS]` Attention is All You Need for Training-Free Visual Token Pruning", <https://arxiv.org/abs/2412.01818>.
+//! Paper: "`[CLS]` Attention is All You Need for Training-Free Visual Token Pruning", <https://arxiv.org/abs/2412.01818v1>.
 //! Official code: <https://github.com/Theia-4869/FasterVLM>, `llava/model/llava_arch.py`, `encode_images`.
 //!
 //! Deviations: ties go to the first patch (the official `topk` leaves them open); a budget above the patch count is
@@ -30,7 +30,7 @@ impl Method for FasterVlm {
     }
 
     fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2412.01818"
+        "https://arxiv.org/abs/2412.01818v1"
     }
 
     fn needs(&self) -> Needs {

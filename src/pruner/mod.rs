@@ -19,12 +19,10 @@ pub use topk::top_k;
 use topk::{host, ranked};
 pub use vispruner::VisPruner;
 
-use serde::{Deserialize, Serialize};
-
 use crate::Error;
 
 /// The parameters of all methods; each reads its own.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Params {
     /// VisPruner's share of the budget that goes by attention, in 0..=1.
     pub important_ratio: f64,
@@ -45,16 +43,22 @@ macro_rules! methods {
             vec![$({ let $params = params; Box::new($method) }),*]
         }
 
+        /// The method called `name`, as it describes itself.
+        ///
+        /// # Errors
+        /// When there is none of that name.
+        pub fn method(name: &str, params: Params) -> Result<Box<dyn Method>, Error> {
+            let all: Vec<Box<dyn Method>> = vec![$({ let $params = params; Box::new($method) }),*];
+            all.into_iter().find(|method| method.name() == name).ok_or_else(|| unknown(name))
+        }
+
         /// The method called `name`, ready to run on `B`.
         ///
         /// # Errors
         /// When there is none of that name.
         pub fn pruner<B: Backend>(name: &str, params: Params) -> Result<Box<dyn Pruner<B>>, Error> {
             let all: Vec<Box<dyn Pruner<B>>> = vec![$({ let $params = params; Box::new($method) }),*];
-            all.into_iter().find(|method| method.name() == name).ok_or_else(|| Error::UnknownMethod {
-                name: name.to_owned(),
-                known: methods().iter().map(|method| method.name()).collect::<Vec<_>>().join(", "),
-            })
+            all.into_iter().find(|method| method.name() == name).ok_or_else(|| unknown(name))
         }
     };
 }
@@ -64,6 +68,11 @@ methods! {
     _ => FasterVlm,
     Params { important_ratio } => VisPruner { important_ratio },
     _ => Datp,
+}
+
+fn unknown(name: &str) -> Error {
+    let known = methods().iter().map(|method| method.name()).collect::<Vec<_>>().join(", ");
+    Error::UnknownMethod { name: name.to_owned(), known }
 }
 
 /// What a method is, whatever it runs on.
@@ -76,6 +85,10 @@ pub trait Method: Send + Sync {
     fn paper(&self) -> &'static str;
     /// What must be computed for it.
     fn needs(&self) -> Needs;
+    /// The parameters that it was made with.
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
 }
 
 /// A method that chooses tokens before the language model. It holds no weights.
@@ -83,7 +96,8 @@ pub trait Pruner<B: Backend>: Method {
     /// Chooses `budget` patches of every crop.
     ///
     /// # Errors
-    /// When a cue that [`Method::needs`] names is missing, or the budget is not between 1 and the patch count.
+    /// When a cue that [`Method::needs`] names is missing or of another number of layers, or the budget is not between 1
+    /// and the patch count.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error>;
 }
 
@@ -98,11 +112,14 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// Sorts the chosen patches of every crop.
+    /// Sorts the chosen patches of every crop: `budget` of them in each, all different.
     pub fn new(mut indices: Vec<Vec<usize>>, budget: usize) -> Self {
         for crop in &mut indices {
             crop.sort_unstable();
-            debug_assert!(crop.len() == budget && crop.windows(2).all(|pair| pair[0] < pair[1]));
+            assert!(
+                crop.len() == budget && crop.windows(2).all(|pair| pair[0] < pair[1]),
+                "a method broke its contract"
+            );
         }
         Self { indices, budget }
     }

@@ -28,7 +28,7 @@ impl Method for NoPruning {
 }
 
 impl<B: Backend> Pruner<B> for NoPruning {
-    /// Keeps all patches, whatever the budget.
+    /// Keeps all patches, whatever the budget, which must still be a possible one.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let shape = "[crops, patches, hidden]";
         let (crops, patches) = cues.grid().ok_or(Error::MissingCue { method: "none", cue: "features", shape })?;

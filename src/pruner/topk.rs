@@ -28,9 +28,9 @@ pub fn top_k<B: Backend>(score: Tensor<B, 2>, budget: usize) -> Result<Keep, Err
 
 /// The patches from the best score to the worst; of equal scores the first comes first, and NaN comes last.
 pub(super) fn ranked(scores: impl IntoIterator<Item = f64>) -> Vec<usize> {
-    let scores: Vec<f64> = scores.into_iter().map(|s| if s.is_nan() { f64::NEG_INFINITY } else { s }).collect();
+    let scores: Vec<f64> = scores.into_iter().map(|s| if s.is_nan() { f64::NEG_INFINITY } else { s + 0.0 }).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();
-    // A stable sort leaves ties in patch order.
+    // Adding 0 made −0 and 0 equal; a stable sort leaves ties in patch order.
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     order
 }

@@ -53,6 +53,10 @@ impl Method for VisPruner {
     fn needs(&self) -> Needs {
         Needs { cls_attention: ClsAttention::Selected, ..Needs::default() }
     }
+
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        vec![("important_ratio", self.important_ratio)]
+    }
 }
 
 impl<B: Backend> Pruner<B> for VisPruner {

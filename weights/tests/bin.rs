@@ -83,6 +83,8 @@ fn bombs_are_refused() {
     assert!(reason(&nested, 4).contains("nests containers"));
     let lists = [b"\x80\x02".as_slice(), &[b']'; 1_000_000], &[b'a'; 999_999], b"."].concat();
     assert!(reason(&lists, 4).contains("nests containers"));
+    let keys = [b"\x80\x02".as_slice(), &[b'}'; 1_000_000], &b"Ns".repeat(999_999), b"."].concat();
+    assert!(reason(&keys, 4).contains("keys that are no text"));
     let doubling = [b"\x80\x02K\x01\x85q\0".as_slice(), &b"h\0h\0\x86q\0".repeat(40), b"."].concat();
     assert!(reason(&doubling, 4).contains("refers back"));
 }

@@ -194,6 +194,9 @@ impl<'a> Machine<'a> {
             vec![self.pop()?, value]
         };
         check_depth(&items)?;
+        if items.iter().step_by(2).any(|key| !matches!(key, Value::Text(_))) {
+            return Err(PickleError::Foreign("its pickle has a dict with keys that are no text".to_owned()));
+        }
         let Value::Dict(dict) = self.top()? else {
             return Err("an item is set on something that is no dict".into());
         };
