@@ -95,6 +95,17 @@ pub enum Error {
         /// Images given.
         images: usize,
     },
+    /// A method that compares the picture with the question, in a model that was loaded without CLIP's text side.
+    #[error("this method reads CLIP's text side, which was not loaded with the model")]
+    NoClipText,
+    /// A cut inside the language model that leaves no layer on one side.
+    #[error("tokens cannot be dropped before layer {layer}: the language model has {layers}, and --fastv-layer takes 1 to {}", layers - 1)]
+    Layer {
+        /// Asked for.
+        layer: usize,
+        /// The model's layers.
+        layers: usize,
+    },
     /// A prompt that does not fit the model.
     #[error(
         "the prompt has {prompt} tokens, and the model reads {limit} with its answer; shorten the question, or lower \

@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    generate::{Decoding, generate},
+    generate::{Decoding, answer},
     image::decode,
     model::Llava,
-    pruner::Pruner,
+    pruner::Selector,
     task::{Answer, Protocol, Report, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
 };
@@ -171,7 +171,7 @@ impl RunFolder {
 /// When a picture cannot be read or an answer cannot be written; the answers so far are kept.
 pub fn evaluate<B: VlmBackend>(
     model: &Llava<B>,
-    pruner: &dyn Pruner<B>,
+    selector: &Selector<B>,
     task: &dyn Task,
     samples: &[Sample],
     config: &RunConfig,
@@ -181,10 +181,9 @@ pub fn evaluate<B: VlmBackend>(
     let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
     for sample in &samples[folder.answers().len()..] {
         let picture = decode(&sample.image)?;
-        let prompt = Prompt::new(&vicuna_v1(&sample.text, 1)?, model.tokenizer());
-        let seen = model.see(&picture, pruner, config.tokens, &prompt, 0)?;
-        let embeds = model.splice(&prompt, &[seen]);
-        let answer = generate(model, embeds, decoding, |_| ControlFlow::Continue(()))?;
+        let prompt = Prompt::new(&vicuna_v1(&sample.text, 1)?, &sample.clip_text, model.tokenizer());
+        let go_on = |_: &[u32]| ControlFlow::Continue(());
+        let (_, answer) = answer(model, &[picture], &prompt, selector, config.tokens, decoding, go_on)?;
         let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
         folder.append(Answer::new(sample, text, &config.model_name()))?;
         on_answer();

@@ -5,11 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use burn::tensor::Tensor;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use secateur_backends::VlmBackend;
 
-use crate::{Error, model::Llava};
+use crate::{
+    Error,
+    image::Rgb,
+    merge::Visual,
+    model::{LayerCut, Llava, Seen, Spliced},
+    pruner::{LayerPruner, NoPruning, Selector},
+    text::Prompt,
+};
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,6 +60,9 @@ pub struct Generated {
     pub first_logits: Vec<f32>,
     /// Prompt length, visual tokens included.
     pub prompt: usize,
+    /// The visual tokens that were kept inside the language model, as indices into [`Spliced::visual`]; `None` where
+    /// nothing was dropped there.
+    pub kept: Option<Vec<usize>>,
     /// Time to the first token.
     pub prefill: Duration,
     /// Time for the rest.
@@ -69,23 +78,82 @@ impl Generated {
     }
 }
 
-/// Continues `prompt` `[1, sequence, hidden]` until the end token, the longest answer, or until `on_token` breaks; it
-/// sees all ids so far after each new one.
+/// Looks at `pictures`, prunes them as `selector` does to `budget` tokens a crop (all without one), and answers.
 ///
 /// # Errors
-/// When the prompt is longer than the model reads.
+/// As [`Llava::see`] and [`generate`].
+pub fn answer<B: VlmBackend>(
+    model: &Llava<B>,
+    pictures: &[Rgb],
+    prompt: &Prompt,
+    selector: &Selector<B>,
+    budget: Option<usize>,
+    decoding: Decoding,
+    on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
+) -> Result<(Vec<Seen<B>>, Generated), Error> {
+    let (before, inside) = match selector {
+        Selector::Before(pruner) => (&**pruner, None),
+        Selector::Inside(pruner) => (&NoPruning as _, Some(&**pruner)),
+    };
+    let see = |(i, picture)| model.see(picture, before, budget.filter(|_| inside.is_none()), prompt, i);
+    let seen = pictures.iter().enumerate().map(see).collect::<Result<Vec<_>, _>>()?;
+    let spliced = model.splice(prompt, &seen);
+    // Its budget is per crop too, and spent on all crops together.
+    let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();
+    let inside = inside.zip(budget).map(|(pruner, budget)| (pruner, (crops * budget).min(spliced.visual.len())));
+    let generated = generate(model, spliced, inside, decoding, on_token)?;
+    Ok((seen, generated))
+}
+
+/// What became of the pictures in the end, for a method that prunes inside the language model too: the kept patches of
+/// every crop of every picture, and how many visual tokens there are.
+pub fn kept<B: VlmBackend>(seen: &[Seen<B>], generated: &Generated) -> (Vec<Vec<usize>>, usize) {
+    let Some(inside) = &generated.kept else {
+        let crops = seen.iter().flat_map(|seen| seen.keep.indices().to_vec()).collect();
+        return (crops, seen.iter().map(|seen| seen.order.len()).sum());
+    };
+    let mut crops = Vec::new();
+    let mut first = 0;
+    for seen in seen {
+        let mut own = vec![Vec::new(); seen.keep.indices().len()];
+        let here = inside.iter().filter_map(|&i| i.checked_sub(first)).filter(|&i| i < seen.order.len());
+        here.for_each(|i| {
+            if let Visual::Patch { crop, patch } = seen.order[i] {
+                own[crop].push(patch);
+            }
+        });
+        own.iter_mut().for_each(|crop| crop.sort_unstable());
+        crops.extend(own);
+        first += seen.order.len();
+    }
+    (crops, inside.len())
+}
+
+/// Continues `prompt` until the end token, the longest answer, or until `on_token` breaks; it sees all ids so far after
+/// each new one. `inside` drops visual tokens on the way through the language model, down to so many.
+///
+/// # Errors
+/// When the prompt is longer than the model reads, or `inside` cannot keep as many tokens as asked for.
 pub fn generate<B: VlmBackend>(
     model: &Llava<B>,
-    prompt: Tensor<B, 3>,
+    prompt: Spliced<B>,
+    inside: Option<(&dyn LayerPruner<B>, usize)>,
     decoding: Decoding,
     mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<Generated, Error> {
     let Decoding { max_new_tokens: limit, sampling, end } = decoding;
-    let length = prompt.dims()[1];
+    let length = prompt.embeds.dims()[1];
     let mut cache = model.cache(length, limit)?;
     let mut chooser = Chooser::new(sampling);
     let start = Instant::now();
-    let first_logits = model.logits(prompt, &mut cache);
+    let (first_logits, kept) = match inside {
+        None => (model.logits(prompt.embeds, &mut cache), None),
+        Some((pruner, budget)) => {
+            let cut = LayerCut { pruner, visual: &prompt.visual, budget };
+            let (logits, kept) = model.logits_cut(prompt.embeds, &mut cache, &cut)?;
+            (logits, Some(kept))
+        }
+    };
     let prefill = start.elapsed();
     let mut ids = Vec::new();
     let mut next = chooser.choose(&first_logits);
@@ -95,11 +163,11 @@ pub fn generate<B: VlmBackend>(
         if on_token(&ids).is_break() || ids.len() == limit || cache.len() == cache.capacity() {
             break;
         }
-        let logits = model.logits(model.embed(next), &mut cache);
+        let logits = model.logits(model.embed(&[next]), &mut cache);
         next = chooser.choose(&logits);
         steps += 1;
     }
-    Ok(Generated { ids, first_logits, prompt: length, prefill, decode: start.elapsed() - prefill, steps })
+    Ok(Generated { ids, first_logits, prompt: length, kept, prefill, decode: start.elapsed() - prefill, steps })
 }
 
 struct Chooser {

@@ -1,10 +1,10 @@
 //! The CPU, fast: Burn's Flex backend with a product of its own for 16-bit weights.
 
-use burn::tensor::{DType, Tensor, TensorPrimitive, module::attention, ops::FloatTensor};
+use burn::tensor::{DType, Int, Tensor, TensorPrimitive, module::attention, ops::FloatTensor};
 use burn_flex::FlexTensor;
 
 use crate::{
-    VlmBackend,
+    VlmBackend, dpp,
     kernels::{attend, linear16},
     ops::{attention_options, reference_product},
 };
@@ -52,5 +52,10 @@ impl VlmBackend for Flex {
                 buffer.slice_assign([0..1, 0..heads, at..at + count, 0..head_dim], new)
             }
         }
+    }
+
+    /// The device is the host, which has f64, and a loop over slices beats a dozen tensor operations a step.
+    fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
+        dpp::on_host(vectors, budget)
     }
 }

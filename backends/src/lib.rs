@@ -6,6 +6,7 @@
 //!
 //! A new backend is one file, one row in the `backends!` table below, and one Cargo feature.
 
+pub mod dpp;
 #[cfg(feature = "flex")]
 mod kernels;
 mod ops;

@@ -1,6 +1,8 @@
 //! Plain Rust on the CPU: slow, portable, and an independent check of the other backends.
 
-use crate::VlmBackend;
+use burn::tensor::{Int, Tensor};
+
+use crate::{VlmBackend, dpp};
 
 /// Burn's ndarray backend. It has no 16-bit types, so 16-bit weights become f32.
 pub type NdArray = burn_ndarray::NdArray<f32, i64, i8>;
@@ -10,4 +12,9 @@ pub(crate) fn device() -> burn_ndarray::NdArrayDevice {
     burn_ndarray::NdArrayDevice::Cpu
 }
 
-impl VlmBackend for NdArray {}
+impl VlmBackend for NdArray {
+    /// The device is the host, which has f64, and a loop over slices beats a dozen tensor operations a step.
+    fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
+        dpp::on_host(vectors, budget)
+    }
+}

@@ -1,11 +1,13 @@
 //! The operations that Secateur adds to Burn's, each with a reference body in plain tensor code.
 
 use burn::tensor::{
-    DType, Tensor, TensorPrimitive,
+    DType, Int, Tensor, TensorPrimitive,
     backend::Backend,
     module::attention_fallback,
     ops::{AttentionModuleOptions, FloatTensor},
 };
+
+use crate::dpp;
 
 /// A Burn backend that can run Secateur's models.
 ///
@@ -45,6 +47,13 @@ pub trait VlmBackend: Backend {
     fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
         let [batch, heads, count, head_dim] = new.dims();
         buffer.slice_assign([0..batch, 0..heads, at..at + count, 0..head_dim], new)
+    }
+
+    /// The `budget` items that a determinantal point process over `vectors` `[sets, items, width]` (f32, finite) would
+    /// choose first, in the order of choice: `[sets, budget]`. Its kernel is the products of the vectors; see
+    /// [`crate::dpp`].
+    fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
+        dpp::on_device(vectors, budget)
     }
 }
 

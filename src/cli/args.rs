@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::task::Protocol;
+use crate::{image::GridRule, merge::Merge, task::Protocol};
 
 /// Training-free visual token pruning for vision-language models.
 #[derive(Debug, Parser)]
@@ -41,11 +41,20 @@ pub(super) struct ModelArgs {
     /// What weights are kept in; by default as in the checkpoint
     #[arg(long)]
     pub(super) dtype: Option<WeightType>,
+    /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
+    #[arg(long, value_name = "ID|DIR")]
+    pub(super) clip: Option<String>,
+    /// LLaVA-NeXT: how the grid of tiles is chosen; by default as in the method's own repository
+    #[arg(long)]
+    pub(super) grid: Option<GridRule>,
+    /// LLaVA-NeXT: how crops become one sequence; by default as in the method's own repository
+    #[arg(long)]
+    pub(super) merge: Option<Merge>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct MethodArgs {
-    /// The pruning method; see `secateur list methods`
+    /// The pruning method; see `secateur list methods`. `ask` takes several, with commas, or `all`
     #[arg(long, default_value = "fastervlm")]
     pub(super) method: String,
     /// Visual tokens kept per crop; without it nothing is pruned
@@ -54,6 +63,12 @@ pub(super) struct MethodArgs {
     /// vispruner: the share of the tokens that goes by attention, from 0 to 1
     #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
     pub(super) important_ratio: f64,
+    /// cdpruner: how much the question counts, from 0 to below 1; by default relevance is taken as it is
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(super) theta: Option<f64>,
+    /// fastv: how many layers of the language model see all tokens
+    #[arg(long, default_value_t = 2, value_name = "K")]
+    pub(super) fastv_layer: usize,
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
     #[arg(long)]
     pub(super) backend: Option<String>,
@@ -154,6 +169,10 @@ pub(super) struct TraceArgs {
     /// The question, as it stands in the benchmark's file
     #[arg(long)]
     pub(super) question: String,
+    /// What cdpruner and trim give CLIP; by default the question without "Answer the question using a single word or
+    /// phrase."
+    #[arg(long, value_name = "TEXT")]
+    pub(super) clip_text: Option<String>,
     /// The longest answer
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub(super) max_new_tokens: usize,
@@ -180,6 +199,9 @@ pub(super) struct PruneArgs {
 pub(super) struct ListArgs {
     /// What to list; everything without it
     pub(super) what: Option<Listing>,
+    /// Prints the table of methods that README has
+    #[arg(long, hide = true)]
+    pub(super) markdown: bool,
     /// Prints one JSON object
     #[arg(long)]
     pub(super) json: bool,

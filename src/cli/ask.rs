@@ -6,13 +6,19 @@ use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
-use super::{args::AskArgs, ms, plan::ModelPlan, print_json};
+use super::{
+    args::AskArgs,
+    compare::Comparison,
+    ms,
+    plan::{MethodPlan, ModelPlan},
+    print_json,
+};
 use crate::{
-    generate::{Decoding, Generated, Sampling, Stream, generate},
+    generate::{Decoding, Generated, Sampling, Stream, answer, kept},
     image::{Rgb, decode},
     model::{Llava, Seen},
-    pruner::pruner,
-    text::{Prompt, vicuna_v1},
+    pruner::selector,
+    text::{Prompt, clip_question, strip, vicuna_v1},
 };
 
 pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
@@ -22,10 +28,11 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let question = args.images_and_question.last().cloned().unwrap_or_default();
     let sampling = sampling(args.temperature, args.top_p, args.model.method.seed)?;
     let text = vicuna_v1(&question, images.len())?;
-    let plan = ModelPlan::new(&args.model)?;
+    let plan = ModelPlan::several(&args.model)?;
     let pictures = images.iter().map(|path| decode(path)).collect::<Result<Vec<_>, _>>()?;
-    let backend = plan.method.backend;
-    let job = Ask { plan, pictures, text, sampling, limit: args.max_new_tokens, json: args.json };
+    let backend = plan.method().backend;
+    let question = clip_question(&question);
+    let job = Ask { plan, pictures, text, question, sampling, limit: args.max_new_tokens, json: args.json };
     secateur_backends::run(backend, job)?
 }
 
@@ -43,6 +50,7 @@ struct Ask {
     plan: ModelPlan,
     pictures: Vec<Rgb>,
     text: String,
+    question: String,
     sampling: Sampling,
     limit: usize,
     json: bool,
@@ -50,79 +58,79 @@ struct Ask {
 
 /// The last line of `ask --json`.
 #[derive(Serialize)]
-struct AskResult {
-    text: String,
-    method: &'static str,
+pub(super) struct AskResult {
+    pub(super) text: String,
+    pub(super) method: &'static str,
     backend: &'static str,
     visual_tokens_before: usize,
-    visual_tokens: usize,
-    ttft_ms: f64,
+    pub(super) visual_tokens: usize,
+    pub(super) ttft_ms: f64,
     vision_ms: f64,
-    prune_ms: f64,
+    pub(super) prune_ms: f64,
     prefill_ms: f64,
     tokens_per_second: Option<f64>,
+    pub(super) total_ms: f64,
 }
 
 impl Job for Ask {
     type Output = anyhow::Result<()>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let method = self.plan.method.clone();
-        let pruner = pruner::<B>(method.method, method.params)?;
+        let methods = self.plan.methods.clone();
         let model: Llava<B> = self.plan.load(&device)?;
-        let prompt = Prompt::new(&self.text, model.tokenizer());
-        let seen = self
-            .pictures
-            .iter()
-            .enumerate()
-            .map(|(i, picture)| model.see(picture, &*pruner, method.tokens, &prompt, i))
-            .collect::<Result<Vec<_>, _>>()?;
-        let embeds = model.splice(&prompt, &seen);
-
+        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer());
         let end = model.tokenizer().eos();
         let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, end };
-        let mut out = std::io::stdout().lock();
-        let mut stream = Stream::default();
-        let mut written = Ok(());
-        let answer = generate(&model, embeds, decoding, |ids| {
-            let new = stream.push(&model, ids);
-            written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
-            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        written?;
-        let text = model.tokenizer().decode(&answer.ids);
-        writeln!(out, "{}", stream.finish(&text))?;
-        drop(out);
-
-        let result = summary(&seen, &answer, text, method.method, method.backend);
-        eprintln!("{}", line(&result));
-        if self.json {
-            print_json(&result)?;
+        let ask = |method: &MethodPlan, on_token: &mut dyn FnMut(&[u32]) -> ControlFlow<()>| {
+            let selector = selector::<B>(method.method, method.params)?;
+            let (seen, answer) = answer(&model, &self.pictures, &prompt, &selector, method.tokens, decoding, on_token)?;
+            let text = model.tokenizer().decode(&answer.ids);
+            anyhow::Ok(summary(&seen, &answer, text, method))
+        };
+        if let [method] = &methods[..] {
+            let mut out = std::io::stdout().lock();
+            let mut stream = Stream::default();
+            let mut written = Ok(());
+            let result = ask(method, &mut |ids| {
+                let new = stream.push(&model, ids);
+                written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            written?;
+            writeln!(out, "{}", stream.finish(&result.text))?;
+            drop(out);
+            eprintln!("{}", line(&result));
+            return if self.json { print_json(&result) } else { Ok(()) };
         }
-        Ok(())
+        let mut comparison = Comparison::new(&methods)?;
+        let mut go_on = |_: &[u32]| ControlFlow::Continue(());
+        // What is built on first use (GPU kernels, pages of a mapped file) would be charged to the first method.
+        let cheap = methods.iter().find(|method| method.tokens.is_some()).unwrap_or(&methods[0]);
+        ask(cheap, &mut |_| ControlFlow::Break(()))?;
+        for method in &methods {
+            let mut result = ask(method, &mut go_on)?;
+            strip(&result.text).to_owned().clone_into(&mut result.text);
+            comparison.add(result)?;
+        }
+        if self.json { comparison.print_json() } else { Ok(()) }
     }
 }
 
-fn summary<B: VlmBackend>(
-    seen: &[Seen<B>],
-    answer: &Generated,
-    text: String,
-    method: &'static str,
-    backend: &'static str,
-) -> AskResult {
+fn summary<B: VlmBackend>(seen: &[Seen<B>], answer: &Generated, text: String, method: &MethodPlan) -> AskResult {
     let vision: Duration = seen.iter().map(|seen| seen.vision).sum();
     let prune: Duration = seen.iter().map(|seen| seen.prune).sum();
     AskResult {
         text,
-        method,
-        backend,
+        method: method.method,
+        backend: method.backend,
         visual_tokens_before: seen.iter().map(|seen| seen.patches * seen.keep.indices().len()).sum(),
-        visual_tokens: seen.iter().map(|seen| seen.keep.tokens()).sum(),
+        visual_tokens: kept(seen, answer).1,
         ttft_ms: ms(vision + prune + answer.prefill),
         vision_ms: ms(vision),
         prune_ms: ms(prune),
         prefill_ms: ms(answer.prefill),
         tokens_per_second: answer.tokens_per_second(),
+        total_ms: ms(vision + prune + answer.prefill + answer.decode),
     }
 }
 

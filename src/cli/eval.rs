@@ -10,7 +10,7 @@ use super::{args::EvalArgs, plan::ModelPlan, print, print_json};
 use crate::{
     eval::{RunConfig, RunFolder, Standing, evaluate, standing},
     model::Llava,
-    pruner::{method, pruner},
+    pruner::{method, selector},
     task::{Answer, Protocol, Sample, Task, task},
 };
 
@@ -41,7 +41,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         folder.finish(&report)?;
         report
     } else {
-        let backend = plan.method.backend;
+        let backend = plan.method().backend;
         let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
         let folder = secateur_backends::run(backend, job)??;
         let report = score(folder.answers())?;
@@ -66,17 +66,17 @@ fn config(
     // A folder by its whole path: `.` is another model in another place.
     let folder = Path::new(&plan.model).is_dir();
     let model = if folder { std::path::absolute(&plan.model)?.display().to_string() } else { plan.model.clone() };
-    let parameters = method(plan.method.method, plan.method.params)?.parameters();
+    let parameters = method(plan.method().method, plan.method().params)?.parameters();
     Ok(RunConfig {
         benchmark: task.name().to_owned(),
         protocol,
         model,
-        method: plan.method.method.to_owned(),
+        method: plan.method().method.to_owned(),
         params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        tokens: plan.method.tokens,
-        backend: plan.method.backend.to_owned(),
-        dtype: plan.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
-        seed: plan.method.seed,
+        tokens: plan.method().tokens,
+        backend: plan.method().backend.to_owned(),
+        dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+        seed: plan.method().seed,
         data: data.to_owned(),
         limit,
         max_new_tokens: task.max_new_tokens(),
@@ -97,12 +97,13 @@ impl Job for Eval<'_> {
     type Output = anyhow::Result<RunFolder>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let pruner = pruner::<B>(self.plan.method.method, self.plan.method.params)?;
+        let method = self.plan.method();
+        let selector = selector::<B>(method.method, method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
         // Only now: a run that cannot start leaves nothing behind and destroys nothing.
         let mut folder = RunFolder::open(self.out, self.config, self.samples, self.force)?;
         let bar = progress(self.samples.len(), folder.answers().len());
-        evaluate(&model, &*pruner, self.task, self.samples, self.config, &mut folder, || bar.inc(1))?;
+        evaluate(&model, &selector, self.task, self.samples, self.config, &mut folder, || bar.inc(1))?;
         bar.finish_and_clear();
         Ok(folder)
     }

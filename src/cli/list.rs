@@ -1,5 +1,7 @@
 //! `secateur list`: what is there, a line each.
 
+use std::fmt::Write;
+
 use secateur_backends::BACKENDS;
 use serde_json::{Map, Value, json};
 
@@ -7,7 +9,10 @@ use super::{
     args::{ListArgs, Listing},
     print, print_json,
 };
-use crate::{pruner::methods, task::TASKS};
+use crate::{
+    pruner::{Method, Params, methods},
+    task::TASKS,
+};
 
 /// Checkpoints that Secateur is made for, and their layout.
 const MODELS: &[(&str, &str)] = &[
@@ -15,6 +20,10 @@ const MODELS: &[(&str, &str)] = &[
     ("liuhaotian/llava-v1.5-13b", "LLaVA-1.5 13B, original layout"),
     ("llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B, transformers layout"),
     ("llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B, transformers layout"),
+    ("liuhaotian/llava-v1.6-vicuna-7b", "LLaVA-NeXT 7B, original layout"),
+    ("liuhaotian/llava-v1.6-vicuna-13b", "LLaVA-NeXT 13B, original layout"),
+    ("llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B, transformers layout"),
+    ("llava-hf/llava-v1.6-vicuna-13b-hf", "LLaVA-NeXT 13B, transformers layout"),
 ];
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
@@ -25,6 +34,9 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("backends", Listing::Backends),
     ];
     let chosen = all.into_iter().filter(|(_, listing)| args.what.is_none_or(|what| what == *listing));
+    if args.markdown {
+        return Ok(print(markdown().trim_end())?);
+    }
     if args.json {
         let lists: Map<String, Value> =
             chosen.map(|(title, listing)| (title.to_owned(), Value::Array(rows(listing)))).collect();
@@ -43,10 +55,7 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
 
 fn rows(listing: Listing) -> Vec<Value> {
     match listing {
-        Listing::Methods => methods()
-            .iter()
-            .map(|m| json!({"name": m.name(), "about": m.idea(), "paper": m.paper(), "where": prunes(m.name())}))
-            .collect(),
+        Listing::Methods => methods(Params::default()).iter().map(|method| describe(&**method)).collect(),
         Listing::Models => MODELS.iter().map(|(name, about)| json!({"name": name, "about": about})).collect(),
         Listing::Benchmarks => TASKS.iter().map(|t| json!({"name": t.name(), "about": t.about()})).collect(),
         Listing::Backends => {
@@ -55,17 +64,52 @@ fn rows(listing: Listing) -> Vec<Value> {
     }
 }
 
-/// Where a method drops tokens; all of them do it before the language model so far.
-fn prunes(name: &str) -> &'static str {
-    if name == "none" { "" } else { "tower" }
+fn describe(method: &dyn Method) -> Value {
+    let tiling = method.tiling();
+    json!({
+        "name": method.name(),
+        "about": method.idea(),
+        "cues": method.needs().names(),
+        "paper": method.paper(),
+        "where": method.place().name(),
+        "grid": tiling.grid.name(),
+        "newlines": tiling.unpad,
+    })
+}
+
+/// The methods as README shows them.
+fn markdown() -> String {
+    let mut table =
+        "| method | keeps | reads | prunes in | LLaVA-NeXT grid | paper |\n|---|---|---|---|---|---|\n".to_owned();
+    for method in methods(Params::default()) {
+        let paper = match method.paper() {
+            "" => String::new(),
+            url => format!("[{}]({url})", url.strip_prefix("https://arxiv.org/abs/").unwrap_or("code")),
+        };
+        let cues = method.needs().names().join(", ");
+        let (place, grid) = (method.place().name(), method.tiling().grid.name());
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| `{}` | {} | {cues} | {place} | `{grid}` | {paper} |", method.name(), method.idea());
+    }
+    table
 }
 
 fn line(row: &Value) -> String {
     let text = |key: &str| row[key].as_str().unwrap_or_default();
-    let note = match (text("paper"), row["compiled"].as_bool()) {
-        (_, Some(false)) => format!(" (not compiled in; rebuild with `--features {}`)", text("name")),
-        ("", _) => String::new(),
-        (paper, _) => format!(" ({paper})"),
-    };
-    format!("{:<26} {}{note}", text("name"), text("about"))
+    let mut line = format!("{:<33} {}", text("name"), text("about"));
+    if row["compiled"] == false {
+        // Writing to a string cannot fail.
+        let _ = write!(line, " (not compiled in; rebuild with `--features {}`)", text("name"));
+    }
+    if let Some(cues) = row["cues"].as_array().filter(|cues| !cues.is_empty()) {
+        let cues: Vec<&str> = cues.iter().filter_map(Value::as_str).collect();
+        let _ = write!(line, "; reads {}", cues.join(", "));
+    }
+    if !text("where").is_empty() {
+        let _ = write!(line, "; prunes in the {}", text("where"));
+    }
+    if !text("paper").is_empty() {
+        let _ = write!(line, "; {}", text("paper"));
+    }
+    line
 }

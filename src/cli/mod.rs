@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod compare;
 mod eval;
 mod list;
 mod plan;

@@ -6,8 +6,9 @@ use secateur_backends::{VlmBackend, default_backend, find};
 use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
-    model::{Llava, Opened, open},
-    pruner::{Params, check_budget, method},
+    merge::Merge,
+    model::{Llava, LoadOptions, Opened, Pictures, TilingChoice, check_layer, open},
+    pruner::{Params, Place, check_budget, method, methods},
 };
 
 /// Which method at which budget on which backend.
@@ -21,12 +22,12 @@ pub(super) struct MethodPlan {
     pub(super) seed: u64,
 }
 
-/// A method and the checkpoint that it runs in.
+/// Methods, all at one budget on one backend, and the checkpoint that they run in.
 pub(super) struct ModelPlan {
-    pub(super) method: MethodPlan,
+    pub(super) methods: Vec<MethodPlan>,
     pub(super) model: String,
     pub(super) opened: Opened,
-    pub(super) dtype: Option<DType>,
+    pub(super) options: LoadOptions,
 }
 
 impl MethodPlan {
@@ -34,7 +35,11 @@ impl MethodPlan {
         if !(0.0..=1.0).contains(&args.important_ratio) {
             anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
         }
-        let params = Params { important_ratio: args.important_ratio };
+        if let Some(theta) = args.theta.filter(|theta| !(0.0..1.0).contains(theta)) {
+            anyhow::bail!("--theta {theta} is not possible: it is a share, from 0 to below 1");
+        }
+        let (important_ratio, theta) = (args.important_ratio, args.theta);
+        let params = Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed };
         let asked = method(&args.method, params)?.name();
         if args.tokens == Some(0) {
             anyhow::bail!("a budget of 0 tokens is not possible: --tokens takes 1 up to the patches of one crop");
@@ -50,20 +55,87 @@ impl MethodPlan {
         let method = if tokens.is_some() { asked } else { "none" };
         Ok(Self { method, params, tokens, backend, seed: args.seed })
     }
+
+    /// A plan for each name in a list with commas; `all` is every method.
+    fn several(args: &MethodArgs) -> anyhow::Result<Vec<Self>> {
+        let all = methods(Params::default());
+        let names: Vec<&str> = match args.method.as_str() {
+            "all" => all.iter().map(|method| method.name()).collect(),
+            list => list.split(',').map(str::trim).collect(),
+        };
+        if let [name] = names[..] {
+            return Ok(vec![Self::new(&MethodArgs { method: name.to_owned(), ..args.clone() })?]);
+        }
+        if args.tokens.is_none() {
+            anyhow::bail!("several methods are compared at one budget; give it with --tokens");
+        }
+        let plan = |name: &str| {
+            // The baseline takes no budget; beside other methods that goes without saying.
+            let tokens = args.tokens.filter(|_| name != "none");
+            Self::new(&MethodArgs { method: name.to_owned(), tokens, ..args.clone() })
+        };
+        names.into_iter().map(plan).collect()
+    }
 }
 
 impl ModelPlan {
+    /// A plan for one method.
     pub(super) fn new(args: &ModelArgs) -> anyhow::Result<Self> {
-        let method = MethodPlan::new(&args.method)?;
-        let opened = open(&args.model)?;
-        if let Some(budget) = method.tokens {
-            check_budget(budget, opened.config.vision.patches())?;
+        Self::check(args, vec![MethodPlan::new(&args.method)?])
+    }
+
+    /// A plan for all methods in `--method`.
+    pub(super) fn several(args: &ModelArgs) -> anyhow::Result<Self> {
+        Self::check(args, MethodPlan::several(&args.method)?)
+    }
+
+    fn check(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
+        let opened = open(&args.model, args.clip.as_deref())?;
+        let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
+        if let (true, Err(error)) = (methods.iter().any(reads_text), opened.check_joint()) {
+            if args.method.method != "all" {
+                return Err(error.into());
+            }
+            eprintln!("note: methods that read CLIP's text side are left out: {error}");
+            methods.retain(|plan| !reads_text(plan));
         }
-        Ok(Self { method, model: args.model.clone(), opened, dtype: args.dtype.map(DType::from) })
+        for plan in &methods {
+            if let Some(budget) = plan.tokens {
+                check_budget(budget, opened.config.vision.patches())?;
+            }
+            if method(plan.method, plan.params)?.place() == Place::Llm {
+                check_layer(plan.params.fastv_layer, opened.config.text.num_hidden_layers)?;
+            }
+        }
+        let tiling = TilingChoice { grid: args.grid, merge: args.merge };
+        check_tiling(tiling, &opened.config.pictures)?;
+        let joint = methods.iter().any(reads_text);
+        let options = LoadOptions { dtype: args.dtype.map(DType::from), joint, tiling };
+        Ok(Self { methods, model: args.model.clone(), opened, options })
+    }
+
+    /// The only method, or the first.
+    pub(super) fn method(&self) -> &MethodPlan {
+        &self.methods[0]
     }
 
     /// Reads the weights.
     pub(super) fn load<B: VlmBackend>(self, device: &B::Device) -> Result<Llava<B>, Error> {
-        self.opened.load(self.dtype, device)
+        self.opened.load(self.options, device)
+    }
+}
+
+/// `--grid` and `--merge` are for models that cut pictures into tiles, and newlines for those that learned one.
+fn check_tiling(choice: TilingChoice, pictures: &Pictures) -> anyhow::Result<()> {
+    match pictures {
+        Pictures::Single(_) if choice != TilingChoice::default() => {
+            anyhow::bail!("--grid and --merge are for LLaVA-NeXT; this checkpoint sees a picture as one crop")
+        }
+        Pictures::AnyRes { merge, .. }
+            if choice.merge == Some(Merge::SpatialUnpad) && *merge != Merge::SpatialUnpad =>
+        {
+            anyhow::bail!("--merge spatial-unpad needs a newline token, which this checkpoint was not trained with")
+        }
+        _ => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{args::PruneArgs, plan::MethodPlan, print_json};
 use crate::{
     Error,
-    pruner::{Cues, pruner},
+    pruner::{Cues, Selector, selector},
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
@@ -36,26 +36,44 @@ impl Job for Prune {
     type Output = anyhow::Result<Pruned>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let pruner = pruner::<B>(self.plan.method, self.plan.params)?;
-        let cues = read_cues::<B>(&self.cues, &device)?;
-        let budget = match (self.plan.tokens, cues.grid()) {
-            (Some(tokens), _) => tokens,
-            (None, Some((_, patches))) => patches,
-            (None, None) => 1,
+        let file = Checkpoint::open_file(&self.cues)?;
+        let (method, tokens) = (self.plan.method, self.plan.tokens);
+        let kept = match selector::<B>(method, self.plan.params)? {
+            Selector::Before(pruner) => {
+                let cues = read_cues::<B>(&self.cues, &file, &device)?;
+                let all = cues.grid(method)?.1;
+                pruner.keep(&cues, tokens.unwrap_or(all))?.indices().to_vec()
+            }
+            Selector::Inside(pruner) => {
+                let (cue, shape) = ("prompt_attention", "[heads, visual tokens]");
+                let stored = file.tensors.get(cue).ok_or(Error::MissingCue { method, cue, shape })?;
+                let fail = |reason: String| Error::Cues { path: self.cues.clone(), reason };
+                let attention: Tensor<B, 2> = read(cue, stored, &device).map_err(fail)?;
+                let all = attention.dims()[1];
+                vec![pruner.keep(attention, tokens.unwrap_or(all))?]
+            }
         };
-        let keep = pruner.keep(&cues, budget)?;
-        Ok(Pruned { method: pruner.name(), tokens: keep.budget(), kept: keep.indices().to_vec() })
+        let tokens = kept.first().map_or(0, Vec::len);
+        Ok(Pruned { method, tokens, kept })
     }
 }
 
 /// Reads the cues that are in the file; a method names those that it misses.
-fn read_cues<B: Backend>(path: &Path, device: &B::Device) -> Result<Cues<B>, Error> {
-    let file = Checkpoint::open_file(path)?;
+fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::Device) -> Result<Cues<B>, Error> {
     let fail = |reason: String| Error::Cues { path: path.to_owned(), reason };
     let tensor3 = |name| file.tensors.get(name).map(|stored| read(name, stored, device)).transpose().map_err(fail);
     let cues = Cues::<B> {
         features: tensor3("features")?,
         projected: tensor3("projected")?,
+        image_embeds: tensor3("image_embeds")?,
+        keys: tensor3("keys")?,
+        text_embeds: file
+            .tensors
+            .get("text_embeds")
+            .map(|t| read("text_embeds", t, device))
+            .transpose()
+            .map_err(fail)?,
+        picture: 0,
         cls_attention: file
             .tensors
             .get("cls_attention")
@@ -80,6 +98,8 @@ fn check_grids<B: Backend>(cues: &Cues<B>) -> Result<(), String> {
     let grids = [
         ("features", cues.features.as_ref().map(of_features)),
         ("projected", cues.projected.as_ref().map(of_features)),
+        ("image_embeds", cues.image_embeds.as_ref().map(of_features)),
+        ("keys", cues.keys.as_ref().map(of_features)),
         ("cls_attention", cues.cls_attention.as_ref().map(of_attention)),
     ];
     let mut there = grids.iter().filter_map(|(name, grid)| grid.map(|grid| (name, grid)));
@@ -88,10 +108,23 @@ fn check_grids<B: Backend>(cues: &Cues<B>) -> Result<(), String> {
         let (v, n) = grid;
         return Err(format!("`{first}` has {v} crops of {n} patches, `{other}` {crops} of {patches}; they must agree"));
     }
-    if let (Some(projected), Some(Some(text))) = (&cues.projected, &cues.prompt_embeds) {
-        let (a, b) = (projected.dims()[2], text.dims()[1]);
-        if a != b {
-            return Err(format!("`projected` is {a} wide, `prompt_embeds` {b}; they must agree"));
+    let width = |x: &Tensor<B, 3>| x.dims()[2];
+    let text_width = |x: &Tensor<B, 2>| x.dims()[1];
+    let pairs = [
+        (
+            ("projected", cues.projected.as_ref().map(width)),
+            ("prompt_embeds", cues.prompt_embeds.as_ref().and_then(|text| text.as_ref().map(text_width))),
+        ),
+        (
+            ("image_embeds", cues.image_embeds.as_ref().map(width)),
+            ("text_embeds", cues.text_embeds.as_ref().map(text_width)),
+        ),
+    ];
+    for ((picture, a), (text, b)) in pairs {
+        if let (Some(a), Some(b)) = (a, b)
+            && a != b
+        {
+            return Err(format!("`{picture}` is {a} wide, `{text}` {b}; they must agree"));
         }
     }
     Ok(())

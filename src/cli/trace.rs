@@ -7,19 +7,20 @@ use serde::Serialize;
 
 use super::{args::TraceArgs, ms, plan::ModelPlan, print_json};
 use crate::{
-    generate::{Decoding, generate},
+    generate::{Decoding, answer, kept},
     image::{Rgb, decode},
-    model::Llava,
-    pruner::pruner,
-    text::{Prompt, strip, vicuna_v1},
+    model::{Llava, Seen},
+    pruner::selector,
+    text::{Prompt, clip_question, strip, vicuna_v1},
 };
 
 pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
     let text = vicuna_v1(&args.question, 1)?;
     let plan = ModelPlan::new(&args.model)?;
     let picture = decode(&args.image)?;
-    let backend = plan.method.backend;
-    let job = TraceJob { plan, picture, text, limit: args.max_new_tokens, logits: args.logits };
+    let backend = plan.method().backend;
+    let question = args.clip_text.unwrap_or_else(|| clip_question(&args.question));
+    let job = TraceJob { plan, picture, text, question, limit: args.max_new_tokens, logits: args.logits };
     let trace = secateur_backends::run(backend, job)??;
     print_json(&trace)
 }
@@ -28,6 +29,7 @@ struct TraceJob {
     plan: ModelPlan,
     picture: Rgb,
     text: String,
+    question: String,
     limit: usize,
     logits: bool,
 }
@@ -39,11 +41,27 @@ struct Trace {
     patches: usize,
     kept: Vec<Vec<usize>>,
     visual_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anyres: Option<AnyRes>,
     output_ids: Vec<u32>,
     text: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     logits: Option<Vec<f32>>,
     timings_ms: Timings,
+}
+
+/// How a LLaVA-NeXT picture was taken apart and put in a row.
+#[derive(Serialize)]
+struct AnyRes {
+    columns: usize,
+    rows: usize,
+    merge: &'static str,
+}
+
+impl AnyRes {
+    fn of<B: VlmBackend>(seen: &Seen<B>) -> Option<Self> {
+        seen.tiles.map(|tiles| Self { columns: tiles.columns, rows: tiles.rows, merge: seen.merge.name() })
+    }
 }
 
 #[derive(Serialize)]
@@ -58,21 +76,22 @@ impl Job for TraceJob {
     type Output = anyhow::Result<Trace>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let method = self.plan.method.clone();
-        let pruner = pruner::<B>(method.method, method.params)?;
+        let method = self.plan.method().clone();
+        let selector = selector::<B>(method.method, method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
-        let prompt = Prompt::new(&self.text, model.tokenizer());
-        let seen = model.see(&self.picture, &*pruner, method.tokens, &prompt, 0)?;
-        let embeds = model.splice(&prompt, std::slice::from_ref(&seen));
-        let answer = generate(&model, embeds, Decoding::greedy(self.limit, model.tokenizer().eos()), |_| {
-            ControlFlow::Continue(())
-        })?;
+        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer());
+        let decoding = Decoding::greedy(self.limit, model.tokenizer().eos());
+        let go_on = |_: &[u32]| ControlFlow::Continue(());
+        let (seen, answer) = answer(&model, &[self.picture], &prompt, &selector, method.tokens, decoding, go_on)?;
+        let (kept, visual_tokens) = kept(&seen, &answer);
+        let seen = &seen[0];
         Ok(Trace {
             prompt_ids: prompt.ids,
-            crops: seen.keep.indices().len(),
+            crops: kept.len(),
             patches: seen.patches,
-            kept: seen.keep.indices().to_vec(),
-            visual_tokens: seen.keep.tokens(),
+            kept,
+            visual_tokens,
+            anyres: AnyRes::of(seen),
             text: strip(&model.tokenizer().decode(&answer.ids)).to_owned(),
             output_ids: answer.ids,
             logits: self.logits.then_some(answer.first_logits),

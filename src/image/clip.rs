@@ -134,7 +134,11 @@ impl ClipProcessor {
 
     /// The normalised pixels of one crop, `[3, size, size]` in row-major order.
     pub fn pixels(&self, picture: &Rgb, aspect: Aspect) -> Vec<f32> {
-        let square = self.square(picture, aspect);
+        self.normalise(&self.square(picture, aspect))
+    }
+
+    /// Channel by channel, rescaled and normalised: `[3, height, width]`.
+    pub fn normalise(&self, square: &Rgb) -> Vec<f32> {
         let levels: [[f32; 256]; 3] = std::array::from_fn(|channel| {
             std::array::from_fn(|level| {
                 let scaled = (level as f64 * self.rescale) as f32;

@@ -1,9 +1,11 @@
 //! From a picture file to the pixels that a vision tower reads, as PIL and `CLIPImageProcessor` make them.
 
+mod anyres;
 mod clip;
 mod decode;
 mod resize;
 
+pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode};
 

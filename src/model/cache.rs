@@ -6,53 +6,68 @@ use secateur_backends::VlmBackend;
 use super::{LlamaConfig, rope::Rope};
 
 /// The state of one sequence: every layer's keys and values, and the rotary tables for its length.
+///
+/// Where tokens are dropped inside the language model, the layers above hold fewer of them; positions count on.
 pub struct KvCache<B: Backend> {
     layers: Vec<Option<KeysValues<B>>>,
     pub(super) rope: Rope<B>,
     len: usize,
-    capacity: usize,
+    prompt: usize,
+    answer: usize,
+    dtype: DType,
 }
 
-/// `[1, kv_heads, capacity, head_dim]`, of which the first [`KvCache::len`] positions are filled.
+/// `[1, kv_heads, capacity, head_dim]`, of which the first `len` are filled.
 struct KeysValues<B: Backend> {
     keys: Tensor<B, 4>,
     values: Tensor<B, 4>,
+    len: usize,
+    capacity: usize,
 }
 
 impl<B: VlmBackend> KvCache<B> {
-    /// Room for `capacity` positions.
-    pub fn new(config: &LlamaConfig, capacity: usize, dtype: DType, device: &B::Device) -> Self {
-        let shape = [1, config.num_key_value_heads, capacity, config.head_dim()];
-        let empty = || Tensor::zeros(shape, (device, dtype));
-        let layers =
-            (0..config.num_hidden_layers).map(|_| Some(KeysValues { keys: empty(), values: empty() })).collect();
-        Self { layers, rope: Rope::new(config, capacity, device), len: 0, capacity }
+    /// For a prompt and an answer of so many tokens.
+    pub fn new(config: &LlamaConfig, prompt: usize, answer: usize, dtype: DType, device: &B::Device) -> Self {
+        let layers = (0..config.num_hidden_layers).map(|_| None).collect();
+        Self { layers, rope: Rope::new(config, prompt + answer, device), len: 0, prompt, answer, dtype }
     }
 
-    /// Positions filled.
+    /// Positions so far.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether no position is filled.
+    /// Whether there is no position yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Positions that fit.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.prompt + self.answer
     }
 
-    /// Appends `new` keys and values `[1, kv_heads, n, head_dim]` to a layer and returns all of its positions.
+    /// Tokens whose keys and values a layer holds.
+    pub fn tokens(&self, layer: usize) -> usize {
+        self.layers[layer].as_ref().map_or(0, |slot| slot.len)
+    }
+
+    /// Appends `new` keys and values `[1, kv_heads, n, head_dim]` to a layer and returns all of its tokens.
     /// [`Self::advance`] is called once all layers have theirs.
     pub(super) fn append(&mut self, layer: usize, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
-        let end = self.len + keys.dims()[2];
-        assert!(end <= self.capacity, "the cache holds {} positions, not {end}", self.capacity);
-        // Taken out of the slot so that the buffers are owned once and written in place.
-        let mut slot = self.layers[layer].take().expect("every layer's slot is refilled below");
-        slot.keys = B::write_positions(slot.keys, self.len, keys);
-        slot.values = B::write_positions(slot.values, self.len, values);
+        let [batch, heads, new, head_dim] = keys.dims();
+        // Taken out of its place so that the buffers are owned once and written in place. The first tokens of a layer are
+        // what it sees of the prompt: it needs room for them and the answer.
+        let mut slot = self.layers[layer].take().unwrap_or_else(|| {
+            let capacity = (new + self.answer).min(self.capacity());
+            let empty = || Tensor::zeros([batch, heads, capacity, head_dim], (&keys.device(), self.dtype));
+            KeysValues { keys: empty(), values: empty(), len: 0, capacity }
+        });
+        let end = slot.len + new;
+        assert!(end <= slot.capacity, "the cache holds {} tokens, not {end}", slot.capacity);
+        slot.keys = B::write_positions(slot.keys, slot.len, keys);
+        slot.values = B::write_positions(slot.values, slot.len, values);
+        slot.len = end;
         let all = [slot.keys.clone().narrow(2, 0, end), slot.values.clone().narrow(2, 0, end)];
         self.layers[layer] = Some(slot);
         all

@@ -1,5 +1,7 @@
 //! The Llama language model, one sequence at a time.
 
+use std::ops::Range;
+
 use burn::{
     module::{Module, Param},
     tensor::{DType, Int, Tensor, TensorData, activation, backend::Backend},
@@ -7,6 +9,7 @@ use burn::{
 use secateur_backends::VlmBackend;
 
 use super::{KvCache, Linear, LlamaConfig, RmsNorm, layers::unfilled, rope::RopeRows};
+use crate::{Error, merge::select, pruner::LayerPruner};
 
 /// `LlamaForCausalLM`.
 #[derive(Module, Debug)]
@@ -15,6 +18,16 @@ pub struct Llama<B: Backend> {
     layers: Vec<Layer<B>>,
     norm: RmsNorm<B>,
     lm_head: Linear<B>,
+}
+
+/// Visual tokens to drop on the way through the layers.
+pub struct LayerCut<'a, B: VlmBackend> {
+    /// The method that chooses.
+    pub pruner: &'a dyn LayerPruner<B>,
+    /// The positions of the visual tokens in the prompt, ascending.
+    pub visual: &'a [usize],
+    /// How many of them stay.
+    pub budget: usize,
 }
 
 #[derive(Module, Debug)]
@@ -92,27 +105,102 @@ impl<B: VlmBackend> Llama<B> {
     /// Runs `embeds` `[1, new, hidden]` at the positions after those in `cache`, and returns the logits of the last
     /// one, `[vocabulary]` in f32.
     pub fn forward(&self, embeds: Tensor<B, 3>, cache: &mut KvCache<B>) -> Tensor<B, 1> {
-        let [_, new, hidden] = embeds.dims();
+        let new = embeds.dims()[1];
         let rope = cache.rope.rows(cache.len(), new, embeds.dtype());
-        let mut x = embeds;
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, i, &rope, cache);
-        }
+        let x = self.run(embeds, 0..self.layers.len(), &rope, cache);
         cache.advance(new);
-        let last = self.norm.forward(x.narrow(1, new - 1, 1).reshape([1, hidden]));
+        self.head(x)
+    }
+
+    /// The same for a prompt of which some visual tokens are dropped between two layers; also returns which of them
+    /// stayed, as indices into [`LayerCut::visual`]. The others keep their positions.
+    ///
+    /// # Errors
+    /// When the budget is not between 1 and the number of visual tokens.
+    pub fn forward_cut(
+        &self,
+        embeds: Tensor<B, 3>,
+        cache: &mut KvCache<B>,
+        cut: &LayerCut<B>,
+    ) -> Result<(Tensor<B, 1>, Vec<usize>), Error> {
+        let [_, new, hidden] = embeds.dims();
+        let (below, last) = (cut.pruner.layer(), cut.pruner.layer() - 1);
+        let rope = cache.rope.rows(cache.len(), new, embeds.dtype());
+        let x = self.run(embeds, 0..last, &rope, cache);
+        let (x, row) = self.layers[last].forward_noting(x, last, &rope, cache);
+        let visual: Vec<i32> = cut.visual.iter().map(|&position| position as i32).collect();
+        let visual = Tensor::from_data(TensorData::new(visual, [cut.visual.len()]), &x.device());
+        let kept = cut.pruner.keep(row.select(1, visual), cut.budget)?;
+
+        let mut stays = vec![true; new];
+        cut.visual.iter().for_each(|&position| stays[position] = false);
+        kept.iter().for_each(|&i| stays[cut.visual[i]] = true);
+        let rows: Vec<usize> = (0..new).filter(|&position| stays[position]).collect();
+        let x = select(x.reshape([new, hidden]), rows.clone()).unsqueeze();
+        let rows: Vec<i32> = rows.into_iter().map(|row| row as i32).collect();
+        let rows = Tensor::from_data(TensorData::new(rows.clone(), [rows.len()]), &x.device());
+        let x = self.run(x, below..self.layers.len(), &rope.select(&rows), cache);
+        cache.advance(new);
+        Ok((self.head(x), kept))
+    }
+
+    fn run(
+        &self,
+        mut x: Tensor<B, 3>,
+        layers: Range<usize>,
+        rope: &RopeRows<B>,
+        cache: &mut KvCache<B>,
+    ) -> Tensor<B, 3> {
+        for i in layers {
+            x = self.layers[i].forward(x, i, rope, cache);
+        }
+        x
+    }
+
+    fn head(&self, x: Tensor<B, 3>) -> Tensor<B, 1> {
+        let [_, len, hidden] = x.dims();
+        let last = self.norm.forward(x.narrow(1, len - 1, 1).reshape([1, hidden]));
         self.lm_head.forward(last).cast(DType::F32).squeeze_dim(0)
     }
 }
 
 impl<B: VlmBackend> Layer<B> {
     fn forward(&self, x: Tensor<B, 3>, index: usize, rope: &RopeRows<B>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
-        let x = x.clone() + self.self_attn.forward(self.input_layernorm.forward(x), index, rope, cache);
+        let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
+        self.finish(x, q, k, v)
+    }
+
+    /// The same, and the attention that the last position pays to all, `[heads, positions]` in f32.
+    fn forward_noting(
+        &self,
+        x: Tensor<B, 3>,
+        index: usize,
+        rope: &RopeRows<B>,
+        cache: &mut KvCache<B>,
+    ) -> (Tensor<B, 3>, Tensor<B, 2>) {
+        let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
+        let [_, heads, len, head_dim] = k.dims();
+        let last = q.clone().narrow(2, q.dims()[2] - 1, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
+        let scores = last.matmul(k.clone().cast(DType::F32).swap_dims(2, 3));
+        let row = activation::softmax(scores, 3).reshape([heads, len]);
+        (self.finish(x, q, k, v), row)
+    }
+
+    fn finish(&self, x: Tensor<B, 3>, q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 3> {
+        let x = x + self.self_attn.attend(q, k, v);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
 
 impl<B: VlmBackend> Attention<B> {
-    fn forward(&self, x: Tensor<B, 3>, layer: usize, rope: &RopeRows<B>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
+    /// The new queries, and the keys and values of all positions, all `[1, heads, positions, head_dim]`.
+    fn project(
+        &self,
+        x: Tensor<B, 3>,
+        layer: usize,
+        rope: &RopeRows<B>,
+        cache: &mut KvCache<B>,
+    ) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
         let [batch, new, _] = x.dims();
         // [1, new, heads · head_dim] → [1, heads, new, head_dim]
         let split = |x: Tensor<B, 3>, heads: usize| {
@@ -122,9 +210,13 @@ impl<B: VlmBackend> Attention<B> {
         let q = rope.rotate(split(self.q_proj.forward(x.clone()), self.heads));
         let k = rope.rotate(split(self.k_proj.forward(x.clone()), self.kv_heads));
         let v = split(self.v_proj.forward(x), self.kv_heads);
-        let [k, v] = cache.append(layer, k, v).map(|x| self.repeat(x));
-        let attended = B::attend(q, k, v, new > 1).swap_dims(1, 2);
-        let [_, _, heads, head_dim] = attended.dims();
+        (q, cache.append(layer, k, v).map(|x| self.repeat(x)))
+    }
+
+    fn attend(&self, q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 3> {
+        let causal = q.dims()[2] > 1;
+        let attended = B::attend(q, k, v, causal).swap_dims(1, 2);
+        let [batch, new, heads, head_dim] = attended.dims();
         self.o_proj.forward(attended.reshape([batch, new, heads * head_dim]))
     }
 

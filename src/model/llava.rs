@@ -1,64 +1,71 @@
-//! LLaVA-1.5: see a picture, keep some of its tokens, answer.
-
-use std::time::{Duration, Instant};
+//! LLaVA: see a picture, keep some of its tokens, answer.
 
 use burn::{
-    module::Module,
+    module::{Module, Param},
     tensor::{DType, Tensor, TensorData, backend::Backend},
 };
 use secateur_backends::VlmBackend;
 
-use super::{ClipVision, KvCache, Llama, LlavaConfig, Projector, Sight};
+use super::{
+    ClipJoint, ClipVision, KvCache, LayerCut, Llama, LlavaConfig, Projector, Sight, config::Pictures, layers::unfilled,
+};
 use crate::{
     Error,
-    image::{ClipProcessor, Rgb},
-    merge,
-    pruner::{Cues, Keep, Needs, Pruner},
-    text::{LlamaTokenizer, Prompt, Span},
+    image::{ClipProcessor, GridRule, Rgb, Tiles, crops},
+    merge::Merge,
+    pruner::{Method, Needs, Tiling},
+    text::{ClipTokenizer, LlamaTokenizer},
 };
 
 /// The three networks, as one module that a checkpoint fills.
 #[derive(Module, Debug)]
 pub(super) struct Networks<B: Backend> {
-    vision_tower: ClipVision<B>,
-    projector: Projector<B>,
-    language_model: Llama<B>,
+    pub(super) vision_tower: ClipVision<B>,
+    pub(super) projector: Projector<B>,
+    pub(super) language_model: Llama<B>,
+    /// Ends a row of tiles, where the checkpoint was trained so; `[hidden]`.
+    pub(super) image_newline: Option<Param<Tensor<B, 1>>>,
 }
 
 impl<B: VlmBackend> Networks<B> {
     /// Unfilled networks of this shape.
     pub(super) fn new(config: &LlavaConfig, device: &B::Device) -> Self {
+        let newlines = matches!(config.pictures, Pictures::AnyRes { merge: Merge::SpatialUnpad, .. });
         Self {
             vision_tower: ClipVision::new(&config.vision, config.read_layers, device),
             projector: Projector::new(config.vision.hidden_size, config.text.hidden_size, device),
             language_model: Llama::new(&config.text, device),
+            image_newline: newlines.then(|| unfilled([config.text.hidden_size], device)),
         }
     }
+}
+
+/// CLIP's text side, for methods that compare the picture with the question.
+pub(super) struct Joint<B: Backend> {
+    pub(super) clip: ClipJoint<B>,
+    pub(super) tokenizer: ClipTokenizer,
 }
 
 /// A loaded model.
 pub struct Llava<B: Backend> {
     pub(super) networks: Networks<B>,
+    pub(super) joint: Option<Joint<B>>,
     pub(super) config: LlavaConfig,
     pub(super) tokenizer: LlamaTokenizer,
     pub(super) processor: ClipProcessor,
     pub(super) activations: DType,
     pub(super) device: B::Device,
+    /// What the user wants instead of a method's own way with crops.
+    pub(super) tiling: TilingChoice,
 }
 
-/// A picture as the language model will read it.
-#[derive(Clone, Debug)]
-pub struct Seen<B: Backend> {
-    /// The kept tokens, `[kept, hidden]`.
-    pub tokens: Tensor<B, 2>,
-    /// Which patches they are.
-    pub keep: Keep,
-    /// Patches of a crop before pruning.
-    pub patches: usize,
-    /// Time in the tower and the projector.
-    pub vision: Duration,
-    /// Time in the method.
-    pub prune: Duration,
+/// What to do with LLaVA-NeXT's crops, where it is not left to the method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TilingChoice {
+    /// How the grid of tiles is chosen.
+    pub grid: Option<GridRule>,
+    /// How the crops become one sequence.
+    pub merge: Option<Merge>,
 }
 
 impl<B: VlmBackend> Llava<B> {
@@ -77,10 +84,32 @@ impl<B: VlmBackend> Llava<B> {
         &self.processor
     }
 
-    /// The tower's view of one picture: one crop.
-    pub fn look(&self, picture: &Rgb, needs: Needs) -> Sight<B> {
+    /// How `method` takes a picture of `size` (width, height) apart, and puts its tokens in a row: the tiles, if there
+    /// are any, and the order.
+    pub fn tiles(&self, size: (usize, usize), method: &dyn Method) -> (Option<Tiles>, Merge) {
+        let Pictures::AnyRes { resolutions, merge } = &self.config.pictures else { return (None, Merge::Flat) };
+        let Tiling { grid, unpad } = method.tiling();
+        let own = if *merge == Merge::SpatialUnpad && !unpad { Merge::Spatial } else { *merge };
+        let grid = self.tiling.grid.unwrap_or(grid);
+        (Some(grid.tiles(size, resolutions, self.processor.size)), self.tiling.merge.unwrap_or(own))
+    }
+
+    /// The normalised pixels of a picture's crops, `crops · 3 · side · side` of them.
+    pub fn pixels(&self, picture: &Rgb, tiles: Option<Tiles>) -> Vec<f32> {
+        match (&self.config.pictures, tiles) {
+            (Pictures::Single(aspect), _) => self.processor.pixels(picture, *aspect),
+            (_, None) => self.processor.normalise(&crops(picture, &self.processor, Tiles { columns: 0, rows: 0 })[0]),
+            (_, Some(tiles)) => {
+                crops(picture, &self.processor, tiles).iter().flat_map(|crop| self.processor.normalise(crop)).collect()
+            }
+        }
+    }
+
+    /// The tower's view of a picture's crops.
+    pub fn look(&self, pixels: Vec<f32>, needs: Needs) -> Sight<B> {
         let side = self.processor.size;
-        let pixels = TensorData::new(self.processor.pixels(picture, self.config.aspect), [1, 3, side, side]);
+        let crops = pixels.len() / (3 * side * side);
+        let pixels = TensorData::new(pixels, [crops, 3, side, side]);
         let pixels = Tensor::<B, 4>::from_data(pixels, (&self.device, DType::F32)).cast(self.activations);
         self.networks.vision_tower.encode(pixels, needs)
     }
@@ -90,75 +119,13 @@ impl<B: VlmBackend> Llava<B> {
         self.networks.projector.forward(features)
     }
 
-    /// Looks at picture number `index` of `prompt` and keeps `budget` tokens of it, or all if there is none.
-    ///
-    /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
-    /// kept ones are projected here, which gives the same numbers for less work.
+    /// The patches and a question in CLIP's joint space: `[crops, patches, joint]` and `[segments, joint]`.
     ///
     /// # Errors
-    /// When the budget is not between 1 and the patch count.
-    pub fn see(
-        &self,
-        picture: &Rgb,
-        pruner: &dyn Pruner<B>,
-        budget: Option<usize>,
-        prompt: &Prompt,
-        index: usize,
-    ) -> Result<Seen<B>, Error> {
-        let needs = pruner.needs();
-        let start = Instant::now();
-        let sight = self.look(picture, needs);
-        let projected = needs.projected.then(|| self.project(sight.features.clone()));
-        let prompt_embeds = needs.prompt_embeds.then(|| self.text_after(prompt, index));
-        self.wait();
-        let looked = Instant::now();
-        let [_, patches, _] = sight.features.dims();
-        let cues = Cues {
-            features: Some(sight.features.clone()),
-            projected: projected.clone(),
-            cls_attention: sight.cls_attention,
-            prompt_embeds,
-        };
-        let keep = pruner.keep(&cues, budget.unwrap_or(patches))?;
-        let pruned = Instant::now();
-        let tokens = match projected {
-            Some(projected) => merge::gather(projected, &keep),
-            None => self.project(merge::gather(sight.features, &keep)),
-        };
-        let tokens = merge::flat(tokens);
-        self.wait();
-        let vision = (looked - start) + pruned.elapsed();
-        Ok(Seen { tokens, keep, patches, vision, prune: pruned - looked })
-    }
-
-    /// Embeddings of all text after picture number `index`, `[text, hidden]`; `None` if there is none.
-    fn text_after(&self, prompt: &Prompt, index: usize) -> Option<Tensor<B, 2>> {
-        let mut pictures = 0;
-        let mut after = Vec::new();
-        for span in prompt.spans() {
-            match span {
-                Span::Image => pictures += 1,
-                Span::Text(ids) if pictures > index => after.extend(ids),
-                Span::Text(_) => {}
-            }
-        }
-        let embed = |ids: &[u32]| self.networks.language_model.embed(ids, self.activations).squeeze_dim(0);
-        (!after.is_empty()).then(|| embed(&after))
-    }
-
-    /// Places the pictures in the prompt, one for each of its marks: `[1, sequence, hidden]`. [`crate::text::vicuna_v1`]
-    /// checks that there are as many.
-    pub fn splice(&self, prompt: &Prompt, pictures: &[Seen<B>]) -> Tensor<B, 3> {
-        let mut pictures = pictures.iter();
-        let parts = prompt
-            .spans()
-            .into_iter()
-            .filter_map(|span| match span {
-                Span::Text(ids) => Some(self.networks.language_model.embed(&ids, self.activations)),
-                Span::Image => pictures.next().map(|seen| seen.tokens.clone().unsqueeze()),
-            })
-            .collect();
-        Tensor::cat(parts, 1)
+    /// When the model was loaded without CLIP's text side.
+    pub fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+        let Joint { clip, tokenizer } = self.joint.as_ref().ok_or(Error::NoClipText)?;
+        Ok((clip.image_embeds(features), clip.text_embeds(&tokenizer.segments(question))))
     }
 
     /// An empty cache for a prompt and an answer of so many tokens, or for as many as the model reads.
@@ -170,25 +137,57 @@ impl<B: VlmBackend> Llava<B> {
         if prompt >= limit {
             return Err(Error::TooLong { prompt, limit });
         }
-        let positions = limit.min(prompt.saturating_add(answer));
-        Ok(KvCache::new(&self.config.text, positions, self.activations, &self.device))
+        let answer = answer.min(limit - prompt);
+        Ok(KvCache::new(&self.config.text, prompt, answer, self.activations, &self.device))
     }
 
     /// Runs embeddings `[1, new, hidden]` and returns the next token's logits.
     pub fn logits(&self, embeds: Tensor<B, 3>, cache: &mut KvCache<B>) -> Vec<f32> {
-        let logits = self.networks.language_model.forward(embeds, cache);
-        // A tensor in f32 reads back as f32.
-        logits.into_data().convert::<f32>().into_vec().unwrap_or_default()
+        values(self.networks.language_model.forward(embeds, cache))
     }
 
-    /// The embedding of one token, `[1, 1, hidden]`.
-    pub fn embed(&self, id: u32) -> Tensor<B, 3> {
-        self.networks.language_model.embed(&[id], self.activations)
+    /// The same for a prompt of which visual tokens are dropped inside the language model; also returns which of them
+    /// stayed.
+    ///
+    /// # Errors
+    /// When the budget is not between 1 and the number of visual tokens, or the model has no layer to cut before.
+    pub fn logits_cut(
+        &self,
+        embeds: Tensor<B, 3>,
+        cache: &mut KvCache<B>,
+        cut: &LayerCut<B>,
+    ) -> Result<(Vec<f32>, Vec<usize>), Error> {
+        check_layer(cut.pruner.layer(), self.config.text.num_hidden_layers)?;
+        let (logits, kept) = self.networks.language_model.forward_cut(embeds, cache, cut)?;
+        Ok((values(logits), kept))
+    }
+
+    /// Embeddings of tokens, `[1, ids, hidden]`.
+    pub fn embed(&self, ids: &[u32]) -> Tensor<B, 3> {
+        self.networks.language_model.embed(ids, self.activations)
+    }
+
+    /// What ends a row of tiles, `[hidden]`.
+    pub(super) fn newline(&self) -> Option<Tensor<B, 1>> {
+        self.networks.image_newline.as_ref().map(|newline| newline.val().cast(self.activations))
     }
 
     /// Waits for queued work, so that times mean something on GPUs.
-    fn wait(&self) {
+    pub(super) fn wait(&self) {
         // A device that fails here fails again, and is reported, when results are read.
         let _ = B::sync(&self.device);
     }
+}
+
+/// Refuses a cut where there are not layers on both sides.
+///
+/// # Errors
+/// When `layer` is not between 1 and one less than `layers`.
+pub fn check_layer(layer: usize, layers: usize) -> Result<(), Error> {
+    if (1..layers).contains(&layer) { Ok(()) } else { Err(Error::Layer { layer, layers }) }
+}
+
+fn values<B: Backend>(logits: Tensor<B, 1>) -> Vec<f32> {
+    // A tensor in f32 reads back as f32.
+    logits.into_data().convert::<f32>().into_vec().unwrap_or_default()
 }

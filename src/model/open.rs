@@ -8,18 +8,23 @@ use secateur_weights::{Checkpoint, Dtypes, Ignored, Rename, StoredTensor, find, 
 use serde::Deserialize;
 
 use super::{
-    Llava, LlavaConfig,
+    ClipJoint, ClipTextConfig, Llava, LlavaConfig, TilingChoice,
     config::{HfConfig, OriginalConfig, read_json},
-    llava::Networks,
+    llava::{Joint, Networks},
 };
-use crate::{Error, image::ClipProcessor, text::LlamaTokenizer};
+use crate::{
+    Error,
+    image::ClipProcessor,
+    text::{ClipTokenizer, LlamaTokenizer},
+};
 
 /// How a checkpoint is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// `liuhaotian/llava-v1.5-*`: flat config, the tower in a checkpoint of its own.
+    /// `liuhaotian/llava-v1.5-*`, `llava-v1.6-*`: flat config, the tower named, and in a checkpoint of its own unless it
+    /// was trained too.
     Original,
-    /// `llava-hf/llava-1.5-*-hf`: nested config, one set of shards.
+    /// `llava-hf/llava-1.5-*-hf`, `llava-v1.6-*-hf`: nested config, one set of shards.
     Hf,
 }
 
@@ -35,10 +40,30 @@ pub struct Opened {
     pub tokenizer: LlamaTokenizer,
     /// Its picture settings.
     pub processor: ClipProcessor,
+    /// The tower's own checkpoint, where the config names one.
     tower: Option<PathBuf>,
+    /// Whether the tower's weights are in the checkpoint itself.
+    own_tower: bool,
+    /// The CLIP checkpoint that the user names for its text side.
+    clip: Option<String>,
 }
 
+/// What to load beside the three networks, and how to use them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// What weights are kept in; by default as in the file.
+    pub dtype: Option<DType>,
+    /// Whether CLIP's text side is needed.
+    pub joint: bool,
+    /// What to do with LLaVA-NeXT's crops, where it is not left to the method.
+    pub tiling: TilingChoice,
+}
+
+/// The CLIP checkpoint that every LLaVA's tower comes from, whose text side llava-hf checkpoints leave out.
+const CLIP: &str = "openai/clip-vit-large-patch14-336";
+
 const TEXT_SIDE: &str = "the text side of CLIP, which LLaVA does not use";
+const VISION_SIDE: &str = "the vision side of CLIP, which is LLaVA's tower";
 const LAST_NORM: &str = "applied after the last layer, which LLaVA does not read";
 const BUFFER: &str = "a buffer that is computed";
 
@@ -64,15 +89,22 @@ const TOWER: Rename = Rename {
 /// | file | module |
 /// |---|---|
 /// | `model.mm_projector.0.*`, `.2.*` | `projector.linear_1.*`, `linear_2.*` |
+/// | `model.vision_tower.vision_tower.vision_model.*` | `vision_tower.*` |
+/// | `model.image_newline` | `image_newline` |
 /// | `model.*`, `lm_head.*` | `language_model.*` |
 const ORIGINAL: Rename = Rename {
     prefixes: &[
         ("model.mm_projector.0.", "projector.linear_1."),
         ("model.mm_projector.2.", "projector.linear_2."),
+        ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
+        ("model.image_newline", "image_newline"),
         ("model.", "language_model."),
         ("lm_head.", "language_model.lm_head."),
     ],
-    ignored: &[Ignored { prefix: "model.layers.", suffix: ".rotary_emb.inv_freq", why: BUFFER }],
+    ignored: &[
+        Ignored { prefix: "model.layers.", suffix: ".rotary_emb.inv_freq", why: BUFFER },
+        Ignored { prefix: "model.vision_tower.", suffix: ".position_ids", why: BUFFER },
+    ],
 };
 
 /// llava-hf checkpoint → module; the second half is the order of transformers 4.52 and later.
@@ -90,13 +122,33 @@ const HF: Rename = Rename {
         ("model.vision_tower.vision_model.", "vision_tower."),
         ("model.multi_modal_projector.", "projector."),
         ("model.language_model.", "language_model."),
+        ("model.image_newline", "image_newline"),
         ("lm_head.", "language_model.lm_head."),
     ],
     ignored: &[
-        Ignored { prefix: "vision_tower.vision_model.post_layernorm.", suffix: "", why: LAST_NORM },
-        Ignored { prefix: "model.vision_tower.vision_model.post_layernorm.", suffix: "", why: LAST_NORM },
         Ignored { prefix: "vision_tower.", suffix: ".position_ids", why: BUFFER },
+        Ignored { prefix: "model.vision_tower.", suffix: ".position_ids", why: BUFFER },
         Ignored { prefix: "language_model.", suffix: ".rotary_emb.inv_freq", why: BUFFER },
+    ],
+};
+
+/// The tower's last norm in either layout, which only [`ClipJoint`] applies.
+const POST_LAYERNORM: &str = "vision_tower.post_layernorm.";
+
+/// CLIP checkpoint → [`ClipJoint`].
+///
+/// | file | module |
+/// |---|---|
+/// | `vision_model.post_layernorm.*` | `post_layernorm.*` |
+/// | `visual_projection.*`, `text_model.*`, `text_projection.*` | the same |
+const JOINT: Rename = Rename {
+    prefixes: &[("vision_model.post_layernorm.", "post_layernorm.")],
+    ignored: &[
+        Ignored { prefix: "vision_model.embeddings.", suffix: "", why: VISION_SIDE },
+        Ignored { prefix: "vision_model.pre_layrnorm.", suffix: "", why: VISION_SIDE },
+        Ignored { prefix: "vision_model.encoder.", suffix: "", why: VISION_SIDE },
+        Ignored { prefix: "logit_scale", suffix: "", why: "a factor that changes no order" },
+        Ignored { prefix: "text_model.", suffix: ".position_ids", why: BUFFER },
     ],
 };
 
@@ -107,20 +159,22 @@ struct Signs {
     mm_vision_tower: Option<serde::de::IgnoredAny>,
 }
 
-/// Reads the small files of the checkpoint `model`, a folder or a Hugging Face id.
+/// Reads the small files of the checkpoint `model`, a folder or a Hugging Face id. `clip` names the CLIP checkpoint whose
+/// text side to use, where the model's own tower is not it.
 ///
 /// # Errors
-/// When it is not there, or not a LLaVA-1.5 checkpoint in one of the known layouts.
-pub fn open(model: &str) -> Result<Opened, Error> {
+/// When it is not there, or not a LLaVA checkpoint in one of the known layouts.
+pub fn open(model: &str, clip: Option<&str>) -> Result<Opened, Error> {
     let folder = find(model, None)?;
     let path = folder.join("config.json");
     let signs: Signs = read_json(&path)?;
-    let (layout, config, tower) = if signs.text_config.is_some() {
-        (Layout::Hf, read_json::<HfConfig>(&path)?.check(&path)?, None)
+    let (layout, config, tower, own_tower) = if signs.text_config.is_some() {
+        (Layout::Hf, read_json::<HfConfig>(&path)?.check(&path)?, None, true)
     } else if signs.mm_vision_tower.is_some() {
         let config: OriginalConfig = read_json(&path)?;
         let tower = find(config.tower(&path)?, Some(&folder))?;
-        (Layout::Original, config.check(&path, &tower.join("config.json"))?, Some(tower))
+        let own_tower = config.own_tower();
+        (Layout::Original, config.check(&path, &tower.join("config.json"))?, Some(tower), own_tower)
     } else {
         return Err(Error::config(
             &path,
@@ -136,31 +190,36 @@ pub fn open(model: &str) -> Result<Opened, Error> {
         ));
     }
     let tokenizer = LlamaTokenizer::read(&folder, config.text.vocab_size)?;
-    Ok(Opened { folder, layout, config, tokenizer, processor, tower })
+    let clip = clip.map(str::to_owned);
+    Ok(Opened { folder, layout, config, tokenizer, processor, tower, own_tower, clip })
 }
 
 impl Opened {
-    /// Fills the networks; `dtype` is the weights', by default the file's own.
+    /// Fills the networks.
     ///
     /// # Errors
     /// When a shard is missing or damaged, or names and shapes do not fit.
-    pub fn load<B: VlmBackend>(self, dtype: Option<DType>, device: &B::Device) -> Result<Llava<B>, Error> {
-        let tensors = self.tensors()?;
+    pub fn load<B: VlmBackend>(self, options: LoadOptions, device: &B::Device) -> Result<Llava<B>, Error> {
+        let mut tensors = self.tensors()?;
+        let norm = split_off(&mut tensors, POST_LAYERNORM);
         let kept = |dtype| B::weight_dtype(dtype, device);
         let stored = tensors.get("language_model.lm_head.weight").map_or(DType::F32, |tensor| tensor.dtype);
-        let activations = B::activation_dtype(kept(dtype.unwrap_or(stored)));
+        let activations = B::activation_dtype(kept(options.dtype.unwrap_or(stored)));
         let networks = Networks::new(&self.config, device);
         // Where activations are 16-bit, an f32 tower beside a 16-bit language model would be cast at every product.
-        let weights = dtype.or((activations != DType::F32).then_some(activations));
+        let weights = options.dtype.or((activations != DType::F32).then_some(activations));
         let dtypes = Dtypes { weights, vectors: activations };
         let networks = load::<B, _>(networks, tensors, dtypes, kept, &self.folder)?;
+        let joint = if options.joint { Some(self.load_joint::<B>(norm, device)?) } else { None };
         Ok(Llava {
             networks,
+            joint,
             config: self.config,
             tokenizer: self.tokenizer,
             processor: self.processor,
             activations,
             device: device.clone(),
+            tiling: options.tiling,
         })
     }
 
@@ -169,12 +228,63 @@ impl Opened {
         let own = Checkpoint::open(&self.folder)?;
         let Some(tower) = &self.tower else { return Ok(HF.apply(own)?) };
         let mut all = ORIGINAL.apply(own)?;
-        for (path, tensor) in TOWER.apply(Checkpoint::open(tower)?)? {
-            if all.insert(path.clone(), tensor).is_some() {
-                let reason = format!("both it and the tower {} hold `{path}`", tower.display());
-                return Err(Error::config(&self.folder, reason));
-            }
+        if self.own_tower {
+            return Ok(all);
         }
+        // The official loader takes the tower that the config names, whatever else the checkpoint holds.
+        split_off(&mut all, "vision_tower.");
+        all.extend(TOWER.apply(Checkpoint::open(tower)?)?);
         Ok(all)
     }
+
+    /// Checks that CLIP's text side is at hand, before any weight is read.
+    ///
+    /// # Errors
+    /// When its folder, config or tokenizer is missing or of another kind.
+    pub fn check_joint(&self) -> Result<(), Error> {
+        self.open_joint().map(|_| ())
+    }
+
+    fn open_joint(&self) -> Result<(PathBuf, ClipTextConfig, ClipTokenizer), Error> {
+        let folder = match (&self.clip, &self.tower) {
+            (Some(name), _) => find(name, None)?,
+            (None, Some(tower)) => tower.clone(),
+            (None, None) => find(CLIP, None)?,
+        };
+        let config = ClipTextConfig::read(&folder.join("config.json"), &self.config.vision)?;
+        let (window, pooling) = (config.max_position_embeddings, config.pooling());
+        let tokenizer = ClipTokenizer::read(&folder, window, config.vocab_size, pooling)?;
+        Ok((folder, config, tokenizer))
+    }
+
+    /// CLIP's text side, in f32; the norm between tower and joint space is the tower's own, `norm`, where the checkpoint
+    /// brought its tower along.
+    fn load_joint<B: VlmBackend>(
+        &self,
+        norm: BTreeMap<String, StoredTensor>,
+        device: &B::Device,
+    ) -> Result<Joint<B>, Error> {
+        let (folder, config, tokenizer) = self.open_joint()?;
+        let mut tensors = JOINT.apply(Checkpoint::open(&folder)?)?;
+        for (path, tensor) in norm {
+            tensors.insert(path.replace(POST_LAYERNORM, "post_layernorm."), tensor);
+        }
+        let vision = &self.config.vision;
+        let clip = ClipJoint::<B>::new(vision.hidden_size, vision.layer_norm_eps, &config, device);
+        let dtypes = Dtypes { weights: None, vectors: DType::F32 };
+        let clip = load::<B, _>(clip, tensors, dtypes, |dtype| widest::<B>(dtype, device), &folder)?;
+        Ok(Joint { clip, tokenizer })
+    }
+}
+
+/// The dtype of the text side's weights: products with f32 activations take 16-bit weights only where
+/// [`VlmBackend::activation_dtype`] says so.
+fn widest<B: VlmBackend>(dtype: DType, device: &B::Device) -> DType {
+    let kept = B::weight_dtype(dtype, device);
+    if B::activation_dtype(kept) == DType::F32 { kept } else { DType::F32 }
+}
+
+/// Takes out the entries whose paths start with `prefix`.
+fn split_off(tensors: &mut BTreeMap<String, StoredTensor>, prefix: &str) -> BTreeMap<String, StoredTensor> {
+    tensors.extract_if(.., |path, _| path.starts_with(prefix)).collect()
 }

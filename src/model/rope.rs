@@ -1,6 +1,6 @@
 //! Rotary positions as Hugging Face's Llama applies them: the two halves of a head rotate, not adjacent pairs.
 
-use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 
 use super::LlamaConfig;
 
@@ -43,6 +43,12 @@ pub(super) struct RopeRows<B: Backend> {
 }
 
 impl<B: Backend> RopeRows<B> {
+    /// The rows of some of these positions.
+    pub(super) fn select(&self, rows: &Tensor<B, 1, Int>) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().select(2, rows.clone()));
+        Self { cos, sin }
+    }
+
     /// Rotates queries or keys `[1, heads, len, head_dim]`.
     pub(super) fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let half = x.dims()[3] / 2;

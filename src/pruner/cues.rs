@@ -9,10 +9,35 @@ use crate::Error;
 pub struct Needs {
     /// Rows of the tower's attention.
     pub cls_attention: ClsAttention,
+    /// The tower's features; they are always there, this only says whether the method looks at them.
+    pub features: bool,
     /// Every patch's embedding, so that projecting cannot wait until patches were dropped.
     pub projected: bool,
     /// Embeddings of the text after the picture.
     pub prompt_embeds: bool,
+    /// Patches and question in CLIP's joint space.
+    pub joint: bool,
+    /// The selected layer's keys.
+    pub keys: bool,
+}
+
+impl Needs {
+    /// The cues by their names, for people.
+    pub fn names(&self) -> Vec<&'static str> {
+        let attention = match self.cls_attention {
+            ClsAttention::None => None,
+            ClsAttention::Selected => Some("[CLS] attention"),
+            ClsAttention::All => Some("[CLS] attention of all layers"),
+        };
+        let others = [
+            (self.features, "tower features"),
+            (self.projected, "projected features"),
+            (self.prompt_embeds, "prompt embeddings"),
+            (self.joint, "CLIP text"),
+            (self.keys, "tower keys"),
+        ];
+        attention.into_iter().chain(others.into_iter().filter(|(needed, _)| *needed).map(|(_, name)| name)).collect()
+    }
 }
 
 /// Which layers' `[CLS]` attention a method reads.
@@ -38,6 +63,14 @@ pub struct Cues<B: Backend> {
     pub cls_attention: Option<Tensor<B, 4>>,
     /// Embeddings of the text after the picture, `[text, hidden]`; `Some(None)` where there is no text.
     pub prompt_embeds: Option<Option<Tensor<B, 2>>>,
+    /// Patches in CLIP's joint space, `[crops, patches, joint]`, not normalised.
+    pub image_embeds: Option<Tensor<B, 3>>,
+    /// The question there, `[segments, joint]`, not normalised.
+    pub text_embeds: Option<Tensor<B, 2>>,
+    /// The selected layer's keys, averaged over heads, `[crops, patches, head_dim]`.
+    pub keys: Option<Tensor<B, 3>>,
+    /// A number that the picture decides, for random choices that differ between pictures.
+    pub picture: u64,
 }
 
 impl<B: Backend> Cues<B> {
@@ -89,17 +122,42 @@ impl<B: Backend> Cues<B> {
         self.prompt_embeds.clone().ok_or(Error::MissingCue { method, cue: "prompt_embeds", shape })
     }
 
-    /// Crops and patches, from whichever cue is there.
-    pub fn grid(&self) -> Option<(usize, usize)> {
-        let from_features = self.features.as_ref().map(|features| {
-            let [crops, patches, _] = features.dims();
-            (crops, patches)
-        });
-        from_features.or_else(|| {
-            self.cls_attention.as_ref().map(|attention| {
-                let [_, crops, _, patches] = attention.dims();
-                (crops, patches)
-            })
-        })
+    /// Patches in CLIP's joint space, for `method`.
+    ///
+    /// # Errors
+    /// When they are not there.
+    pub fn image_embeds(&self, method: &'static str) -> Result<Tensor<B, 3>, Error> {
+        let shape = "[crops, patches, joint]";
+        self.image_embeds.clone().ok_or(Error::MissingCue { method, cue: "image_embeds", shape })
+    }
+
+    /// The question in CLIP's joint space, for `method`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn text_embeds(&self, method: &'static str) -> Result<Tensor<B, 2>, Error> {
+        let shape = "[segments, joint]";
+        self.text_embeds.clone().ok_or(Error::MissingCue { method, cue: "text_embeds", shape })
+    }
+
+    /// The selected layer's keys, for `method`.
+    ///
+    /// # Errors
+    /// When they are not there.
+    pub fn keys(&self, method: &'static str) -> Result<Tensor<B, 3>, Error> {
+        let shape = "[crops, patches, head_dim]";
+        self.keys.clone().ok_or(Error::MissingCue { method, cue: "keys", shape })
+    }
+
+    /// Crops and patches, from whichever cue is there, for `method`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn grid(&self, method: &'static str) -> Result<(usize, usize), Error> {
+        let cues = [&self.features, &self.projected, &self.image_embeds, &self.keys];
+        let three = cues.into_iter().flatten().next().map(|cue| (cue.dims()[0], cue.dims()[1]));
+        let four = self.cls_attention.as_ref().map(|attention| (attention.dims()[1], attention.dims()[3]));
+        let shape = "[crops, patches, hidden]";
+        three.or(four).ok_or(Error::MissingCue { method, cue: "features", shape })
     }
 }

@@ -15,9 +15,10 @@
 //! go to the first patch (there: open); a budget is asked for (there: 192 without one).
 
 use burn::tensor::{DType, Tensor, activation, backend::Backend};
+use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, top_k};
-use crate::Error;
+use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
+use crate::{Error, image::GridRule};
 
 const VISION: f64 = 0.9;
 const TEXT: f64 = 0.1;
@@ -40,11 +41,15 @@ impl Method for Datp {
     }
 
     fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::All, projected: true, prompt_embeds: true }
+        Needs { cls_attention: ClsAttention::All, projected: true, prompt_embeds: true, ..Needs::default() }
+    }
+
+    fn tiling(&self) -> Tiling {
+        Tiling { grid: GridRule::Filled, unpad: false }
     }
 }
 
-impl<B: Backend> Pruner<B> for Datp {
+impl<B: VlmBackend> Pruner<B> for Datp {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let attention = cues.cls_attention(self.name())?;
         let [layers, crops, _, patches] = attention.dims();

@@ -11,10 +11,10 @@
 //!
 //! Defaults: attention of the layer whose features are used (−2 in LLaVA), mean over heads, original order.
 
-use burn::tensor::backend::Backend;
+use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, top_k};
-use crate::Error;
+use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
+use crate::{Error, image::GridRule};
 
 /// The method; it has no parameters.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +36,13 @@ impl Method for FasterVlm {
     fn needs(&self) -> Needs {
         Needs { cls_attention: ClsAttention::Selected, ..Needs::default() }
     }
+
+    fn tiling(&self) -> Tiling {
+        Tiling { grid: GridRule::Filled, unpad: false }
+    }
 }
 
-impl<B: Backend> Pruner<B> for FasterVlm {
+impl<B: VlmBackend> Pruner<B> for FasterVlm {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let attention = cues.selected_attention(self.name())?;
         let [crops, _, patches] = attention.dims();

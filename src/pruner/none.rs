@@ -1,9 +1,9 @@
 //! No pruning: every patch is kept. The baseline row of every table.
 
-use burn::tensor::backend::Backend;
+use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, check_budget};
-use crate::Error;
+use super::{Cues, Keep, Method, Needs, Place, Pruner, Tiling, check_budget};
+use crate::{Error, image::GridRule};
 
 /// The baseline.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +25,21 @@ impl Method for NoPruning {
     fn needs(&self) -> Needs {
         Needs::default()
     }
+
+    fn place(&self) -> Place {
+        Place::Nowhere
+    }
+
+    /// LLaVA's own.
+    fn tiling(&self) -> Tiling {
+        Tiling { grid: GridRule::Llava, unpad: true }
+    }
 }
 
-impl<B: Backend> Pruner<B> for NoPruning {
+impl<B: VlmBackend> Pruner<B> for NoPruning {
     /// Keeps all patches, whatever the budget, which must still be a possible one.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
-        let shape = "[crops, patches, hidden]";
-        let (crops, patches) = cues.grid().ok_or(Error::MissingCue { method: "none", cue: "features", shape })?;
+        let (crops, patches) = cues.grid(self.name())?;
         check_budget(budget, patches)?;
         Ok(Keep::new(vec![(0..patches).collect(); crops], patches))
     }

@@ -21,11 +21,12 @@
 //!
 //! Defaults: half of the budget by attention (`--important-ratio 0.5`).
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
+use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, host, ranked};
-use crate::Error;
+use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, host, ranked};
+use crate::{Error, image::GridRule};
 
 /// How many patches a round drops at most.
 const ROUND: usize = 8;
@@ -51,15 +52,19 @@ impl Method for VisPruner {
     }
 
     fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::Selected, ..Needs::default() }
+        Needs { cls_attention: ClsAttention::Selected, features: true, ..Needs::default() }
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {
         vec![("important_ratio", self.important_ratio)]
     }
+
+    fn tiling(&self) -> Tiling {
+        Tiling { grid: GridRule::TwoByTwo, unpad: false }
+    }
 }
 
-impl<B: Backend> Pruner<B> for VisPruner {
+impl<B: VlmBackend> Pruner<B> for VisPruner {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let attention = cues.selected_attention(self.name())?;
         let features: Tensor<B, 3> = cues.features(self.name())?;

@@ -20,9 +20,6 @@ use crate::Error;
 /// Every benchmark.
 pub const TASKS: &[&dyn Task] = &[&Mme];
 
-/// Asked at the end of most questions.
-pub const SINGLE_WORD: &str = "\nAnswer the question using a single word or phrase.";
-
 /// The benchmark called `name`.
 ///
 /// # Errors
@@ -63,6 +60,8 @@ pub struct Sample {
     pub image: PathBuf,
     /// The question with its suffix, as the prompt holds it.
     pub text: String,
+    /// The question as CDPruner's evaluation of this benchmark gives it to CLIP.
+    pub clip_text: String,
 }
 
 /// A benchmark.

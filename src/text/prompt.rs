@@ -32,6 +32,8 @@ pub fn vicuna_v1(question: &str, images: usize) -> Result<String, Error> {
 pub struct Prompt {
     /// Token ids and picture marks.
     pub ids: Vec<i64>,
+    /// The question alone, for methods that compare it with the picture.
+    pub question: String,
 }
 
 /// A part of a prompt.
@@ -45,8 +47,8 @@ pub enum Span {
 
 impl Prompt {
     /// Tokenises `text` around its [`IMAGE_MARK`]s: each chunk on its own, then only the first start token kept, as
-    /// LLaVA's `tokenizer_image_token`.
-    pub fn new(text: &str, tokenizer: &LlamaTokenizer) -> Self {
+    /// LLaVA's `tokenizer_image_token`. `question` is what it asks, see [`super::clip_question`].
+    pub fn new(text: &str, question: &str, tokenizer: &LlamaTokenizer) -> Self {
         let mut ids = vec![i64::from(tokenizer.bos())];
         for (i, chunk) in text.split(IMAGE_MARK).enumerate() {
             if i > 0 {
@@ -54,7 +56,7 @@ impl Prompt {
             }
             ids.extend(tokenizer.encode(chunk).into_iter().skip(1).map(i64::from));
         }
-        Self { ids }
+        Self { ids, question: question.to_owned() }
     }
 
     /// How many pictures it takes.

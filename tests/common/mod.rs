@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
+pub mod cues;
+pub mod golden;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -73,6 +76,9 @@ pub fn worst(found: &[f32], expected: &[f32]) -> f32 {
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
 }
+
+/// The tower of the tiny LLaVA-1.5, which has CLIP's text side.
+pub const CLIP: &str = "tiny-llava-1.5/clip-vit-tiny-patch14-336";
 
 /// The model folders of the tiny LLaVA-1.5: the same weights in both layouts.
 pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.5/llava-1.5-tiny-hf"];

@@ -1,11 +1,11 @@
-//! The two layouts that a LLaVA-1.5 config comes in.
+//! The two layouts that a LLaVA config comes in, 1.5 and NeXT.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ClipVisionConfig, LlavaConfig, llama::RawLlama, missing, read_json};
-use crate::{Error, image::Aspect};
+use super::{ClipVisionConfig, LlavaConfig, Pictures, llama::RawLlama, missing, read_json};
+use crate::{Error, image::Aspect, merge::Merge};
 
 /// The flat config of the original checkpoints: Llama's fields and `mm_*` beside them.
 #[derive(Deserialize)]
@@ -18,9 +18,42 @@ pub(in crate::model) struct OriginalConfig {
     mm_vision_select_layer: Option<i64>,
     mm_vision_select_feature: Option<String>,
     image_aspect_ratio: Option<String>,
+    image_grid_pinpoints: Option<RawResolutions>,
+    mm_patch_merge_type: Option<String>,
     #[serde(default)]
     mm_use_im_start_end: bool,
+    #[serde(default)]
+    unfreeze_mm_vision_tower: bool,
 }
+
+/// Resolutions as a list, or as a list in a string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawResolutions {
+    List(Vec<(usize, usize)>),
+    Text(String),
+}
+
+impl RawResolutions {
+    /// Resolutions of whole tiles, `side` pixels each.
+    fn check(self, side: usize, path: &Path) -> Result<Vec<(usize, usize)>, Error> {
+        let list = match self {
+            Self::List(list) => list,
+            // Python's tuples differ from JSON's lists in their brackets only.
+            Self::Text(text) => serde_json::from_str(&text.replace('(', "[").replace(')', "]"))
+                .map_err(|e| Error::config(path, format!("image_grid_pinpoints `{text}`: {e}")))?,
+        };
+        let whole = |pixels: usize| (side..=MAX_TILES * side).contains(&pixels) && pixels.is_multiple_of(side);
+        if list.is_empty() || !list.iter().all(|&(width, height)| whole(width) && whole(height)) {
+            let reason = format!("image_grid_pinpoints {list:?}: expected multiples of the tower's {side} pixels");
+            return Err(Error::config(path, reason));
+        }
+        Ok(list)
+    }
+}
+
+/// More tiles in a row than any model takes.
+const MAX_TILES: usize = 16;
 
 /// A CLIP checkpoint's config, of which the vision side matters here.
 #[derive(Deserialize)]
@@ -62,19 +95,37 @@ impl OriginalConfig {
             return Err(Error::config(path, "expected mm_vision_select_feature patch and no mm_use_im_start_end"));
         }
         let layer = self.mm_vision_select_layer.ok_or_else(|| missing(path, "mm_vision_select_layer"))?;
-        let aspect = match self.image_aspect_ratio.as_deref() {
-            Some("pad") => Aspect::Pad,
-            None | Some("square") => Aspect::Crop,
+        let pictures = match self.image_aspect_ratio.as_deref() {
+            Some("pad") => Pictures::Single(Aspect::Pad),
+            None | Some("square") => Pictures::Single(Aspect::Crop),
+            Some("anyres") => {
+                let resolutions = self.image_grid_pinpoints.ok_or_else(|| missing(path, "image_grid_pinpoints"))?;
+                let merge = match self.mm_patch_merge_type.as_deref() {
+                    None | Some("flat") => Merge::Flat,
+                    Some("spatial") => Merge::Spatial,
+                    Some("spatial_unpad") => Merge::SpatialUnpad,
+                    Some(other) => {
+                        return Err(Error::config(path, format!("mm_patch_merge_type `{other}` is unknown")));
+                    }
+                };
+                Pictures::AnyRes { resolutions: resolutions.check(vision.image_size, path)?, merge }
+            }
             Some(other) => {
-                return Err(Error::config(path, format!("image_aspect_ratio `{other}`; pad and square are known")));
+                let reason = format!("image_aspect_ratio `{other}`; pad, square and anyres are known");
+                return Err(Error::config(path, reason));
             }
         };
         Ok(LlavaConfig {
             read_layers: read_layers(layer, &vision, path)?,
             text: self.text.check(path, |name, _| Err(missing(path, name)))?,
             vision,
-            aspect,
+            pictures,
         })
+    }
+
+    /// Whether the tower was trained too, and lies in the checkpoint itself.
+    pub(in crate::model) fn own_tower(&self) -> bool {
+        self.unfreeze_mm_vision_tower
     }
 }
 
@@ -86,7 +137,12 @@ pub(in crate::model) struct HfConfig {
     projector_hidden_act: Option<String>,
     vision_feature_layer: Option<i64>,
     vision_feature_select_strategy: Option<String>,
+    model_type: Option<String>,
+    image_grid_pinpoints: Option<RawResolutions>,
 }
+
+/// transformers' default for LLaVA-NeXT, which a config may leave out.
+const NEXT_RESOLUTIONS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
 
 impl HfConfig {
     pub(in crate::model) fn check(self, path: &Path) -> Result<LlavaConfig, Error> {
@@ -109,13 +165,21 @@ impl HfConfig {
                 "expected projector_hidden_act gelu and vision_feature_select_strategy default",
             ));
         }
+        let pictures = if self.model_type.as_deref() == Some("llava_next") {
+            // transformers reads them as height and width; they are LLaVA's list of width and height, and only that
+            // order gives LLaVA's choice where two resolutions fit equally well.
+            let resolutions = self.image_grid_pinpoints.unwrap_or(RawResolutions::List(NEXT_RESOLUTIONS.to_vec()));
+            Pictures::AnyRes { resolutions: resolutions.check(vision.image_size, path)?, merge: Merge::SpatialUnpad }
+        } else {
+            // transformers' processor crops; LLaVA-1.5 was trained and evaluated on padded pictures, and that is
+            // what the published figures are for.
+            Pictures::Single(Aspect::Pad)
+        };
         Ok(LlavaConfig {
             read_layers: read_layers(self.vision_feature_layer.unwrap_or(-2), &vision, path)?,
             text: self.text_config.check(path, |_, default| Ok(default))?,
             vision,
-            // transformers' processor crops; LLaVA-1.5 was trained and evaluated on padded pictures, and that is
-            // what the published figures are for.
-            aspect: Aspect::Pad,
+            pictures,
         })
     }
 }

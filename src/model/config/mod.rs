@@ -1,17 +1,19 @@
 //! `config.json` of both checkpoint layouts, read with serde and turned into one checked description.
 
+mod clip_text;
 mod layouts;
 mod llama;
 mod vision;
 
 use std::path::Path;
 
+pub use clip_text::ClipTextConfig;
 pub(super) use layouts::{HfConfig, OriginalConfig};
 pub use llama::LlamaConfig;
 use serde::de::DeserializeOwned;
 pub use vision::ClipVisionConfig;
 
-use crate::{Error, image::Aspect};
+use crate::{Error, image::Aspect, merge::Merge};
 
 /// All that the networks and the prompt need to know of a checkpoint.
 #[derive(Clone, Debug)]
@@ -22,8 +24,22 @@ pub struct LlavaConfig {
     pub text: LlamaConfig,
     /// How many of the tower's layers run before the features are read.
     pub read_layers: usize,
-    /// What is done to pictures that are not square.
-    pub aspect: Aspect,
+    /// How pictures are cut.
+    pub pictures: Pictures,
+}
+
+/// How a checkpoint was trained to see pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pictures {
+    /// LLaVA-1.5: one crop.
+    Single(Aspect),
+    /// LLaVA-NeXT: the whole picture and tiles of it.
+    AnyRes {
+        /// Width and height of the resolutions to choose from.
+        resolutions: Vec<(usize, usize)>,
+        /// How the crops become one sequence.
+        merge: Merge,
+    },
 }
 
 /// More layers than any model has: a config that says more is wrong, and would be built before that shows.

@@ -1,0 +1,137 @@
+//! The best set of a determinantal point process, searched greedily: "Fast Greedy MAP Inference for Determinantal Point
+//! Process to Improve Recommendation Diversity", <https://arxiv.org/abs/1709.05135>, algorithm 1.
+//!
+//! Items are vectors, and the kernel is their products. Each step takes the vector of which most is left, and removes its
+//! direction from all others. What is left of a vector falls to nothing when those chosen span it; from then on it is
+//! rounding noise, and the item waits until nothing else is left. Then the longest vectors come first.
+//!
+//! Similar items make the kernel's differences tiny: in f32 products, flat areas of a picture drown in rounding, and
+//! other items are chosen than in f64. On the host the products are f64. Devices without f64 remove directions from the
+//! vectors themselves, which loses half as many digits as doing so in the kernel.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// The share of its square length below which what is left of a vector is noise.
+const NOISE: f64 = 1e-10;
+
+/// More than any square length: what is taken is not taken again.
+const TAKEN: f32 = f32::MAX / 4.0;
+
+/// [`crate::VlmBackend::greedy_dpp`] on the device: no step waits for the host.
+pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 2, Int> {
+    let [sets, items, width] = vectors.dims();
+    let device = vectors.device();
+    let length = |vectors: &Tensor<B, 3>| vectors.clone().square().sum_dim(2).reshape([sets, items]);
+    let own = length(&vectors);
+    let floor = own.clone() * NOISE;
+    // Below every length that is not noise: from −2 to −1, by the item's own length.
+    let last = own.clone() / own.clone().max_dim(1).clamp_min(f32::MIN_POSITIVE) - 2.0;
+    let numbers = Tensor::<B, 1, Int>::arange(0..items as i64, &device).reshape([1, items]).expand([sets, items]);
+
+    let (mut vectors, mut left) = (vectors, own);
+    let mut taken = Tensor::<B, 2>::zeros([sets, items], &device);
+    let mut chosen = Vec::with_capacity(budget);
+    for _ in 0..budget {
+        let open = left.clone().greater(floor.clone());
+        let score = last.clone().mask_where(open, left.clone()) - taken.clone();
+        let item = score.argmax(1);
+        let row = vectors.clone().gather(1, item.clone().reshape([sets, 1, 1]).expand([sets, 1, width]));
+        let square = left.clone().gather(1, item.clone());
+        let noise = square.clone().lower_equal(floor.clone().gather(1, item.clone()));
+        let scale = square.mask_fill(noise.clone(), 1.0).sqrt().recip().mask_fill(noise, 0.0);
+        let direction = row * scale.unsqueeze_dim(2);
+        let shares = vectors.clone().matmul(direction.clone().swap_dims(1, 2));
+        vectors = vectors - shares * direction;
+        left = length(&vectors);
+        taken = taken + numbers.clone().equal(item.clone().expand([sets, items])).float() * TAKEN;
+        chosen.push(item);
+    }
+    Tensor::cat(chosen, 1)
+}
+
+/// The same on the host, a set a thread; for backends whose device is the host.
+pub fn on_host<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 2, Int> {
+    let [sets, items, width] = vectors.dims();
+    let device = vectors.device();
+    // A tensor in f32 reads back as f32.
+    let vectors = vectors.into_data().convert::<f32>().into_vec::<f32>().unwrap_or_default();
+    let kernels = vectors.chunks(items * width).map(|vectors| products(vectors, width)).collect::<Vec<_>>();
+    let chosen: Vec<i32> = kernels.par_iter().flat_map_iter(|kernel| greedy(kernel, budget)).collect();
+    Tensor::from_data(TensorData::new(chosen, [sets, budget]), &device)
+}
+
+/// The products of all pairs of vectors, in f64.
+fn products(vectors: &[f32], width: usize) -> Vec<f64> {
+    let items = vectors.len() / width;
+    let wide: Vec<f64> = vectors.iter().copied().map(f64::from).collect();
+    let mut kernel = vec![0.0; items * items];
+    let (rows, inner) = (items as isize, width as isize);
+    // SAFETY: `wide` is [items, width], read as itself and as its transpose; `kernel` is [items, items]; both are row-major
+    // and outlive the call.
+    unsafe {
+        gemm::gemm(
+            items,
+            items,
+            width,
+            kernel.as_mut_ptr(),
+            1,
+            rows,
+            false,
+            wide.as_ptr(),
+            1,
+            inner,
+            wide.as_ptr(),
+            inner,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::Rayon(0),
+        );
+    }
+    kernel
+}
+
+fn greedy(kernel: &[f64], budget: usize) -> Vec<i32> {
+    let items = kernel.len().isqrt();
+    let own: Vec<f64> = (0..items).map(|i| kernel[i * items + i]).collect();
+    let longest = own.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let mut left = own.clone();
+    let mut taken = vec![false; items];
+    let mut directions: Vec<Vec<f64>> = Vec::with_capacity(budget);
+    (0..budget)
+        .map(|_| {
+            let mut best = (0, f64::NEG_INFINITY);
+            for i in (0..items).filter(|&i| !taken[i]) {
+                let score = if left[i] > own[i] * NOISE { left[i] } else { own[i] / longest - 2.0 };
+                if score > best.1 {
+                    best = (i, score);
+                }
+            }
+            let item = best.0;
+            taken[item] = true;
+            if left[item] > own[item] * NOISE {
+                let direction = remaining(&kernel[item * items..][..items], &directions, item, left[item]);
+                left.iter_mut().zip(&direction).for_each(|(left, share)| *left -= share * share);
+                directions.push(direction);
+            }
+            item as i32
+        })
+        .collect()
+}
+
+/// How much of every vector lies along what is left of `item`, whose products with all are `row`.
+fn remaining(row: &[f64], directions: &[Vec<f64>], item: usize, left: f64) -> Vec<f64> {
+    let mut rest = row.to_vec();
+    for direction in directions {
+        let share = direction[item];
+        rest.iter_mut().zip(direction).for_each(|(rest, value)| *rest -= share * value);
+    }
+    let scale = left.sqrt().recip();
+    rest.iter_mut().for_each(|rest| *rest *= scale);
+    rest
+}

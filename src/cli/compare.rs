@@ -1,0 +1,41 @@
+//! Several methods' answers to one question, a row each.
+
+use serde_json::json;
+
+use super::{ask::AskResult, plan::MethodPlan, print};
+
+/// The rows so far; each is printed as soon as it is there.
+pub(super) struct Comparison {
+    results: Vec<AskResult>,
+    width: usize,
+}
+
+impl Comparison {
+    /// Prints the head of the table.
+    pub(super) fn new(methods: &[MethodPlan]) -> anyhow::Result<Self> {
+        let width = methods.iter().map(|method| method.method.len()).max().unwrap_or_default().max("method".len());
+        print(&format!("{:<width$}  tokens  first token     total  answer", "method"))?;
+        Ok(Self { results: Vec::new(), width })
+    }
+
+    /// Prints a row; an answer of several lines goes on below itself.
+    pub(super) fn add(&mut self, result: AskResult) -> anyhow::Result<()> {
+        let width = self.width;
+        let start = format!(
+            "{:<width$}  {:>6}  {:>8.0} ms  {:>5.1} s  ",
+            result.method,
+            result.visual_tokens,
+            result.ttft_ms,
+            result.total_ms / 1e3
+        );
+        let below = format!("\n{}", " ".repeat(start.chars().count()));
+        print(&format!("{start}{}", result.text.replace('\n', &below)))?;
+        self.results.push(result);
+        Ok(())
+    }
+
+    /// The last line of `ask --json`.
+    pub(super) fn print_json(&self) -> anyhow::Result<()> {
+        super::print_json(&json!({ "answers": self.results }))
+    }
+}

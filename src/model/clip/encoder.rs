@@ -1,0 +1,138 @@
+//! The transformer layers that both sides of CLIP are made of.
+
+use burn::{
+    module::Module,
+    tensor::{DType, Tensor, activation, backend::Backend},
+};
+use secateur_backends::VlmBackend;
+
+use crate::model::{LayerNorm, Linear};
+
+/// The sizes of a stack of layers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    pub(super) hidden: usize,
+    pub(super) inner: usize,
+    pub(super) layers: usize,
+    pub(super) heads: usize,
+    pub(super) eps: f64,
+}
+
+/// `CLIPEncoder`.
+#[derive(Module, Debug)]
+pub(super) struct Encoder<B: Backend> {
+    pub(super) layers: Vec<Layer<B>>,
+}
+
+/// `CLIPEncoderLayer`.
+#[derive(Module, Debug)]
+pub(super) struct Layer<B: Backend> {
+    self_attn: Attention<B>,
+    layer_norm1: LayerNorm<B>,
+    mlp: Mlp<B>,
+    layer_norm2: LayerNorm<B>,
+}
+
+#[derive(Module, Debug)]
+struct Attention<B: Backend> {
+    q_proj: Linear<B>,
+    k_proj: Linear<B>,
+    v_proj: Linear<B>,
+    out_proj: Linear<B>,
+    heads: usize,
+}
+
+#[derive(Module, Debug)]
+struct Mlp<B: Backend> {
+    fc1: Linear<B>,
+    fc2: Linear<B>,
+}
+
+/// What to note while a layer runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Note {
+    /// The row of the attention that belongs to `[CLS]`.
+    pub(super) cls_row: bool,
+    /// The keys.
+    pub(super) keys: bool,
+}
+
+/// What was noted.
+pub(super) struct Noted<B: Backend> {
+    /// `[crops, heads, patches]` in f32.
+    pub(super) cls_row: Option<Tensor<B, 3>>,
+    /// The mean over heads, `[crops, patches, head_dim]`.
+    pub(super) keys: Option<Tensor<B, 3>>,
+}
+
+impl<B: VlmBackend> Encoder<B> {
+    /// Unfilled layers.
+    pub(super) fn new(sizes: Sizes, device: &B::Device) -> Self {
+        let norm = || LayerNorm::new(sizes.hidden, sizes.eps, device);
+        let square = || Linear::new(sizes.hidden, sizes.hidden, true, device);
+        let layer = |_| Layer {
+            self_attn: Attention {
+                q_proj: square(),
+                k_proj: square(),
+                v_proj: square(),
+                out_proj: square(),
+                heads: sizes.heads,
+            },
+            layer_norm1: norm(),
+            mlp: Mlp {
+                fc1: Linear::new(sizes.hidden, sizes.inner, true, device),
+                fc2: Linear::new(sizes.inner, sizes.hidden, true, device),
+            },
+            layer_norm2: norm(),
+        };
+        Self { layers: (0..sizes.layers).map(layer).collect() }
+    }
+}
+
+impl<B: VlmBackend> Layer<B> {
+    /// `x` `[batch, tokens, hidden]` → the same, and what was to be noted.
+    pub(super) fn forward(&self, x: Tensor<B, 3>, causal: bool, note: Note) -> (Tensor<B, 3>, Noted<B>) {
+        let (attended, noted) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), causal, note);
+        let x = x + attended;
+        let inner = quick_gelu(self.mlp.fc1.forward(self.layer_norm2.forward(x.clone())));
+        (x + self.mlp.fc2.forward(inner), noted)
+    }
+}
+
+impl<B: VlmBackend> Attention<B> {
+    fn forward(&self, x: Tensor<B, 3>, causal: bool, note: Note) -> (Tensor<B, 3>, Noted<B>) {
+        let [batch, tokens, hidden] = x.dims();
+        let head_dim = hidden / self.heads;
+        // [batch, tokens, hidden] → [batch, heads, tokens, head_dim]
+        let split = |x: Tensor<B, 3>| x.reshape([batch, tokens, self.heads, head_dim]).swap_dims(1, 2);
+        let q = split(self.q_proj.forward(x.clone()));
+        let k = split(self.k_proj.forward(x.clone()));
+        let v = split(self.v_proj.forward(x));
+        let noted = Noted {
+            cls_row: note.cls_row.then(|| cls_row(q.clone(), k.clone())),
+            keys: note.keys.then(|| mean_keys(k.clone())),
+        };
+        let attended = B::attend(q, k, v, causal);
+        (self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, hidden])), noted)
+    }
+}
+
+/// The attention that `[CLS]` pays to every patch, `[crops, heads, patches]` in f32: one row, not the whole matrix.
+/// The softmax runs over `[CLS]` too, which is then left out, so a row sums to less than 1.
+fn cls_row<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [crops, heads, tokens, head_dim] = k.dims();
+    let q = q.narrow(2, 0, 1) * (head_dim as f64).powf(-0.5);
+    let scores = q.matmul(k.swap_dims(2, 3)).cast(DType::F32);
+    activation::softmax(scores, 3).narrow(3, 1, tokens - 1).reshape([crops, heads, tokens - 1])
+}
+
+/// The patches' keys, averaged over heads: `[crops, patches, head_dim]` in f32.
+fn mean_keys<B: Backend>(k: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [crops, _, tokens, head_dim] = k.dims();
+    k.cast(DType::F32).mean_dim(1).reshape([crops, tokens, head_dim]).narrow(1, 1, tokens - 1)
+}
+
+/// `x · σ(1.702·x)`.
+fn quick_gelu<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    x.clone() * activation::sigmoid(x * 1.702)
+}

@@ -1,0 +1,143 @@
+//! From pictures to a prompt that the language model can read.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Tensor, backend::Backend};
+use secateur_backends::VlmBackend;
+
+use super::Llava;
+use crate::{
+    Error,
+    image::{Rgb, Tiles},
+    merge::{Geometry, Merge, Visual, gather, join, order},
+    pruner::{Cues, Keep, Pruner},
+    text::{Prompt, Span},
+};
+
+/// A picture as the language model will read it.
+#[derive(Clone, Debug)]
+pub struct Seen<B: Backend> {
+    /// The tokens, `[tokens, hidden]`.
+    pub tokens: Tensor<B, 2>,
+    /// What they are, in their order.
+    pub order: Vec<Visual>,
+    /// Which patches were kept.
+    pub keep: Keep,
+    /// Patches of a crop before pruning.
+    pub patches: usize,
+    /// The tiles, where the picture was taken apart.
+    pub tiles: Option<Tiles>,
+    /// How the crops became one sequence.
+    pub merge: Merge,
+    /// Time in the tower and the projector.
+    pub vision: Duration,
+    /// Time in the method.
+    pub prune: Duration,
+}
+
+/// A prompt with its pictures in place.
+#[derive(Clone, Debug)]
+pub struct Spliced<B: Backend> {
+    /// `[1, sequence, hidden]`.
+    pub embeds: Tensor<B, 3>,
+    /// The positions of all visual tokens, ascending.
+    pub visual: Vec<usize>,
+}
+
+impl<B: VlmBackend> Llava<B> {
+    /// Looks at picture number `index` of `prompt` and keeps `budget` patches of each of its crops, or all if there is no
+    /// budget.
+    ///
+    /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
+    /// kept ones are projected here, which gives the same numbers for less work.
+    ///
+    /// # Errors
+    /// When the budget is not between 1 and the patch count, or the method needs CLIP's text side and the model was
+    /// loaded without it.
+    pub fn see(
+        &self,
+        picture: &Rgb,
+        pruner: &dyn Pruner<B>,
+        budget: Option<usize>,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<Seen<B>, Error> {
+        let needs = pruner.needs();
+        let start = Instant::now();
+        let size = (picture.width, picture.height);
+        let (tiles, merge) = self.tiles(size, pruner);
+        let sight = self.look(self.pixels(picture, tiles), needs);
+        let projected = needs.projected.then(|| self.project(sight.features.clone()));
+        let joint = needs.joint.then(|| self.joint(sight.features.clone(), &prompt.question)).transpose()?;
+        let (image_embeds, text_embeds) = joint.unzip();
+        self.wait();
+        let looked = Instant::now();
+        let [_, patches, _] = sight.features.dims();
+        let cues = Cues {
+            features: Some(sight.features.clone()),
+            projected: projected.clone(),
+            cls_attention: sight.cls_attention,
+            prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index)),
+            image_embeds,
+            text_embeds,
+            keys: sight.keys,
+            picture: fingerprint(picture),
+        };
+        let keep = pruner.keep(&cues, budget.unwrap_or(patches))?;
+        let pruned = Instant::now();
+        // Blends are means of tower features, so only patches that stay as they are may be projected before.
+        let blended = keep.blends().iter().any(|blends| !blends.is_empty());
+        let tokens = match projected.filter(|_| !blended) {
+            Some(projected) => gather(projected, &keep),
+            None => self.project(gather(sight.features, &keep)),
+        };
+        let order = order(&keep, Geometry { tiles, size, side: patches.isqrt() }, merge);
+        let tokens = join(tokens, &keep, &order, self.newline());
+        self.wait();
+        let vision = (looked - start) + pruned.elapsed();
+        Ok(Seen { tokens, order, keep, patches, tiles, merge, vision, prune: pruned - looked })
+    }
+
+    /// Embeddings of all text after picture number `index`, `[text, hidden]`; `None` if there is none.
+    fn text_after(&self, prompt: &Prompt, index: usize) -> Option<Tensor<B, 2>> {
+        let mut pictures = 0;
+        let mut after = Vec::new();
+        for span in prompt.spans() {
+            match span {
+                Span::Image => pictures += 1,
+                Span::Text(ids) if pictures > index => after.extend(ids),
+                Span::Text(_) => {}
+            }
+        }
+        (!after.is_empty()).then(|| self.embed(&after).squeeze_dim(0))
+    }
+
+    /// Places the pictures in the prompt, one for each of its marks. [`crate::text::vicuna_v1`] checks that there are as
+    /// many.
+    pub fn splice(&self, prompt: &Prompt, pictures: &[Seen<B>]) -> Spliced<B> {
+        let mut pictures = pictures.iter();
+        let (mut parts, mut visual, mut position) = (Vec::new(), Vec::new(), 0);
+        for span in prompt.spans() {
+            let part = match span {
+                Span::Text(ids) => self.embed(&ids),
+                Span::Image => match pictures.next() {
+                    None => continue,
+                    Some(seen) => {
+                        visual.extend(position..position + seen.order.len());
+                        seen.tokens.clone().unsqueeze()
+                    }
+                },
+            };
+            position += part.dims()[1];
+            parts.push(part);
+        }
+        Spliced { embeds: Tensor::cat(parts, 1), visual }
+    }
+}
+
+/// A number that only the pixels decide, the same on every machine: FNV-1a.
+fn fingerprint(picture: &Rgb) -> u64 {
+    let width = (picture.width as u64).to_le_bytes();
+    let bytes = width.iter().chain(&picture.data);
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

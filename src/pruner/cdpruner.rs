@@ -1,0 +1,100 @@
+//! CDPruner: keep patches that differ from each other and matter to the question.
+//!
+//! Idea: a determinantal point process prefers sets of patches whose projected features are unlike each other; its kernel
+//! is weighted with every patch's relevance to the question, and the best set is searched greedily.
+//!
+//! Paper: "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
+//! <https://arxiv.org/abs/2506.10967>. Official code: <https://github.com/Theia-4869/CDPruner> (`9541616c`),
+//! `llava/model/llava_arch.py`, `encode_images`, and `multimodal_encoder/clip_encoder.py`.
+//!
+//! Similarity: cosine of projected features. Relevance: minus the cosine of a patch and the question in CLIP's joint
+//! space (patches that look *unlike* the text as a whole carry what it asks about), averaged over the question's segments
+//! of 77 tokens, scaled to 0..1 over all crops of the picture together, 1e-6 added to the numerator. Kernel: relevance ·
+//! similarity · relevance. With `theta`, relevance becomes `exp(theta / (2 − 2·theta) · relevance)`, which the official
+//! code has as a comment.
+//!
+//! Deviations: a feature or an embedding of length zero is similar to nothing, and constant relevance is 1 everywhere
+//! (there: NaN, and fewer tokens than asked for); a patch whose features the chosen ones span already (less than 1e-10 of
+//! its own length is left) is taken only when nothing else is left, by relevance (there: by rounding noise, or NaN and
+//! fewer tokens); the kernel is never rounded to f32, see [`secateur_backends::dpp`] (there: it is, and flat areas of a
+//! picture are chosen from by rounding); ties go to the first patch; several pictures in a prompt work (there: a crash).
+//!
+//! Defaults: no `theta`, as the official code runs.
+
+use burn::tensor::{DType, Tensor};
+use secateur_backends::VlmBackend;
+
+use super::{Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, host};
+use crate::{Error, image::GridRule};
+
+/// The method.
+#[derive(Clone, Copy, Debug)]
+pub struct CdPruner {
+    /// How much the question counts, in 0..1; `None` takes relevance as it is.
+    pub theta: Option<f64>,
+}
+
+impl Method for CdPruner {
+    fn name(&self) -> &'static str {
+        "cdpruner"
+    }
+
+    fn idea(&self) -> &'static str {
+        "keeps patches that differ from each other, weighted by what the question is about"
+    }
+
+    fn paper(&self) -> &'static str {
+        "https://arxiv.org/abs/2506.10967"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs { projected: true, joint: true, ..Needs::default() }
+    }
+
+    fn tiling(&self) -> Tiling {
+        Tiling { grid: GridRule::TwoByTwo, unpad: false }
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        self.theta.map(|theta| ("theta", theta)).into_iter().collect()
+    }
+}
+
+impl<B: VlmBackend> Pruner<B> for CdPruner {
+    fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
+        let projected = cues.projected(self.name())?;
+        let [crops, patches, _] = projected.dims();
+        check_budget(budget, patches)?;
+        let features = unit(projected.cast(DType::F32));
+        let relevance = relevance(cues.image_embeds(self.name())?, cues.text_embeds(self.name())?);
+        let relevance = match self.theta {
+            Some(theta) => (relevance * (theta / (2.0 - 2.0 * theta))).exp(),
+            None => relevance,
+        };
+        let chosen = B::greedy_dpp(features * relevance.reshape([crops, patches, 1]), budget);
+        let chosen = host(chosen.float());
+        let crops = chosen.chunks(budget).map(|crop| crop.iter().map(|&patch| patch as usize).collect());
+        Ok(Keep::new(crops.collect(), budget))
+    }
+}
+
+/// How much each patch matters to the question, `[crops, patches]` in 0..=1 but for the 1e-6.
+fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [crops, patches, _] = image.dims();
+    let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
+    // [crops, patches, joint] · [1, joint, segments]
+    let likeness = image.matmul(text.transpose().unsqueeze());
+    let relevance = likeness.neg().mean_dim(2).reshape([crops, patches]);
+    let (low, high) = (relevance.clone().min(), relevance.clone().max());
+    let range = (high - low.clone()).reshape([1, 1]).expand([crops, patches]);
+    let constant = range.clone().lower_equal_elem(0.0);
+    let scaled = (relevance - low.reshape([1, 1]) + 1e-6) / range.mask_fill(constant.clone(), 1.0);
+    scaled.mask_fill(constant, 1.0)
+}
+
+/// Rows of length 1; rows of length 0 stay so.
+fn unit<B: VlmBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    let norm = x.clone().square().sum_dim(D - 1).sqrt();
+    let zero = norm.clone().lower_equal_elem(0.0);
+    x / norm.mask_fill(zero, 1.0)
+}

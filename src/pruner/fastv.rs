@@ -1,0 +1,72 @@
+//! FastV: after a few layers of the language model, keep the visual tokens that the end of the prompt attends to.
+//!
+//! Idea: visual tokens are attended to in the first layers and hardly after them, so most can go from layer K on.
+//!
+//! Paper: "An Image is Worth 1/2 Tokens After Layer 2: Plug-and-Play Inference Acceleration for Large Vision-Language
+//! Models", <https://arxiv.org/abs/2403.06764>. Official code: <https://github.com/pkunlp-icler/FastV> (`d1659729`),
+//! `fastv` in the vendored `LlamaModel.forward`, its variant that drops tokens.
+//!
+//! Score: the attention of layer K−1 (counted from 0), averaged over heads, in the row of the prompt's last token. Kept
+//! tokens keep their positions. The first K layers run on, and cache, all tokens.
+//!
+//! Deviations: the span of the picture is read from the prompt (there: 35 or 36 and 576, whatever the prompt); tokens
+//! are chosen once, from the prompt, and the layers above K cache only what was kept (there: with a cache crashes or
+//! doubles a layer's keys, without one chooses again at every new token); with several pictures or crops the budgets
+//! are added up and spent on all visual tokens together; ties go to the first token; K = 0, which has no attention to
+//! go by, is refused (there: random, or a crash).
+//!
+//! Defaults: K = 2 (`--fastv-layer`).
+
+use burn::tensor::Tensor;
+use secateur_backends::VlmBackend;
+
+use super::{LayerPruner, Method, Needs, Place, Tiling, top_k};
+use crate::{Error, image::GridRule};
+
+/// The method.
+#[derive(Clone, Copy, Debug)]
+pub struct FastV {
+    /// How many layers see all tokens; at least 1.
+    pub layer: usize,
+}
+
+impl Method for FastV {
+    fn name(&self) -> &'static str {
+        "fastv"
+    }
+
+    fn idea(&self) -> &'static str {
+        "after a few layers keeps the visual tokens that the prompt's last token attends to"
+    }
+
+    fn paper(&self) -> &'static str {
+        "https://arxiv.org/abs/2403.06764"
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    fn place(&self) -> Place {
+        Place::Llm
+    }
+
+    /// It takes the whole sequence as LLaVA makes it.
+    fn tiling(&self) -> Tiling {
+        Tiling { grid: GridRule::Llava, unpad: true }
+    }
+
+    fn parameters(&self) -> Vec<(&'static str, f64)> {
+        vec![("fastv_layer", self.layer as f64)]
+    }
+}
+
+impl<B: VlmBackend> LayerPruner<B> for FastV {
+    fn layer(&self) -> usize {
+        self.layer
+    }
+
+    fn keep(&self, attention: Tensor<B, 2>, budget: usize) -> Result<Vec<usize>, Error> {
+        Ok(top_k(attention.mean_dim(0), budget)?.indices()[0].clone())
+    }
+}

@@ -1,0 +1,111 @@
+//! One end-to-end run against the official one, for any checkpoint.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{DType, Tensor, backend::Backend};
+use secateur::{
+    generate::{Decoding, answer, kept},
+    image::decode,
+    model::{Llava, LoadOptions, open},
+    pruner::{Params, Selector, selector},
+    text::{Prompt, clip_question, strip, vicuna_v1},
+};
+use secateur_backends::VlmBackend;
+use serde_json::Value;
+
+use super::{fixture, ids, indices, worst};
+
+/// Below this gap between the two best logits, rounding may decide.
+const SURE: f64 = 1e-3;
+
+pub fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().convert::<f32>().into_vec().unwrap()
+}
+
+/// The checkpoint in the fixture folder `layout`, with CLIP's text side from the folder `clip` if it is given.
+pub fn load<B: VlmBackend>(layout: &str, clip: Option<&str>, dtype: Option<DType>, device: &B::Device) -> Llava<B> {
+    let clip = clip.map(|name| fixture(name).to_str().unwrap().to_owned());
+    let opened = open(fixture(layout).to_str().unwrap(), clip.as_deref()).unwrap();
+    let options = LoadOptions { dtype, joint: clip.is_some(), ..LoadOptions::default() };
+    opened.load(options, device).unwrap()
+}
+
+/// 16-bit activations cannot meet f32 tolerances: there the weights are widened. Everywhere else they stay as in the
+/// file, which is the harder case.
+pub fn dtype<B: VlmBackend>() -> Option<DType> {
+    (B::activation_dtype(DType::F16) != DType::F32).then_some(DType::F32)
+}
+
+/// A GPU may be Mesa's software renderer, where a run takes seconds: there a part of the runs stands for all.
+pub fn is_cpu<B: VlmBackend>(device: &B::Device) -> bool {
+    ["flex", "ndarray"].contains(&B::name(device).as_str())
+}
+
+/// A case of a `cases.json`, and how it is to be answered.
+pub struct Question<'a> {
+    /// The folder of the case's picture.
+    pub root: &'a str,
+    pub case: &'a Value,
+    pub method: &'a str,
+    pub tokens: Option<usize>,
+    pub params: Params,
+    pub max_new_tokens: usize,
+}
+
+/// What came out.
+pub struct Outcome {
+    pub prompt_ids: Vec<i64>,
+    pub kept: Vec<Vec<usize>>,
+    pub visual_tokens: usize,
+    pub logits: Vec<f32>,
+    pub ids: Vec<u32>,
+    pub text: String,
+}
+
+impl Question<'_> {
+    pub fn ask<B: VlmBackend>(&self, model: &Llava<B>) -> Outcome {
+        let picture = decode(&fixture(self.root).join(self.case["image"].as_str().unwrap())).unwrap();
+        let question = self.case["question"].as_str().unwrap();
+        assert_eq!(clip_question(question), self.case["texts"].as_str().unwrap());
+        let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), &clip_question(question), model.tokenizer());
+        let selector: Selector<B> = selector(self.method, self.params).unwrap();
+        let decoding = Decoding::greedy(self.max_new_tokens, model.tokenizer().eos());
+        let go_on = |_: &[u32]| ControlFlow::Continue(());
+        let (seen, answer) = answer(model, &[picture], &prompt, &selector, self.tokens, decoding, go_on).unwrap();
+        let (kept, visual_tokens) = kept(&seen, &answer);
+        let text = model.tokenizer().decode(&answer.ids);
+        Outcome { prompt_ids: prompt.ids, kept, visual_tokens, logits: answer.first_logits, ids: answer.ids, text }
+    }
+}
+
+/// Compares everything after the selection with the official `run`, if the selection is the official one; otherwise
+/// returns the share of patches that are.
+pub fn compare(found: &Outcome, expected: &Value, run: &Value, logits: &[f32], label: &str) -> f64 {
+    assert_eq!(found.prompt_ids, ids::<i64>(&expected["input_ids"]), "{label}");
+    assert_eq!(found.visual_tokens, run["visual_len"].as_u64().unwrap() as usize, "{label}");
+    if run.get("kept").is_some() {
+        let wanted = indices(&run["kept"]);
+        if found.kept != wanted {
+            return overlap(&found.kept, &wanted);
+        }
+    }
+    // llava-hf pads the vocabulary.
+    let difference = worst(&found.logits[..logits.len()], logits);
+    assert!(difference < 1e-3, "{label} logits: {difference}");
+    // The official ids hold the end token, ours do not.
+    let wanted: Vec<u32> = ids(&run["output_ids"]);
+    let wanted: Vec<u32> = wanted.into_iter().take_while(|&id| id != 2).collect();
+    let gaps: Vec<f64> = ids(&run["top1_top2_logit_gap_per_step"]);
+    let sure = gaps.iter().position(|&gap| gap < SURE).unwrap_or(wanted.len()).min(wanted.len());
+    assert_eq!(found.ids[..sure], wanted[..sure], "{label}");
+    if sure == wanted.len() {
+        assert_eq!(strip(&found.text), run["text"].as_str().unwrap(), "{label}");
+    }
+    1.0
+}
+
+/// The share of the `wanted` patches that are among those `kept`.
+pub fn overlap(kept: &[Vec<usize>], wanted: &[Vec<usize>]) -> f64 {
+    let common: usize = kept.iter().zip(wanted).map(|(a, b)| a.iter().filter(|patch| b.contains(patch)).count()).sum();
+    common as f64 / wanted.iter().map(Vec::len).sum::<usize>() as f64
+}

@@ -1,0 +1,71 @@
+//! CLIP's tokenizer and text side as CDPruner uses them.
+//!
+//! | stage | tolerance |
+//! |---|---|
+//! | ids, segments, pooled position | exact |
+//! | hidden states of the text tower, text embeddings | 1e-4 |
+//! | patches of a black picture in the joint space | 1e-4 |
+
+mod common;
+
+use common::{
+    CLIP, LAYOUTS, fixture,
+    golden::{dtype, load, values},
+    json, on_every_backend, tensors, worst,
+};
+use secateur::{
+    pruner::Needs,
+    text::{ClipTokenizer, Pooling},
+};
+use secateur_backends::{Job, VlmBackend};
+
+fn tokenizer() -> ClipTokenizer {
+    ClipTokenizer::read(&fixture(CLIP), 77, 994, Pooling::LargestId).unwrap()
+}
+
+#[test]
+fn questions_become_the_official_segments() {
+    let expected = json("clip-text/expected.json");
+    let cases = expected["cases"].as_object().unwrap();
+    for (name, case) in cases {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(tokenizer().encode(text), common::ids::<u32>(&case["input_ids"]), "{name}");
+        let segments = tokenizer().segments(text);
+        let ids: Vec<Vec<u32>> = segments.iter().map(|segment| segment.ids.clone()).collect();
+        assert_eq!(ids, common::ids::<Vec<u32>>(&case["segments"]), "{name}");
+        let pools: Vec<usize> = segments.iter().map(|segment| segment.pool).collect();
+        assert_eq!(pools, common::ids::<usize>(&case["pool_position_per_segment"]), "{name}");
+    }
+    assert!(cases.len() >= 27, "only {} texts were compared", cases.len());
+}
+
+#[derive(Clone)]
+struct Embeds;
+
+impl Job for Embeds {
+    type Output = ();
+
+    fn run<B: VlmBackend>(self, device: B::Device) {
+        let golden = tensors("clip-text/expected.safetensors");
+        // The text side of the original layout is in its tower; llava-hf takes it from there too.
+        for layout in LAYOUTS {
+            let model = load::<B>(layout, Some(CLIP), dtype::<B>(), &device);
+            let features = model.look(vec![0.0; 3 * 336 * 336], Needs::default()).features;
+            for (name, case) in json("clip-text/expected.json")["cases"].as_object().unwrap() {
+                let (image, text) = model.joint(features.clone(), case["text"].as_str().unwrap()).unwrap();
+                let found = worst(&values(text), &golden[&format!("{name}.text_embeds")].values);
+                assert!(found < 1e-4, "{layout} {name}: {found}");
+                if let Some(rows) = golden.get(&format!("{name}.zero_image.image_embeds_rows")) {
+                    let every: Vec<f32> = (0..6).flat_map(|i| values(image.clone().narrow(1, 96 * i, 1))).collect();
+                    let found = worst(&every, &rows.values);
+                    assert!(found < 1e-4, "{layout} {name}, picture: {found}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn both_sides_reach_the_official_joint_space() {
+    on_every_backend(&Embeds);
+}
