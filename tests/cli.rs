@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use assert_cmd::Command;
-use common::{LAYOUTS, fixture, indices, json, tensors, write_tensors};
+use common::{CLIP, LAYOUTS, fixture, indices, json, tensors, write_tensors};
 use serde_json::Value;
 
 fn secateur(args: &[&str]) -> (i32, String, String) {
@@ -165,7 +165,13 @@ fn list_shows_every_registry() {
     let (_, stdout, _) = secateur(&["list", "methods", "--json"]);
     let names: Vec<Value> =
         last_json(&stdout)["methods"].as_array().unwrap().iter().map(|m| m["name"].clone()).collect();
-    assert_eq!(names, ["none", "fastervlm", "vispruner", "datp"]);
+    let all = "none fastervlm vispruner cdpruner datp divprune visionzip trim random grid fastv";
+    assert_eq!(names, all.split(' ').collect::<Vec<_>>());
+    let (_, stdout, _) = secateur(&["list", "methods"]);
+    let row = stdout.split("\ndatp ").nth(1).unwrap().lines().take(2).collect::<String>();
+    for part in ["gate", "[CLS] attention of all layers", "prunes in the tower", "github.com/lqxass/DATP"] {
+        assert!(row.contains(part), "{part} is not in {row}");
+    }
 }
 
 #[test]
@@ -180,11 +186,19 @@ fn usage_errors_exit_with_2_and_others_with_1() {
         stderr
     };
     assert!(
-        ask(&["--method", "fastvlm"]).contains("unknown method `fastvlm`; known: none, fastervlm, vispruner, datp")
+        ask(&["--method", "fastvlm"]).contains("unknown method `fastvlm`; known: none, fastervlm, vispruner, cdpruner")
     );
     assert!(ask(&["--tokens", "0"]).contains("budget of 0"));
     assert!(ask(&["--tokens", "577"]).contains("1 to 576"));
     assert!(ask(&["--important-ratio", "1.5"]).contains("from 0 to 1"));
+    assert!(ask(&["--theta", "1"]).contains("from 0 to below 1"));
+    for layer in ["0", "4"] {
+        let refused = ask(&["--method", "fastv", "--fastv-layer", layer, "--tokens", "64"]);
+        assert!(refused.contains(&format!("before layer {layer}")) && refused.contains("takes 1 to 3"), "{refused}");
+    }
+    assert!(ask(&["--grid", "2x2"]).contains("for LLaVA-NeXT"));
+    assert!(ask(&["--method", "fastervlm,datp"]).contains("give it with --tokens"));
+    assert!(ask(&["--method", "fastervlm,dapt", "--tokens", "9"]).contains("unknown method `dapt`"));
     assert!(ask(&["--backend", "tpu"]).contains("unknown backend `tpu`"));
     assert!(ask(&["--temperature", "-1"]).contains("--temperature"));
     assert!(ask(&["--top-p", "0"]).contains("--top-p"));
@@ -222,4 +236,121 @@ fn a_model_is_found_in_the_hugging_face_cache() {
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(Path::new(&repo).is_dir());
+}
+
+#[test]
+fn several_methods_answer_side_by_side() {
+    let model = path(LAYOUTS[0]);
+    let ask = [
+        "ask",
+        &path(BOAT),
+        "Is there a boat?",
+        "--model",
+        &model,
+        "--tokens",
+        "29",
+        "--max-new-tokens",
+        "4",
+        "--json",
+    ];
+    let (code, stdout, stderr) = secateur(&[&ask[..], &["--method", "none,fastervlm,trim"]].concat());
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let starts: Vec<Vec<&str>> = stdout.lines().take(4).map(|line| line.split_whitespace().take(2).collect()).collect();
+    assert_eq!(starts, [["method", "tokens"], ["none", "576"], ["fastervlm", "29"], ["trim", "30"]]);
+    let answers = last_json(&stdout)["answers"].clone();
+    assert_eq!(answers.as_array().unwrap().len(), 3);
+    assert_eq!(answers[1]["method"], "fastervlm");
+    assert!(answers[1]["ttft_ms"].as_f64().unwrap() > 0.0);
+
+    let (code, stdout, _) = secateur(&[&ask[..], &["--method", "all"]].concat());
+    assert_eq!((code, last_json(&stdout)["answers"].as_array().unwrap().len()), (0, 11));
+}
+
+/// llava-hf checkpoints leave CLIP's text side out: it is named, or looked up, or the methods are left out.
+#[test]
+fn a_missing_text_side_gets_a_sentence() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let output = Command::cargo_bin("secateur")
+            .unwrap()
+            .env("HF_HOME", home.path())
+            .args(["ask", &path(BOAT), "Why?", "--model", &path(LAYOUTS[1]), "--tokens", "9", "--max-new-tokens", "1"])
+            .args(more)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, _, stderr) = run(&["--method", "cdpruner"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("openai/clip-vit-large-patch14-336"), "{stderr}");
+    let (code, stdout, stderr) = run(&["--method", "all"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.starts_with("note: methods that read CLIP's text side are left out"), "{stderr}");
+    assert!(!stdout.contains("cdpruner") && stdout.contains("datp"));
+    let (code, _, stderr) = run(&["--method", "cdpruner", "--clip", &path(CLIP)]);
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn trace_shows_how_a_picture_was_taken_apart() {
+    let model = path("tiny-llava-1.6/llava-v1.6-vicuna-tiny");
+    let image = path("tiny-llava-1.6/images/wide_300x100.png");
+    let trace = |more: &[&str]| {
+        let arguments = ["trace", "--model", &model, "--image", &image, "--question", "What?", "--max-new-tokens", "1"];
+        let (code, stdout, stderr) = secateur(&[&arguments[..], more].concat());
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        last_json(&stdout)
+    };
+    let whole = trace(&[]);
+    assert_eq!(whole["anyres"], serde_json::json!({"columns": 2, "rows": 1, "merge": "spatial-unpad"}));
+    assert_eq!((&whole["crops"], &whole["visual_tokens"]), (&3.into(), &776.into()));
+    let pruned = trace(&["--method", "vispruner", "--tokens", "10"]);
+    assert_eq!(pruned["anyres"], serde_json::json!({"columns": 2, "rows": 2, "merge": "spatial"}));
+    assert_eq!((&pruned["crops"], &pruned["visual_tokens"]), (&5.into(), &50.into()));
+    let other = trace(&["--method", "vispruner", "--tokens", "10", "--grid", "filled"]);
+    assert_eq!(other["crops"], 4);
+}
+
+#[test]
+fn prune_runs_methods_that_read_the_question() {
+    let inputs = pruned_inputs("pruners/cdpruner/inputs_b1_m1.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let cues = folder.path().join("cues.safetensors");
+    write_tensors(&cues, &inputs);
+    let file = cues.to_str().unwrap();
+    let runs = json("pruners/cdpruner/expected.json")["cases"]["b1_m1"]["runs"].clone();
+    for run in runs.as_array().unwrap() {
+        let tokens = run["visual_token_num"].to_string();
+        let (code, stdout, stderr) = secateur(&["prune", "--method", "cdpruner", "--tokens", &tokens, file]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(indices(&last_json(&stdout)["kept"]), indices(&run["kept"]));
+    }
+    let (code, _, stderr) = secateur(&["prune", "--method", "fastv", "--tokens", "9", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("`prompt_attention` [heads, visual tokens]"), "{stderr}");
+
+    let mut narrow = inputs.clone();
+    narrow[2].1[1] -= 1;
+    narrow[2].2.pop();
+    write_tensors(&cues, &narrow);
+    let (code, _, stderr) = secateur(&["prune", "--method", "cdpruner", "--tokens", "9", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("`image_embeds` is") && stderr.contains("they must agree"), "{stderr}");
+}
+
+/// CDPruner's recorded inputs under the names of a cues file; the projector is the identity.
+fn pruned_inputs(name: &str) -> Vec<(&'static str, Vec<usize>, Vec<f32>)> {
+    let inputs = tensors(name);
+    [("projected", "image_features"), ("image_embeds", "image_embeds"), ("text_embeds", "text_embeds")]
+        .map(|(cue, name)| (cue, inputs[name].shape.clone(), inputs[name].values.clone()))
+        .to_vec()
+}
+
+/// `secateur list methods --markdown` writes the table.
+#[test]
+fn the_readme_has_the_table_of_methods() {
+    let (code, table, _) = secateur(&["list", "methods", "--markdown"]);
+    assert_eq!(code, 0);
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    assert!(readme.contains(&table), "README lacks this table of methods:\n{table}");
 }

@@ -7,7 +7,7 @@ mod common;
 
 use common::{fixture, json};
 use proptest::prelude::*;
-use secateur::image::{Aspect, ClipProcessor, Rgb, decode};
+use secateur::image::{Aspect, ClipProcessor, GridRule, Rgb, Tiles, crops, decode};
 
 fn processor() -> ClipProcessor {
     ClipProcessor::read(&fixture("tiny-llava-1.5/clip-vit-tiny-patch14-336/preprocessor_config.json")).unwrap()
@@ -35,6 +35,44 @@ fn decoding_matches_pil() {
         }
     }
     assert!(compared >= 9, "only {compared} pictures were compared");
+}
+
+/// Width and height, as in LLaVA-NeXT's configs.
+const RESOLUTIONS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
+
+#[test]
+fn every_repository_chooses_its_own_resolution() {
+    let mut compared = 0;
+    for row in json("preprocess/expected/expected.json")["resolution_table"].as_array().unwrap() {
+        let size: (usize, usize) = serde_json::from_value(row["size_wh"].clone()).unwrap();
+        for (repository, rule) in [
+            ("LLaVA", GridRule::Llava),
+            ("FasterVLM", GridRule::Filled),
+            ("DATP", GridRule::Filled),
+            ("VisPruner", GridRule::TwoByTwo),
+            ("CDPruner", GridRule::TwoByTwo),
+        ] {
+            let Tiles { columns, rows } = rule.tiles(size, &RESOLUTIONS, 336);
+            let wanted: (usize, usize) = serde_json::from_value(row[repository].clone()).unwrap();
+            assert_eq!((columns * 336, rows * 336), wanted, "{repository} {size:?}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 100, "only {compared} choices were compared");
+}
+
+#[test]
+fn crops_match_pillow_exactly() {
+    for name in ["wide_300x100", "tiny_12x9", "huge_1400x1000"] {
+        let picture = decode(&fixture("tiny-llava-1.6/images").join(format!("{name}.png"))).unwrap();
+        let golden = decode(&fixture("tiny-llava-1.6/expected/preprocessed").join(format!("{name}.png"))).unwrap();
+        let tiles = GridRule::Llava.tiles((picture.width, picture.height), &RESOLUTIONS, 336);
+        let found = crops(&picture, &processor(), tiles);
+        assert_eq!(found.len(), tiles.crops());
+        // The golden has the crops one above the other.
+        let data = found.into_iter().flat_map(|crop| crop.data).collect();
+        assert_eq!(worst(&Rgb { width: 336, height: 336 * tiles.crops(), data }, &golden), 0, "{name}");
+    }
 }
 
 #[test]

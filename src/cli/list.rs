@@ -10,7 +10,7 @@ use super::{
     print, print_json,
 };
 use crate::{
-    pruner::{Method, Params, methods},
+    pruner::{Method, Params, Place, methods},
     task::TASKS,
 };
 
@@ -69,7 +69,7 @@ fn describe(method: &dyn Method) -> Value {
     json!({
         "name": method.name(),
         "about": method.idea(),
-        "cues": method.needs().names(),
+        "cues": cues(method),
         "paper": method.paper(),
         "where": method.place().name(),
         "grid": tiling.grid.name(),
@@ -77,16 +77,24 @@ fn describe(method: &dyn Method) -> Value {
     })
 }
 
+/// What a method reads.
+fn cues(method: &dyn Method) -> Vec<&'static str> {
+    match method.place() {
+        Place::Llm => vec!["the language model's attention"],
+        Place::Nowhere | Place::Tower => method.needs().names(),
+    }
+}
+
 /// The methods as README shows them.
 fn markdown() -> String {
     let mut table =
-        "| method | keeps | reads | prunes in | LLaVA-NeXT grid | paper |\n|---|---|---|---|---|---|\n".to_owned();
+        "| method | idea | reads | prunes in | LLaVA-NeXT grid | paper |\n|---|---|---|---|---|---|\n".to_owned();
     for method in methods(Params::default()) {
         let paper = match method.paper() {
             "" => String::new(),
             url => format!("[{}]({url})", url.strip_prefix("https://arxiv.org/abs/").unwrap_or("code")),
         };
-        let cues = method.needs().names().join(", ");
+        let cues = cues(&*method).join(", ");
         let (place, grid) = (method.place().name(), method.tiling().grid.name());
         // Writing to a string cannot fail.
         let _ = writeln!(table, "| `{}` | {} | {cues} | {place} | `{grid}` | {paper} |", method.name(), method.idea());
@@ -101,15 +109,13 @@ fn line(row: &Value) -> String {
         // Writing to a string cannot fail.
         let _ = write!(line, " (not compiled in; rebuild with `--features {}`)", text("name"));
     }
-    if let Some(cues) = row["cues"].as_array().filter(|cues| !cues.is_empty()) {
-        let cues: Vec<&str> = cues.iter().filter_map(Value::as_str).collect();
-        let _ = write!(line, "; reads {}", cues.join(", "));
-    }
-    if !text("where").is_empty() {
-        let _ = write!(line, "; prunes in the {}", text("where"));
-    }
-    if !text("paper").is_empty() {
-        let _ = write!(line, "; {}", text("paper"));
+    let cues: Vec<&str> = row["cues"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let parts =
+        [("reads ", cues.join(", ")), ("prunes in the ", text("where").to_owned()), ("", text("paper").to_owned())];
+    let there = parts.iter().filter(|(_, part)| !part.is_empty()).map(|(word, part)| format!("{word}{part}"));
+    let details = there.collect::<Vec<_>>().join("; ");
+    if !details.is_empty() {
+        let _ = write!(line, "\n{:<34}{details}", "");
     }
     line
 }
