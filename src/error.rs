@@ -44,7 +44,7 @@ pub enum Error {
         known: String,
     },
     /// A budget that no keep can have.
-    #[error("a budget of {budget} tokens is not possible: --tokens takes 1 to {patches}, the patches of one crop")]
+    #[error("a budget of {budget} tokens is not possible: --tokens takes 1 to {patches} here")]
     Budget {
         /// Asked for.
         budget: usize,
@@ -108,8 +108,8 @@ pub enum Error {
     },
     /// A prompt that does not fit the model.
     #[error(
-        "the prompt has {prompt} tokens, and the model reads {limit} with its answer; shorten the question, or lower \
-         --tokens"
+        "the prompt has {prompt} tokens, and the model reads {limit} with its answer; shorten the question, or prune more \
+         before the language model"
     )]
     TooLong {
         /// Tokens of the prompt, visual ones included.

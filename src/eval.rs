@@ -42,6 +42,15 @@ pub struct RunConfig {
     pub backend: String,
     /// The weights' type, if it was asked for.
     pub dtype: Option<String>,
+    /// The CLIP checkpoint whose text side is read, if it was named.
+    #[serde(default)]
+    pub clip: Option<String>,
+    /// How LLaVA-NeXT's tiles are chosen, if not as the method does.
+    #[serde(default)]
+    pub grid: Option<String>,
+    /// How LLaVA-NeXT's crops are joined, if not as the method does.
+    #[serde(default)]
+    pub merge: Option<String>,
     /// The seed.
     pub seed: u64,
     /// The benchmark's data.

@@ -13,7 +13,7 @@ use crate::{
     image::Rgb,
     merge::Visual,
     model::{LayerCut, Llava, Seen, Spliced},
-    pruner::{LayerPruner, NoPruning, Selector},
+    pruner::{LayerPruner, NoPruning, Pruner, Selector},
     text::Prompt,
 };
 
@@ -91,9 +91,10 @@ pub fn answer<B: VlmBackend>(
     decoding: Decoding,
     on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<(Vec<Seen<B>>, Generated), Error> {
-    let (before, inside) = match selector {
+    let whole = NoPruning { tiling: selector.method().tiling() };
+    let (before, inside): (&dyn Pruner<B>, _) = match selector {
         Selector::Before(pruner) => (&**pruner, None),
-        Selector::Inside(pruner) => (&NoPruning as _, Some(&**pruner)),
+        Selector::Inside(pruner) => (&whole, Some(&**pruner)),
     };
     let see = |(i, picture)| model.see(picture, before, budget.filter(|_| inside.is_none()), prompt, i);
     let seen = pictures.iter().enumerate().map(see).collect::<Result<Vec<_>, _>>()?;

@@ -1,11 +1,12 @@
 //! Training-free visual token pruning for vision-language models.
 //!
 //! ```text
-//! picture ── image:: ──▶ pixels [crops, 3, side, side] ── ClipVision ──▶ Sight { features, cls_attention? }
-//! Cues { features, cls_attention?, projected?, prompt_embeds? } ── Pruner ──▶ Keep [crops, budget], ascending
+//! picture ── image:: ──▶ crops ──▶ pixels [crops, 3, side, side] ── ClipVision ──▶ Sight { features, … }
+//! Cues { features, cls_attention?, projected?, prompt_embeds?, image_embeds?, text_embeds?, keys? }
+//!                                                                   ── Pruner ──▶ Keep [crops, budget], ascending
 //! kept features ── Projector ──▶ [crops, budget, hidden] ── merge:: ──▶ [tokens, hidden]
 //! question ── text:: ──▶ Prompt (ids, one mark a picture) ── splice ──▶ embeds [1, sequence, hidden]
-//! embeds ── Llama + KvCache ──▶ generate:: ──▶ answer ── task:: ──▶ Report
+//! embeds ── Llama (LayerPruner inside?) + KvCache ──▶ generate:: ──▶ answer ── task:: ──▶ Report
 //! ```
 //!
 //! Everything from the pixels to the logits is generic over [`secateur_backends::VlmBackend`].

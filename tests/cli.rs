@@ -302,7 +302,7 @@ fn trace_shows_how_a_picture_was_taken_apart() {
         last_json(&stdout)
     };
     let whole = trace(&[]);
-    assert_eq!(whole["anyres"], serde_json::json!({"columns": 2, "rows": 1, "merge": "spatial-unpad"}));
+    assert_eq!(whole["anyres"], serde_json::json!({"columns": 1, "rows": 2, "merge": "spatial-unpad"}));
     assert_eq!((&whole["crops"], &whole["visual_tokens"]), (&3.into(), &776.into()));
     let pruned = trace(&["--method", "vispruner", "--tokens", "10"]);
     assert_eq!(pruned["anyres"], serde_json::json!({"columns": 2, "rows": 2, "merge": "spatial"}));

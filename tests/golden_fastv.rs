@@ -15,7 +15,7 @@ use common::{Golden, fixture, golden::values, ids, json, on_every_backend, tenso
 use secateur::{
     Error,
     model::{KvCache, LayerCut, Llama, LlamaConfig},
-    pruner::{FastV, LayerPruner, Method, Needs},
+    pruner::{FastV, LayerPruner, Method},
 };
 use secateur_backends::{Job, VlmBackend};
 use secateur_weights::{Checkpoint, Dtypes, Rename, load};
@@ -37,10 +37,6 @@ impl Method for Spy {
 
     fn paper(&self) -> &'static str {
         self.fastv.paper()
-    }
-
-    fn needs(&self) -> Needs {
-        self.fastv.needs()
     }
 }
 

@@ -235,8 +235,9 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
         let model = load::<Flex>(LAYOUTS[1], None, dtype, &Default::default());
         let (seen, prompt) = boat(&model, "What is this?", 29, &picture);
         let decoding = Decoding::greedy(8, model.tokenizer().eos());
-        let answer =
-            generate(&model, model.splice(&prompt, &[seen.clone()]), None, decoding, |_| ControlFlow::Continue(()));
+        let answer = generate(&model, model.splice(&prompt, std::slice::from_ref(&seen)), None, decoding, |_| {
+            ControlFlow::Continue(())
+        });
         (seen.keep, answer.unwrap().ids)
     };
     let wide = answer(Some(DType::F32));

@@ -15,7 +15,7 @@ use secateur::{
     image::{Tiles, decode},
     merge::{Geometry, Merge, Visual, order},
     model::{LoadOptions, TilingChoice, open},
-    pruner::{ClsAttention, Keep, Needs, NoPruning, Params, Place, methods},
+    pruner::{ClsAttention, FasterVlm, Keep, Method, Needs, NoPruning, Params, Place, methods},
 };
 use secateur_backends::{Flex, Job, VlmBackend};
 use serde_json::{Value, json as object};
@@ -43,7 +43,7 @@ impl Job for Stages {
             let size = (picture.width, picture.height);
             let golden = |name: &str| &none[&format!("{id}.{name}")].values;
 
-            let (tiles, _) = model.tiles(size, &NoPruning);
+            let (tiles, _) = model.tiles(size, NoPruning::default().tiling);
             let pixels = model.pixels(&picture, tiles);
             let sampled: Vec<f32> = pixels
                 .chunks(336 * 336)
@@ -67,7 +67,7 @@ impl Job for Stages {
                 assert!(found < 1e-4, "{id} crop {crop} projected: {found}");
             }
 
-            let (tiles, _) = model.tiles(size, &secateur::pruner::FasterVlm);
+            let (tiles, _) = model.tiles(size, FasterVlm.tiling());
             let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
             let attention = model.look(model.pixels(&picture, tiles), needs).cls_attention.expect("it was asked for");
             let found = worst(&values(attention.mean_dim(2)), &faster[&format!("{id}.cls_attention")].values);
@@ -216,7 +216,7 @@ fn grid_and_merge_can_be_chosen() {
     let tiling = TilingChoice { grid: Some(secateur::image::GridRule::TwoByTwo), merge: Some(Merge::SpatialUnpad) };
     let options = LoadOptions { tiling, ..LoadOptions::default() };
     let model = opened.load::<Flex>(options, &Default::default()).unwrap();
-    let (tiles, merge) = model.tiles((300, 100), &secateur::pruner::FasterVlm);
+    let (tiles, merge) = model.tiles((300, 100), FasterVlm.tiling());
     assert_eq!((tiles, merge), (Some(Tiles { columns: 2, rows: 2 }), Merge::SpatialUnpad));
     // 300×100 fills 48×16 of the grid's 48×48 patches; pruned, the rows keep their newlines.
     let (params, case) = (Params::default(), &json(CASES)[0]);

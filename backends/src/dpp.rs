@@ -62,8 +62,8 @@ pub fn on_host<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 2,
     Tensor::from_data(TensorData::new(chosen, [sets, budget]), &device)
 }
 
-/// The products of all pairs of vectors, in f64.
-fn products(vectors: &[f32], width: usize) -> Vec<f64> {
+/// The products of all pairs of vectors of `width` numbers, row by row, in f64.
+pub fn products(vectors: &[f32], width: usize) -> Vec<f64> {
     let items = vectors.len() / width;
     let wide: Vec<f64> = vectors.iter().copied().map(f64::from).collect();
     let mut kernel = vec![0.0; items * items];
@@ -105,14 +105,9 @@ fn greedy(kernel: &[f64], budget: usize) -> Vec<i32> {
     let mut directions: Vec<Vec<f64>> = Vec::with_capacity(budget);
     (0..budget)
         .map(|_| {
-            let mut best = (0, f64::NEG_INFINITY);
-            for i in (0..items).filter(|&i| !taken[i]) {
-                let score = if left[i] > own[i] * NOISE { left[i] } else { own[i] / longest - 2.0 };
-                if score > best.1 {
-                    best = (i, score);
-                }
-            }
-            let item = best.0;
+            let score = |i: usize| if left[i] > own[i] * NOISE { left[i] } else { own[i] / longest - 2.0 };
+            let open = (0..items).filter(|&i| !taken[i]);
+            let item = open.reduce(|best, i| if score(i) > score(best) { i } else { best }).unwrap_or_default();
             taken[item] = true;
             if left[item] > own[item] * NOISE {
                 let direction = remaining(&kernel[item * items..][..items], &directions, item, left[item]);

@@ -188,7 +188,9 @@ pub(super) struct TraceArgs {
 pub(super) struct PruneArgs {
     #[command(flatten)]
     pub(super) method: MethodArgs,
-    /// A safetensors file with the tensors that the method needs
+    /// A safetensors file with the f32 tensors that the method needs, of V crops with N patches: features [V,N,C],
+    /// projected [V,N,D], cls_attention [L,V,H,N], image_embeds [V,N,E], text_embeds [S,E], prompt_embeds [P,D],
+    /// keys [V,N,K], and prompt_attention [H,T] for fastv
     pub(super) cues: PathBuf,
     /// Accepted for symmetry: the output is always one JSON object
     #[arg(long, hide = true)]

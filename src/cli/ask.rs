@@ -106,11 +106,16 @@ impl Job for Ask {
         let mut go_on = |_: &[u32]| ControlFlow::Continue(());
         // What is built on first use (GPU kernels, pages of a mapped file) would be charged to the first method.
         let cheap = methods.iter().find(|method| method.tokens.is_some()).unwrap_or(&methods[0]);
-        ask(cheap, &mut |_| ControlFlow::Break(()))?;
+        let _ = ask(cheap, &mut |_| ControlFlow::Break(()));
         for method in &methods {
-            let mut result = ask(method, &mut go_on)?;
-            strip(&result.text).to_owned().clone_into(&mut result.text);
-            comparison.add(result)?;
+            match ask(method, &mut go_on) {
+                Ok(mut result) => {
+                    result.text = strip(&result.text).to_owned();
+                    comparison.add(result)?;
+                }
+                // A prompt that is too long unpruned says nothing about the other methods.
+                Err(error) => comparison.add_failure(method.method, &error)?,
+            }
         }
         if self.json { comparison.print_json() } else { Ok(()) }
     }
@@ -123,7 +128,7 @@ fn summary<B: VlmBackend>(seen: &[Seen<B>], answer: &Generated, text: String, me
         text,
         method: method.method,
         backend: method.backend,
-        visual_tokens_before: seen.iter().map(|seen| seen.patches * seen.keep.indices().len()).sum(),
+        visual_tokens_before: seen.iter().map(|seen| seen.unpruned).sum(),
         visual_tokens: kept(seen, answer).1,
         ttft_ms: ms(vision + prune + answer.prefill),
         vision_ms: ms(vision),

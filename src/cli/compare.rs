@@ -1,12 +1,12 @@
 //! Several methods' answers to one question, a row each.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ask::AskResult, plan::MethodPlan, print};
 
 /// The rows so far; each is printed as soon as it is there.
 pub(super) struct Comparison {
-    results: Vec<AskResult>,
+    results: Vec<Value>,
     width: usize,
 }
 
@@ -30,7 +30,14 @@ impl Comparison {
         );
         let below = format!("\n{}", " ".repeat(start.chars().count()));
         print(&format!("{start}{}", result.text.replace('\n', &below)))?;
-        self.results.push(result);
+        self.results.push(serde_json::to_value(result)?);
+        Ok(())
+    }
+
+    /// Prints why a method has no answer.
+    pub(super) fn add_failure(&mut self, method: &'static str, error: &anyhow::Error) -> anyhow::Result<()> {
+        print(&format!("{method:<0$}  {1:>6}  {1:>11}  {1:>7}  {error:#}", self.width, "–"))?;
+        self.results.push(json!({ "method": method, "error": format!("{error:#}") }));
         Ok(())
     }
 

@@ -63,9 +63,9 @@ fn config(
     protocol: Protocol,
     limit: Option<usize>,
 ) -> anyhow::Result<RunConfig> {
-    // A folder by its whole path: `.` is another model in another place.
-    let folder = Path::new(&plan.model).is_dir();
-    let model = if folder { std::path::absolute(&plan.model)?.display().to_string() } else { plan.model.clone() };
+    let model = whole_path(&plan.model)?;
+    let clip = plan.opened.clip().map(whole_path).transpose()?;
+    let tiling = plan.options.tiling;
     let parameters = method(plan.method().method, plan.method().params)?.parameters();
     Ok(RunConfig {
         benchmark: task.name().to_owned(),
@@ -76,12 +76,20 @@ fn config(
         tokens: plan.method().tokens,
         backend: plan.method().backend.to_owned(),
         dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+        clip,
+        grid: tiling.grid.map(|grid| grid.name().to_owned()),
+        merge: tiling.merge.map(|merge| merge.name().to_owned()),
         seed: plan.method().seed,
         data: data.to_owned(),
         limit,
         max_new_tokens: task.max_new_tokens(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// A folder by its whole path (`.` is another model in another place), an id as it is.
+fn whole_path(model: &str) -> std::io::Result<String> {
+    if Path::new(model).is_dir() { Ok(std::path::absolute(model)?.display().to_string()) } else { Ok(model.to_owned()) }
 }
 
 struct Eval<'a> {

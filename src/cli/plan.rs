@@ -6,8 +6,7 @@ use secateur_backends::{VlmBackend, default_backend, find};
 use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
-    merge::Merge,
-    model::{Llava, LoadOptions, Opened, Pictures, TilingChoice, check_layer, open},
+    model::{Llava, LoadOptions, Opened, TilingChoice, check_layer, open},
     pruner::{Params, Place, check_budget, method, methods},
 };
 
@@ -108,7 +107,7 @@ impl ModelPlan {
             }
         }
         let tiling = TilingChoice { grid: args.grid, merge: args.merge };
-        check_tiling(tiling, &opened.config.pictures)?;
+        opened.check_tiling(tiling)?;
         let joint = methods.iter().any(reads_text);
         let options = LoadOptions { dtype: args.dtype.map(DType::from), joint, tiling };
         Ok(Self { methods, model: args.model.clone(), opened, options })
@@ -122,20 +121,5 @@ impl ModelPlan {
     /// Reads the weights.
     pub(super) fn load<B: VlmBackend>(self, device: &B::Device) -> Result<Llava<B>, Error> {
         self.opened.load(self.options, device)
-    }
-}
-
-/// `--grid` and `--merge` are for models that cut pictures into tiles, and newlines for those that learned one.
-fn check_tiling(choice: TilingChoice, pictures: &Pictures) -> anyhow::Result<()> {
-    match pictures {
-        Pictures::Single(_) if choice != TilingChoice::default() => {
-            anyhow::bail!("--grid and --merge are for LLaVA-NeXT; this checkpoint sees a picture as one crop")
-        }
-        Pictures::AnyRes { merge, .. }
-            if choice.merge == Some(Merge::SpatialUnpad) && *merge != Merge::SpatialUnpad =>
-        {
-            anyhow::bail!("--merge spatial-unpad needs a newline token, which this checkpoint was not trained with")
-        }
-        _ => Ok(()),
     }
 }

@@ -14,6 +14,9 @@ use crate::{
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
+    if args.method.tokens.is_none() && args.method.method != "none" {
+        anyhow::bail!("how many patches of each crop to keep is missing; give it with --tokens");
+    }
     let plan = MethodPlan::new(&args.method)?;
     let backend = plan.backend;
     let pruned = secateur_backends::run(backend, Prune { plan, cues: args.cues })??;
@@ -49,8 +52,7 @@ impl Job for Prune {
                 let stored = file.tensors.get(cue).ok_or(Error::MissingCue { method, cue, shape })?;
                 let fail = |reason: String| Error::Cues { path: self.cues.clone(), reason };
                 let attention: Tensor<B, 2> = read(cue, stored, &device).map_err(fail)?;
-                let all = attention.dims()[1];
-                vec![pruner.keep(attention, tokens.unwrap_or(all))?]
+                vec![pruner.keep(attention, tokens.unwrap_or_default())?]
             }
         };
         let tokens = kept.first().map_or(0, Vec::len);
@@ -141,5 +143,9 @@ fn read<B: Backend, const D: usize>(
     if !tensor.dtype.is_float() {
         return Err(format!("`{name}` has type {:?}; expected f32", tensor.dtype));
     }
-    Ok(Tensor::from_data(tensor.data().convert_dtype(DType::F32), (device, DType::F32)))
+    let data = tensor.data().convert_dtype(DType::F32);
+    if data.iter::<f32>().any(|value| !value.is_finite()) {
+        return Err(format!("`{name}` holds NaN or infinity, which no method can rank"));
+    }
+    Ok(Tensor::from_data(data, (device, DType::F32)))
 }

@@ -88,6 +88,9 @@ pub fn crops(picture: &Rgb, processor: &ClipProcessor, tiles: Tiles) -> Vec<Rgb>
     let side = processor.size;
     let plain = Canvas::plain(picture);
     let whole = resize(&plain, (side, side), 0..side, 0..side);
+    if tiles.crops() == 1 {
+        return vec![whole];
+    }
     let (width, height) = (tiles.columns * side, tiles.rows * side);
     let fit = fitted((picture.width, picture.height), (width, height));
     let scaled = resize(&plain, fit, 0..fit.0, 0..fit.1);

@@ -13,7 +13,7 @@ use crate::{
     Error,
     image::{ClipProcessor, GridRule, Rgb, Tiles, crops},
     merge::Merge,
-    pruner::{Method, Needs, Tiling},
+    pruner::{Needs, Tiling},
     text::{ClipTokenizer, LlamaTokenizer},
 };
 
@@ -84,11 +84,11 @@ impl<B: VlmBackend> Llava<B> {
         &self.processor
     }
 
-    /// How `method` takes a picture of `size` (width, height) apart, and puts its tokens in a row: the tiles, if there
-    /// are any, and the order.
-    pub fn tiles(&self, size: (usize, usize), method: &dyn Method) -> (Option<Tiles>, Merge) {
+    /// How a picture of `size` (width, height) is taken apart, and its tokens put in a row, where a method asks for
+    /// `tiling`: the tiles, if there are any, and the order.
+    pub fn tiles(&self, size: (usize, usize), tiling: Tiling) -> (Option<Tiles>, Merge) {
         let Pictures::AnyRes { resolutions, merge } = &self.config.pictures else { return (None, Merge::Flat) };
-        let Tiling { grid, unpad } = method.tiling();
+        let Tiling { grid, unpad } = tiling;
         let own = if *merge == Merge::SpatialUnpad && !unpad { Merge::Spatial } else { *merge };
         let grid = self.tiling.grid.unwrap_or(grid);
         (Some(grid.tiles(size, resolutions, self.processor.size)), self.tiling.merge.unwrap_or(own))
@@ -98,9 +98,11 @@ impl<B: VlmBackend> Llava<B> {
     pub fn pixels(&self, picture: &Rgb, tiles: Option<Tiles>) -> Vec<f32> {
         match (&self.config.pictures, tiles) {
             (Pictures::Single(aspect), _) => self.processor.pixels(picture, *aspect),
-            (_, None) => self.processor.normalise(&crops(picture, &self.processor, Tiles { columns: 0, rows: 0 })[0]),
-            (_, Some(tiles)) => {
-                crops(picture, &self.processor, tiles).iter().flat_map(|crop| self.processor.normalise(crop)).collect()
+            (_, tiles) => {
+                // Without tiles, the whole picture alone.
+                let tiles = tiles.unwrap_or(Tiles { columns: 0, rows: 0 });
+                let crops = crops(picture, &self.processor, tiles);
+                crops.iter().flat_map(|crop| self.processor.normalise(crop)).collect()
             }
         }
     }

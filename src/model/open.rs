@@ -9,12 +9,13 @@ use serde::Deserialize;
 
 use super::{
     ClipJoint, ClipTextConfig, Llava, LlavaConfig, TilingChoice,
-    config::{HfConfig, OriginalConfig, read_json},
+    config::{HfConfig, OriginalConfig, Pictures, read_json},
     llava::{Joint, Networks},
 };
 use crate::{
     Error,
     image::ClipProcessor,
+    merge::Merge,
     text::{ClipTokenizer, LlamaTokenizer},
 };
 
@@ -200,6 +201,7 @@ impl Opened {
     /// # Errors
     /// When a shard is missing or damaged, or names and shapes do not fit.
     pub fn load<B: VlmBackend>(self, options: LoadOptions, device: &B::Device) -> Result<Llava<B>, Error> {
+        self.check_tiling(options.tiling)?;
         let mut tensors = self.tensors()?;
         let norm = split_off(&mut tensors, POST_LAYERNORM);
         let kept = |dtype| B::weight_dtype(dtype, device);
@@ -221,6 +223,30 @@ impl Opened {
             device: device.clone(),
             tiling: options.tiling,
         })
+    }
+
+    /// The CLIP checkpoint that was named for its text side.
+    pub fn clip(&self) -> Option<&str> {
+        self.clip.as_deref()
+    }
+
+    /// Refuses tiles for a model that sees a picture as one crop, and newlines for one that never learned any.
+    ///
+    /// # Errors
+    /// When `choice` asks for either.
+    pub fn check_tiling(&self, choice: TilingChoice) -> Result<(), Error> {
+        let refuse = |reason| Err(Error::config(&self.folder, reason));
+        match &self.config.pictures {
+            Pictures::Single(_) if choice != TilingChoice::default() => {
+                refuse("--grid and --merge are for LLaVA-NeXT; this checkpoint sees a picture as one crop")
+            }
+            Pictures::AnyRes { merge, .. }
+                if choice.merge == Some(Merge::SpatialUnpad) && *merge != Merge::SpatialUnpad =>
+            {
+                refuse("--merge spatial-unpad needs a newline token, which this checkpoint was not trained with")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All tensors by their module paths.

@@ -10,7 +10,7 @@ use crate::{
     Error,
     image::{Rgb, Tiles},
     merge::{Geometry, Merge, Visual, gather, join, order},
-    pruner::{Cues, Keep, Pruner},
+    pruner::{Cues, Keep, Needs, NoPruning, Pruner},
     text::{Prompt, Span},
 };
 
@@ -25,11 +25,13 @@ pub struct Seen<B: Backend> {
     pub keep: Keep,
     /// Patches of a crop before pruning.
     pub patches: usize,
+    /// Visual tokens that LLaVA would read of this picture without pruning.
+    pub unpruned: usize,
     /// The tiles, where the picture was taken apart.
     pub tiles: Option<Tiles>,
     /// How the crops became one sequence.
     pub merge: Merge,
-    /// Time in the tower and the projector.
+    /// Time in the preprocessing, the tower, the projector and CLIP's text side.
     pub vision: Duration,
     /// Time in the method.
     pub prune: Duration,
@@ -45,6 +47,34 @@ pub struct Spliced<B: Backend> {
 }
 
 impl<B: VlmBackend> Llava<B> {
+    /// Computes the cues that `needs` names, and tower features, for picture number `index` of `prompt`, taken apart into
+    /// `tiles`.
+    ///
+    /// # Errors
+    /// When CLIP's text side is needed and the model was loaded without it.
+    pub fn cues(
+        &self,
+        picture: &Rgb,
+        tiles: Option<Tiles>,
+        needs: Needs,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<Cues<B>, Error> {
+        let sight = self.look(self.pixels(picture, tiles), needs);
+        let joint = needs.joint.then(|| self.joint(sight.features.clone(), &prompt.question)).transpose()?;
+        let (image_embeds, text_embeds) = joint.unzip();
+        Ok(Cues {
+            projected: needs.projected.then(|| self.project(sight.features.clone())),
+            features: Some(sight.features),
+            cls_attention: sight.cls_attention,
+            prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index)),
+            image_embeds,
+            text_embeds,
+            keys: sight.keys,
+            picture: if needs.picture { fingerprint(picture) } else { 0 },
+        })
+    }
+
     /// Looks at picture number `index` of `prompt` and keeps `budget` patches of each of its crops, or all if there is no
     /// budget.
     ///
@@ -62,40 +92,37 @@ impl<B: VlmBackend> Llava<B> {
         prompt: &Prompt,
         index: usize,
     ) -> Result<Seen<B>, Error> {
-        let needs = pruner.needs();
         let start = Instant::now();
         let size = (picture.width, picture.height);
-        let (tiles, merge) = self.tiles(size, pruner);
-        let sight = self.look(self.pixels(picture, tiles), needs);
-        let projected = needs.projected.then(|| self.project(sight.features.clone()));
-        let joint = needs.joint.then(|| self.joint(sight.features.clone(), &prompt.question)).transpose()?;
-        let (image_embeds, text_embeds) = joint.unzip();
+        let (tiles, merge) = self.tiles(size, pruner.tiling());
+        let cues = self.cues(picture, tiles, pruner.needs(), prompt, index)?;
         self.wait();
         let looked = Instant::now();
-        let [_, patches, _] = sight.features.dims();
-        let cues = Cues {
-            features: Some(sight.features.clone()),
-            projected: projected.clone(),
-            cls_attention: sight.cls_attention,
-            prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index)),
-            image_embeds,
-            text_embeds,
-            keys: sight.keys,
-            picture: fingerprint(picture),
-        };
+        let features = cues.features(pruner.name())?;
+        let [_, patches, _] = features.dims();
         let keep = pruner.keep(&cues, budget.unwrap_or(patches))?;
         let pruned = Instant::now();
         // Blends are means of tower features, so only patches that stay as they are may be projected before.
         let blended = keep.blends().iter().any(|blends| !blends.is_empty());
-        let tokens = match projected.filter(|_| !blended) {
+        let tokens = match cues.projected.filter(|_| !blended) {
             Some(projected) => gather(projected, &keep),
-            None => self.project(gather(sight.features, &keep)),
+            None => self.project(gather(features, &keep)),
         };
-        let order = order(&keep, Geometry { tiles, size, side: patches.isqrt() }, merge);
+        let side = patches.isqrt();
+        let order = order(&keep, Geometry { tiles, size, side }, merge);
         let tokens = join(tokens, &keep, &order, self.newline());
         self.wait();
         let vision = (looked - start) + pruned.elapsed();
-        Ok(Seen { tokens, order, keep, patches, tiles, merge, vision, prune: pruned - looked })
+        let unpruned = self.unpruned(size, patches);
+        Ok(Seen { tokens, order, keep, patches, unpruned, tiles, merge, vision, prune: pruned - looked })
+    }
+
+    /// The tokens of a picture of `size` when nothing is pruned.
+    fn unpruned(&self, size: (usize, usize), patches: usize) -> usize {
+        let (tiles, merge) = self.tiles(size, NoPruning::default().tiling);
+        let crops = tiles.map_or(1, Tiles::crops);
+        let all = Keep::new(vec![(0..patches).collect(); crops], patches);
+        order(&all, Geometry { tiles, size, side: patches.isqrt() }, merge).len()
     }
 
     /// Embeddings of all text after picture number `index`, `[text, hidden]`; `None` if there is none.

@@ -14,7 +14,7 @@
 //! code has as a comment.
 //!
 //! Deviations: a feature or an embedding of length zero is similar to nothing, and constant relevance is 1 everywhere
-//! (there: NaN, and fewer tokens than asked for); a patch whose features the chosen ones span already (less than 1e-10 of
+//! (there: NaN, and fewer tokens than asked for); a patch whose features the chosen ones span already (less than 1e-5 of
 //! its own length is left) is taken only when nothing else is left, by relevance (there: by rounding noise, or NaN and
 //! fewer tokens); the kernel is never rounded to f32, see [`secateur_backends::dpp`] (there: it is, and flat areas of a
 //! picture are chosen from by rounding); ties go to the first patch; several pictures in a prompt work (there: a crash).
@@ -68,7 +68,11 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
         let features = unit(projected.cast(DType::F32));
         let relevance = relevance(cues.image_embeds(self.name())?, cues.text_embeds(self.name())?);
         let relevance = match self.theta {
-            Some(theta) => (relevance * (theta / (2.0 - 2.0 * theta))).exp(),
+            // Less the largest, so that nothing overflows: a common factor changes no choice.
+            Some(theta) => {
+                let below = relevance.clone() - relevance.max().unsqueeze();
+                (below * (theta / (2.0 - 2.0 * theta))).exp()
+            }
             None => relevance,
         };
         let chosen = B::greedy_dpp(features * relevance.reshape([crops, patches, 1]), budget);
@@ -82,9 +86,10 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
 fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
     let [crops, patches, _] = image.dims();
     let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
-    // [crops, patches, joint] · [1, joint, segments]
-    let likeness = image.matmul(text.transpose().unsqueeze());
-    let relevance = likeness.neg().mean_dim(2).reshape([crops, patches]);
+    // The mean of the cosines with each segment is the product with the segments' mean. No matrix product: one of
+    // wgpu's kernels gets some shapes wrong (576×40 by 40×2, seen on Mesa's software renderer).
+    let likeness = (image * text.mean_dim(0).unsqueeze()).sum_dim(2);
+    let relevance = likeness.neg().reshape([crops, patches]);
     let (low, high) = (relevance.clone().min(), relevance.clone().max());
     let range = (high - low.clone()).reshape([1, 1]).expand([crops, patches]);
     let constant = range.clone().lower_equal_elem(0.0);

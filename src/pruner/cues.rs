@@ -19,6 +19,8 @@ pub struct Needs {
     pub joint: bool,
     /// The selected layer's keys.
     pub keys: bool,
+    /// A number that the picture decides.
+    pub picture: bool,
 }
 
 impl Needs {
@@ -69,7 +71,7 @@ pub struct Cues<B: Backend> {
     pub text_embeds: Option<Tensor<B, 2>>,
     /// The selected layer's keys, averaged over heads, `[crops, patches, head_dim]`.
     pub keys: Option<Tensor<B, 3>>,
-    /// A number that the picture decides, for random choices that differ between pictures.
+    /// A number that the picture decides, for random choices that differ between pictures; 0 unless asked for.
     pub picture: u64,
 }
 

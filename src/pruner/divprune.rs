@@ -14,11 +14,10 @@
 //! newline tokens among them); a patch is never chosen twice (there: possible when all that is left are duplicates); a
 //! feature of length zero is at distance 1 from everything (there: NaN); ties go to the first patch.
 
-use burn::tensor::DType;
 use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, check_budget, host};
+use super::{Cues, Keep, Method, Needs, Pruner, check_budget, cosines};
 use crate::Error;
 
 /// The method; it has no parameters.
@@ -45,45 +44,30 @@ impl Method for DivPrune {
 
 impl<B: VlmBackend> Pruner<B> for DivPrune {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
-        let features = cues.projected(self.name())?.cast(DType::F32);
+        let features = cues.projected(self.name())?;
         let [_, patches, _] = features.dims();
         check_budget(budget, patches)?;
-        let norm = features.clone().square().sum_dim(2).sqrt();
-        let zero = norm.clone().lower_equal_elem(0.0);
-        let unit = features / norm.mask_fill(zero, 1.0);
-        // One transfer; the search itself is a few thousand comparisons.
-        let cosines = host(unit.clone().matmul(unit.swap_dims(1, 2)));
-        let chosen = cosines.par_chunks(patches * patches).map(|crop| farthest(crop, patches, budget));
+        let chosen = cosines(features).into_par_iter().map(|crop| farthest(&crop, patches, budget));
         Ok(Keep::new(chosen.collect(), budget))
     }
 }
 
 /// `budget` patches, each as far as possible from those before it.
-fn farthest(cosines: &[f32], patches: usize, budget: usize) -> Vec<usize> {
+fn farthest(cosines: &[f64], patches: usize, budget: usize) -> Vec<usize> {
     let distance = |a: usize, b: usize| 1.0 - cosines[a * patches + b];
-    let nearest = |a: usize| (0..patches).filter(|&b| b != a).map(|b| distance(a, b)).fold(f32::INFINITY, f32::min);
-    let first = best((0..patches).map(nearest));
-    let mut chosen = vec![first];
-    let mut gap: Vec<f32> = (0..patches).map(|patch| distance(first, patch)).collect();
-    gap[first] = f32::NEG_INFINITY;
+    let nearest = |a: usize| (0..patches).filter(|&b| b != a).map(|b| distance(a, b)).fold(f64::INFINITY, f64::min);
+    // How far each patch is from those chosen; before the first, from all others.
+    let mut gap: Vec<f64> = (0..patches).map(nearest).collect();
+    let mut open: Vec<usize> = (0..patches).collect();
+    let mut chosen = Vec::with_capacity(budget);
     while chosen.len() < budget {
-        let next = best(gap.iter().copied());
-        chosen.push(next);
-        for (patch, gap) in gap.iter_mut().enumerate() {
-            *gap = gap.min(distance(next, patch));
+        let farthest = (1..open.len()).fold(0, |best, i| if gap[open[i]] > gap[open[best]] { i } else { best });
+        let next = open.remove(farthest);
+        for &patch in &open {
+            let near = if chosen.is_empty() { f64::INFINITY } else { gap[patch] };
+            gap[patch] = near.min(distance(next, patch));
         }
-        gap[next] = f32::NEG_INFINITY;
+        chosen.push(next);
     }
     chosen
-}
-
-/// Where the largest value is; of equals, the first.
-fn best(values: impl Iterator<Item = f32>) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (i, value) in values.enumerate() {
-        if value > best.1 {
-            best = (i, value);
-        }
-    }
-    best.0
 }

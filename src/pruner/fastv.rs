@@ -20,7 +20,7 @@
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{LayerPruner, Method, Needs, Place, Tiling, top_k};
+use super::{LayerPruner, Method, Place, Tiling, top_k};
 use crate::{Error, image::GridRule};
 
 /// The method.
@@ -41,10 +41,6 @@ impl Method for FastV {
 
     fn paper(&self) -> &'static str {
         "https://arxiv.org/abs/2403.06764"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs::default()
     }
 
     fn place(&self) -> Place {

@@ -5,7 +5,7 @@
 
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, check_budget};
+use super::{Cues, Keep, Method, Pruner, check_budget};
 use crate::Error;
 
 /// The floor.
@@ -23,10 +23,6 @@ impl Method for Grid {
 
     fn paper(&self) -> &'static str {
         ""
-    }
-
-    fn needs(&self) -> Needs {
-        Needs::default()
     }
 }
 

@@ -4,6 +4,7 @@
 //! `methods!` list below; the contract tests loop over that list.
 
 mod cdpruner;
+mod cosine;
 mod cues;
 mod datp;
 mod divprune;
@@ -19,6 +20,7 @@ mod visionzip;
 mod vispruner;
 
 pub use cdpruner::CdPruner;
+use cosine::cosines;
 pub use cues::{ClsAttention, Cues, Needs};
 pub use datp::Datp;
 pub use divprune::DivPrune;
@@ -78,7 +80,7 @@ macro_rules! methods {
 
 methods! {
     before {
-        _ => NoPruning,
+        _ => NoPruning::default(),
         _ => FasterVlm,
         Params { important_ratio, .. } => VisPruner { important_ratio },
         Params { theta, .. } => CdPruner { theta },
@@ -172,8 +174,10 @@ pub trait Method: Send + Sync {
     fn idea(&self) -> &'static str;
     /// The paper, or the code where there is none; empty for floors and baselines.
     fn paper(&self) -> &'static str;
-    /// What must be computed for it.
-    fn needs(&self) -> Needs;
+    /// What must be computed for it before the language model; by default nothing.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
     /// Where it drops tokens.
     fn place(&self) -> Place {
         Place::Tower

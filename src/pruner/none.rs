@@ -2,12 +2,21 @@
 
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Place, Pruner, Tiling, check_budget};
+use super::{Cues, Keep, Method, Place, Pruner, Tiling, check_budget};
 use crate::{Error, image::GridRule};
 
 /// The baseline.
 #[derive(Clone, Copy, Debug)]
-pub struct NoPruning;
+pub struct NoPruning {
+    /// What is done with crops: LLaVA's own way, or that of a method that prunes later.
+    pub tiling: Tiling,
+}
+
+impl Default for NoPruning {
+    fn default() -> Self {
+        Self { tiling: Tiling { grid: GridRule::Llava, unpad: true } }
+    }
+}
 
 impl Method for NoPruning {
     fn name(&self) -> &'static str {
@@ -22,17 +31,12 @@ impl Method for NoPruning {
         ""
     }
 
-    fn needs(&self) -> Needs {
-        Needs::default()
-    }
-
     fn place(&self) -> Place {
         Place::Nowhere
     }
 
-    /// LLaVA's own.
     fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::Llava, unpad: true }
+        self.tiling
     }
 }
 

@@ -30,7 +30,7 @@ impl Method for Random {
     }
 
     fn needs(&self) -> Needs {
-        Needs::default()
+        Needs { picture: true, ..Needs::default() }
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {

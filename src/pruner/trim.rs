@@ -14,7 +14,8 @@
 //! Deviations: `--tokens` says how many patches are kept, and the mean of the others is one token more, as there with a
 //! fixed share; the paper's own rule (all outliers above the third quartile + 1.5 interquartile ranges) decides by itself
 //! how many there are, and is not offered, because every method here keeps to a budget. Questions longer than 77 tokens
-//! are averaged over their segments (there: cut off). When every patch is kept no token is added (there: one of zeros).
+//! are averaged over their segments (there: cut off); CLIP reads the question as CDPruner's evaluation gives it, without the
+//! request for a single word (there: with it). When every patch is kept no token is added (there: one of zeros).
 //! Ties go to the first patch.
 
 use burn::tensor::DType;
@@ -50,7 +51,7 @@ impl<B: VlmBackend> Pruner<B> for Trim {
         let image = cues.image_embeds(self.name())?.cast(DType::F32);
         let text = cues.text_embeds(self.name())?.cast(DType::F32).mean_dim(0);
         let [crops, patches, _] = image.dims();
-        let score = image.matmul(text.transpose().unsqueeze()).reshape([crops, patches]).neg();
+        let score = (image * text.unsqueeze()).sum_dim(2).reshape([crops, patches]).neg();
         let kept = top_k(score, budget)?;
         if budget == patches {
             return Ok(kept);

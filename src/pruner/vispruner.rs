@@ -16,8 +16,7 @@
 //! nothing (there: NaN); equal attention or similarity goes by position (there: open).
 //!
 //! The selection is chaotic: one swap of two nearly equal similarities changes all later pairs, and the official code
-//! in f32 and in f64 agrees on a third of natural pictures only. Here similarities are summed on the host, in f64 and in
-//! one fixed order, so that equal features give equal picks on every backend.
+//! in f32 and in f64 agrees on a third of natural pictures only. Here similarities are summed on the host and in f64, so that equal features give equal picks on every backend.
 //!
 //! Defaults: half of the budget by attention (`--important-ratio 0.5`).
 
@@ -25,7 +24,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, host, ranked};
+use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, host, ranked};
 use crate::{Error, image::GridRule};
 
 /// How many patches a round drops at most.
@@ -68,19 +67,18 @@ impl<B: VlmBackend> Pruner<B> for VisPruner {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let attention = cues.selected_attention(self.name())?;
         let features: Tensor<B, 3> = cues.features(self.name())?;
-        let [_, patches, width] = features.dims();
+        let [_, patches, _] = features.dims();
         check_budget(budget, patches)?;
         let scores = host(attention.mean_dim(1));
-        let features = host(features);
         let important = (budget as f64 * self.important_ratio) as usize;
         let indices = scores
-            .chunks(patches)
-            .zip(features.chunks(patches * width))
-            .map(|(scores, features)| {
+            .par_chunks(patches)
+            .zip(cosines(features))
+            .map(|(scores, similarity)| {
                 let mut order = ranked(scores.iter().copied().map(f64::from));
                 let rest = order.split_off(important);
                 if budget > important {
-                    order.extend(thin_out(rest, budget - important, features, width));
+                    order.extend(thin_out(rest, budget - important, &similarity, patches));
                 }
                 order
             })
@@ -90,12 +88,7 @@ impl<B: VlmBackend> Pruner<B> for VisPruner {
 }
 
 /// Drops near-duplicates from `list` until `target` are left.
-fn thin_out(mut list: Vec<usize>, target: usize, features: &[f32], width: usize) -> Vec<usize> {
-    if list.len() <= target {
-        return list;
-    }
-    let similarity = cosines(features, width);
-    let patches = features.len() / width;
+fn thin_out(mut list: Vec<usize>, target: usize, similarity: &[f64], patches: usize) -> Vec<usize> {
     while list.len() > target {
         let even: Vec<usize> = list.iter().copied().step_by(2).collect();
         let odd: Vec<usize> = list.iter().copied().skip(1).step_by(2).collect();
@@ -108,36 +101,4 @@ fn thin_out(mut list: Vec<usize>, target: usize, features: &[f32], width: usize)
         list.extend(odd);
     }
     list
-}
-
-/// The cosine of every pair of rows, `[patches, patches]`, in f64: f32 sums change picks that the official code's own
-/// rounding does not.
-fn cosines(features: &[f32], width: usize) -> Vec<f64> {
-    let patches = features.len() / width;
-    let unit: Vec<f64> = features
-        .chunks(width)
-        .flat_map(|row| {
-            let norm = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-            let scale = if norm > 0.0 { norm } else { 1.0 };
-            row.iter().map(move |&value| f64::from(value) / scale)
-        })
-        .collect();
-    let mut all = vec![0.0; patches * patches];
-    all.par_chunks_mut(patches).zip(unit.par_chunks(width)).for_each(|(out, a)| {
-        out.iter_mut().zip(unit.chunks(width)).for_each(|(out, b)| *out = dot(a, b));
-    });
-    all
-}
-
-/// A dot product in a fixed order, in chains that the compiler turns into vectors.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (a, a_rest) = a.as_chunks::<8>();
-    let (b, b_rest) = b.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }

@@ -42,15 +42,19 @@ impl ClipTokenizer {
         let path = folder.join("tokenizer.json");
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "the CLIP tokenizer cannot be read"))?;
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| Error::config(&path, e.to_string()))?;
-        let tokens = tokenizer.get_vocab_size(true);
-        if tokens > vocabulary {
-            let reason = format!("the tokenizer has {tokens} tokens, the text tower {vocabulary}");
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or_default() as usize;
+        if largest >= vocabulary {
+            let reason = format!("the tokenizer has ids up to {largest}, the text tower {vocabulary} embeddings");
             return Err(Error::config(&path, format!("{reason}; they do not belong together")));
         }
         // Files saved after training cut at the window; the segments need the whole text.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| Error::config(&path, e.to_string()))?;
-        Ok(Self { tokenizer, window, pooling })
+        let read = Self { tokenizer, window, pooling };
+        if read.encode("").len() < 2 {
+            return Err(Error::config(&path, "it adds no start and end tokens; expected CLIP's post-processor"));
+        }
+        Ok(read)
     }
 
     /// The ids of `text` with its start and end tokens.
