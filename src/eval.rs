@@ -16,10 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error,
     generate::{Decoding, answer},
-    image::decode,
     model::Llava,
     pruner::Selector,
-    task::{Answer, Protocol, Report, Sample, Task},
+    task::{Answer, Picture, Protocol, Report, Sample, Task, Upload},
     text::{Prompt, strip, vicuna_v1},
 };
 
@@ -165,6 +164,14 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Writes what the benchmark's server takes.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_upload(&self, upload: &Upload) -> Result<(), Error> {
+        write_file(&self.path.join(upload.name), &upload.bytes)
+    }
+
     /// Writes the score.
     ///
     /// # Errors
@@ -189,10 +196,11 @@ pub fn evaluate<B: VlmBackend>(
 ) -> Result<(), Error> {
     let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
     for sample in &samples[folder.answers().len()..] {
-        let picture = decode(&sample.image)?;
-        let prompt = Prompt::new(&vicuna_v1(&sample.text, 1)?, &sample.clip_text, model.tokenizer());
+        let pictures = sample.picture.iter().map(Picture::open).collect::<Result<Vec<_>, _>>()?;
+        let asked = vicuna_v1(&format!("{}{}", sample.text, sample.suffix), pictures.len())?;
+        let prompt = Prompt::new(&asked, &sample.clip_text, model.tokenizer());
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (_, answer) = answer(model, &[picture], &prompt, selector, config.tokens, decoding, go_on)?;
+        let (_, answer) = answer(model, &pictures, &prompt, selector, config.tokens, decoding, go_on)?;
         let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
         folder.append(Answer::new(sample, text, &config.model_name()))?;
         on_answer();
@@ -273,10 +281,14 @@ fn compact(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// Writes beside the file, then renames: the name never holds half of it.
 fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
-    let draft = path.with_extension("json.part");
-    let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, path));
+    write_file(path, text.as_bytes())
+}
+
+/// Writes beside the file, then renames: the name never holds half of it.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let draft = path.with_added_extension("part");
+    let written = std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path));
     written.map_err(|e| {
         // The draft is of no use to anyone.
         let _ = std::fs::remove_file(&draft);

@@ -15,6 +15,7 @@ pub mod cli;
 mod error;
 pub mod eval;
 pub mod generate;
+mod hash;
 pub mod image;
 pub mod merge;
 pub mod model;

@@ -148,6 +148,9 @@ pub(super) struct ScoreArgs {
     pub(super) benchmark: String,
     /// An answers file in LLaVA's format, one JSON object a line
     pub(super) answers: PathBuf,
+    /// Writes what the benchmark's server takes to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) upload: Option<PathBuf>,
     /// The benchmark's folder; by default where a checkout of LLaVA has it, below the current folder
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,

@@ -45,6 +45,9 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
         let folder = secateur_backends::run(backend, job)??;
         let report = score(folder.answers())?;
+        if let Some(upload) = task.upload(&data, folder.answers()).ok().flatten() {
+            folder.write_upload(&upload)?;
+        }
         folder.finish(&report)?;
         eprintln!("{}", path.display());
         report

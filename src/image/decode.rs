@@ -26,12 +26,20 @@ const MAX_ALLOCATION: u64 = 4 << 30;
 /// When the file is missing, empty, of an unknown format, damaged, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
 pub fn decode(path: &Path) -> Result<Rgb, Error> {
     let bytes = std::fs::read(path).map_err(Error::io(path, "the image cannot be read"))?;
+    decode_bytes(path, &bytes)
+}
+
+/// Reads the picture in `bytes`, which were found at `path`.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
     let fail = |reason: String| Error::Image { path: path.to_owned(), reason };
     if bytes.is_empty() {
         return Err(fail("the file has 0 bytes, which is no image".to_owned()));
     }
     let mut reader =
-        ImageReader::new(BufReader::new(Cursor::new(&bytes))).with_guessed_format().map_err(|e| fail(e.to_string()))?;
+        ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format().map_err(|e| fail(e.to_string()))?;
     if reader.format().is_none() {
         return Err(fail("not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read".to_owned()));
     }

@@ -7,7 +7,7 @@ mod resize;
 
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
-pub use decode::{MAX_PIXELS, MAX_SIDE, decode};
+pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes};
 
 /// An 8-bit RGB picture.
 #[derive(Clone, Debug, PartialEq, Eq)]

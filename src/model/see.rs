@@ -8,6 +8,7 @@ use secateur_backends::VlmBackend;
 use super::Llava;
 use crate::{
     Error,
+    hash::fnv1a,
     image::{Rgb, Tiles},
     merge::{Geometry, Merge, Visual, gather, join, order},
     pruner::{Cues, Keep, Needs, NoPruning, Pruner},
@@ -162,9 +163,7 @@ impl<B: VlmBackend> Llava<B> {
     }
 }
 
-/// A number that only the pixels decide, the same on every machine: FNV-1a.
+/// A number that only the pixels decide, the same on every machine.
 fn fingerprint(picture: &Rgb) -> u64 {
-    let width = (picture.width as u64).to_le_bytes();
-    let bytes = width.iter().chain(&picture.data);
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a((picture.width as u64).to_le_bytes().iter().chain(&picture.data))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Sample;
-use crate::Error;
+use crate::{Error, hash::fnv1a};
 
 /// One answer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -14,6 +14,7 @@ pub struct Answer {
     /// The question's id.
     pub question_id: Value,
     /// The question with its suffix.
+    #[serde(default)]
     pub prompt: String,
     /// What the model said.
     pub text: String,
@@ -23,9 +24,12 @@ pub struct Answer {
     /// Who said it.
     #[serde(default)]
     pub model_id: String,
-    /// Whatever a benchmark adds.
+    /// Empty in LLaVA's own files.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// What a benchmark's lines have beside these.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 impl Answer {
@@ -39,6 +43,7 @@ impl Answer {
             answer_id: format!("{:016x}", fnv1a(asked.as_bytes())),
             model_id: model.to_owned(),
             metadata: Map::new(),
+            more: sample.more.clone(),
         }
     }
 
@@ -62,6 +67,24 @@ impl Answer {
         Self::parse_all(path, &bytes)
     }
 
+    /// The answers of a file, and how many of its lines are none: LLaVA's converters pass over them too.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds no answer at all; the error names the first line.
+    pub fn read_whole(path: &Path) -> Result<(Vec<Self>, usize), Error> {
+        let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
+        let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+        let parsed: Vec<Option<Self>> = lines.map(|line| serde_json::from_slice(line).ok()).collect();
+        let lines = parsed.len();
+        let answers: Vec<Self> = parsed.into_iter().flatten().collect();
+        if answers.is_empty() {
+            // Says what is wrong with the first line.
+            return Ok((Self::parse_all(path, &bytes)?, 0));
+        }
+        let broken = lines - answers.len();
+        Ok((answers, broken))
+    }
+
     /// All answers of a file's bytes; empty lines are passed over.
     ///
     /// # Errors
@@ -76,9 +99,4 @@ impl Answer {
             })
             .collect()
     }
-}
-
-/// A small stable hash; ids need to be unlike each other, not secret.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use release::{Labels, release_folder, samples_of_file, samples_of_release};
 
-use super::{Answer, Protocol, Report, Sample, Task};
+use super::{Answer, Protocol, Report, Sample, Task, questions::with_pictures};
 use crate::Error;
 
 /// The benchmark.
@@ -61,10 +61,7 @@ impl Task for Mme {
         if samples.is_empty() {
             return Err(Error::data(data, "no MME question in this folder"));
         }
-        match samples.iter().find(|sample| !sample.image.is_file()) {
-            Some(sample) => Err(Error::data(&sample.image, "the picture of a question is missing; fetch MME's images")),
-            None => Ok(samples),
-        }
+        with_pictures(samples)
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {

@@ -3,22 +3,63 @@
 //! A benchmark is one file with a [`Task`] implementation and one row in [`TASKS`].
 
 mod answer;
+mod evalai;
+mod gqa;
+mod ids;
+mod mmbench;
 mod mme;
+mod mmvet;
+mod pope;
+mod python_json;
+mod questions;
 mod report;
+mod scienceqa;
+mod seed;
+mod textvqa;
+mod vizwiz;
+mod vqav2;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub use answer::Answer;
 use clap::ValueEnum;
+pub use evalai::normalise;
+pub use gqa::Gqa;
+pub use mmbench::MmBench;
 pub use mme::Mme;
+pub use mmvet::MmVet;
+pub use pope::Pope;
 pub use report::Report;
+pub use scienceqa::ScienceQa;
+pub use seed::Seed;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
+pub use textvqa::TextVqa;
+pub use vizwiz::VizWiz;
+pub use vqav2::VqaV2;
 
-use crate::Error;
+use crate::{
+    Error,
+    image::{Rgb, decode, decode_bytes},
+};
 
 /// Every benchmark.
-pub const TASKS: &[&dyn Task] = &[&Mme];
+pub const TASKS: &[&dyn Task] = &[
+    &VqaV2,
+    &Gqa,
+    &VizWiz,
+    &ScienceQa,
+    &TextVqa,
+    &Pope,
+    &Mme,
+    &MmBench { chinese: false },
+    &MmBench { chinese: true },
+    &MmVet,
+    &Seed,
+];
 
 /// The benchmark called `name`.
 ///
@@ -51,17 +92,57 @@ impl Protocol {
     }
 }
 
-/// A question about a picture.
+/// A question, most often about a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// As in the question file; a number or a string.
     pub question_id: Value,
-    /// The picture.
-    pub image: PathBuf,
-    /// The question with its suffix, as the prompt holds it.
+    /// The picture; ScienceQA has questions without one.
+    pub picture: Option<Picture>,
+    /// The question as an answers file holds it.
     pub text: String,
+    /// What is asked after it, and is not in the answers file.
+    pub suffix: &'static str,
     /// The question as CDPruner's evaluation of this benchmark gives it to CLIP.
     pub clip_text: String,
+    /// What this benchmark's answer lines have beside the usual fields.
+    pub more: Map<String, Value>,
+}
+
+/// A picture that is read when its turn comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Picture {
+    /// A file.
+    File(PathBuf),
+    /// The bytes of a file that lies in another one, at `place`.
+    Inline {
+        /// Where it was found, for errors.
+        place: PathBuf,
+        /// The bytes.
+        bytes: Arc<[u8]>,
+    },
+}
+
+impl Picture {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is missing or no picture.
+    pub fn open(&self) -> Result<Rgb, Error> {
+        match self {
+            Self::File(path) => decode(path),
+            Self::Inline { place, bytes } => decode_bytes(place, bytes),
+        }
+    }
+}
+
+/// What a benchmark's own server takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// A name for the file.
+    pub name: &'static str,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A benchmark.
@@ -79,9 +160,33 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// When files are missing or not as they must be.
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error>;
+    /// Reads an answers file, and counts the lines that are no answer.
+    ///
+    /// # Errors
+    /// When it cannot be read, or holds no answer at all.
+    fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
+        Answer::read_whole(path)
+    }
+    /// What the benchmark's server takes, byte for byte as LLaVA's converter writes it; `None` where there is no server.
+    ///
+    /// # Errors
+    /// When the questions cannot be read, or one that must be answered is not.
+    fn upload(&self, _data: &Path, _answers: &[Answer]) -> Result<Option<Upload>, Error> {
+        Ok(None)
+    }
     /// Scores answers against the labels in `data`.
     ///
     /// # Errors
     /// When an answer has no label.
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error>;
+}
+
+/// For benchmarks that only LLaVA's rules score here.
+fn llava_only(task: &dyn Task, protocol: Protocol, data: &Path) -> Result<(), Error> {
+    match protocol {
+        Protocol::Llava => Ok(()),
+        Protocol::LmmsEval => {
+            Err(Error::data(data, format!("{} is scored by LLaVA's rules only; leave out --protocol", task.name())))
+        }
+    }
 }

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::{COGNITION, PERCEPTION, YES_OR_NO};
 use crate::{
     Error,
-    task::Sample,
-    text::{SINGLE_WORD, clip_question},
+    task::{Sample, questions::sample},
+    text::SINGLE_WORD,
 };
 
 /// A line of the question file.
@@ -47,9 +47,7 @@ pub(super) fn samples_of_file(path: &Path, release: &Path) -> Result<Vec<Sample>
         .map(|(i, line)| {
             let question: Question = serde_json::from_str(line)
                 .map_err(|e| Error::data(path, format!("line {} is no question: {e}", i + 1)))?;
-            let image = release.join(question.image);
-            let clip_text = clip_question(&question.text);
-            Ok(Sample { question_id: question.question_id, image, text: question.text, clip_text })
+            Ok(sample(question.question_id, release.join(question.image), question.text))
         })
         .collect()
 }
@@ -71,9 +69,7 @@ pub(super) fn samples_of_release(release: &Path) -> Result<Vec<Sample>, Error> {
                 .ok_or_else(|| Error::data(&folder, format!("no picture for {stem}.txt")))?;
             for (question, _) in lines {
                 let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim());
-                let clip_text = clip_question(&text);
-                let (question_id, image) = (image.clone().into(), release.join(&image));
-                samples.push(Sample { question_id, image, text, clip_text });
+                samples.push(sample(image.clone().into(), release.join(&image), text));
             }
         }
     }

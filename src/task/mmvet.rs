@@ -1,0 +1,69 @@
+//! MM-Vet: open questions that need several abilities at once.
+//!
+//! A line of `llava-mm-vet.jsonl`: `{"image": "v1_0.png", "text": "What is x in the equation?", "category": "conv",
+//! "question_id": 0}`
+//!
+//! Judged by GPT-4, on MM-Vet's own server or notebook, which takes `{"v1_0": "…", …}`. Official converter: LLaVA's
+//! `scripts/convert_mmvet_for_eval.py`.
+
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    Answer, Protocol, Report, Sample, Task, Upload,
+    ids::{ById, key},
+    llava_only, python_json,
+    questions::samples,
+};
+use crate::Error;
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct MmVet;
+
+/// The upload: a map in the order of the answers.
+struct Rows<'a>(&'a [Answer]);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|answer| (format!("v1_{}", key(&answer.question_id)), &answer.text)))
+    }
+}
+
+impl Task for MmVet {
+    fn name(&self) -> &'static str {
+        "mm-vet"
+    }
+
+    fn about(&self) -> &'static str {
+        "MM-Vet: open questions that need several abilities; a file for its judge"
+    }
+
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/mm-vet"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        1024
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        let mut samples = samples(data, "llava-mm-vet.jsonl", &["images"])?;
+        for sample in &mut samples {
+            sample.clip_text.clone_from(&sample.text);
+        }
+        Ok(samples)
+    }
+
+    fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
+        Ok(Some(Upload { name: "mm-vet.json", bytes: python_json::indented(&Rows(answers)) }))
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let mut notes = ById::new(answers).notes([]);
+        notes.push("judged by MM-Vet's server; --upload FILE writes what it takes".to_owned());
+        Ok(Report { benchmark: "mm-vet", protocol, n: answers.len(), metrics: Vec::new(), notes })
+    }
+}

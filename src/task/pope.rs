@@ -1,0 +1,205 @@
+//! POPE: is an object in the picture? Random, popular and adversarial objects.
+//!
+//! A line of `llava_pope_test.jsonl`: `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a
+//! snowboard in the image?\nAnswer the question using a single word or phrase.", "category": "adversarial"}`
+//!
+//! Its label, in `coco/coco_pope_adversarial.json`, a JSON object a line, in the order of the questions:
+//! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label":
+//! "yes"}`
+//!
+//! Score: F1 of "yes" for each category, and their mean. An answer is cut at its first period, commas are deleted, and
+//! it is "no" if one of the words between single spaces is `No`, `not` or `no`, else "yes".
+//!
+//! Official scorer: LLaVA's `llava/eval/eval_pope.py`. It matches labels by order alone and never checks that they belong
+//! to the questions: POPE's labels exist in two versions, with 2,910 and with 3,000 random questions, and the wrong one
+//! scores nonsense. Here every label must be that of its question. Where a figure divides by zero it is 0 and said so
+//! (there: a crash).
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{
+    Answer, Protocol, Report, Sample, Task,
+    ids::ById,
+    llava_only,
+    questions::{Question, file, lines, samples},
+};
+use crate::{Error, text::SINGLE_WORD};
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Pope;
+
+const QUESTIONS: &str = "llava_pope_test.jsonl";
+const CATEGORIES: [&str; 3] = ["random", "popular", "adversarial"];
+
+#[derive(Deserialize)]
+struct Label {
+    image: String,
+    text: String,
+    label: String,
+}
+
+impl Task for Pope {
+    fn name(&self) -> &'static str {
+        "pope"
+    }
+
+    fn about(&self) -> &'static str {
+        "POPE: yes / no questions about objects that may not be there; mean F1 of three categories"
+    }
+
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/pope"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        128
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        samples(data, QUESTIONS, &["val2014"])
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let questions = ["llava_pope_test.jsonl", "questions.jsonl"].into_iter().find(|name| data.join(name).is_file());
+        let questions: Vec<Question> = lines(&file(data, questions.unwrap_or(QUESTIONS))?, "question")?;
+        let by_id = ById::new(answers);
+        if let Some(stray) = answers.iter().find(|a| questions.iter().all(|q| q.question_id != a.question_id)) {
+            return Err(Error::data(data, format!("no question has the id {} of an answer", stray.question_id)));
+        }
+        let mut metrics = Vec::new();
+        let mut notes = by_id.notes(questions.iter().map(|question| &question.question_id));
+        let mut f1s = Vec::new();
+        for category in CATEGORIES {
+            let own: Vec<&Question> = questions.iter().filter(|question| question.category == category).collect();
+            let labels = labels(data, category, &own)?;
+            let mut counts = Counts::default();
+            for (question, label) in own.iter().zip(&labels) {
+                if let Some(answer) = by_id.get(&question.question_id) {
+                    counts.add(says_yes(&answer.text), label.label != "no");
+                }
+            }
+            if counts.all() == 0 {
+                continue;
+            }
+            if counts.right_yes == 0 {
+                notes.push(format!(
+                    "{category}: no true positive, so that F1, precision or recall divide by zero; they are 0"
+                ));
+            }
+            f1s.push(counts.f1());
+            metrics.extend(counts.metrics(category));
+        }
+        if f1s.is_empty() {
+            return Err(Error::data(data, "no answer belongs to a category with labels"));
+        }
+        metrics.push(("f1_mean".to_owned(), f1s.iter().sum::<f64>() / f1s.len() as f64));
+        Ok(Report { benchmark: "pope", protocol, n: answers.len(), metrics, notes })
+    }
+}
+
+/// The labels of a category, each of which must be that of the question at its place.
+fn labels(data: &Path, category: &str, questions: &[&Question]) -> Result<Vec<Label>, Error> {
+    let path = file(data, &format!("coco/coco_pope_{category}.json"))?;
+    let labels: Vec<Label> = lines(&path, "label")?;
+    let belongs = |(question, label): (&&Question, &Label)| {
+        question.image == label.image && question.text.strip_suffix(SINGLE_WORD).unwrap_or(&question.text) == label.text
+    };
+    let fits = questions.iter().zip(&labels).take_while(|pair| belongs(*pair)).count();
+    if fits == questions.len() && fits == labels.len() {
+        return Ok(labels);
+    }
+    Err(Error::data(
+        &path,
+        format!(
+            "these labels are not those of the questions: {} labels for {} {category} questions, of which the first {fits} \
+             belong together; POPE's labels were changed later, take those of its commit e3e3926",
+            labels.len(),
+            questions.len()
+        ),
+    ))
+}
+
+fn says_yes(text: &str) -> bool {
+    let sentence = text.split('.').next().unwrap_or_default().replace(',', "");
+    !sentence.split(' ').any(|word| ["No", "not", "no"].contains(&word))
+}
+
+#[derive(Default)]
+struct Counts {
+    right_yes: usize,
+    wrong_yes: usize,
+    right_no: usize,
+    wrong_no: usize,
+}
+
+impl Counts {
+    fn add(&mut self, said: bool, is: bool) {
+        *match (said, is) {
+            (true, true) => &mut self.right_yes,
+            (true, false) => &mut self.wrong_yes,
+            (false, false) => &mut self.right_no,
+            (false, true) => &mut self.wrong_no,
+        } += 1;
+    }
+
+    fn all(&self) -> usize {
+        self.right_yes + self.wrong_yes + self.right_no + self.wrong_no
+    }
+
+    fn precision(&self) -> f64 {
+        share(self.right_yes, self.right_yes + self.wrong_yes)
+    }
+
+    fn recall(&self) -> f64 {
+        share(self.right_yes, self.right_yes + self.wrong_no)
+    }
+
+    fn f1(&self) -> f64 {
+        let (precision, recall) = (self.precision(), self.recall());
+        if precision + recall > 0.0 { 2.0 * precision * recall / (precision + recall) } else { 0.0 }
+    }
+
+    fn metrics(&self, category: &str) -> [(String, f64); 5] {
+        [
+            ("f1", self.f1()),
+            ("accuracy", share(self.right_yes + self.right_no, self.all())),
+            ("precision", self.precision()),
+            ("recall", self.recall()),
+            ("yes_ratio", share(self.right_yes + self.wrong_yes, self.all())),
+        ]
+        .map(|(name, value)| (format!("{name}_{category}"), value))
+    }
+}
+
+fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The official script's reading of answers, as recorded.
+    #[test]
+    fn answers_are_read_as_the_official_script_reads_them() {
+        for (text, yes) in [
+            ("Yes", true),
+            ("No, there is not.", false),
+            ("There is no dog in the image.", false),
+            ("Not sure", true),
+            ("The answer is no", false),
+            ("No,there is none", true),
+            ("Yes. No.", true),
+            ("NO", true),
+            ("no\nyes", true),
+            (".no", true),
+            ("", true),
+        ] {
+            assert_eq!(says_yes(text), yes, "{text:?}");
+        }
+    }
+}

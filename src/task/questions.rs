@@ -1,0 +1,78 @@
+//! LLaVA's question files: a JSON object a line, `{"question_id", "image", "text", "category"}`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use super::{Picture, Sample};
+use crate::{Error, text::clip_question};
+
+/// A line of a question file.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Question {
+    pub(super) question_id: Value,
+    pub(super) image: String,
+    pub(super) text: String,
+    #[serde(default)]
+    pub(super) category: String,
+}
+
+/// Every line of a file of JSON objects.
+pub(super) fn lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|e| Error::data(path, format!("line {} is no {what}: {e}", i + 1)))
+        })
+        .collect()
+}
+
+/// A whole JSON file.
+pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
+    serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))
+}
+
+/// The file called `name` in `data`; the error says what to do.
+pub(super) fn file(data: &Path, name: &str) -> Result<PathBuf, Error> {
+    let path = data.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::data(data, format!("expected {name} here, as in LLaVA's evaluation folders; --data names the folder")))
+}
+
+/// A question about a picture, as `model_vqa_loader` asks it.
+pub(super) fn sample(question_id: Value, picture: PathBuf, text: String) -> Sample {
+    let clip_text = clip_question(&text);
+    Sample { question_id, picture: Some(Picture::File(picture)), text, suffix: "", clip_text, more: Map::new() }
+}
+
+/// The samples of the question file `name`, with pictures in the first of the folders `images` that is there.
+pub(super) fn samples(data: &Path, name: &str, images: &[&str]) -> Result<Vec<Sample>, Error> {
+    let questions: Vec<Question> = lines(&file(data, name)?, "question")?;
+    let folder = image_folder(data, images)?;
+    let samples = questions.into_iter().map(|q| sample(q.question_id, folder.join(&q.image), q.text)).collect();
+    with_pictures(samples)
+}
+
+/// The first of the folders `images` that is there.
+pub(super) fn image_folder(data: &Path, images: &[&str]) -> Result<PathBuf, Error> {
+    let there = images.iter().map(|name| data.join(name)).find(|folder| folder.is_dir());
+    there.ok_or_else(|| Error::data(data, format!("expected the pictures in {}", images.join(" or "))))
+}
+
+/// The samples, if there is one and all their pictures are there.
+pub(super) fn with_pictures(samples: Vec<Sample>) -> Result<Vec<Sample>, Error> {
+    let missing = samples.iter().find_map(|sample| match &sample.picture {
+        Some(Picture::File(path)) if !path.is_file() => Some(path),
+        _ => None,
+    });
+    match missing {
+        Some(path) => Err(Error::data(path, "the picture of a question is missing; fetch the benchmark's images")),
+        None => Ok(samples),
+    }
+}

@@ -1,0 +1,264 @@
+//! ScienceQA: multiple-choice science questions, about half of them with a picture.
+//!
+//! An entry of `llava_test_CQM-A.json`, a JSON array: `{"id": "5", "image": "5/image.png", "conversations": [{"from": "human",
+//! "value": "<image>\nContext: …\nWhich of the following could Gordon's test show?\nA. …\nB. …"}, {"from": "gpt", "value":
+//! "B"}]}`
+//!
+//! Score: the share of right letters, over all questions (`acc`) and over those with a picture (`img_acc`). An answer that
+//! is a letter is that letter, `X. …` is X, and else one single `The answer is X` followed by any character counts.
+//!
+//! Official scorer: LLaVA's `llava/eval/eval_science_qa.py` with ScienceQA's `problems.json` and `pid_splits.json`. Where
+//! these are not in the folder, letters and numbers of choices are taken from the question file, and the report says so.
+//! The scorer's own output file is read as answers, too.
+
+use std::{collections::HashMap, path::Path};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{
+    Answer, Picture, Protocol, Report, Sample, Task,
+    ids::{ById, key},
+    llava_only,
+    questions::{file, image_folder, json, with_pictures},
+};
+use crate::{
+    Error,
+    text::{IMAGE_MARK, strip},
+};
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct ScienceQa;
+
+const QUESTIONS: &str = "llava_test_CQM-A.json";
+const LETTERS: [&str; 5] = ["A", "B", "C", "D", "E"];
+/// Asked at the end of multiple-choice questions.
+pub(super) const CHOOSE: &str = "\nAnswer with the option's letter from the given choices directly.";
+
+#[derive(Deserialize)]
+struct Entry {
+    id: Value,
+    image: Option<String>,
+    conversations: Vec<Turn>,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    choices: Vec<Value>,
+    answer: usize,
+}
+
+#[derive(Deserialize)]
+struct Splits {
+    test: Vec<Value>,
+}
+
+/// The official scorer's output.
+#[derive(Deserialize)]
+struct Judged {
+    correct: Vec<Analysis>,
+    incorrect: Vec<Analysis>,
+}
+
+#[derive(Deserialize)]
+struct Analysis {
+    question_id: Value,
+    question: String,
+    pred: String,
+}
+
+/// What a question's answer must be.
+struct Label {
+    id: Value,
+    choices: usize,
+    answer: usize,
+}
+
+impl Task for ScienceQa {
+    fn name(&self) -> &'static str {
+        "scienceqa"
+    }
+
+    fn about(&self) -> &'static str {
+        "ScienceQA: multiple-choice science questions; accuracy, and that of questions with a picture"
+    }
+
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/scienceqa"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        1024
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        let entries: Vec<Entry> = json(&file(data, QUESTIONS)?)?;
+        let folder = image_folder(data, &["images/test", "images"])?;
+        let samples = entries.into_iter().map(|entry| {
+            let asked = entry.conversations.first().map(|turn| turn.value.replace(IMAGE_MARK, "")).unwrap_or_default();
+            let asked = strip(&asked).to_owned();
+            let mark = if entry.image.is_some() { format!("{IMAGE_MARK}\n") } else { String::new() };
+            Sample {
+                question_id: entry.id,
+                picture: entry.image.map(|image| Picture::File(folder.join(image))),
+                text: format!("{mark}{asked}{CHOOSE}"),
+                suffix: "",
+                clip_text: asked,
+                more: Map::new(),
+            }
+        });
+        with_pictures(samples.collect())
+    }
+
+    fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
+        let Ok(Judged { correct, incorrect }) = json(path) else { return Answer::read_whole(path) };
+        let answer = |analysis: Analysis| Answer {
+            question_id: analysis.question_id,
+            prompt: analysis.question,
+            text: analysis.pred,
+            answer_id: String::new(),
+            model_id: String::new(),
+            metadata: Map::new(),
+            more: Map::new(),
+        };
+        Ok((correct.into_iter().chain(incorrect).map(answer).collect(), 0))
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let (labels, source) = labels(data)?;
+        let by_id = ById::new(answers);
+        let mut notes = by_id.notes(labels.iter().map(|label| &label.id));
+        notes.extend(source);
+        let (mut all, mut pictures) = (Tally::default(), Tally::default());
+        for label in &labels {
+            let answer = by_id.get(&label.id);
+            let named = answer.and_then(|answer| letter(&answer.text)).filter(|named| *named < label.choices);
+            let right = named == Some(label.answer);
+            all.add(right);
+            if answer.is_some_and(|answer| answer.prompt.contains(IMAGE_MARK)) {
+                pictures.add(right);
+            }
+        }
+        let mut metrics = vec![("acc".to_owned(), all.share())];
+        if pictures.all > 0 {
+            metrics.push(("img_acc".to_owned(), pictures.share()));
+        }
+        Ok(Report { benchmark: "scienceqa", protocol, n: answers.len(), metrics, notes })
+    }
+}
+
+/// Every question's label, and a note where they are not ScienceQA's own files.
+fn labels(data: &Path) -> Result<(Vec<Label>, Option<String>), Error> {
+    let (problems, splits) = (data.join("problems.json"), data.join("pid_splits.json"));
+    if problems.is_file() && splits.is_file() {
+        let problems: HashMap<String, Problem> = json(&problems)?;
+        let splits: Splits = json(&splits)?;
+        let label = |id: Value| {
+            let problem = problems
+                .get(&key(&id))
+                .ok_or_else(|| Error::data(data, format!("problems.json lacks the test question {id}")))?;
+            Ok(Label { id, choices: problem.choices.len(), answer: problem.answer })
+        };
+        return Ok((splits.test.into_iter().map(label).collect::<Result<_, Error>>()?, None));
+    }
+    let path = file(data, QUESTIONS)?;
+    let entries: Vec<Entry> = json(&path)?;
+    let label = |entry: Entry| match &entry.conversations[..] {
+        [asked, answer, ..] => {
+            let letter = LETTERS.iter().position(|letter| *letter == answer.value);
+            let letter = letter.ok_or_else(|| Error::data(&path, format!("question {} has no letter", entry.id)))?;
+            Ok(Label { choices: choices(&asked.value), answer: letter, id: entry.id })
+        }
+        _ => Err(Error::data(&path, format!("question {} has no answer", entry.id))),
+    };
+    let note =
+        "labels and numbers of choices are from the question file: problems.json and pid_splits.json are not there";
+    Ok((entries.into_iter().map(label).collect::<Result<_, Error>>()?, Some(note.to_owned())))
+}
+
+/// How many choices a question lists: A, B, … at the starts of its lines.
+fn choices(question: &str) -> usize {
+    let listed = |letter: &&&str| question.lines().any(|line| line.starts_with(&format!("{letter}. ")));
+    LETTERS.iter().take_while(listed).count()
+}
+
+/// The choice that an answer names; `None` where it names none, or one beyond the letters.
+fn letter(text: &str) -> Option<usize> {
+    let index = |found: &str| LETTERS.iter().position(|letter| *letter == found);
+    if let Some(exact) = index(text) {
+        return Some(exact);
+    }
+    let start: Vec<char> = text.chars().take(3).collect();
+    if let [first, '.', ' '] = start[..]
+        && let Some(named) = index(&first.to_string())
+    {
+        return Some(named);
+    }
+    let named: Vec<char> = text
+        .split("The answer is ")
+        .skip(1)
+        .filter_map(|rest| {
+            let mut rest = rest.chars();
+            rest.next().filter(char::is_ascii_uppercase).filter(|_| rest.next().is_some_and(|next| next != '\n'))
+        })
+        .collect();
+    if let [only] = named[..] { index(&only.to_string()) } else { None }
+}
+
+#[derive(Default)]
+struct Tally {
+    right: usize,
+    all: usize,
+}
+
+impl Tally {
+    fn add(&mut self, right: bool) {
+        self.right += usize::from(right);
+        self.all += 1;
+    }
+
+    fn share(&self) -> f64 {
+        self.right as f64 / self.all.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_read_as_the_official_script_reads_them() {
+        let read: BTreeMap<&str, Option<usize>> = [
+            "B",
+            "B. cat",
+            "The answer is B.",
+            "The answer is C. The answer is D.",
+            "The answer is D",
+            "B.",
+            "a",
+            " A",
+            "The answer is C! yes",
+            "A. wrong but then The answer is B.",
+            "",
+        ]
+        .map(|text| (text, letter(text)))
+        .into();
+        let right = [("B", 1), ("B. cat", 1), ("The answer is B.", 1), ("The answer is C! yes", 2)];
+        for (text, index) in right {
+            assert_eq!(read[text], Some(index), "{text:?}");
+        }
+        assert_eq!(read["A. wrong but then The answer is B."], Some(0));
+        for text in ["The answer is C. The answer is D.", "The answer is D", "B.", "a", " A", ""] {
+            assert_eq!(read[text], None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! SEED-Bench: multiple-choice questions about pictures, and about the middle frames of videos.
+//!
+//! A line of `llava-seed-bench.jsonl`: `{"question_id": "101669", "image": "SEED-Bench-image/1454426_2591111986", "text": "How
+//! many towels are in the image?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer with the option's letter from the given
+//! choices directly.", …}`
+//!
+//! Its label, in `SEED-Bench.json`: `{"question_type": {"Scene Understanding": 1, …}, "questions": [{"question_id": "101669",
+//! "question_type_id": 5, "data_type": "image", "answer": "A", …}, …]}`
+//!
+//! Score: the share of answers that equal the letter, over all, per type, for pictures and for videos; an unanswered
+//! question is wrong. Official scorer: LLaVA's `scripts/convert_seed_for_submission.py`, which crashes where a type has
+//! answers of which none is right.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Answer, Protocol, Report, Sample, Task, Upload,
+    ids::ById,
+    llava_only, python_json,
+    questions::{json as read_json, samples},
+};
+use crate::Error;
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Seed;
+
+const LABELS: [&str; 2] = ["SEED-Bench.json", "annotation.json"];
+
+/// A line of the upload.
+#[derive(Serialize)]
+struct Row<'a> {
+    question_id: &'a Value,
+    prediction: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    question_type: BTreeMap<String, u32>,
+    questions: Vec<Label>,
+}
+
+#[derive(Deserialize)]
+struct Label {
+    question_id: Value,
+    question_type_id: u32,
+    data_type: String,
+    answer: String,
+}
+
+impl Task for Seed {
+    fn name(&self) -> &'static str {
+        "seed-bench"
+    }
+
+    fn about(&self) -> &'static str {
+        "SEED-Bench: multiple-choice questions about pictures and video frames; accuracy"
+    }
+
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/seed_bench"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        128
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        samples(data, "llava-seed-bench.jsonl", &["."])
+    }
+
+    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
+        let by_id = ById::new(answers);
+        let mut bytes = Vec::new();
+        for label in labels(data)?.questions {
+            let answer = by_id.get(&label.question_id).ok_or_else(|| {
+                Error::data(data, format!("question {} has no answer; the server takes whole runs", label.question_id))
+            })?;
+            bytes.extend(python_json::compact(&Row { question_id: &label.question_id, prediction: &answer.text }));
+            bytes.push(b'\n');
+        }
+        Ok(Some(Upload { name: "seed-bench.jsonl", bytes }))
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let Labels { question_type, questions } = labels(data)?;
+        let by_id = ById::new(answers);
+        let share = |of: &dyn Fn(&Label) -> bool| {
+            let own: Vec<&Label> = questions.iter().filter(|label| of(label)).collect();
+            let right =
+                own.iter().filter(|label| by_id.get(&label.question_id).is_some_and(|a| a.text == label.answer));
+            (!own.is_empty()).then(|| right.count() as f64 / own.len() as f64)
+        };
+        let mut metrics = Vec::new();
+        metrics.extend(share(&|_| true).map(|acc| ("acc".to_owned(), acc)));
+        for kind in ["image", "video"] {
+            metrics.extend(share(&|label| label.data_type == kind).map(|acc| (format!("acc_{kind}"), acc)));
+        }
+        let mut types: Vec<(&String, &u32)> = question_type.iter().collect();
+        types.sort_by_key(|(_, id)| **id);
+        for (name, id) in types {
+            metrics.extend(share(&|label| label.question_type_id == *id).map(|acc| (name.clone(), acc)));
+        }
+        let notes = by_id.notes(questions.iter().map(|label| &label.question_id));
+        Ok(Report { benchmark: "seed-bench", protocol, n: answers.len(), metrics, notes })
+    }
+}
+
+fn labels(data: &Path) -> Result<Labels, Error> {
+    let path = LABELS.map(|name| data.join(name)).into_iter().find(|path| path.is_file());
+    read_json(&path.ok_or_else(|| Error::data(data, format!("expected SEED-Bench's labels, {}", LABELS[0])))?)
+}

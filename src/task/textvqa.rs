@@ -1,0 +1,112 @@
+//! TextVQA: questions about text in pictures, validation split, with OCR tokens in the question.
+//!
+//! A line of `llava_textvqa_val_v051_ocr.jsonl`: `{"question_id": "003a8ae2ef43b901", "image": "003a8ae2ef43b901.jpg",
+//! "text": "What is the brand of this camera?\nReference OCR token: DAKOTA, DIGITAL, …\nAnswer the question using a single
+//! word or phrase.", …}`; `question_id` is the picture's id.
+//!
+//! Its label, in `TextVQA_0.5.1_val.json`: `{"data": [{"image_id": "003a8ae2ef43b901", "question": "what is the brand of this
+//! camera?", "answers": ["nous les gosses", … ten of them]}, …]}`, found by picture and question in lower case.
+//!
+//! Score: VQA accuracy over ten answers. Official scorer: LLaVA's `llava/eval/eval_textvqa.py`.
+
+use std::{collections::HashMap, path::Path};
+
+use serde::Deserialize;
+
+use super::{
+    Answer, Protocol, Report, Sample, Task,
+    evalai::accuracy,
+    ids::key,
+    llava_only,
+    questions::{json, samples},
+};
+use crate::Error;
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct TextVqa;
+
+const LABELS: [&str; 2] = ["TextVQA_0.5.1_val.json", "annotations.json"];
+/// People who answered each question.
+const PEOPLE: usize = 10;
+
+#[derive(Deserialize)]
+struct Labels {
+    data: Vec<Label>,
+}
+
+#[derive(Deserialize)]
+struct Label {
+    image_id: String,
+    question: String,
+    answers: Vec<String>,
+}
+
+impl Task for TextVqa {
+    fn name(&self) -> &'static str {
+        "textvqa"
+    }
+
+    fn about(&self) -> &'static str {
+        "TextVQA: questions about text in pictures, with OCR tokens; VQA accuracy"
+    }
+
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/textvqa"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        128
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        samples(data, "llava_textvqa_val_v051_ocr.jsonl", &["train_images"])
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let path = LABELS.map(|name| data.join(name)).into_iter().find(|path| path.is_file());
+        let path = path.ok_or_else(|| Error::data(data, format!("expected TextVQA's labels, {}", LABELS[0])))?;
+        let labels: Labels = json(&path)?;
+        let labels: HashMap<(&str, String), &Vec<String>> = labels
+            .data
+            .iter()
+            .map(|label| ((label.image_id.as_str(), label.question.to_lowercase()), &label.answers))
+            .collect();
+        let mut sum = 0.0;
+        for answer in answers {
+            let (picture, question) = (key(&answer.question_id), question(answer, &path)?);
+            let people = labels
+                .get(&(picture.as_str(), question.clone()))
+                .ok_or_else(|| Error::data(&path, format!("no label for `{question}` about {picture}")))?;
+            if people.len() != PEOPLE {
+                let reason = format!("{} answers to `{question}` about {picture}; expected {PEOPLE}", people.len());
+                return Err(Error::data(&path, reason));
+            }
+            sum += accuracy(&answer.text, people);
+        }
+        let metrics = vec![("acc".to_owned(), sum / answers.len().max(1) as f64)];
+        Ok(Report { benchmark: "textvqa", protocol, n: answers.len(), metrics, notes: Vec::new() })
+    }
+}
+
+/// The question in a prompt, in lower case: the line that is neither OCR tokens nor the request for a word, or what stands
+/// between `Question: ` and ` Short answer:` where the prompt starts with `OCR tokens: `.
+fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
+    let lines: Vec<&str> = answer.prompt.split('\n').collect();
+    let question = match lines[..] {
+        _ if answer.prompt.starts_with("OCR tokens: ") => {
+            let asked = answer.prompt.split_once("Question: ").and_then(|(_, rest)| rest.split_once(" Short answer:"));
+            asked.map(|(question, _)| question)
+        }
+        [first, second, _] if answer.prompt.contains("Reference OCR token: ") => {
+            Some(if first.starts_with("Reference OCR token:") { second } else { first })
+        }
+        [first, _] => Some(first),
+        _ => None,
+    };
+    let question = question.ok_or_else(|| {
+        Error::data(path, format!("`{}` is no TextVQA prompt: expected 2 or 3 lines", answer.prompt.escape_debug()))
+    })?;
+    Ok(question.to_lowercase())
+}

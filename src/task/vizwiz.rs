@@ -1,0 +1,78 @@
+//! VizWiz: questions that blind people asked about their photographs.
+//!
+//! A line of `llava_test.jsonl`: `{"question_id": 1, "image": "VizWiz_test_00000001.jpg", "text": "What is this?\nWhen the
+//! provided information is insufficient, respond with 'Unanswerable'.\nAnswer the question using a single word or
+//! phrase.", "category": "default"}`
+//!
+//! Scored by the EvalAI server; answers are normalised. Official converter: LLaVA's
+//! `scripts/convert_vizwiz_for_submission.py`, which refuses a run with unanswered questions too.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{
+    Answer, Protocol, Report, Sample, Task, Upload,
+    ids::ById,
+    llava_only, normalise, python_json,
+    questions::{Question, file, lines, samples},
+};
+use crate::Error;
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct VizWiz;
+
+const QUESTIONS: &str = "llava_test.jsonl";
+
+/// An entry of the upload.
+#[derive(Serialize)]
+struct Row<'a> {
+    image: &'a str,
+    answer: String,
+}
+
+impl Task for VizWiz {
+    fn name(&self) -> &'static str {
+        "vizwiz"
+    }
+
+    fn about(&self) -> &'static str {
+        "VizWiz: questions of blind people about their photographs; a file for the EvalAI server"
+    }
+
+    fn default_data(&self) -> &'static str {
+        "playground/data/eval/vizwiz"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        128
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        samples(data, QUESTIONS, &["test"])
+    }
+
+    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
+        let questions: Vec<Question> = lines(&file(data, QUESTIONS)?, "question")?;
+        let by_id = ById::new(answers);
+        let rows = questions.iter().map(|question| {
+            let answer = by_id.get(&question.question_id).ok_or_else(|| {
+                Error::data(
+                    data,
+                    format!("question {} has no answer; the server takes whole runs", question.question_id),
+                )
+            })?;
+            Ok(Row { image: &question.image, answer: normalise(&answer.text) })
+        });
+        let rows = rows.collect::<Result<Vec<_>, Error>>()?;
+        Ok(Some(Upload { name: "vizwiz_upload.json", bytes: python_json::compact(&rows) }))
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let mut notes = ById::new(answers).notes([]);
+        notes.push("scored by the EvalAI server; --upload FILE writes what it takes".to_owned());
+        Ok(Report { benchmark: "vizwiz", protocol, n: answers.len(), metrics: Vec::new(), notes })
+    }
+}
