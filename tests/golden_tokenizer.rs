@@ -55,13 +55,13 @@ fn prompts_are_split_at_pictures_as_the_official_code_does() {
     for (source, tokenizer) in tokenizers() {
         for row in rows("image_token") {
             let text = row["prompt"].as_str().unwrap();
-            assert_eq!(Prompt::new(text, &tokenizer).ids, ids::<i64>(&row["ids"]), "{source}: {text:?}");
+            assert_eq!(Prompt::new(text, "", &tokenizer).ids, ids::<i64>(&row["ids"]), "{source}: {text:?}");
         }
         for row in rows("conversations") {
             // Two templates cannot be made into a prompt by the official code either.
             let Some(text) = row["prompt_one_turn"].as_str() else { continue };
             let name = &row["template"];
-            assert_eq!(Prompt::new(text, &tokenizer).ids, ids::<i64>(&row["ids_one_turn"]), "{source}: {name}");
+            assert_eq!(Prompt::new(text, "", &tokenizer).ids, ids::<i64>(&row["ids_one_turn"]), "{source}: {name}");
         }
     }
 }

@@ -1,0 +1,183 @@
+//! Every benchmark of the registry, from LLaVA's evaluation folder to a run folder, with the tiny checkpoint.
+
+mod common;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use common::fixture;
+use secateur::{task::TASKS, text::SINGLE_WORD};
+use serde_json::{Value, json};
+
+const PICTURES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
+const CHOOSE: &str = "\nAnswer with the option's letter from the given choices directly.";
+
+/// Writes a benchmark of three questions about two pictures in LLaVA's layout. A new benchmark needs a row here.
+fn write_data(benchmark: &str, data: &Path) {
+    let pictures = |folder: &str| {
+        std::fs::create_dir_all(data).unwrap();
+        let folder = data.join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in PICTURES {
+            std::fs::copy(fixture("tiny-llava-1.5/images").join(name), folder.join(name)).unwrap();
+        }
+    };
+    let write = |name: &str, text: String| {
+        let path = data.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    let lines = |rows: &[Value]| rows.iter().map(|row| format!("{row}\n")).collect::<String>();
+    let questions = |suffix: &str, category: &str| {
+        let ask = |i: usize| {
+            let text = format!("Is there a boat number {i}?{suffix}");
+            json!({"question_id": i, "image": PICTURES[i % 2], "text": text, "category": category})
+        };
+        lines(&[ask(0), ask(1), ask(2)])
+    };
+    match benchmark {
+        "vqav2" => {
+            pictures("test2015");
+            write("llava_vqav2_mscoco_test-dev2015.jsonl", questions(SINGLE_WORD, "default"));
+            write("llava_vqav2_mscoco_test2015.jsonl", questions(SINGLE_WORD, "default"));
+        }
+        "gqa" => {
+            pictures("data/images");
+            write("llava_gqa_testdev_balanced.jsonl", questions(SINGLE_WORD, "default"));
+            let labels = json!({"0": {"answer": "yes"}, "1": {"answer": "no"}, "2": {"answer": "yes"}});
+            write("testdev_balanced_questions.json", labels.to_string());
+        }
+        "vizwiz" => {
+            pictures("test");
+            write("llava_test.jsonl", questions(SINGLE_WORD, "default"));
+        }
+        "scienceqa" => {
+            pictures("images/test");
+            let entry = |id: &str, image: Option<&str>| {
+                let mark = if image.is_some() { "<image>\n" } else { "" };
+                let asked = format!("{mark}Which is a boat?\nA. this\nB. that");
+                let mut entry = json!({"id": id, "conversations": [{"value": asked}, {"value": "B"}]});
+                if let Some(image) = image {
+                    entry["image"] = image.into();
+                }
+                entry
+            };
+            let entries = json!([entry("4", None), entry("5", Some(PICTURES[0])), entry("6", Some(PICTURES[1]))]);
+            write("llava_test_CQM-A.json", entries.to_string());
+        }
+        "textvqa" => {
+            pictures("train_images");
+            let suffix = format!("\nReference OCR token: A, B{SINGLE_WORD}");
+            write("llava_textvqa_val_v051_ocr.jsonl", questions(&suffix, "default"));
+            let label = |i: usize| json!({"image_id": i.to_string(), "question": format!("Is there a boat number {i}?"), "answers": vec!["yes"; 10]});
+            write("TextVQA_0.5.1_val.json", json!({"data": [label(0), label(1), label(2)]}).to_string());
+        }
+        "pope" => {
+            pictures("val2014");
+            let mut all = String::new();
+            for category in ["random", "popular", "adversarial"] {
+                let own = questions(SINGLE_WORD, category);
+                let labels: Vec<Value> = own
+                    .lines()
+                    .map(|line| {
+                        let mut label: Value = serde_json::from_str(line).unwrap();
+                        label["text"] = label["text"].as_str().unwrap().replace(SINGLE_WORD, "").into();
+                        label["label"] = "yes".into();
+                        label
+                    })
+                    .collect();
+                write(&format!("coco/coco_pope_{category}.json"), lines(&labels));
+                all.push_str(&own.replace("\"question_id\":", &format!("\"question_id\":{}", all.lines().count() + 1)));
+            }
+            write("llava_pope_test.jsonl", all);
+        }
+        "mme" => {
+            pictures("MME_Benchmark_release_version/existence");
+            for name in PICTURES {
+                let labels =
+                    "Is there a boat? Please answer yes or no.\tYes\nIs there a cat? Please answer yes or no.\tNo\n";
+                let stem = name.trim_end_matches(".png");
+                write(&format!("MME_Benchmark_release_version/existence/{stem}.txt"), labels.to_owned());
+            }
+        }
+        "mmbench" | "mmbench-cn" => {
+            let name = if benchmark == "mmbench" { "mmbench_dev_20230712.tsv" } else { "mmbench_dev_cn_20231003.tsv" };
+            let picture = STANDARD.encode(std::fs::read(fixture("tiny-llava-1.5/images").join(PICTURES[0])).unwrap());
+            let rows = [1, 1_000_001, 2].map(|i| format!("{i}\tWhich?\ta hint\tboat\tcat\t\t\tA\t{picture}\tdev\n"));
+            write(name, format!("index\tquestion\thint\tA\tB\tC\tD\tanswer\timage\tsplit\n{}", rows.concat()));
+        }
+        "mm-vet" => {
+            pictures("images");
+            write("llava-mm-vet.jsonl", questions("", "conv"));
+        }
+        "seed-bench" => {
+            pictures(".");
+            write("llava-seed-bench.jsonl", questions(CHOOSE, "default"));
+            let label = |i: usize| json!({"question_id": i.to_string(), "question_type_id": 1, "data_type": "image", "answer": "A"});
+            let labels =
+                json!({"question_type": {"Scene Understanding": 1}, "questions": [label(0), label(1), label(2)]});
+            write("SEED-Bench.json", labels.to_string());
+        }
+        other => panic!("no data for the benchmark {other}: add a row"),
+    }
+}
+
+#[test]
+fn every_benchmark_runs_scores_and_writes_its_upload() {
+    for task in TASKS {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, out) = (folder.path().join("data"), folder.path().join("runs"));
+        write_data(task.name(), &data);
+        let output = Command::cargo_bin("secateur")
+            .unwrap()
+            .args(["eval", task.name(), "--json", "--method", "cdpruner", "--tokens", "16", "--model"])
+            .arg(fixture("tiny-llava-1.5/llava-v1.5-tiny"))
+            .arg("--data")
+            .arg(&data)
+            .arg("--out")
+            .arg(&out)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {stderr}", task.name());
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        let run = out.join(format!("{}-llava-v1.5-tiny-cdpruner-16", task.name()));
+        let answers = std::fs::read_to_string(run.join("answers.jsonl")).unwrap();
+        let samples = task.samples(&data).unwrap();
+        assert_eq!(answers.lines().count(), samples.len(), "{}", task.name());
+        assert_eq!(report["benchmark"], task.name());
+        assert!(run.join("metrics.json").is_file() && run.join("config.json").is_file());
+        for (line, sample) in answers.lines().zip(&samples) {
+            let answer: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(answer["prompt"], sample.text.as_str(), "{}", task.name());
+            // Only multiple-choice questions ask for more than the file holds.
+            assert_eq!(sample.suffix.is_empty(), !task.name().starts_with("mmbench"));
+            assert_eq!(answer.get("option_char").is_some(), task.name().starts_with("mmbench"));
+        }
+        // The run folder's upload is the one that `score` writes.
+        let (read, _) = task.answers(&run.join("answers.jsonl")).unwrap();
+        if let Some(upload) = task.upload(&data, &read).unwrap() {
+            assert!(run.join(upload.name).is_file(), "{}", task.name());
+        }
+    }
+}
+
+/// The texts that CDPruner's evaluation scripts give to CLIP.
+#[test]
+fn clip_reads_the_question_of_the_official_scripts() {
+    for (benchmark, expected) in [
+        ("gqa", "Is there a boat number 0?"),
+        ("textvqa", "Is there a boat number 0?\nReference OCR token: A, B"),
+        ("scienceqa", "Which is a boat?\nA. this\nB. that"),
+        ("mmbench", "a hint\nWhich?\nA. boat\nB. cat"),
+        ("mm-vet", "Is there a boat number 0?"),
+        ("mme", "Is there a boat?"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write_data(benchmark, folder.path());
+        let sample = &secateur::task::task(benchmark).unwrap().samples(folder.path()).unwrap()[0];
+        assert_eq!(sample.clip_text, expected, "{benchmark}");
+    }
+}
