@@ -18,7 +18,7 @@ use crate::{
     generate::{Decoding, answer},
     model::Llava,
     pruner::Selector,
-    task::{Answer, Picture, Protocol, Report, Sample, Task, Upload},
+    task::{Answer, Picture, Protocol, Report, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
 };
 
@@ -164,12 +164,13 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes what the benchmark's server takes.
+    /// Writes what the benchmark's server takes, under the name `name`; without `bytes`, removes what an earlier run left.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write_upload(&self, upload: &Upload) -> Result<(), Error> {
-        write_file(&self.path.join(upload.name), &upload.bytes)
+    /// When it cannot be written or removed.
+    pub fn write_upload(&self, name: &str, bytes: Option<&[u8]>) -> Result<(), Error> {
+        let path = self.path.join(name);
+        bytes.map_or_else(|| remove(&path), |bytes| write_file(&path, bytes))
     }
 
     /// Writes the score.

@@ -128,7 +128,7 @@ fn what_is_passed_over_is_said() {
     let (report, _) = score("vqav2", &data.join("answers/merge.jsonl"), &data, false).unwrap();
     let notes = report["notes"].to_string();
     assert!(notes.contains("1 line(s) of the file are no answers"), "{notes}");
-    assert!(notes.contains("1 question(s) are answered more than once"), "{notes}");
+    assert!(notes.contains("1 answer(s) are to questions that are answered again later"), "{notes}");
     let missing = score("vizwiz", &golden("gqa/answers.jsonl"), &golden("vizwiz"), true).unwrap_err();
     assert!(missing.contains("question 0 has no answer"), "{missing}");
     let other_rules = Command::cargo_bin("secateur")
@@ -180,4 +180,31 @@ fn mmbench_counts_rotations_together() {
     let (report, _) = score("mmbench", &answers, folder.path(), false).unwrap();
     close(&report["metrics"]["circular_acc"], 1.0 / 3.0);
     close(&report["metrics"]["single_acc"], 2.0 / 3.0);
+}
+
+/// A question that is answered twice counts once, with its last answer, in scores and in uploads.
+#[test]
+fn the_last_answer_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = folder.path().join("answers.jsonl");
+    let line = |id: u32, text: &str| format!("{{\"question_id\": {id}, \"text\": \"{text}\"}}\n");
+    std::fs::write(&answers, [line(0, "yes"), line(1, "b"), line(0, "No.")].concat()).unwrap();
+    let (_, upload) = score("mm-vet", &answers, folder.path(), true).unwrap();
+    assert_eq!(String::from_utf8(upload).unwrap(), "{\n  \"v1_0\": \"No.\",\n  \"v1_1\": \"b\"\n}");
+    let labels = r#"{"0": {"answer": "no"}, "1": {"answer": "c"}, "2": {"answer": "d"}}"#;
+    std::fs::write(folder.path().join("testdev_balanced_questions.json"), labels).unwrap();
+    let (report, _) = score("gqa", &answers, folder.path(), false).unwrap();
+    assert_eq!((&report["n"], &report["metrics"]["acc"]), (&2.into(), &0.5.into()));
+    assert!(report["notes"].to_string().contains("1 of 3 questions have no answer and are left out"), "{report}");
+}
+
+#[test]
+fn empty_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let answers = folder.path().join("answers.jsonl");
+    std::fs::write(&answers, "\n").unwrap();
+    for benchmark in secateur::task::TASKS {
+        let refused = score(benchmark.name(), &answers, folder.path(), false).unwrap_err();
+        assert!(refused.contains("there is no answer in this file"), "{}: {refused}", benchmark.name());
+    }
 }

@@ -146,7 +146,8 @@ pub(super) struct EvalArgs {
 pub(super) struct ScoreArgs {
     /// The benchmark; see `secateur list benchmarks`
     pub(super) benchmark: String,
-    /// An answers file in LLaVA's format, one JSON object a line
+    /// An answers file in LLaVA's format, one JSON object a line; scienceqa and mmbench also read what their scorer and
+    /// server give back
     pub(super) answers: PathBuf,
     /// Writes what the benchmark's server takes to this file
     #[arg(long, value_name = "FILE")]

@@ -11,7 +11,7 @@ use crate::{
     eval::{RunConfig, RunFolder, Standing, evaluate, standing},
     model::Llava,
     pruner::{method, selector},
-    task::{Answer, Protocol, Sample, Task, task},
+    task::{Answer, Protocol, Report, Sample, Task, task},
 };
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
@@ -22,11 +22,17 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let plan = ModelPlan::new(&args.model)?;
     let data = std::path::absolute(args.data.unwrap_or_else(|| PathBuf::from(task.default_data())))?;
     let mut samples = task.samples(&data)?;
+    if samples.is_empty() {
+        bail!("{}: there is no question in the benchmark's files", data.display());
+    }
     samples.truncate(args.limit.unwrap_or(usize::MAX));
     let config = config(&plan, task, &data, args.protocol, args.limit)?;
     // A label that is missing should not cost a night of answers first.
     let blank: Vec<Answer> = samples.iter().map(|s| Answer::new(s, String::new(), &config.model_name())).collect();
     task.score(&data, &blank, args.protocol)?;
+    if args.limit.is_none() {
+        task.upload(&data, &blank)?;
+    }
 
     let path = args.out.join(config.folder_name());
     let there = if args.force { Standing::default() } else { standing(&args.out, &config, &samples)? };
@@ -37,18 +43,12 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     } else if there.answers.len() == samples.len() {
         // Killed between the last answer and the score.
         let folder = RunFolder::open(&args.out, &config, &samples, false)?;
-        let report = score(folder.answers())?;
-        folder.finish(&report)?;
-        report
+        finish(&folder, task, &data, score(folder.answers())?)?
     } else {
         let backend = plan.method().backend;
         let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
         let folder = secateur_backends::run(backend, job)??;
-        let report = score(folder.answers())?;
-        if let Some(upload) = task.upload(&data, folder.answers()).ok().flatten() {
-            folder.write_upload(&upload)?;
-        }
-        folder.finish(&report)?;
+        let report = finish(&folder, task, &data, score(folder.answers())?)?;
         eprintln!("{}", path.display());
         report
     };
@@ -57,6 +57,25 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         print_json(&report)?;
     }
     Ok(())
+}
+
+/// Writes what the benchmark's server takes, and the score.
+fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut report: Report) -> anyhow::Result<Report> {
+    if let Some(name) = task.upload_name() {
+        match task.upload(data, folder.answers()) {
+            Ok(bytes) => {
+                folder.write_upload(name, Some(&bytes))?;
+                report.notes.push(format!("{name} in the run folder is what the server takes"));
+            }
+            // A run of a part of the questions has none.
+            Err(error) => {
+                folder.write_upload(name, None)?;
+                report.notes.push(format!("no file for the server: {error}"));
+            }
+        }
+    }
+    folder.finish(&report)?;
+    Ok(report)
 }
 
 fn config(

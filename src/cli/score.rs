@@ -13,11 +13,13 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     if broken > 0 {
         report.notes.push(format!("{broken} line(s) of the file are no answers and are passed over"));
     }
-    if let Some(path) = &args.upload {
-        let Some(upload) = task.upload(&data, &answers)? else {
-            anyhow::bail!("{} has no server that takes a file; leave out --upload", task.name());
-        };
-        write_file(path, &upload.bytes)?;
+    match (&args.upload, task.upload_name()) {
+        (Some(path), Some(_)) => write_file(path, &task.upload(&data, &answers)?)?,
+        (Some(_), None) => anyhow::bail!("{} has no server that takes a file; leave out --upload", task.name()),
+        (None, Some(_)) if report.metrics.is_empty() => {
+            report.notes.push("--upload FILE writes what the server takes".to_owned());
+        }
+        (None, _) => {}
     }
     print(&report.table())?;
     if args.json {

@@ -61,28 +61,27 @@ impl Answer {
     /// All answers of a file.
     ///
     /// # Errors
-    /// When it cannot be read, or a line is no answer; the error names the line.
+    /// When it cannot be read, a line is no answer (the error names it), or there is none.
     pub fn read_all(path: &Path) -> Result<Vec<Self>, Error> {
         let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
-        Self::parse_all(path, &bytes)
+        Self::not_none(path, Self::parse_all(path, &bytes)?)
     }
 
-    /// The answers of a file, and how many of its lines are none: LLaVA's converters pass over them too.
+    /// The answers of a file, and how many of its lines are no JSON: some of LLaVA's converters pass over these.
     ///
     /// # Errors
-    /// When it cannot be read, or holds no answer at all; the error names the first line.
-    pub fn read_whole(path: &Path) -> Result<(Vec<Self>, usize), Error> {
+    /// When it cannot be read, a line of JSON is no answer, or there is none.
+    pub fn read_json_lines(path: &Path) -> Result<(Vec<Self>, usize), Error> {
         let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
         let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-        let parsed: Vec<Option<Self>> = lines.map(|line| serde_json::from_slice(line).ok()).collect();
-        let lines = parsed.len();
-        let answers: Vec<Self> = parsed.into_iter().flatten().collect();
-        if answers.is_empty() {
-            // Says what is wrong with the first line.
-            return Ok((Self::parse_all(path, &bytes)?, 0));
-        }
-        let broken = lines - answers.len();
-        Ok((answers, broken))
+        let (whole, broken): (Vec<&[u8]>, Vec<&[u8]>) =
+            lines.partition(|line| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok());
+        let answers = Self::parse_all(path, &whole.join(&b'\n'))?;
+        Ok((Self::not_none(path, answers)?, broken.len()))
+    }
+
+    fn not_none(path: &Path, answers: Vec<Self>) -> Result<Vec<Self>, Error> {
+        if answers.is_empty() { Err(Error::data(path, "there is no answer in this file")) } else { Ok(answers) }
     }
 
     /// All answers of a file's bytes; empty lines are passed over.

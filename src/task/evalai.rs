@@ -5,6 +5,8 @@
 //! replaced by a space by what stands around it *before* any of it was replaced; only the first 32 periods are removed
 //! (a flag was passed as a count), and a period goes whenever no digit follows.
 
+use crate::text::{is_space, strip};
+
 const PUNCTUATION: [char; 21] =
     [';', '/', '[', ']', '"', '{', '}', '(', ')', '=', '+', '\\', '_', '-', '>', '<', '@', '`', ',', '?', '!'];
 const NUMBERS: [(&str, &str); 12] = [
@@ -89,14 +91,6 @@ fn contraction(word: &str) -> String {
     }
     let once = CONTRACTIONS.split(' ').find(|to| to.replace('\'', "") == word);
     once.unwrap_or(word).to_owned()
-}
-
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
-}
-
-fn strip(text: &str) -> &str {
-    text.trim_matches(is_space)
 }
 
 /// How well `answer` agrees with ten people's answers, from 0 to 1: leave one of them out, count those who say the same,

@@ -6,8 +6,8 @@
 //! Prediction: the answer without periods at its end, in lower case. Score: the share that equals the label.
 //!
 //! Official scorer: GQA's `eval.py` behind LLaVA's `convert_gqa_for_eval.py`, whose file is the upload. The labels are
-//! those of GQA itself, `testdev_balanced_questions.json` (`{"201307251": {"answer": "no", …}, …}`), in the folder or in
-//! `data/`; without them only the prediction file is written.
+//! those of GQA itself, `testdev_balanced_questions.json` (`{"201307251": {"answer": "no", …}, …}`), in the folder, `data/`,
+//! `questions/` or `data/questions/`; without them only the prediction file is written.
 
 use std::{collections::HashMap, path::Path};
 
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task, Upload,
-    ids::{ById, key},
+    Answer, Protocol, Report, Sample, Task,
+    ids::ById,
     llava_only, python_json,
     questions::{json as read_json, samples},
 };
@@ -62,31 +62,42 @@ impl Task for Gqa {
         samples(data, "llava_gqa_testdev_balanced.jsonl", &["data/images", "images"])
     }
 
-    fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
+    fn upload_name(&self) -> Option<&'static str> {
+        Some("testdev_balanced_predictions.json")
+    }
+
+    fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
         let rows: Vec<_> = answers
             .iter()
             .map(|answer| Row { question_id: &answer.question_id, prediction: prediction(answer) })
             .collect();
-        Ok(Some(Upload { name: "testdev_balanced_predictions.json", bytes: python_json::compact(&rows) }))
+        Ok(python_json::compact(&rows))
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         llava_only(self, protocol, data)?;
-        let labels = [LABELS.to_owned(), format!("data/{LABELS}")].map(|name| data.join(name));
-        let report = |metrics, notes| Report { benchmark: "gqa", protocol, n: answers.len(), metrics, notes };
-        let Some(path) = labels.into_iter().find(|path| path.is_file()) else {
-            return Ok(report(Vec::new(), vec![format!("no accuracy: {LABELS} of GQA is not in the folder")]));
+        let by_id = ById::new(answers);
+        let places = ["", "data/", "questions/", "data/questions/"].map(|folder| format!("{folder}{LABELS}"));
+        let Some(path) = places.iter().map(|name| data.join(name)).find(|path| path.is_file()) else {
+            let mut notes = by_id.repeated();
+            notes.push(format!("no accuracy: GQA's label file is not there; looked for {}", places.join(", ")));
+            return Ok(Report { benchmark: "gqa", protocol, n: answers.len(), metrics: Vec::new(), notes });
         };
         let labels: HashMap<String, Label> = read_json(&path)?;
-        let mut right = 0;
-        for answer in answers {
-            let label = labels.get(&key(&answer.question_id)).ok_or_else(|| {
-                Error::data(&path, format!("no label for the question {} of an answer", answer.question_id))
-            })?;
+        let (mut right, mut n) = (0, 0);
+        for (id, answer) in by_id.in_order() {
+            let label = labels
+                .get(id)
+                .ok_or_else(|| Error::data(&path, format!("no label for the question {id} of an answer")))?;
             right += usize::from(prediction(answer) == label.answer);
+            n += 1;
         }
-        let acc = right as f64 / answers.len().max(1) as f64;
-        Ok(report(vec![("acc".to_owned(), acc)], ById::new(answers).notes([])))
+        let mut notes = by_id.repeated();
+        if n < labels.len() {
+            notes.push(format!("{} of {} questions have no answer and are left out", labels.len() - n, labels.len()));
+        }
+        let metrics = vec![("acc".to_owned(), right as f64 / n.max(1) as f64)];
+        Ok(Report { benchmark: "gqa", protocol, n, metrics, notes })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Answers by the ids of their questions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -14,33 +14,58 @@ pub(super) fn key(id: &Value) -> String {
 /// The answers by id; of several to one question the last counts, as in LLaVA's converters.
 pub(super) struct ById<'a> {
     answers: HashMap<String, &'a Answer>,
+    order: Vec<String>,
     given: usize,
 }
 
 impl<'a> ById<'a> {
     pub(super) fn new(answers: &'a [Answer]) -> Self {
-        let by_id = answers.iter().map(|answer| (key(&answer.question_id), answer)).collect();
-        Self { answers: by_id, given: answers.len() }
+        let mut by_id = HashMap::new();
+        let mut order = Vec::new();
+        for answer in answers {
+            let key = key(&answer.question_id);
+            if by_id.insert(key.clone(), answer).is_none() {
+                order.push(key);
+            }
+        }
+        Self { answers: by_id, order, given: answers.len() }
     }
 
     pub(super) fn get(&self, id: &Value) -> Option<&'a Answer> {
         self.answers.get(&key(id)).copied()
     }
 
-    /// What a reader must know: questions answered twice, and `questions` that are not answered.
-    pub(super) fn notes<'q>(&self, questions: impl IntoIterator<Item = &'q Value>) -> Vec<String> {
-        let mut notes = Vec::new();
-        let twice = self.given - self.answers.len();
-        if twice > 0 {
-            notes.push(format!("{twice} question(s) are answered more than once; the last answer counts"));
-        }
-        let (mut all, mut missing) = (0, 0);
-        for id in questions {
-            all += 1;
-            missing += usize::from(self.get(id).is_none());
-        }
+    /// Each question once, where it was first answered, with its last answer.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&str, &'a Answer)> {
+        self.order.iter().map(|key| (key.as_str(), self.answers[key]))
+    }
+
+    /// How many answers are to none of `questions`.
+    pub(super) fn strays<'q>(&self, questions: impl IntoIterator<Item = &'q Value>) -> usize {
+        let known: HashSet<String> = questions.into_iter().map(key).collect();
+        self.order.iter().filter(|key| !known.contains(*key)).count()
+    }
+
+    /// What a reader must know of answers alone: those that a later one replaces.
+    pub(super) fn repeated(&self) -> Vec<String> {
+        let repeated = self.given - self.order.len();
+        let note =
+            format!("{repeated} answer(s) are to questions that are answered again later; the last answer counts");
+        if repeated > 0 { vec![note] } else { Vec::new() }
+    }
+
+    /// What a reader must know of answers to `questions`: those that are replaced, those that are to none of them, and
+    /// questions without one, which `then` says what becomes of.
+    pub(super) fn notes<'q>(&self, questions: impl IntoIterator<Item = &'q Value>, then: &str) -> Vec<String> {
+        let questions: Vec<&Value> = questions.into_iter().collect();
+        let mut notes = self.repeated();
+        let missing = questions.iter().filter(|id| self.get(id).is_none()).count();
         if missing > 0 {
-            notes.push(format!("{missing} of {all} questions have no answer"));
+            notes.push(format!("{missing} of {} questions have no answer and {then}", questions.len()));
+        }
+        let strays = self.strays(questions);
+        if strays > 0 {
+            notes.push(format!("{strays} answer(s) are to none of these questions and are left out"));
         }
         notes
     }

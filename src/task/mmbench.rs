@@ -23,7 +23,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Picture, Protocol, Report, Sample, Task, Upload,
+    Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
     llava_only,
     scienceqa::CHOOSE,
@@ -154,13 +154,17 @@ impl Task for MmBench {
         if path.extension().is_some_and(|extension| extension == "xlsx") {
             return Ok((sheet::read(path)?, 0));
         }
-        Answer::read_whole(path)
+        Ok((Answer::read_all(path)?, 0))
     }
 
-    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
+    fn upload_name(&self) -> Option<&'static str> {
+        Some("mmbench_upload.xlsx")
+    }
+
+    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
         let bytes =
             sheet::write(&self.rows(data)?, &ById::new(answers)).map_err(|e| Error::data(data, e.to_string()))?;
-        Ok(Some(Upload { name: "mmbench_upload.xlsx", bytes }))
+        Ok(bytes)
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
@@ -178,7 +182,7 @@ impl Task for MmBench {
         };
         let by_id = ById::new(answers);
         let ids: Vec<Value> = labels.keys().map(|index| json!(index)).collect();
-        let mut notes = by_id.notes(&ids);
+        let mut notes = if ids.is_empty() { by_id.repeated() } else { by_id.notes(&ids, "count as wrong") };
         let (mut questions, mut single) = (BTreeMap::<u64, bool>::new(), Vec::new());
         for (&index, label) in &labels {
             let right = by_id.get(&index.into()).is_some_and(|answer| answer.text == *label);
@@ -190,7 +194,7 @@ impl Task for MmBench {
         let share = |right: usize, all: usize| right as f64 / all.max(1) as f64;
         let mut metrics = Vec::new();
         if labels.is_empty() {
-            notes.push("this split has no labels; --upload FILE writes what the server takes".to_owned());
+            notes.push("this split has no labels; MMBench's server scores it".to_owned());
         } else {
             let all_right = questions.values().filter(|right| **right).count();
             metrics.push(("circular_acc".to_owned(), share(all_right, questions.len())));

@@ -10,24 +10,19 @@ use std::path::Path;
 
 use serde::{Serialize, Serializer};
 
-use super::{
-    Answer, Protocol, Report, Sample, Task, Upload,
-    ids::{ById, key},
-    llava_only, python_json,
-    questions::samples,
-};
+use super::{Answer, Protocol, Report, Sample, Task, ids::ById, llava_only, python_json, questions::samples};
 use crate::Error;
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct MmVet;
 
-/// The upload: a map in the order of the answers.
-struct Rows<'a>(&'a [Answer]);
+/// The upload: a map in the order of the answers, a question once.
+struct Rows<'a>(ById<'a>);
 
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|answer| (format!("v1_{}", key(&answer.question_id)), &answer.text)))
+        serializer.collect_map(self.0.in_order().map(|(id, answer)| (format!("v1_{id}"), &answer.text)))
     }
 }
 
@@ -56,14 +51,18 @@ impl Task for MmVet {
         Ok(samples)
     }
 
-    fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
-        Ok(Some(Upload { name: "mm-vet.json", bytes: python_json::indented(&Rows(answers)) }))
+    fn upload_name(&self) -> Option<&'static str> {
+        Some("mm-vet.json")
+    }
+
+    fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
+        Ok(python_json::indented(&Rows(ById::new(answers))))
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         llava_only(self, protocol, data)?;
-        let mut notes = ById::new(answers).notes([]);
-        notes.push("judged by MM-Vet's server; --upload FILE writes what it takes".to_owned());
+        let mut notes = ById::new(answers).repeated();
+        notes.push("judged by MM-Vet's server".to_owned());
         Ok(Report { benchmark: "mm-vet", protocol, n: answers.len(), metrics: Vec::new(), notes })
     }
 }

@@ -6,6 +6,7 @@ mod answer;
 mod evalai;
 mod gqa;
 mod ids;
+mod llava_bench;
 mod mmbench;
 mod mme;
 mod mmvet;
@@ -28,6 +29,7 @@ pub use answer::Answer;
 use clap::ValueEnum;
 pub use evalai::normalise;
 pub use gqa::Gqa;
+pub use llava_bench::LlavaBench;
 pub use mmbench::MmBench;
 pub use mme::Mme;
 pub use mmvet::MmVet;
@@ -59,6 +61,7 @@ pub const TASKS: &[&dyn Task] = &[
     &MmBench { chinese: true },
     &MmVet,
     &Seed,
+    &LlavaBench,
 ];
 
 /// The benchmark called `name`.
@@ -136,15 +139,6 @@ impl Picture {
     }
 }
 
-/// What a benchmark's own server takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upload {
-    /// A name for the file.
-    pub name: &'static str,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-}
-
 /// A benchmark.
 pub trait Task: Send + Sync {
     /// What `eval` and `score` take.
@@ -160,24 +154,28 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// When files are missing or not as they must be.
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error>;
-    /// Reads an answers file, and counts the lines that are no answer.
+    /// Reads an answers file, and counts the lines that are passed over.
     ///
     /// # Errors
-    /// When it cannot be read, or holds no answer at all.
+    /// When it cannot be read, a line is no answer, or there is none.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
-        Answer::read_whole(path)
+        Ok((Answer::read_all(path)?, 0))
     }
-    /// What the benchmark's server takes, byte for byte as LLaVA's converter writes it; `None` where there is no server.
+    /// What the file is called that the benchmark's server takes; `None` where there is no server.
+    fn upload_name(&self) -> Option<&'static str> {
+        None
+    }
+    /// That file, as LLaVA's converter writes it (JSON byte for byte).
     ///
     /// # Errors
     /// When the questions cannot be read, or one that must be answered is not.
-    fn upload(&self, _data: &Path, _answers: &[Answer]) -> Result<Option<Upload>, Error> {
-        Ok(None)
+    fn upload(&self, _data: &Path, _answers: &[Answer]) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
     }
     /// Scores answers against the labels in `data`.
     ///
     /// # Errors
-    /// When an answer has no label.
+    /// When the labels are missing or not those of the questions.
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error>;
 }
 

@@ -64,14 +64,16 @@ impl Task for Pope {
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         llava_only(self, protocol, data)?;
-        let questions = ["llava_pope_test.jsonl", "questions.jsonl"].into_iter().find(|name| data.join(name).is_file());
-        let questions: Vec<Question> = lines(&file(data, questions.unwrap_or(QUESTIONS))?, "question")?;
+        // Some copies of the folder have another name for it.
+        let name = [QUESTIONS, "questions.jsonl"].into_iter().find(|name| data.join(name).is_file());
+        let questions: Vec<Question> = lines(&file(data, name.unwrap_or(QUESTIONS))?, "question")?;
         let by_id = ById::new(answers);
-        if let Some(stray) = answers.iter().find(|a| questions.iter().all(|q| q.question_id != a.question_id)) {
-            return Err(Error::data(data, format!("no question has the id {} of an answer", stray.question_id)));
+        let strays = by_id.strays(questions.iter().map(|question| &question.question_id));
+        if strays > 0 {
+            return Err(Error::data(data, format!("{strays} answer(s) have the ids of no question here")));
         }
         let mut metrics = Vec::new();
-        let mut notes = by_id.notes(questions.iter().map(|question| &question.question_id));
+        let mut notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
         let mut f1s = Vec::new();
         for category in CATEGORIES {
             let own: Vec<&Question> = questions.iter().filter(|question| question.category == category).collect();
@@ -95,6 +97,9 @@ impl Task for Pope {
         }
         if f1s.is_empty() {
             return Err(Error::data(data, "no answer belongs to a category with labels"));
+        }
+        if f1s.len() < CATEGORIES.len() {
+            notes.push(format!("f1_mean is over {} of {} categories", f1s.len(), CATEGORIES.len()));
         }
         metrics.push(("f1_mean".to_owned(), f1s.iter().sum::<f64>() / f1s.len() as f64));
         Ok(Report { benchmark: "pope", protocol, n: answers.len(), metrics, notes })

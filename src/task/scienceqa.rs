@@ -117,7 +117,7 @@ impl Task for ScienceQa {
     }
 
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
-        let Ok(Judged { correct, incorrect }) = json(path) else { return Answer::read_whole(path) };
+        let Ok(Judged { correct, incorrect }) = json(path) else { return Ok((Answer::read_all(path)?, 0)) };
         let answer = |analysis: Analysis| Answer {
             question_id: analysis.question_id,
             prompt: analysis.question,
@@ -134,7 +134,7 @@ impl Task for ScienceQa {
         llava_only(self, protocol, data)?;
         let (labels, source) = labels(data)?;
         let by_id = ById::new(answers);
-        let mut notes = by_id.notes(labels.iter().map(|label| &label.id));
+        let mut notes = by_id.notes(labels.iter().map(|label| &label.id), "count as wrong");
         notes.extend(source);
         let (mut all, mut pictures) = (Tally::default(), Tally::default());
         for label in &labels {
@@ -150,7 +150,7 @@ impl Task for ScienceQa {
         if pictures.all > 0 {
             metrics.push(("img_acc".to_owned(), pictures.share()));
         }
-        Ok(Report { benchmark: "scienceqa", protocol, n: answers.len(), metrics, notes })
+        Ok(Report { benchmark: "scienceqa", protocol, n: all.all, metrics, notes })
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task, Upload,
+    Answer, Protocol, Report, Sample, Task,
     ids::ById,
     llava_only, python_json,
     questions::{json as read_json, samples},
@@ -72,7 +72,11 @@ impl Task for Seed {
         samples(data, "llava-seed-bench.jsonl", &["."])
     }
 
-    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Option<Upload>, Error> {
+    fn upload_name(&self) -> Option<&'static str> {
+        Some("seed-bench.jsonl")
+    }
+
+    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
         let by_id = ById::new(answers);
         let mut bytes = Vec::new();
         for label in labels(data)?.questions {
@@ -82,7 +86,7 @@ impl Task for Seed {
             bytes.extend(python_json::compact(&Row { question_id: &label.question_id, prediction: &answer.text }));
             bytes.push(b'\n');
         }
-        Ok(Some(Upload { name: "seed-bench.jsonl", bytes }))
+        Ok(bytes)
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
@@ -105,8 +109,8 @@ impl Task for Seed {
         for (name, id) in types {
             metrics.extend(share(&|label| label.question_type_id == *id).map(|acc| (name.clone(), acc)));
         }
-        let notes = by_id.notes(questions.iter().map(|label| &label.question_id));
-        Ok(Report { benchmark: "seed-bench", protocol, n: answers.len(), metrics, notes })
+        let notes = by_id.notes(questions.iter().map(|label| &label.question_id), "count as wrong");
+        Ok(Report { benchmark: "seed-bench", protocol, n: questions.len(), metrics, notes })
     }
 }
 

@@ -85,8 +85,16 @@ impl Task for TextVqa {
             }
             sum += accuracy(&answer.text, people);
         }
+        let mut notes = Vec::new();
+        if answers.len() != labels.len() {
+            notes.push(format!(
+                "{} answers for {} labelled questions; the score is over the answers",
+                answers.len(),
+                labels.len()
+            ));
+        }
         let metrics = vec![("acc".to_owned(), sum / answers.len().max(1) as f64)];
-        Ok(Report { benchmark: "textvqa", protocol, n: answers.len(), metrics, notes: Vec::new() })
+        Ok(Report { benchmark: "textvqa", protocol, n: answers.len(), metrics, notes })
     }
 }
 

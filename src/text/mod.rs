@@ -12,10 +12,14 @@ pub use tokenizer::LlamaTokenizer;
 /// Asked at the end of most benchmark questions.
 pub const SINGLE_WORD: &str = "\nAnswer the question using a single word or phrase.";
 
-/// `text` without the white space around it, as Python's `str.strip`: that takes the four ASCII separators (0x1c to
-/// 0x1f) for white space too.
+/// White space as Python sees it: the four ASCII separators (0x1c to 0x1f) are some too.
+pub fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// `text` without the white space around it, as Python's `str.strip`.
 pub fn strip(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c))
+    text.trim_matches(is_space)
 }
 
 /// What CLIP is given of a question: all but the marks of pictures and the request for a single word, as CDPruner's

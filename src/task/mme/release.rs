@@ -5,23 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use super::{COGNITION, PERCEPTION, YES_OR_NO};
 use crate::{
     Error,
-    task::{Sample, questions::sample},
+    task::{
+        Sample,
+        questions::{Question, lines, sample},
+    },
     text::SINGLE_WORD,
 };
-
-/// A line of the question file.
-#[derive(Deserialize)]
-struct Question {
-    question_id: Value,
-    image: String,
-    text: String,
-}
 
 /// Where the category folders are.
 pub(super) fn release_folder(data: &Path) -> Result<PathBuf, Error> {
@@ -40,16 +32,8 @@ pub(super) fn release_folder(data: &Path) -> Result<PathBuf, Error> {
 }
 
 pub(super) fn samples_of_file(path: &Path, release: &Path) -> Result<Vec<Sample>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "the questions cannot be read"))?;
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            let question: Question = serde_json::from_str(line)
-                .map_err(|e| Error::data(path, format!("line {} is no question: {e}", i + 1)))?;
-            Ok(sample(question.question_id, release.join(question.image), question.text))
-        })
-        .collect()
+    let questions: Vec<Question> = lines(path, "question")?;
+    Ok(questions.into_iter().map(|q| sample(q.question_id, release.join(q.image), q.text)).collect())
 }
 
 /// The questions as the label files have them, for a release without LLaVA's question file.
