@@ -112,6 +112,18 @@ fn two_pictures_take_their_places_in_one_prompt() {
     let (code, stdout, stderr) = secateur(&[&arguments[..], &["--max-new-tokens", "2"]].concat());
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(last_json(&stdout)["visual_tokens"], 20);
+    // Each picture has a budget of its own, in every method.
+    let (model, boat) = (path(LAYOUTS[0]), path(BOAT));
+    let arguments = ["ask", &boat, &boat, "Same?", "--model", &model, "--tokens", "10", "--json", "--method", "all"];
+    let (_, stdout, _) = secateur(&[&arguments[..], &["--max-new-tokens", "1"]].concat());
+    for answer in last_json(&stdout)["answers"].as_array().unwrap() {
+        let expected = match answer["method"].as_str().unwrap() {
+            "none" => 1152,
+            "trim" => 22,
+            _ => 20,
+        };
+        assert_eq!(answer["visual_tokens"], expected, "{}", answer["method"]);
+    }
     let (code, _, stderr) = secateur(&["ask", &path(BOAT), "<image><image> Same?", "--model", &model]);
     assert_eq!(code, 1);
     assert!(stderr.contains("2 `<image>` marks for 1 image"), "{stderr}");
