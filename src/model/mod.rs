@@ -6,6 +6,7 @@ mod config;
 mod layers;
 mod llama;
 mod llava;
+mod names;
 mod open;
 mod projector;
 mod rope;
