@@ -1,12 +1,12 @@
 //! The CPU, fast: Burn's Flex backend with a product of its own for 16-bit weights.
 
-use burn::tensor::{DType, Int, Tensor, TensorPrimitive, module::attention, ops::FloatTensor};
+use burn::tensor::{DType, Int, Tensor, TensorPrimitive, ops::FloatTensor};
 use burn_flex::FlexTensor;
 
 use crate::{
     VlmBackend, dpp,
-    kernels::{attend, linear16},
-    ops::{attention_options, reference_product},
+    kernels::{attend, attention, linear16, rotate},
+    ops::{attention_options, reference_attend_backward, reference_product, reference_rotate},
 };
 
 /// Burn's Flex backend.
@@ -29,16 +29,33 @@ impl VlmBackend for Flex {
         linear16::product(&x.to_contiguous(), &weight)
     }
 
-    /// One query reads keys and values in place; longer sequences take Flex's own attention, which tiles them instead
-    /// of writing out the score matrix.
+    /// Bodies that read heads where they lie: Flex's own attention copies them first.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
-        if q.dims()[2] == 1 {
-            let [q, k, v] = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
-            if let Some(attended) = attend::one_query(&q, &k, &v) {
-                return Tensor::from_primitive(TensorPrimitive::Float(attended));
-            }
+        let [flex_q, flex_k, flex_v] = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
+        let one = if q.dims()[2] == 1 { attend::one_query(&flex_q, &flex_k, &flex_v) } else { None };
+        match one.or_else(|| attention::attend([&flex_q, &flex_k, &flex_v], causal)) {
+            Some(attended) => Tensor::from_primitive(TensorPrimitive::Float(attended)),
+            None => burn::tensor::module::attention(q, k, v, None, None, attention_options(causal)),
         }
-        attention(q, k, v, None, None, attention_options(causal))
+    }
+
+    /// A strip of the score matrix at a time, where plain operations write it out whole, several times.
+    fn attend_backward(inputs: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, causal: bool) -> [Tensor<Self, 4>; 3] {
+        let [q, k, v] = inputs.clone().map(|x| x.into_primitive().tensor());
+        let flex_grad = grad.clone().into_primitive().tensor();
+        match attention::attend_backward([&q, &k, &v], &flex_grad, causal) {
+            Some(found) => found.map(|x| Tensor::from_primitive(TensorPrimitive::Float(x))),
+            None => reference_attend_backward(inputs, grad, causal),
+        }
+    }
+
+    /// One pass instead of six.
+    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [flex_x, flex_cos, flex_sin] = [&x, &cos, &sin].map(|x| x.clone().into_primitive().tensor());
+        match rotate::rotate(&flex_x, [&flex_cos, &flex_sin]) {
+            Some(rotated) => Tensor::from_primitive(TensorPrimitive::Float(rotated)),
+            None => reference_rotate(x, cos, sin),
+        }
     }
 
     /// Flex's `slice_assign` copies the whole buffer first.
@@ -57,5 +74,65 @@ impl VlmBackend for Flex {
     /// The device is the host, which has f64, and a loop over slices beats a dozen tensor operations a step.
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_host(vectors, budget)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Distribution, module::attention_fallback};
+
+    use super::*;
+
+    type Tensors = [Tensor<Flex, 4>; 4];
+
+    /// Queries, keys, values and a gradient as they come out of a product: token by token, seen head by head.
+    fn tensors(queries: usize, keys: usize) -> Tensors {
+        let random = |tokens| {
+            let plain = Tensor::<Flex, 4>::random([2, tokens, 3, 16], Distribution::Normal(0.0, 1.5), &device());
+            plain.swap_dims(1, 2)
+        };
+        [random(queries), random(keys), random(keys), random(queries)]
+    }
+
+    fn check(found: Tensor<Flex, 4>, expected: Tensor<Flex, 4>, what: &str) {
+        assert_eq!(found.dims(), expected.dims(), "{what}");
+        let difference = (found - expected).abs().max().into_scalar();
+        assert!(difference < 1e-5, "{what}: {difference}");
+    }
+
+    #[test]
+    fn kernels_are_their_reference_bodies() {
+        // One block of queries, several, a last one that is not whole; a cache in front of the new queries.
+        for (queries, keys) in [(5, 5), (64, 64), (130, 130), (70, 100)] {
+            for causal in [false, true] {
+                let [q, k, v, grad] = tensors(queries, keys);
+                let what = format!("{queries} queries, {keys} keys, causal {causal}");
+                let expected =
+                    attention_fallback(q.clone(), k.clone(), v.clone(), None, None, attention_options(causal));
+                check(Flex::attend(q.clone(), k.clone(), v.clone(), causal), expected, &what);
+                let inputs = [q, k, v];
+                let expected = reference_attend_backward(inputs.clone(), grad.clone(), causal);
+                for (found, expected) in Flex::attend_backward(inputs, grad, causal).into_iter().zip(expected) {
+                    check(found, expected, &format!("gradients of {what}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rotation_is_its_reference_body() {
+        let [x, ..] = tensors(9, 9);
+        let half = Tensor::<Flex, 4>::random([1, 1, 12, 8], Distribution::Default, &device());
+        // A part of a longer table, as after a cached prompt.
+        let table = Tensor::cat(vec![half.clone(), half], 3).narrow(2, 3, 9);
+        let (cos, sin) = (table.clone().cos(), table.sin());
+        check(Flex::rotate(x.clone(), cos.clone(), sin.clone()), reference_rotate(x, cos, sin), "rotation");
+    }
+
+    #[test]
+    fn what_overflows_is_not_hidden() {
+        let [q, k, v, _] = tensors(3, 3);
+        let attended = Flex::attend(q * f32::MAX, k * f32::MAX, v, false);
+        assert!(attended.into_data().iter::<f32>().all(f32::is_nan));
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! A new backend is one file, one row in the `backends!` table below, and one Cargo feature.
 
+#[cfg(feature = "train")]
+mod autodiff;
 pub mod dpp;
 #[cfg(feature = "flex")]
 mod kernels;

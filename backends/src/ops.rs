@@ -1,7 +1,7 @@
 //! The operations that Secateur adds to Burn's, each with a reference body in plain tensor code.
 
 use burn::tensor::{
-    DType, Int, Tensor, TensorPrimitive,
+    Bool, DType, Int, Tensor, TensorPrimitive, activation,
     backend::Backend,
     module::attention_fallback,
     ops::{AttentionModuleOptions, FloatTensor},
@@ -42,6 +42,17 @@ pub trait VlmBackend: Backend {
         attention_fallback(q, k, v, None, None, attention_options(causal)).cast(dtype)
     }
 
+    /// The gradients of [`Self::attend`] with respect to `q`, `k` and `v`, for training: `grad` is that of its result.
+    fn attend_backward([q, k, v]: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, causal: bool) -> [Tensor<Self, 4>; 3] {
+        reference_attend_backward([q, k, v], grad, causal)
+    }
+
+    /// Rotary positions: the first half of each head's row turned against its second, `x · cos + (−second, first) · sin`, for
+    /// `x` `[batch, heads, tokens, head_dim]` and tables `[1, 1, tokens, head_dim]` whose halves are equal.
+    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        reference_rotate(x, cos, sin)
+    }
+
     /// Writes `new` `[1, heads, n, head_dim]` into `buffer` `[1, heads, capacity, head_dim]` from position `at` on.
     /// The buffer should be owned once, so that it can be written in place.
     fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
@@ -67,4 +78,35 @@ pub(crate) fn reference_product<B: Backend>(x: FloatTensor<B>, weight: FloatTens
     let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));
     let weight = if weight.dtype() == x.dtype() { weight } else { weight.cast(x.dtype()) };
     x.matmul(weight.transpose()).into_primitive().tensor()
+}
+
+/// The reference body of [`VlmBackend::rotate`].
+pub(crate) fn reference_rotate<B: Backend>(x: Tensor<B, 4>, cos: Tensor<B, 4>, sin: Tensor<B, 4>) -> Tensor<B, 4> {
+    let half = x.dims()[3] / 2;
+    let (first, second) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
+    let turned = Tensor::cat(vec![second.neg(), first], 3);
+    x * cos + turned * sin
+}
+
+/// The reference body of [`VlmBackend::attend_backward`]: with P the attention and dP = grad·vᵀ, the scores' gradient is
+/// P ∘ (dP − rowsum(P ∘ dP)).
+pub(crate) fn reference_attend_backward<B: Backend>(
+    [q, k, v]: [Tensor<B, 4>; 3],
+    grad: Tensor<B, 4>,
+    causal: bool,
+) -> [Tensor<B, 4>; 3] {
+    let [_, _, queries, head_dim] = q.dims();
+    let keys = k.dims()[2];
+    let scale = (head_dim as f64).powf(-0.5);
+    let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale;
+    if causal {
+        let shape = [1, 1, queries, keys];
+        let hidden = Tensor::<B, 4, Bool>::tril_mask(shape, (keys - queries) as i64, &q.device());
+        scores = scores.mask_fill(hidden.expand([q.dims()[0], q.dims()[1], queries, keys]), f32::NEG_INFINITY);
+    }
+    let attention = activation::softmax(scores, 3);
+    let of_attention = grad.clone().matmul(v.swap_dims(2, 3));
+    let mean = (attention.clone() * of_attention.clone()).sum_dim(3);
+    let of_scores = attention.clone() * (of_attention - mean) * scale;
+    [of_scores.clone().matmul(k), of_scores.swap_dims(2, 3).matmul(q), attention.swap_dims(2, 3).matmul(grad)]
 }

@@ -1,4 +1,4 @@
-//! The Llama language model, one sequence at a time.
+//! The Llama language model: one sequence at a time with a cache, or whole sequences for training.
 
 use std::ops::Range;
 
@@ -8,7 +8,11 @@ use burn::{
 };
 use secateur_backends::VlmBackend;
 
-use super::{KvCache, Linear, LlamaConfig, RmsNorm, layers::unfilled, rope::RopeRows};
+use super::{
+    KvCache, Linear, LlamaConfig, RmsNorm,
+    layers::unfilled,
+    rope::{Rope, RopeRows},
+};
 use crate::{Error, merge::select, pruner::LayerPruner};
 
 /// `LlamaForCausalLM`.
@@ -144,6 +148,29 @@ impl<B: VlmBackend> Llama<B> {
         Ok((self.head(x), kept))
     }
 
+    /// Runs whole sequences `[batch, tokens, hidden]` at once, without a cache, and returns the last layer's normalised
+    /// states of all tokens, in the same shape: what training needs. Token `i` stands at `positions[i]`, and sees no
+    /// later one if `causal`, as it must in any use but tests.
+    pub fn states(
+        &self,
+        config: &LlamaConfig,
+        embeds: Tensor<B, 3>,
+        positions: &[usize],
+        causal: bool,
+    ) -> Tensor<B, 3> {
+        let length = positions.iter().max().map_or(0, |last| last + 1);
+        let rope = Rope::new(config, length, &embeds.device()).rows(0, length, embeds.dtype());
+        let rows: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
+        let rope = rope.select(&Tensor::from_data(TensorData::new(rows, [positions.len()]), &embeds.device()));
+        let x = self.layers.iter().fold(embeds, |x, layer| layer.forward_all(x, &rope, causal));
+        self.norm.forward(x)
+    }
+
+    /// Normalised states `[rows, hidden]` → logits `[rows, vocabulary]` in f32.
+    pub fn logits(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.lm_head.forward(states).cast(DType::F32)
+    }
+
     fn run(
         &self,
         mut x: Tensor<B, 3>,
@@ -159,18 +186,25 @@ impl<B: VlmBackend> Llama<B> {
 
     fn head(&self, x: Tensor<B, 3>) -> Tensor<B, 1> {
         let [_, len, hidden] = x.dims();
-        let last = self.norm.forward(x.narrow(1, len - 1, 1).reshape([1, hidden]));
-        self.lm_head.forward(last).cast(DType::F32).squeeze_dim(0)
+        self.logits(self.norm.forward(x.narrow(1, len - 1, 1).reshape([1, hidden]))).squeeze_dim(0)
     }
 }
 
 impl<B: VlmBackend> Layer<B> {
     fn forward(&self, x: Tensor<B, 3>, index: usize, rope: &RopeRows<B>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
         let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
-        self.finish(x, q, k, v)
+        let causal = q.dims()[2] > 1;
+        self.finish(x, [q, k, v], causal)
     }
 
-    /// The same, and the attention that the last position pays to all, `[heads, positions]` in f32.
+    /// The same for whole sequences, without a cache.
+    fn forward_all(&self, x: Tensor<B, 3>, rope: &RopeRows<B>, causal: bool) -> Tensor<B, 3> {
+        let (q, new) = self.self_attn.heads(self.input_layernorm.forward(x.clone()), rope);
+        let [k, v] = new.map(|x| self.self_attn.repeat(x));
+        self.finish(x, [q, k, v], causal)
+    }
+
+    /// The same as [`Self::forward`], and the attention that the last position pays to all, `[heads, positions]` in f32.
     fn forward_noting(
         &self,
         x: Tensor<B, 3>,
@@ -183,11 +217,12 @@ impl<B: VlmBackend> Layer<B> {
         let last = q.clone().narrow(2, q.dims()[2] - 1, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
         let scores = last.matmul(k.clone().cast(DType::F32).swap_dims(2, 3));
         let row = activation::softmax(scores, 3).reshape([heads, len]);
-        (self.finish(x, q, k, v), row)
+        let causal = q.dims()[2] > 1;
+        (self.finish(x, [q, k, v], causal), row)
     }
 
-    fn finish(&self, x: Tensor<B, 3>, q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 3> {
-        let x = x + self.self_attn.attend(q, k, v);
+    fn finish(&self, x: Tensor<B, 3>, [q, k, v]: [Tensor<B, 4>; 3], causal: bool) -> Tensor<B, 3> {
+        let x = x + self.self_attn.attend([q, k, v], causal);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -201,8 +236,14 @@ impl<B: VlmBackend> Attention<B> {
         rope: &RopeRows<B>,
         cache: &mut KvCache<B>,
     ) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
+        let (q, [k, v]) = self.heads(x, rope);
+        (q, cache.append(layer, k, v).map(|x| self.repeat(x)))
+    }
+
+    /// Queries, keys and values of `x`, rotated, `[batch, heads, tokens, head_dim]`.
+    fn heads(&self, x: Tensor<B, 3>, rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
         let [batch, new, _] = x.dims();
-        // [1, new, heads · head_dim] → [1, heads, new, head_dim]
+        // [batch, new, heads · head_dim] → [batch, heads, new, head_dim]
         let split = |x: Tensor<B, 3>, heads: usize| {
             let head_dim = x.dims()[2] / heads;
             x.reshape([batch, new, heads, head_dim]).swap_dims(1, 2)
@@ -210,11 +251,10 @@ impl<B: VlmBackend> Attention<B> {
         let q = rope.rotate(split(self.q_proj.forward(x.clone()), self.heads));
         let k = rope.rotate(split(self.k_proj.forward(x.clone()), self.kv_heads));
         let v = split(self.v_proj.forward(x), self.kv_heads);
-        (q, cache.append(layer, k, v).map(|x| self.repeat(x)))
+        (q, [k, v])
     }
 
-    fn attend(&self, q: Tensor<B, 4>, k: Tensor<B, 4>, v: Tensor<B, 4>) -> Tensor<B, 3> {
-        let causal = q.dims()[2] > 1;
+    fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], causal: bool) -> Tensor<B, 3> {
         let attended = B::attend(q, k, v, causal).swap_dims(1, 2);
         let [batch, new, heads, head_dim] = attended.dims();
         self.o_proj.forward(attended.reshape([batch, new, heads * head_dim]))

@@ -1,6 +1,7 @@
 //! Rotary positions as Hugging Face's Llama applies them: the two halves of a head rotate, not adjacent pairs.
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+use secateur_backends::VlmBackend;
 
 use super::LlamaConfig;
 
@@ -42,7 +43,7 @@ pub(super) struct RopeRows<B: Backend> {
     sin: Tensor<B, 4>,
 }
 
-impl<B: Backend> RopeRows<B> {
+impl<B: VlmBackend> RopeRows<B> {
     /// The rows of some of these positions.
     pub(super) fn select(&self, rows: &Tensor<B, 1, Int>) -> Self {
         let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().select(2, rows.clone()));
@@ -51,9 +52,6 @@ impl<B: Backend> RopeRows<B> {
 
     /// Rotates queries or keys `[1, heads, len, head_dim]`.
     pub(super) fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let half = x.dims()[3] / 2;
-        let (first, second) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
-        let turned = Tensor::cat(vec![second.neg(), first], 3);
-        x * self.cos.clone() + turned * self.sin.clone()
+        B::rotate(x, self.cos.clone(), self.sin.clone())
     }
 }

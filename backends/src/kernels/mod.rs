@@ -1,5 +1,8 @@
 //! Fast bodies, used by the backend files only.
 
 pub(crate) mod attend;
+pub(crate) mod attention;
+mod heads;
 pub(crate) mod linear16;
+pub(crate) mod rotate;
 pub(crate) mod widen;

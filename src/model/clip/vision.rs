@@ -1,8 +1,8 @@
 //! The CLIP vision transformer, up to the layer that LLaVA reads.
 
 use burn::{
-    module::{Module, Param},
-    tensor::{Tensor, backend::Backend},
+    module::{Module, Param, ParamId},
+    tensor::{Int, Tensor, TensorData, backend::Backend},
 };
 use secateur_backends::VlmBackend;
 
@@ -112,6 +112,29 @@ impl<B: VlmBackend> ClipVision<B> {
             cls_attention: (!rows.is_empty()).then(|| Tensor::stack(rows, 0)),
             keys,
         }
+    }
+
+    /// The hidden states `[crops, 1 + patches, hidden]` before the first and after every layer, `[CLS]` first: what
+    /// training needs.
+    pub fn states(&self, pixels: Tensor<B, 4>) -> Vec<Tensor<B, 3>> {
+        let mut states = vec![self.pre_layrnorm.forward(self.embed(pixels))];
+        for layer in &self.encoder.layers {
+            let x = states[states.len() - 1].clone();
+            states.push(layer.forward(x, false, Note::default()).0);
+        }
+        states
+    }
+
+    /// The same tower for a part of the grid, `size` patches wide and high from (`row`, `column`) on: it reads pictures of
+    /// that part alone, each patch at its own position. Weights are shared, gradients too.
+    pub fn window(&self, grid: usize, [row, column]: [usize; 2], size: usize) -> Self {
+        let mut part = self.clone();
+        let weight = self.embeddings.position_embedding.weight.val();
+        let patches = (row..row + size).flat_map(|y| (column..column + size).map(move |x| (1 + y * grid + x) as i32));
+        let rows: Vec<i32> = std::iter::once(0).chain(patches).collect();
+        let rows = Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [1 + size * size]), &weight.device());
+        part.embeddings.position_embedding.weight = Param::initialized(ParamId::new(), weight.select(0, rows));
+        part
     }
 
     /// `[crops, 3, side, side]` → `[crops, 1 + patches, hidden]`.

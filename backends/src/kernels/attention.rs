@@ -1,0 +1,145 @@
+//! Attention of many queries, and its gradient: a block of queries at a time, so that only a strip of the score matrix is
+//! ever there, and in the cache.
+
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::heads::{Head, Heads, Matrix, product, tensor};
+
+/// Queries of a block.
+const BLOCK: usize = 64;
+
+/// [`crate::VlmBackend::attend`]; `None` if the tensors are laid out otherwise.
+pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], causal: bool) -> Option<FlexTensor> {
+    let (q, k, v) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?);
+    let mut buffer = vec![0.0; q.shape.iter().product()];
+    let out = Heads::token_major(&mut buffer, q.shape);
+    (0..q.count()).into_par_iter().for_each_init(Vec::new, |scores, i| {
+        forward(scores, [q.head(i), k.head(i), v.head(i)], causal, out.head(i));
+    });
+    Some(tensor(buffer, q.shape))
+}
+
+/// [`crate::VlmBackend::attend_backward`]; `None` if the tensors are laid out otherwise.
+pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, causal: bool) -> Option<[FlexTensor; 3]> {
+    let (q, k, v, grad) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?, Heads::of(grad)?);
+    let shapes = [q.shape, k.shape, v.shape];
+    let mut buffers = shapes.map(|shape| vec![0.0; shape.iter().product()]);
+    let [dq, dk, dv] = &mut buffers;
+    let out = [(dq, q.shape), (dk, k.shape), (dv, v.shape)].map(|(buffer, shape)| Heads::token_major(buffer, shape));
+    (0..q.count()).into_par_iter().for_each_init(Default::default, |scratch, i| {
+        backward(scratch, [q.head(i), k.head(i), v.head(i)], grad.head(i), causal, [0, 1, 2].map(|x| out[x].head(i)));
+    });
+    let [dq, dk, dv] = buffers;
+    Some([tensor(dq, shapes[0]), tensor(dk, shapes[1]), tensor(dv, shapes[2])])
+}
+
+/// Blocks of queries, and how many keys each may see.
+fn blocks(queries: usize, keys: usize, causal: bool) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..queries).step_by(BLOCK).map(move |from| {
+        let to = (from + BLOCK).min(queries);
+        (from, to, if causal { keys - queries + to } else { keys })
+    })
+}
+
+fn forward(scores: &mut Vec<f32>, [q, k, v]: [Head; 3], causal: bool, out: Head) {
+    for (from, to, keys) in blocks(q.rows, k.rows, causal) {
+        attention(scores, q.part(from, to), k.part(0, keys), causal);
+        let scores = Matrix::scores(scores, keys);
+        product(out.part(from, to).into(), false, scores, v.part(0, keys).into(), 1.0);
+    }
+}
+
+/// With P the attention and dP = grad·vᵀ, the scores' gradient is P ∘ (dP − rowsum(P ∘ dP)).
+fn backward(
+    (scores, gradient): &mut (Vec<f32>, Vec<f32>),
+    [q, k, v]: [Head; 3],
+    grad: Head,
+    causal: bool,
+    [dq, dk, dv]: [Head; 3],
+) {
+    let scale = (q.columns as f32).sqrt().recip();
+    for (from, to, keys) in blocks(q.rows, k.rows, causal) {
+        let (q, grad) = (q.part(from, to), grad.part(from, to));
+        let [k, v, dk, dv] = [k, v, dk, dv].map(|head| head.part(0, keys));
+        attention(scores, q, k, causal);
+        gradient.resize(scores.len(), 0.0);
+        product(Matrix::scores(gradient, keys), false, grad.into(), Matrix::from(v).transposed(), 1.0);
+        for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
+            let mean = sum(row, gradient, |p, g| p * g);
+            gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
+        }
+        let (scores, gradient) = (Matrix::scores(scores, keys), Matrix::scores(gradient, keys));
+        product(dv.into(), true, scores.transposed(), grad.into(), 1.0);
+        product(dk.into(), true, gradient.transposed(), q.into(), 1.0);
+        product(dq.part(from, to).into(), false, gradient, k.into(), 1.0);
+    }
+}
+
+/// `softmax(q·kᵀ/√head_dim)`, row by row; with `causal` the last query sees all keys, the one before it one less.
+fn attention(scores: &mut Vec<f32>, q: Head, k: Head, causal: bool) {
+    scores.resize(q.rows * k.rows, 0.0);
+    let scale = (q.columns as f32).sqrt().recip();
+    product(Matrix::scores(scores, k.rows), false, q.into(), Matrix::from(k).transposed(), scale);
+    for (i, row) in scores.chunks_mut(k.rows).enumerate() {
+        let seen = if causal { k.rows - q.rows + i + 1 } else { k.rows };
+        row[seen..].fill(0.0);
+        softmax(&mut row[..seen]);
+    }
+}
+
+fn softmax(row: &mut [f32]) {
+    let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // `max` and `exp` below would hide what overflowed.
+    if sum(row, row, |x, _| x * 0.0) != 0.0 {
+        row.fill(f32::NAN);
+        return;
+    }
+    row.iter_mut().for_each(|x| *x = exp(*x - best));
+    let total = sum(row, row, |x, _| x).recip();
+    row.iter_mut().for_each(|x| *x *= total);
+}
+
+/// `eˣ` for `x ≤ 0` within 3e-7 of its value, in operations that the compiler turns into vectors; the C library's is a
+/// call for every element.
+fn exp(x: f32) -> f32 {
+    // 2^t = 2^whole · 2^rest, the rest in ±0.5 by its Taylor series.
+    let t = (x * std::f32::consts::LOG2_E).max(-126.0);
+    // Adding and taking away 1.5 · 2²³ rounds to a whole number, which is then in the low bits.
+    let shifted = t + 12_582_912.0;
+    let rest = (t - (shifted - 12_582_912.0)) * std::f32::consts::LN_2;
+    let series = 1.0 / 720.0;
+    let series = series * rest + 1.0 / 120.0;
+    let series = series * rest + 1.0 / 24.0;
+    let series = series * rest + 1.0 / 6.0;
+    let series = series * rest + 0.5;
+    let series = series * rest + 1.0;
+    let series = series * rest + 1.0;
+    let exponent = shifted.to_bits().wrapping_add(127) << 23;
+    series * f32::from_bits(exponent)
+}
+
+/// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors.
+fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let (a, a_rest) = a.as_chunks::<16>();
+    let (b, b_rest) = b.as_chunks::<16>();
+    let mut sums = [0.0f32; 16];
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..16 {
+            sums[lane] += f(a[lane], b[lane]);
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| f(a, b)).sum::<f32>()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_is_within_3e_7() {
+        for i in 0..=8_700 {
+            let x = -(i as f32) / 100.0;
+            let (found, expected) = (f64::from(super::exp(x)), f64::from(x).exp());
+            assert!((found / expected - 1.0).abs() < 3e-7, "exp({x}) = {found}, not {expected}");
+        }
+    }
+}
