@@ -66,11 +66,7 @@ fn truncated_shards() {
 
 #[test]
 fn missing_files() {
-    refuses(
-        Path::new("no/such/folder"),
-        &boat(),
-        &["no/such/folder", "neither a folder nor in the Hugging Face cache"],
-    );
+    refuses(Path::new("no/such/folder"), &boat(), &["no/such/folder", "is no folder, and no id"]);
     refuses(&model(), Path::new("no-picture.png"), &["no-picture.png", "cannot be read"]);
     for name in ["config.json", "preprocessor_config.json", "model-00002-of-00002.safetensors"] {
         let folder = tempfile::tempdir().unwrap();

@@ -220,20 +220,6 @@ fn usage_errors_exit_with_2_and_others_with_1() {
 }
 
 #[test]
-fn a_model_that_is_not_there_gets_a_sentence() {
-    let home = tempfile::tempdir().unwrap();
-    let output = Command::cargo_bin("secateur")
-        .unwrap()
-        .env("HF_HOME", home.path())
-        .args(["ask", &path(BOAT), "Why?", "--model", "liuhaotian/llava-v1.5-7b"])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(stderr.contains("hf download liuhaotian/llava-v1.5-7b"), "{stderr}");
-}
-
-#[test]
 fn a_model_is_found_in_the_hugging_face_cache() {
     let home = tempfile::tempdir().unwrap();
     let repo = home.path().join("hub/models--someone--tiny-llava");

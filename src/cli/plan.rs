@@ -91,7 +91,10 @@ impl ModelPlan {
     fn check(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
         let opened = open(&args.model, args.clip.as_deref())?;
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
-        if let (true, Err(error)) = (methods.iter().any(reads_text), opened.check_joint()) {
+        // Looking for CLIP may fetch it.
+        if methods.iter().any(reads_text)
+            && let Err(error) = opened.check_joint()
+        {
             if args.method.method != "all" {
                 return Err(error.into());
             }

@@ -4,6 +4,7 @@
 
 pub mod cues;
 pub mod golden;
+pub mod hub;
 
 use std::{
     collections::BTreeMap,

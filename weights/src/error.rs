@@ -5,16 +5,22 @@ use std::path::PathBuf;
 /// An error that names the file, what was expected, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// A model id that is neither a folder nor in the cache.
-    #[error(
-        "model `{id}` is neither a folder nor in the Hugging Face cache ({cache}); give a folder, or fetch it with \
-         `hf download {id}`"
-    )]
-    NotFound {
+    /// Neither a folder nor an id.
+    #[error("`{id}` is no folder, and no id like `owner/name` on the hub; give one of them, or `demo`")]
+    NoFolder {
         /// What was asked for.
         id: String,
-        /// The cache that was searched.
-        cache: PathBuf,
+    },
+    /// Something that is neither in the cache nor to be had.
+    #[error(
+        "`{id}` {reason}; without it, give a folder (--model DIR, --data DIR), use --model demo, or fetch it where there \
+         is a network with `secateur pull {id}`"
+    )]
+    Hub {
+        /// What was asked for.
+        id: String,
+        /// Why it cannot be had.
+        reason: String,
     },
     /// A file that must be there is not.
     #[error("{path}: not found; {hint}")]

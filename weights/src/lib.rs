@@ -1,6 +1,7 @@
 //! Hugging Face checkpoints into Burn modules.
 //!
-//! [`find`] turns an id or a path into a folder, [`Checkpoint`] lists the tensors of its shards without reading
+//! [`find`] turns an id or a path into a folder, downloading what is not there ([`find_data`] does the same for the files
+//! of a data set), [`Checkpoint`] lists the tensors of its shards without reading
 //! them, [`Rename`] maps file names to module paths, and [`load`] fills a module: strictly, with no tensor missing,
 //! left over or mis-shaped, and with the weights mapped into memory rather than copied wherever the backend allows.
 //!
@@ -18,6 +19,6 @@ mod torch;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use error::WeightsError;
-pub use hub::find;
+pub use hub::{cache_root, cached_commit, find, find_data};
 pub use load::{Dtypes, load};
 pub use rename::{Ignored, Rename};

@@ -1,0 +1,35 @@
+//! `secateur pull`: downloads now what other subcommands would download later.
+
+use anyhow::Context;
+use secateur_weights::find;
+
+use super::{args::PullArgs, print};
+use crate::{
+    Error,
+    dataset::fetch,
+    model::{Layout, open},
+    task::{TASKS, Task},
+};
+
+pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
+    let benchmark: Option<&&dyn Task> = TASKS.iter().find(|task| task.name() == args.id);
+    let folder = match benchmark {
+        Some(task) => {
+            let set = task.hub().with_context(|| format!("{} has no data set to fetch; see --data", args.id))?;
+            fetch(task.name(), set)?
+        }
+        None => {
+            let folder = find(&args.id, None)?;
+            // Opening finds the tower's checkpoint too, where there is one; a CLIP checkpoint is none to open.
+            match open(&args.id, None) {
+                Ok(opened) if opened.layout == Layout::Hf => eprintln!(
+                    "note: cdpruner and trim also read CLIP's text side: secateur pull openai/clip-vit-large-patch14-336"
+                ),
+                Ok(_) | Err(Error::Config { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            folder
+        }
+    };
+    Ok(print(&folder.display().to_string())?)
+}

@@ -1,0 +1,161 @@
+//! Checkpoints from a hub: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, offline mode, and what can go wrong on the way.
+
+mod common;
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use common::{
+    CLIP, LAYOUTS, fixture,
+    hub::{COMMIT, Fault, Hub},
+};
+use tempfile::TempDir;
+
+const ID: &str = "someone/tiny-llava-hf";
+const SHARD: &str = "model-00001-of-00002.safetensors";
+
+/// A hub with the tiny checkpoint in llava-hf's layout, and an empty cache.
+fn hub() -> (Hub, TempDir) {
+    let hub = Hub::start();
+    hub.add_folder(ID, &fixture(LAYOUTS[1]));
+    hub.add(ID, "README.md", b"not to be fetched".to_vec());
+    (hub, tempfile::tempdir().unwrap())
+}
+
+fn secateur(hub: &str, home: &Path, environment: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    for name in ["HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE"] {
+        command.env_remove(name);
+    }
+    command.env("HF_ENDPOINT", hub).env("HF_HOME", home).envs(environment.iter().copied()).args(args);
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn ask(hub: &str, home: &Path, environment: &[(&str, &str)]) -> (i32, String, String) {
+    let boat = fixture("tiny-llava-1.5/images/boat_123x90.png");
+    let args = ["ask", boat.to_str().unwrap(), "What?", "--model", ID, "--tokens", "9", "--max-new-tokens", "2"];
+    secateur(hub, home, environment, &args)
+}
+
+fn snapshot(home: &Path) -> std::path::PathBuf {
+    home.join("hub/models--someone--tiny-llava-hf/snapshots").join(COMMIT)
+}
+
+#[test]
+fn a_model_is_fetched_once_and_then_needs_no_hub() {
+    let (hub, home) = hub();
+    let (code, answer, stderr) = ask(&hub.endpoint, home.path(), &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(snapshot(home.path()).join(SHARD).is_file());
+    assert!(!snapshot(home.path()).join("README.md").exists());
+    hub.requests();
+    let (code, again, _) = ask(&hub.endpoint, home.path(), &[]);
+    assert_eq!((code, again), (0, answer.clone()));
+    assert_eq!(hub.requests(), Vec::<String>::new(), "everything was there");
+    let (code, offline, _) = ask("http://127.0.0.1:9", home.path(), &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!((code, offline), (0, answer));
+}
+
+#[test]
+fn a_broken_download_goes_on_where_it_stopped() {
+    let (hub, home) = hub();
+    let path = format!("{ID}/{SHARD}");
+    // As often as it is tried again in one run.
+    hub.fail(&path, &[Fault::Cut(1_000_000)]);
+    hub.fail(&path, &[Fault::Status(500); 4]);
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains(ID) && stderr.contains(SHARD) && stderr.contains("status 500"), "{stderr}");
+    assert!(!snapshot(home.path()).join(SHARD).exists());
+    hub.requests();
+    let (code, stdout, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(Path::new(stdout.trim()).join(SHARD).is_file(), "{stdout}");
+    let asked = hub.requests();
+    assert!(asked.iter().any(|line| line.contains(SHARD) && line.ends_with(" 1000000-")), "{asked:?}");
+    assert_eq!(ask(&hub.endpoint, home.path(), &[]).0, 0);
+}
+
+#[test]
+fn a_connection_that_breaks_once_is_taken_up_in_the_same_run() {
+    let (hub, home) = hub();
+    hub.fail(&format!("{ID}/{SHARD}"), &[Fault::Cut(1_000_000)]);
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 0, "{stderr}");
+    let asked = hub.requests();
+    assert!(asked.iter().any(|line| line.contains(SHARD) && line.ends_with(" 1000000-")), "{asked:?}");
+}
+
+#[test]
+fn damaged_contents_are_fetched_again_and_never_kept() {
+    for fault in [Fault::Flip, Fault::Short(500)] {
+        let (hub, home) = hub();
+        hub.fail(&format!("{ID}/{SHARD}"), &[fault]);
+        let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+        assert_eq!(code, 0, "{fault:?}: {stderr}");
+
+        let (hub, home) = self::hub();
+        hub.fail(&format!("{ID}/{SHARD}"), &[fault; 9]);
+        let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+        assert_eq!(code, 1, "{fault:?}");
+        assert!(stderr.contains("checksum"), "{fault:?}: {stderr}");
+        assert!(!snapshot(home.path()).join(SHARD).exists());
+    }
+}
+
+#[test]
+fn a_hub_that_cannot_resume_starts_again() {
+    let (hub, home) = hub();
+    hub.fail(&format!("{ID}/{SHARD}"), &[Fault::Cut(1_000_000), Fault::IgnoreRange]);
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(ask(&hub.endpoint, home.path(), &[]).0, 0);
+}
+
+#[test]
+fn tokens_are_sent_and_missing_ones_asked_for() {
+    let (hub, home) = hub();
+    hub.want_token("hf_secret");
+    let (code, _, stderr) = ask(&hub.endpoint, home.path(), &[]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("HF_TOKEN"), "{stderr}");
+    assert_eq!(ask(&hub.endpoint, home.path(), &[("HF_TOKEN", "hf_secret")]).0, 0);
+}
+
+#[test]
+fn what_cannot_be_had_gets_one_sentence() {
+    let (hub, home) = hub();
+    let refuse = |endpoint: &str, environment: &[(&str, &str)], id: &str, expected: &str| {
+        let (code, stdout, stderr) = secateur(endpoint, home.path(), environment, &["pull", id]);
+        assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+        assert_eq!(stderr.trim().lines().count(), 1, "{stderr}");
+        for part in ["error: ", id, "--model demo", expected] {
+            assert!(stderr.contains(part), "`{part}` is missing: {stderr}");
+        }
+    };
+    refuse(&hub.endpoint, &[], "someone/else", "not on the hub");
+    refuse("http://127.0.0.1:9", &[], ID, "cannot be reached");
+    refuse("nonsense", &[], ID, "no http address");
+    refuse(&hub.endpoint, &[("HF_HUB_OFFLINE", "1")], ID, "HF_HUB_OFFLINE");
+    hub.add("someone/texts", "README.md", b"nothing else".to_vec());
+    refuse(&hub.endpoint, &[], "someone/texts", "README.md");
+}
+
+#[test]
+fn the_tower_that_a_checkpoint_names_is_fetched_with_it() {
+    let (hub, home) = hub();
+    let folder = tempfile::tempdir().unwrap();
+    common::copy_folder(&fixture(LAYOUTS[0]), folder.path());
+    let config = folder.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("../clip-vit-tiny-patch14-336", "openai/clip-tiny")).unwrap();
+    hub.add_folder("someone/original", folder.path());
+    hub.add_folder("openai/clip-tiny", &fixture(CLIP));
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", "someone/original"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        home.path().join("hub/models--openai--clip-tiny/snapshots").join(COMMIT).join("pytorch_model.bin").is_file()
+    );
+}

@@ -1,0 +1,175 @@
+//! From the id of a model or a data set to files on this machine.
+
+mod fetch;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::WeightsError;
+
+/// What an id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A checkpoint.
+    Model,
+    /// A data set.
+    DataSet,
+}
+
+impl Kind {
+    fn repo(self, id: &str) -> Repo {
+        let kind = match self {
+            Self::Model => RepoType::Model,
+            Self::DataSet => RepoType::Dataset,
+        };
+        Repo::new(id.to_owned(), kind)
+    }
+}
+
+/// Small files that a checkpoint may have, beside its weights.
+const SMALL: [&str; 8] = [
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
+
+/// The folder of a checkpoint: `id` itself if it is a folder (also when taken relative to `beside`), else its
+/// newest snapshot in the Hugging Face cache (`HF_HOME`, default `~/.cache/huggingface`), which is downloaded, or
+/// completed, from the hub (`HF_ENDPOINT`, `HF_TOKEN`) unless `HF_HUB_OFFLINE` forbids it.
+///
+/// # Errors
+/// When there is no such folder and no such model, the hub does not answer, or what it sends is damaged.
+pub fn find(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
+    let here = Path::new(id);
+    let relative = beside.map(|folder| folder.join(id));
+    if let Some(folder) = relative.into_iter().chain([here.to_owned()]).find(|folder| folder.is_dir()) {
+        return Ok(folder);
+    }
+    let cache = cache();
+    if !is_id(id) {
+        return Err(WeightsError::NoFolder { id: id.to_owned() });
+    }
+    let cached = cache.repo(Kind::Model.repo(id)).get("config.json");
+    let cached = cached.and_then(|config| config.parent().map(Path::to_owned));
+    let Some(folder) = cached else { return fetch::folder(id, Kind::Model, &checkpoint_files) };
+    let weights = complete(&folder) && !fetch::unverified(id, Kind::Model);
+    let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file());
+    if weights && tokenizer {
+        return Ok(folder);
+    }
+    match fetch::folder(id, Kind::Model, &checkpoint_files) {
+        // Not every use of a checkpoint needs its tokenizer; without a network, what is missing is reported by its name.
+        Err(_) if weights || fetch::offline() => Ok(folder),
+        fetched => fetched,
+    }
+}
+
+/// The files of a data set that `wanted` chooses by name, from the cache or the hub, in the order of their names.
+///
+/// # Errors
+/// As [`find`], or when there is no such file.
+pub fn find_data(id: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, WeightsError> {
+    let choose = |names: &[String]| names.iter().filter(|name| wanted(name)).cloned().collect();
+    fetch::files(id, Kind::DataSet, &choose)
+}
+
+/// Hugging Face's cache, where its own tools look too.
+fn cache() -> Cache {
+    match std::env::var_os("HF_HUB_CACHE").filter(|path| !path.is_empty()) {
+        Some(path) => Cache::new(path.into()),
+        None => Cache::from_env(),
+    }
+}
+
+/// Where what is made of downloads may be kept: beside Hugging Face's cache.
+pub fn cache_root() -> PathBuf {
+    let cache = Cache::from_env().path().clone();
+    cache.parent().map_or(cache.clone(), Path::to_owned)
+}
+
+/// The commit of a data set that is in the cache.
+pub fn cached_commit(id: &str) -> Option<String> {
+    let blobs = cache().repo(Kind::DataSet.repo(id)).blob_path("");
+    let commit = std::fs::read_to_string(blobs.parent()?.join("refs/main")).ok()?;
+    Some(commit.trim().to_owned()).filter(|commit| !commit.is_empty())
+}
+
+/// `owner/name`, as a hub has it.
+fn is_id(id: &str) -> bool {
+    let plain = |part: &str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
+    };
+    id.split('/').count() == 2 && id.split('/').all(plain)
+}
+
+/// Whether the weights of a snapshot are all there.
+fn complete(folder: &Path) -> bool {
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let shards = |index: &String| {
+        let text = std::fs::read_to_string(folder.join(index)).unwrap_or_default();
+        let index: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let shards = index["weight_map"].as_object().map(|map| map.values().filter_map(|v| v.as_str()).collect());
+        shards.is_some_and(|shards: Vec<&str>| shards.iter().all(|shard| folder.join(shard).is_file()))
+    };
+    let single = ["model.safetensors", "pytorch_model.bin"].iter().any(|name| folder.join(name).is_file());
+    single || names.iter().filter(|name| name.ends_with(".index.json")).any(shards)
+}
+
+/// The files of a checkpoint that are read: small ones, and weights in the better of the two formats.
+fn checkpoint_files(names: &[String]) -> Vec<String> {
+    let of = |ends: &[&str]| -> Vec<String> {
+        let top = |name: &&String| !name.contains('/') && ends.iter().any(|end| name.ends_with(end));
+        names.iter().filter(top).cloned().collect()
+    };
+    let safe = of(&[".safetensors", ".safetensors.index.json"]);
+    let torch = || {
+        let all = of(&[".bin", ".bin.index.json"]);
+        all.into_iter().filter(|name| name.starts_with("pytorch_model")).collect()
+    };
+    let weights = if safe.is_empty() { torch() } else { safe };
+    names.iter().filter(|name| SMALL.contains(&name.as_str())).cloned().chain(weights).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_told_from_paths() {
+        for id in ["liuhaotian/llava-v1.5-7b", "a/b"] {
+            assert!(is_id(id), "{id}");
+        }
+        for path in ["", "a", "/a", "a/", "a/b/c", "./a", "../a", "a/..", "a b/c", "a/b?c"] {
+            assert!(!is_id(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn safetensors_are_preferred_and_nothing_else_is_fetched() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let both =
+            names(&["README.md", "config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.safetensors"]);
+        assert_eq!(checkpoint_files(&both), ["config.json", "model.safetensors"]);
+        let torch = names(&[
+            "config.json",
+            "mm_projector.bin",
+            "pytorch_model.bin.index.json",
+            "pytorch_model-00001-of-00001.bin",
+            "tf_model.h5",
+        ]);
+        assert_eq!(
+            checkpoint_files(&torch),
+            ["config.json", "pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin"]
+        );
+    }
+}
