@@ -12,7 +12,7 @@
 use std::{collections::HashMap, path::Path};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json as json_value};
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
@@ -20,7 +20,11 @@ use super::{
     llava_only, python_json,
     questions::{json as read_json, samples},
 };
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::SINGLE_WORD,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,18 @@ impl Task for Gqa {
 
     fn max_new_tokens(&self) -> usize {
         128
+    }
+
+    fn headline(&self) -> &'static str {
+        "acc"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet {
+            id: "lmms-lab-encoder/GQA",
+            files: &["testdev_balanced_images/", "testdev_balanced_instructions/"],
+            unpack,
+        })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -103,4 +119,20 @@ impl Task for Gqa {
 
 fn prediction(answer: &Answer) -> String {
     answer.text.trim_end_matches('.').to_lowercase()
+}
+
+/// A row of the hub's data set: of its pictures `id`, `image`; of its questions `id`, `imageId`, `question`, `answer`.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let id = row.text("id")?;
+    if !row.has("question") {
+        let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+        folder.picture("data/images", &format!("{id}.jpg"), picture)?;
+        return Ok(());
+    }
+    let text = format!("{}{SINGLE_WORD}", row.text("question")?);
+    let image = format!("{}.jpg", row.text("imageId")?);
+    let line = json_value!({"question_id": id, "image": image, "text": text, "category": "default"});
+    folder.line("llava_gqa_testdev_balanced.jsonl", &line.to_string())?;
+    folder.json("testdev_balanced_questions.json")?[&id] = json_value!({"answer": row.text("answer")?});
+    Ok(())
 }

@@ -32,6 +32,10 @@ impl Task for LlavaBench {
         1024
     }
 
+    fn headline(&self) -> &'static str {
+        ""
+    }
+
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let mut samples = samples(data, "questions.jsonl", &["images"])?;
         for sample in &mut samples {

@@ -28,7 +28,10 @@ use super::{
     llava_only,
     scienceqa::CHOOSE,
 };
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +42,8 @@ pub struct MmBench {
 
 /// Rotations of one question differ by multiples of this.
 const ROTATION: u64 = 1_000_000;
+const TABLE: &str = "mmbench_dev_20230712.tsv";
+const TABLE_CN: &str = "mmbench_dev_cn_20231003.tsv";
 const CHOOSE_CN: &str = "\n请直接回答选项字母。";
 
 /// A row of the table.
@@ -110,7 +115,7 @@ fn there(cell: &str) -> bool {
 
 impl MmBench {
     fn table(self, data: &Path) -> Result<PathBuf, Error> {
-        let name = if self.chinese { "mmbench_dev_cn_20231003.tsv" } else { "mmbench_dev_20230712.tsv" };
+        let name = if self.chinese { TABLE_CN } else { TABLE };
         let there = [name, "annotation.tsv"].map(|name| data.join(name)).into_iter().find(|path| path.is_file());
         there.ok_or_else(|| Error::data(data, format!("expected {name} here; --data names the folder")))
     }
@@ -142,6 +147,18 @@ impl Task for MmBench {
 
     fn max_new_tokens(&self) -> usize {
         1024
+    }
+
+    fn headline(&self) -> &'static str {
+        "circular_acc"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        let id = "lmms-lab-encoder/MMBench";
+        Some(match self.chinese {
+            false => DataSet { id, files: &["en/dev"], unpack: |row, folder| unpack(row, folder, TABLE) },
+            true => DataSet { id, files: &["cn/dev"], unpack: |row, folder| unpack(row, folder, TABLE_CN) },
+        })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -206,4 +223,19 @@ impl Task for MmBench {
 
 fn index(id: &Value) -> Option<u64> {
     key(id).parse().ok()
+}
+/// A row of the hub's data set: `index`, `question`, `hint`, `A` to `D`, `answer`, `image`, `split`.
+fn unpack(row: &Record, folder: &mut Folder, table: &str) -> Result<(), Error> {
+    const COLUMNS: [&str; 9] = ["index", "question", "hint", "A", "B", "C", "D", "answer", "split"];
+    let mut line = csv::WriterBuilder::new().delimiter(b'\t').from_writer(Vec::new());
+    let mut write = |fields: Vec<String>| line.write_record(fields).map_err(|error| row.error(&error.to_string()));
+    if folder.count(table) == 0 {
+        write(COLUMNS.into_iter().chain(["image"]).map(str::to_owned).collect())?;
+    }
+    let mut fields = COLUMNS.iter().map(|name| row.text(name)).collect::<Result<Vec<_>, _>>()?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    fields.push(STANDARD.encode(picture));
+    write(fields)?;
+    let line = line.into_inner().map_err(|error| row.error(&error.to_string()))?;
+    folder.line(table, String::from_utf8_lossy(&line).trim_end_matches('\n'))
 }

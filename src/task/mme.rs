@@ -19,8 +19,18 @@ use std::{collections::BTreeMap, path::Path};
 
 use release::{Labels, release_folder, samples_of_file, samples_of_release};
 
-use super::{Answer, Protocol, Report, Sample, Task, questions::with_pictures};
-use crate::Error;
+use serde_json::json;
+
+use super::{
+    Answer, Protocol, Report, Sample, Task,
+    pairs::{Pairs, Scored, yes_or_no},
+    questions::with_pictures,
+};
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::SINGLE_WORD,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +39,8 @@ pub struct Mme;
 const PERCEPTION: [&str; 10] =
     ["existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"];
 const COGNITION: [&str; 4] = ["commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"];
+/// The release's own folder.
+const RELEASE: &str = "MME_Benchmark_release_version";
 const YES_OR_NO: &str = "Please answer yes or no.";
 
 impl Task for Mme {
@@ -46,6 +58,14 @@ impl Task for Mme {
 
     fn max_new_tokens(&self) -> usize {
         128
+    }
+
+    fn headline(&self) -> &'static str {
+        "perception"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/MME", files: &["data/test"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -66,30 +86,20 @@ impl Task for Mme {
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         let labels = Labels::read(&release_folder(data)?)?;
-        let mut categories: BTreeMap<String, BTreeMap<String, Vec<Judged>>> = BTreeMap::new();
+        let mut categories: BTreeMap<String, Pairs> = BTreeMap::new();
         for answer in answers {
             let (category, file) = place(answer, data)?;
             let (question, label) = labels.find(&category, &file, &answer.prompt).ok_or_else(|| {
                 Error::data(data, format!("no label for `{}` of {category}/{file}", answer.prompt.escape_debug()))
             })?;
-            let right = parse(&answer.text, protocol) == Some(label);
-            let judged = categories.entry(category).or_default().entry(file).or_default();
-            // A question that is answered twice counts once.
-            if judged.iter().all(|other| other.question != question) {
-                judged.push(Judged { question, right });
-            }
+            let right = yes_or_no(&answer.text, protocol) == Some(label);
+            categories.entry(category).or_default().add(file, question, right);
         }
         Ok(report(&categories, labels.len(), protocol))
     }
 }
 
-/// One answer against its label.
-struct Judged {
-    question: String,
-    right: bool,
-}
-
-fn report(categories: &BTreeMap<String, BTreeMap<String, Vec<Judged>>>, labelled: usize, protocol: Protocol) -> Report {
+fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Protocol) -> Report {
     let mut metrics = Vec::new();
     let mut sums = Vec::new();
     let mut n = 0;
@@ -98,17 +108,14 @@ fn report(categories: &BTreeMap<String, BTreeMap<String, Vec<Judged>>>, labelled
         let mut total = 0.0;
         for name in names {
             let Some(pictures) = categories.get(*name) else { continue };
-            let pairs: Vec<&Vec<Judged>> = pictures.values().filter(|judged| judged.len() == 2).collect();
-            incomplete += pictures.len() - pairs.len();
-            if pairs.is_empty() {
+            let scored = Scored::new(pictures);
+            incomplete += scored.incomplete;
+            if scored.pairs == 0 {
                 continue;
             }
-            let right = pairs.iter().flat_map(|pair| pair.iter()).filter(|judged| judged.right).count();
-            let both = pairs.iter().filter(|pair| pair.iter().all(|judged| judged.right)).count();
-            let score = 100.0 * (right as f64 / (2 * pairs.len()) as f64 + both as f64 / pairs.len() as f64);
-            n += 2 * pairs.len();
-            total += score;
-            metrics.push(((*name).to_owned(), score));
+            n += 2 * scored.pairs;
+            total += scored.score();
+            metrics.push(((*name).to_owned(), scored.score()));
         }
         sums.push((sum.to_owned(), total));
     }
@@ -129,28 +136,6 @@ fn report(categories: &BTreeMap<String, BTreeMap<String, Vec<Judged>>>, labelled
     Report { benchmark: "mme", protocol, n, metrics, notes }
 }
 
-/// What an answer says; `None` is neither.
-fn parse(text: &str, protocol: Protocol) -> Option<bool> {
-    let text = text.to_lowercase();
-    let text = match protocol {
-        Protocol::Llava => text,
-        Protocol::LmmsEval => text.trim().replace('.', ""),
-    };
-    match (text.as_str(), protocol) {
-        ("yes", _) | ("y", Protocol::LmmsEval) => return Some(true),
-        ("no", _) | ("n", Protocol::LmmsEval) => return Some(false),
-        _ => {}
-    }
-    let start: String = text.chars().take(4).collect();
-    if start.contains("yes") {
-        Some(true)
-    } else if start.contains("no") {
-        Some(false)
-    } else {
-        None
-    }
-}
-
 /// Category and label file of an answer, from an id like `artwork/images/00002.jpg`.
 fn place(answer: &Answer, data: &Path) -> Result<(String, String), Error> {
     let id = answer.question_id.as_str().unwrap_or_default();
@@ -160,42 +145,18 @@ fn place(answer: &Answer, data: &Path) -> Result<(String, String), Error> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_rules_read_answers_as_their_scorers_do() {
-        for (text, own, lmms) in [
-            ("Yes", Some(true), Some(true)),
-            ("no", Some(false), Some(false)),
-            (" Yes", Some(true), Some(true)),
-            ("  Yes", None, Some(true)),
-            ("No, it is not.", Some(false), Some(false)),
-            ("It's no", None, None),
-            ("n", None, Some(false)),
-            ("Y.", None, Some(true)),
-            ("Ano", Some(false), Some(false)),
-            ("Impressionism", None, None),
-            ("", None, None),
-        ] {
-            assert_eq!(parse(text, Protocol::Llava), own, "{text:?}");
-            assert_eq!(parse(text, Protocol::LmmsEval), lmms, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn one_right_of_two_scores_50_and_both_200() {
-        let pair = |right: [bool; 2]| {
-            right.iter().enumerate().map(|(i, &right)| Judged { question: i.to_string(), right }).collect::<Vec<_>>()
-        };
-        let category = |pairs: Vec<[bool; 2]>| {
-            let files = pairs.into_iter().enumerate().map(|(i, right)| (i.to_string(), pair(right))).collect();
-            let report = report(&BTreeMap::from([("count".to_owned(), files)]), 2, Protocol::Llava);
-            report.metrics[0].1
-        };
-        assert_eq!(category(vec![[true, false]]), 50.0);
-        assert_eq!(category(vec![[true, true]]), 200.0);
-        assert_eq!(category(vec![[true, true], [true, false], [false, false], [false, false]]), 62.5);
-    }
+/// A row of the hub's data set: `question_id` `code_reasoning/0020.png`, `image`, `question` with "Please answer yes or no.",
+/// `answer`, `category`.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let [id, question, answer, category] = ["question_id", "question", "answer", "category"].map(|name| row.text(name));
+    let (id, question) = (id?, question?);
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    folder.picture(RELEASE, &id, picture)?;
+    let stem = id.rsplit_once('.').map_or(id.as_str(), |(stem, _)| stem);
+    // Where pictures have a folder of their own, labels have one too.
+    let labels = stem.replace("/images/", "/questions_answers_YN/");
+    folder.line(&format!("{RELEASE}/{labels}.txt"), &format!("{question}\t{}", answer?))?;
+    let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim_end());
+    let line = json!({"question_id": id, "image": id, "text": text, "category": category?});
+    folder.line("llava_mme.jsonl", &line.to_string())
 }

@@ -9,9 +9,13 @@
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
+use serde_json::json;
 
 use super::{Answer, Protocol, Report, Sample, Task, ids::ById, llava_only, python_json, questions::samples};
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,14 @@ impl Task for MmVet {
         1024
     }
 
+    fn headline(&self) -> &'static str {
+        ""
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/MMVet", files: &["data/test"], unpack })
+    }
+
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let mut samples = samples(data, "llava-mm-vet.jsonl", &["images"])?;
         for sample in &mut samples {
@@ -65,4 +77,14 @@ impl Task for MmVet {
         notes.push("judged by MM-Vet's server".to_owned());
         Ok(Report { benchmark: "mm-vet", protocol, n: answers.len(), metrics: Vec::new(), notes })
     }
+}
+
+/// A row of the hub's data set: `question_id` `v1_0`, `image`, `question`.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let id = row.text("question_id")?;
+    let number: u64 = id.trim_start_matches("v1_").parse().map_err(|_| row.error("an id like v1_0 was expected"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let image = folder.picture("images", &id, picture)?;
+    let line = json!({"question_id": number, "image": image, "text": row.text("question")?, "category": "conv"});
+    folder.line("llava-mm-vet.jsonl", &line.to_string())
 }

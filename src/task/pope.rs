@@ -18,6 +18,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
@@ -25,7 +26,11 @@ use super::{
     llava_only,
     questions::{Question, file, lines, samples},
 };
-use crate::{Error, text::SINGLE_WORD};
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::SINGLE_WORD,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +61,14 @@ impl Task for Pope {
 
     fn max_new_tokens(&self) -> usize {
         128
+    }
+
+    fn headline(&self) -> &'static str {
+        "f1_mean"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/POPE", files: &["data/test"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -182,6 +195,27 @@ impl Counts {
 
 fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// A row of the hub's data set: `image_source` `COCO_val2014_000000310196`, `image`, `question`, `answer`, `category`. Ids are
+/// numbered as in LLaVA's file; it has 2,910 random questions, later releases and this one 3,000.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let [question, answer, category] = ["question", "answer", "category"].map(|name| row.text(name));
+    let (question, category) = (question?, category?);
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let image = folder.picture("val2014", &row.text("image_source")?, picture)?;
+    let first = match category.as_str() {
+        "adversarial" => 0,
+        "random" => 10_000_000,
+        "popular" => 20_000_000,
+        other => return Err(row.error(&format!("unknown category `{other}`"))),
+    };
+    let number = folder.count(&category) + 1;
+    let text = format!("{question}{SINGLE_WORD}");
+    let asked = json!({"question_id": first + number, "image": image, "text": text, "category": category});
+    folder.line("llava_pope_test.jsonl", &asked.to_string())?;
+    let label = json!({"question_id": number, "image": image, "text": question, "label": answer?});
+    folder.line(&format!("coco/coco_pope_{category}.json"), &label.to_string())
 }
 
 #[cfg(test)]

@@ -36,6 +36,14 @@ pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))
 }
 
+/// Adds to a JSON list, which null becomes.
+pub(super) fn push(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        other => *other = Value::Array(vec![item]),
+    }
+}
+
 /// The file called `name` in `data`; the error says what to do.
 pub(super) fn file(data: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = data.join(name);

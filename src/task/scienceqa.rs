@@ -14,16 +14,17 @@
 use std::{collections::HashMap, path::Path};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json as json_value};
 
 use super::{
     Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
     llava_only,
-    questions::{file, image_folder, json, with_pictures},
+    questions::{file, image_folder, json, push, with_pictures},
 };
 use crate::{
     Error,
+    dataset::{DataSet, Folder, Record},
     text::{IMAGE_MARK, strip},
 };
 
@@ -95,6 +96,14 @@ impl Task for ScienceQa {
 
     fn max_new_tokens(&self) -> usize {
         1024
+    }
+
+    fn headline(&self) -> &'static str {
+        "img_acc"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/ScienceQA", files: &["ScienceQA-FULL/test"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -227,6 +236,33 @@ impl Tally {
     fn share(&self) -> f64 {
         self.right as f64 / self.all.max(1) as f64
     }
+}
+
+/// A row of the hub's data set: `question`, `choices`, `answer` (a number), `hint`, `image`, which may be missing. It has no
+/// ids; the row's number is one.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let id = folder.count("question").to_string();
+    let (choices, answer) = (row.texts("choices")?, row.integer("answer")?);
+    let letter =
+        usize::try_from(answer).ok().and_then(|i| LETTERS.get(i)).ok_or_else(|| row.error("no such choice"))?;
+    let mut asked = match row.text("hint")?.as_str() {
+        "" => String::new(),
+        hint => format!("Context: {hint}\n"),
+    };
+    asked.push_str(&row.text("question")?);
+    for (letter, choice) in LETTERS.iter().zip(&choices) {
+        asked.push_str(&format!("\n{letter}. {choice}"));
+    }
+    let mut entry = json_value!({"id": id, "conversations": []});
+    if let Some(picture) = row.picture("image")? {
+        entry["image"] = folder.picture("images/test", &format!("{id}/image"), picture)?.into();
+        asked.insert_str(0, &format!("{IMAGE_MARK}\n"));
+    }
+    entry["conversations"] = json_value!([{"from": "human", "value": asked}, {"from": "gpt", "value": letter}]);
+    push(folder.json(QUESTIONS)?, entry);
+    folder.json("problems.json")?[&id] = json_value!({"choices": choices, "answer": answer});
+    push(&mut folder.json("pid_splits.json")?["test"], id.into());
+    Ok(())
 }
 
 #[cfg(test)]

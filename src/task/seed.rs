@@ -68,6 +68,10 @@ impl Task for Seed {
         128
     }
 
+    fn headline(&self) -> &'static str {
+        "acc"
+    }
+
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         samples(data, "llava-seed-bench.jsonl", &["."])
     }

@@ -12,15 +12,20 @@
 use std::{collections::HashMap, path::Path};
 
 use serde::Deserialize;
+use serde_json::json as json_value;
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
     evalai::accuracy,
     ids::key,
     llava_only,
-    questions::{json, samples},
+    questions::{json, push, samples},
 };
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::SINGLE_WORD,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,14 @@ impl Task for TextVqa {
 
     fn max_new_tokens(&self) -> usize {
         128
+    }
+
+    fn headline(&self) -> &'static str {
+        "acc"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/textvqa", files: &["data/validation"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -117,4 +130,18 @@ fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
         Error::data(path, format!("`{}` is no TextVQA prompt: expected 2 or 3 lines", answer.prompt.escape_debug()))
     })?;
     Ok(question.to_lowercase())
+}
+
+/// A row of the hub's data set: `image_id`, `image`, `question`, ten `answers`, `ocr_tokens`.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let (id, question) = (row.text("image_id")?, row.text("question")?);
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let image = folder.picture("train_images", &id, picture)?;
+    let tokens = row.texts("ocr_tokens")?.join(", ");
+    let text = format!("{question}\nReference OCR token: {tokens}{SINGLE_WORD}");
+    let line = json_value!({"question_id": id, "image": image, "text": text, "category": "default"});
+    folder.line("llava_textvqa_val_v051_ocr.jsonl", &line.to_string())?;
+    let label = json_value!({"image_id": id, "question": question, "answers": row.texts("answers")?});
+    push(&mut folder.json(LABELS[0])?["data"], label);
+    Ok(())
 }

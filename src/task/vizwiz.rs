@@ -10,6 +10,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
@@ -17,7 +18,11 @@ use super::{
     llava_only, normalise, python_json,
     questions::{Question, file, lines, samples},
 };
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::SINGLE_WORD,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,14 @@ impl Task for VizWiz {
 
     fn max_new_tokens(&self) -> usize {
         128
+    }
+
+    fn headline(&self) -> &'static str {
+        ""
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/VizWiz-VQA", files: &["data/test"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -85,3 +98,15 @@ impl Task for VizWiz {
         Ok(Report { benchmark: "vizwiz", protocol, n: answers.len(), metrics: Vec::new(), notes })
     }
 }
+
+/// A row of the hub's data set: `question_id` `VizWiz_test_00000000.jpg`, `image`, `question`.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let id = row.text("question_id")?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let image = folder.picture("test", &id, picture)?;
+    let text = format!("{}{UNANSWERABLE}{SINGLE_WORD}", row.text("question")?);
+    let line = json!({"question_id": id, "image": image, "text": text, "category": "default"});
+    folder.line("llava_test.jsonl", &line.to_string())
+}
+
+const UNANSWERABLE: &str = "\nWhen the provided information is insufficient, respond with 'Unanswerable'.";

@@ -54,6 +54,10 @@ impl Task for VqaV2 {
         128
     }
 
+    fn headline(&self) -> &'static str {
+        ""
+    }
+
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         samples(data, "llava_vqav2_mscoco_test-dev2015.jsonl", &["test2015"])
     }

@@ -1,0 +1,84 @@
+//! Benchmarks from the hub: the data sets that lmms-eval uses, unpacked once into the layout of LLaVA's evaluation folders.
+//!
+//! Everything after that is the same for both sources, so a benchmark asks, guards and scores in one way.
+
+mod folder;
+mod rows;
+
+use std::path::{Path, PathBuf};
+
+pub use folder::Folder;
+pub use rows::Record;
+use secateur_weights::{cache_root, cached_commit, find_data};
+
+use crate::Error;
+
+/// A benchmark's data set on the hub.
+#[derive(Clone, Copy)]
+pub struct DataSet {
+    /// Its id.
+    pub id: &'static str,
+    /// What the names of its files start with, in the order in which they are read.
+    pub files: &'static [&'static str],
+    /// Writes one row into the folder; called for every row of every file.
+    pub unpack: fn(&Record, &mut Folder) -> Result<(), Error>,
+}
+
+/// The folder of the benchmark `name`, fetched and unpacked if it is not there.
+///
+/// # Errors
+/// When the hub has no such files, does not answer, or a row is not as it must be; nothing half-unpacked is left under the
+/// folder's name.
+pub fn fetch(name: &str, set: DataSet) -> Result<PathBuf, Error> {
+    let place = |commit: &str| {
+        let short: String = commit.chars().take(12).collect();
+        cache_root().join("secateur").join(format!("{name}-{short}"))
+    };
+    if let Some(there) = cached_commit(set.id).map(|commit| place(&commit)).filter(|folder| folder.is_dir()) {
+        return Ok(there);
+    }
+    let mut paths = Vec::new();
+    for start in set.files {
+        paths.extend(find_data(set.id, &|file| file.starts_with(start) && file.ends_with(".parquet"))?);
+    }
+    let whole = place(&cached_commit(set.id).unwrap_or_default());
+    let mut folder = Folder::begin(&whole)?;
+    for path in &paths {
+        for record in rows::read(path)? {
+            (set.unpack)(&record?, &mut folder)?;
+        }
+    }
+    folder.finish()?;
+    Ok(whole)
+}
+
+/// The extension that a picture's first bytes ask for.
+fn extension(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => "png",
+        [b'R', b'I', b'F', b'F', ..] => "webp",
+        [b'G', b'I', b'F', ..] => "gif",
+        _ => "jpg",
+    }
+}
+
+/// A name that stays inside its folder.
+fn inside(name: &str) -> bool {
+    let path = Path::new(name);
+    !name.is_empty() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        for name in ["a.png", "code_reasoning/0020.png"] {
+            assert!(inside(name), "{name}");
+        }
+        for name in ["", "/etc/passwd", "../a", "a/../../b", "./a"] {
+            assert!(!inside(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! MME's rule: two questions about a picture, whose answers are yes or no.
+
+use std::collections::BTreeMap;
+
+use super::Protocol;
+
+/// One category's answers, by picture.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pairs(BTreeMap<String, Vec<Judged>>);
+
+/// One answer against its label.
+#[derive(Clone, Debug)]
+struct Judged {
+    question: String,
+    right: bool,
+}
+
+impl Pairs {
+    /// Adds an answer; a question that is answered twice counts once.
+    pub(super) fn add(&mut self, picture: String, question: String, right: bool) {
+        let judged = self.0.entry(picture).or_default();
+        if judged.iter().all(|other| other.question != question) {
+            judged.push(Judged { question, right });
+        }
+    }
+}
+
+/// What a category comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Scored {
+    /// Pictures with two answers.
+    pub(super) pairs: usize,
+    /// Right answers about them.
+    pub(super) right: usize,
+    /// Pictures with both right.
+    both: usize,
+    /// Pictures with one answer.
+    pub(super) incomplete: usize,
+}
+
+impl Scored {
+    pub(super) fn new(Pairs(pictures): &Pairs) -> Self {
+        let pairs: Vec<&Vec<Judged>> = pictures.values().filter(|judged| judged.len() == 2).collect();
+        Self {
+            pairs: pairs.len(),
+            right: pairs.iter().flat_map(|pair| pair.iter()).filter(|judged| judged.right).count(),
+            both: pairs.iter().filter(|pair| pair.iter().all(|judged| judged.right)).count(),
+            incomplete: pictures.len() - pairs.len(),
+        }
+    }
+
+    /// 100 · share of right answers + 100 · share of pictures with both right; 0 without a picture.
+    pub(super) fn score(self) -> f64 {
+        let pairs = self.pairs.max(1) as f64;
+        100.0 * (self.right as f64 / (2.0 * pairs) + self.both as f64 / pairs)
+    }
+}
+
+/// What an answer says; `None` is neither.
+pub(super) fn yes_or_no(text: &str, protocol: Protocol) -> Option<bool> {
+    let text = text.to_lowercase();
+    let text = match protocol {
+        Protocol::Llava => text,
+        Protocol::LmmsEval => text.trim().replace('.', ""),
+    };
+    match (text.as_str(), protocol) {
+        ("yes", _) | ("y", Protocol::LmmsEval) => return Some(true),
+        ("no", _) | ("n", Protocol::LmmsEval) => return Some(false),
+        _ => {}
+    }
+    let start: String = text.chars().take(4).collect();
+    if start.contains("yes") {
+        Some(true)
+    } else if start.contains("no") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_rules_read_answers_as_their_scorers_do() {
+        for (text, own, lmms) in [
+            ("Yes", Some(true), Some(true)),
+            ("no", Some(false), Some(false)),
+            (" Yes", Some(true), Some(true)),
+            ("  Yes", None, Some(true)),
+            ("No, it is not.", Some(false), Some(false)),
+            ("It's no", None, None),
+            ("n", None, Some(false)),
+            ("Y.", None, Some(true)),
+            ("Ano", Some(false), Some(false)),
+            ("Impressionism", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(yes_or_no(text, Protocol::Llava), own, "{text:?}");
+            assert_eq!(yes_or_no(text, Protocol::LmmsEval), lmms, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_right_of_two_scores_50_and_both_200() {
+        let score = |rows: &[[bool; 2]]| {
+            let mut pairs = Pairs::default();
+            for (i, row) in rows.iter().enumerate() {
+                for (question, &right) in row.iter().enumerate() {
+                    pairs.add(i.to_string(), question.to_string(), right);
+                    // A second answer to the same question counts for nothing.
+                    pairs.add(i.to_string(), question.to_string(), !right);
+                }
+            }
+            Scored::new(&pairs).score()
+        };
+        assert_eq!(score(&[[true, false]]), 50.0);
+        assert_eq!(score(&[[true, true]]), 200.0);
+        assert_eq!(score(&[[true, true], [true, false], [false, false], [false, false]]), 62.5);
+    }
+}

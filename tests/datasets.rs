@@ -1,0 +1,276 @@
+//! Benchmarks from a hub: parquet files with pictures inside, fetched, unpacked into LLaVA's layout, and scored.
+
+mod common;
+
+use std::{path::Path, sync::Arc};
+
+use assert_cmd::Command;
+use common::{fixture, hub::Hub};
+use parquet::{
+    basic::Compression,
+    data_type::{ByteArray, ByteArrayType, Int64Type},
+    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    schema::parser::parse_message_type,
+};
+use serde_json::Value;
+
+/// A value of a small parquet file.
+#[derive(Clone)]
+enum Cell {
+    Text(&'static str),
+    Number(i64),
+    /// Bytes of the picture with this number, or none.
+    Picture(Option<usize>),
+    Texts(&'static [&'static str]),
+}
+use Cell::{Number, Picture, Text, Texts};
+
+const PICTURES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
+
+/// A parquet file, written as the `datasets` library does: pictures are groups of `bytes` and `path`.
+fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
+    let field = |(name, cells): &(&str, Vec<Cell>)| match cells[0] {
+        Text(_) => format!("OPTIONAL BYTE_ARRAY {name} (UTF8);"),
+        Number(_) => format!("REQUIRED INT64 {name};"),
+        Picture(_) => {
+            format!("OPTIONAL GROUP {name} {{ OPTIONAL BYTE_ARRAY bytes; OPTIONAL BYTE_ARRAY path (UTF8); }}")
+        }
+        Texts(_) => {
+            format!("OPTIONAL GROUP {name} (LIST) {{ REPEATED GROUP list {{ OPTIONAL BYTE_ARRAY element (UTF8); }} }}")
+        }
+    };
+    let fields: Vec<String> = columns.iter().map(field).collect();
+    let schema = Arc::new(parse_message_type(&format!("message schema {{ {} }}", fields.join(" "))).unwrap());
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut file = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for (_, cells) in columns {
+        let mut bytes = |values: &[ByteArray], definitions: &[i16], repetitions: Option<&[i16]>| {
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(values, Some(definitions), repetitions).unwrap();
+            column.close().unwrap();
+        };
+        match cells[0] {
+            Text(_) => {
+                let values: Vec<ByteArray> =
+                    cells.iter().map(|cell| if let Text(text) = cell { (*text).into() } else { panic!() }).collect();
+                bytes(&values, &vec![1; cells.len()], None);
+            }
+            Number(_) => {
+                let values: Vec<i64> =
+                    cells.iter().map(|cell| if let Number(n) = cell { *n } else { panic!() }).collect();
+                let mut column = group.next_column().unwrap().unwrap();
+                column.typed::<Int64Type>().write_batch(&values, None, None).unwrap();
+                column.close().unwrap();
+            }
+            Picture(_) => {
+                let read = |i: usize| std::fs::read(fixture("tiny-llava-1.5/images").join(PICTURES[i])).unwrap();
+                let numbers: Vec<Option<usize>> =
+                    cells.iter().map(|cell| if let Picture(i) = cell { *i } else { panic!() }).collect();
+                let values: Vec<ByteArray> = numbers.iter().flatten().map(|&i| read(i).into()).collect();
+                let definitions: Vec<i16> = numbers.iter().map(|i| if i.is_some() { 2 } else { 0 }).collect();
+                bytes(&values, &definitions, None);
+                let definitions: Vec<i16> = numbers.iter().map(|i| i16::from(i.is_some())).collect();
+                bytes(&[], &definitions, None);
+            }
+            Texts(_) => {
+                let (mut values, mut definitions, mut repetitions) = (Vec::new(), Vec::new(), Vec::new());
+                for cell in cells {
+                    let Texts(texts) = cell else { panic!() };
+                    for (i, text) in texts.iter().enumerate() {
+                        values.push(ByteArray::from(*text));
+                        definitions.push(3);
+                        repetitions.push(i16::from(i > 0));
+                    }
+                }
+                bytes(&values, &definitions, Some(&repetitions));
+            }
+        }
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    file
+}
+
+fn texts(texts: &[&'static str]) -> Vec<Cell> {
+    texts.iter().map(|text| Text(text)).collect()
+}
+
+/// Each benchmark that has a data set, with the files of a small one, and a prompt that must come out.
+fn data_sets() -> Vec<(&'static str, &'static str, Vec<(&'static str, Vec<u8>)>, &'static str)> {
+    let pictures = |numbers: &[usize]| numbers.iter().map(|&i| Picture(Some(i))).collect::<Vec<_>>();
+    let mme = parquet(&[
+        ("question_id", texts(&["existence/1.png", "existence/1.png", "artwork/images/2.png", "artwork/images/2.png"])),
+        ("image", pictures(&[0, 0, 1, 1])),
+        (
+            "question",
+            texts(&[
+                "Is it a boat? Please answer yes or no.",
+                "Is it a cat? Please answer yes or no.",
+                "Old? Please answer yes or no.",
+                "New? Please answer yes or no.",
+            ]),
+        ),
+        ("answer", texts(&["Yes", "No", "Yes", "No"])),
+        ("category", texts(&["existence", "existence", "artwork", "artwork"])),
+    ]);
+    let pope = parquet(&[
+        ("question", texts(&["Is there a boat?", "Is there a cat?", "Is there a car?"])),
+        ("answer", texts(&["yes", "no", "no"])),
+        ("image_source", texts(&["COCO_1", "COCO_1", "COCO_2"])),
+        ("image", pictures(&[0, 0, 1])),
+        ("category", texts(&["adversarial", "random", "popular"])),
+    ]);
+    let textvqa = parquet(&[
+        ("image_id", texts(&["a", "b"])),
+        ("image", pictures(&[0, 1])),
+        ("question", texts(&["What brand?", "What time?"])),
+        ("answers", vec![Texts(&["x"; 10]), Texts(&["y"; 10])]),
+        ("ocr_tokens", vec![Texts(&["DAKOTA", "DIGITAL"]), Texts(&["5"])]),
+    ]);
+    let gqa_images = parquet(&[("id", texts(&["n1", "n2"])), ("image", pictures(&[0, 1]))]);
+    let gqa = parquet(&[
+        ("id", texts(&["7", "8"])),
+        ("imageId", texts(&["n1", "n2"])),
+        ("question", texts(&["Is it red?", "What is it?"])),
+        ("answer", texts(&["no", "boat"])),
+    ]);
+    let vizwiz = parquet(&[
+        ("question_id", texts(&["VizWiz_test_00000000.jpg"])),
+        ("image", pictures(&[0])),
+        ("question", texts(&["What is this?"])),
+    ]);
+    let scienceqa = parquet(&[
+        ("image", vec![Picture(Some(0)), Picture(None)]),
+        ("question", texts(&["Which?", "What?"])),
+        ("choices", vec![Texts(&["this", "that"]), Texts(&["one", "two", "three"])]),
+        ("answer", vec![Number(1), Number(2)]),
+        ("hint", texts(&["Look.", ""])),
+    ]);
+    let mmbench = |question: &'static str| {
+        parquet(&[
+            ("index", vec![Number(1), Number(1_000_001)]),
+            ("question", texts(&[question, question])),
+            ("hint", texts(&["nan", "nan"])),
+            ("A", texts(&["boat", "cat"])),
+            ("B", texts(&["cat \"and\" dog", "boat"])),
+            ("C", texts(&["nan", "nan"])),
+            ("D", texts(&["nan", "nan"])),
+            ("answer", texts(&["A", "B"])),
+            ("split", texts(&["dev", "dev"])),
+            ("image", pictures(&[0, 0])),
+        ])
+    };
+    let mmvet =
+        parquet(&[("question_id", texts(&["v1_0"])), ("image", pictures(&[0])), ("question", texts(&["Why?"]))]);
+    let file = "data/test-00000-of-00001.parquet";
+    vec![
+        ("mme", "MME", vec![(file, mme)], "Is it a boat?\nAnswer the question using a single word or phrase."),
+        ("pope", "POPE", vec![(file, pope)], "Is there a cat?\nAnswer the question using a single word or phrase."),
+        (
+            "textvqa",
+            "textvqa",
+            vec![("data/validation-00000-of-00001.parquet", textvqa)],
+            "What brand?\nReference OCR token: DAKOTA, DIGITAL\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "gqa",
+            "GQA",
+            vec![
+                ("testdev_balanced_images/testdev-0.parquet", gqa_images),
+                ("testdev_balanced_instructions/testdev-0.parquet", gqa),
+            ],
+            "Is it red?\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "vizwiz",
+            "VizWiz-VQA",
+            vec![(file, vizwiz)],
+            "What is this?\nWhen the provided information is insufficient, respond with 'Unanswerable'.\nAnswer the \
+             question using a single word or phrase.",
+        ),
+        (
+            "scienceqa",
+            "ScienceQA",
+            vec![("ScienceQA-FULL/test-0.parquet", scienceqa)],
+            "<image>\nContext: Look.\nWhich?\nA. this\nB. that\nAnswer with the option's letter from the given choices \
+             directly.",
+        ),
+        (
+            "mmbench",
+            "MMBench",
+            vec![("en/dev-0.parquet", mmbench("Which?")), ("cn/dev-0.parquet", mmbench("哪个?"))],
+            "Which?\nA. boat\nB. cat \"and\" dog",
+        ),
+        ("mm-vet", "MMVet", vec![(file, mmvet)], "Why?"),
+    ]
+}
+
+fn secateur(hub: &str, home: &Path, here: &Path, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.env_remove("HF_HUB_OFFLINE").env_remove("HF_HUB_CACHE");
+    let output = command.env("HF_ENDPOINT", hub).env("HF_HOME", home).current_dir(here).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn every_data_set_is_fetched_asked_and_scored() {
+    for (name, id, files, prompt) in data_sets() {
+        let (hub, home, here) = (Hub::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (file, bytes) in files {
+            hub.add(&format!("datasets/lmms-lab-encoder/{id}"), file, bytes);
+        }
+        let args = ["eval", name, "--model", "demo", "--tokens", "8", "--json"];
+        let (code, stdout, stderr) = secateur(&hub.endpoint, home.path(), here.path(), &args);
+        assert_eq!(code, 0, "{name}: {stderr}");
+        let score: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(score["benchmark"], name);
+        let run = here.path().join(format!("runs/{name}-demo-fastervlm-8/answers.jsonl"));
+        let answers = std::fs::read_to_string(run).unwrap();
+        let prompts: Vec<String> = answers
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["prompt"].as_str().unwrap().to_owned())
+            .collect();
+        assert!(prompts.iter().any(|asked| asked == prompt), "{name}: {prompts:?}");
+
+        // The second time, nothing is fetched but the list of files; and `pull` says where it is.
+        hub.requests();
+        let (code, stdout, _) = secateur(&hub.endpoint, home.path(), here.path(), &["pull", name]);
+        assert_eq!(code, 0);
+        assert!(Path::new(stdout.trim()).starts_with(home.path().join("secateur")), "{stdout}");
+        assert!(hub.requests().iter().all(|request| request.contains("api/datasets/")));
+    }
+}
+
+#[test]
+fn data_that_is_not_as_expected_gets_a_sentence_and_leaves_nothing() {
+    let (hub, home, here) = (Hub::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let refuse = |bytes: Vec<u8>, expected: &str| {
+        hub.add("datasets/lmms-lab-encoder/MME", "data/test-00000-of-00001.parquet", bytes);
+        let (code, _, stderr) = secateur(&hub.endpoint, home.path(), here.path(), &["pull", "mme"]);
+        assert!(code == 1 && stderr.contains(expected), "{stderr}");
+        let unpacked = std::fs::read_dir(home.path().join("secateur")).map(Iterator::count).unwrap_or(0);
+        assert_eq!(unpacked, 0, "{stderr}");
+        std::fs::remove_dir_all(home.path().join("hub")).unwrap();
+    };
+    refuse(b"no parquet at all".to_vec(), "not a parquet file");
+    let columns = |id| {
+        parquet(&[
+            ("question_id", texts(&[id])),
+            ("image", vec![Picture(Some(0))]),
+            ("question", texts(&["Is it?"])),
+            ("answer", texts(&["Yes"])),
+        ])
+    };
+    refuse(columns("existence/1.png"), "no column `category`");
+    let outside = parquet(&[
+        ("question_id", texts(&["../../outside.png"])),
+        ("image", vec![Picture(Some(0))]),
+        ("question", texts(&["Is it?"])),
+        ("answer", texts(&["Yes"])),
+        ("category", texts(&["existence"])),
+    ]);
+    refuse(outside, "no plain name");
+}
