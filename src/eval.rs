@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    generate::{Decoding, answer},
-    model::Llava,
+    generate::{Decoding, answer_about, looks},
+    model::{Llava, Look},
     pruner::Selector,
+    shard::Shard,
     task::{Answer, Picture, Protocol, Report, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
 };
@@ -56,6 +57,15 @@ pub struct RunConfig {
     pub data: PathBuf,
     /// Only the first so many questions.
     pub limit: Option<usize>,
+    /// The part of these, if the run is split.
+    #[serde(default)]
+    pub shard: Option<Shard>,
+    /// SHA-256 of the checkpoint's files.
+    #[serde(default)]
+    pub checkpoint_sha256: String,
+    /// SHA-256 of the questions, and of their pictures' names and sizes.
+    #[serde(default)]
+    pub data_sha256: String,
     /// The longest answer.
     pub max_new_tokens: usize,
     /// Secateur's version.
@@ -69,18 +79,38 @@ impl RunConfig {
         name.unwrap_or_else(|| "model".to_owned())
     }
 
-    /// `<benchmark>-<model>-<method>-<tokens>`.
+    /// `<benchmark>-<model>-<method>-<tokens>`, and `.shard-<i>-of-<n>` for a part of a run.
     pub fn folder_name(&self) -> String {
         let tokens = self.tokens.map_or_else(|| "all".to_owned(), |tokens| tokens.to_string());
-        format!("{}-{}-{}-{tokens}", self.benchmark, self.model_name(), self.method)
+        let shard = self.shard.map_or_else(String::new, |shard| format!(".shard-{}-of-{}", shard.index, shard.count));
+        format!("{}-{}-{}-{tokens}{shard}", self.benchmark, self.model_name(), self.method)
     }
+}
+
+/// What a run folder was made for.
+///
+/// # Errors
+/// When the folder holds no run's settings.
+pub fn read_config(folder: &Path) -> Result<RunConfig, Error> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "no run is in this folder"))?;
+    serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("not a run's settings: {e}")))
 }
 
 /// An open run folder, locked against other processes.
 pub struct RunFolder {
     path: PathBuf,
+    config: RunConfig,
     file: File,
     answers: Vec<Answer>,
+}
+
+/// `metrics.json`.
+#[derive(Serialize)]
+struct Metrics<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    run: &'a RunConfig,
 }
 
 const CONFIG: &str = "config.json";
@@ -103,7 +133,14 @@ pub struct Standing {
 /// # Errors
 /// When the folder holds another run, or its answers are not those of `samples`.
 pub fn standing(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Standing, Error> {
-    let path = out.join(config.folder_name());
+    standing_in(&out.join(config.folder_name()), config, samples)
+}
+
+/// The same for a run folder under any name.
+///
+/// # Errors
+/// As [`standing`].
+pub fn standing_in(path: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Standing, Error> {
     let answers_path = path.join(ANSWERS);
     if !answers_path.is_file() {
         return Ok(Standing::default());
@@ -139,7 +176,7 @@ impl RunFolder {
         file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
         remove(&path.join(METRICS))?;
         write_whole(&path.join(CONFIG), &pretty(config))?;
-        Ok(Self { path, file, answers })
+        Ok(Self { path, config: config.clone(), file, answers })
     }
 
     /// The folder.
@@ -173,16 +210,17 @@ impl RunFolder {
         bytes.map_or_else(|| remove(&path), |bytes| write_file(&path, bytes))
     }
 
-    /// Writes the score.
+    /// Writes the score, and what it was measured on.
     ///
     /// # Errors
     /// When it cannot be written; a half-written file never has its final name.
     pub fn finish(&self, report: &Report) -> Result<(), Error> {
-        write_whole(&self.path.join(METRICS), &pretty(report))
+        write_whole(&self.path.join(METRICS), &pretty(&Metrics { report, run: &self.config }))
     }
 }
 
-/// Asks the questions that have no answer yet, in order; `on_answer` is called after each.
+/// Asks the questions that have no answer yet, in order; `on_answer` is called after each. Consecutive questions about one
+/// picture share the tower's output.
 ///
 /// # Errors
 /// When a picture cannot be read or an answer cannot be written; the answers so far are kept.
@@ -196,12 +234,20 @@ pub fn evaluate<B: VlmBackend>(
     mut on_answer: impl FnMut(),
 ) -> Result<(), Error> {
     let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
+    let mut last: Option<(Option<&Picture>, Vec<Look<B>>)> = None;
     for sample in &samples[folder.answers().len()..] {
-        let pictures = sample.picture.iter().map(Picture::open).collect::<Result<Vec<_>, _>>()?;
-        let asked = vicuna_v1(&format!("{}{}", sample.text, sample.suffix), pictures.len())?;
+        let picture = sample.picture.as_ref();
+        let (_, looks) = match last.take_if(|(seen, _)| *seen == picture) {
+            Some(same) => last.insert(same),
+            None => {
+                let pictures = picture.map(Picture::open).into_iter().collect::<Result<Vec<_>, _>>()?;
+                last.insert((picture, looks(model, &pictures, selector)))
+            }
+        };
+        let asked = vicuna_v1(&format!("{}{}", sample.text, sample.suffix), looks.len())?;
         let prompt = Prompt::new(&asked, &sample.clip_text, model.tokenizer());
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (_, answer) = answer(model, &pictures, &prompt, selector, config.tokens, decoding, go_on)?;
+        let (_, answer) = answer_about(model, looks, &prompt, selector, config.tokens, decoding, go_on)?;
         let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
         folder.append(Answer::new(sample, text, &config.model_name()))?;
         on_answer();
@@ -231,7 +277,16 @@ fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
         .map_err(Error::io(path, "answers are there, but the run's settings cannot be read; --force starts again"))?;
     let there: RunConfig = serde_json::from_str(&text)
         .map_err(|e| Error::data(path, format!("not a run's settings ({e}); --force starts again")))?;
-    if (RunConfig { limit: config.limit, ..there.clone() }) == *config {
+    let mut same = RunConfig { limit: config.limit, ..there.clone() };
+    // Runs from before there were checksums may go on.
+    for (there, asked) in
+        [(&mut same.checkpoint_sha256, &config.checkpoint_sha256), (&mut same.data_sha256, &config.data_sha256)]
+    {
+        if there.is_empty() {
+            there.clone_from(asked);
+        }
+    }
+    if same == *config {
         return Ok(());
     }
     Err(Error::data(
@@ -288,7 +343,8 @@ fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
 
 /// Writes beside the file, then renames: the name never holds half of it.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let draft = path.with_added_extension("part");
+    // Nobody else's draft: several processes may write the same file.
+    let draft = path.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
     let written = std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path));
     written.map_err(|e| {
         // The draft is of no use to anyone.

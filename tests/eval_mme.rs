@@ -82,7 +82,10 @@ fn a_run_leaves_settings_answers_and_score() {
     assert_eq!(first["question_id"], "existence/0001.png");
     let config: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("config.json")).unwrap()).unwrap();
     assert_eq!((&config["method"], &config["tokens"]), (&"fastervlm".into(), &16.into()));
-    let metrics: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("metrics.json")).unwrap()).unwrap();
+    let mut metrics: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("metrics.json")).unwrap()).unwrap();
+    // The score, and what it was measured on.
+    assert_eq!(metrics.as_object_mut().unwrap().remove("run"), Some(config));
     assert_eq!(metrics, result);
 
     // A finished run is not run again, and scoring its answers gives the same.

@@ -1,16 +1,26 @@
 //! `secateur eval`: a benchmark from the first question, or from where it stopped, to its score.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend};
 
-use super::{args::EvalArgs, plan::ModelPlan, print, print_json};
+use super::{
+    args::EvalArgs,
+    data_folder,
+    plan::{MethodPlan, ModelPlan},
+    print, print_json,
+};
 use crate::{
+    checksum::data_sha256,
     eval::{RunConfig, RunFolder, Standing, evaluate, standing},
     model::Llava,
-    pruner::{method, selector},
+    pruner::{Selector, method, selector},
+    shard::Shard,
     task::{Answer, Protocol, Report, Sample, Task, task},
 };
 
@@ -20,13 +30,17 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         bail!("--limit 0 leaves no question; leave it out for all of them");
     }
     let plan = ModelPlan::new(&args.model)?;
-    let data = std::path::absolute(args.data.unwrap_or_else(|| PathBuf::from(task.default_data())))?;
+    let data = data_folder(task, args.data)?;
     let mut samples = task.samples(&data)?;
+    // Of all questions: a run may go on with another --limit.
+    let data_sha256 = data_sha256(&samples);
     if samples.is_empty() {
         bail!("{}: there is no question in the benchmark's files", data.display());
     }
     samples.truncate(args.limit.unwrap_or(usize::MAX));
-    let config = config(&plan, task, &data, args.protocol, args.limit)?;
+    let shard = shard(args.shard)?;
+    let config = Fixed::new(&plan, args.protocol, args.limit)?.config(plan.method(), task, &data, data_sha256)?;
+    let config = RunConfig { shard, ..config };
     // A label that is missing should not cost a night of answers first.
     let blank: Vec<Answer> = samples.iter().map(|s| Answer::new(s, String::new(), &config.model_name())).collect();
     task.score(&data, &blank, args.protocol)?;
@@ -34,20 +48,30 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         task.upload(&data, &blank)?;
     }
 
+    if let Some(shard) = shard.filter(|shard| shard.count > samples.len()) {
+        bail!("shard {shard} is not possible: there are {} questions", samples.len());
+    }
+    let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
     let path = args.out.join(config.folder_name());
-    let there = if args.force { Standing::default() } else { standing(&args.out, &config, &samples)? };
+    let there = if args.force { Standing::default() } else { standing(&args.out, &config, samples)? };
+    if shard.is_some() {
+        if there.answers.len() < samples.len() {
+            answer(plan, samples, task, &config, &args.out, args.force)?;
+        }
+        // A part has no score that would mean anything.
+        print(&format!("{}: {} answers; `secateur merge` joins the shards", path.display(), samples.len()))?;
+        return Ok(());
+    }
     let score = |answers: &[Answer]| task.score(&data, answers, args.protocol);
     let report = if there.answers.len() == samples.len() && (there.scored || there.on_disk > samples.len()) {
         eprintln!("{} has {} answers already; --force runs it again", path.display(), there.on_disk);
         score(&there.answers)?
     } else if there.answers.len() == samples.len() {
         // Killed between the last answer and the score.
-        let folder = RunFolder::open(&args.out, &config, &samples, false)?;
+        let folder = RunFolder::open(&args.out, &config, samples, false)?;
         finish(&folder, task, &data, score(folder.answers())?)?
     } else {
-        let backend = plan.method().backend;
-        let job = Eval { plan, samples: &samples, task, config: &config, out: &args.out, force: args.force };
-        let folder = secateur_backends::run(backend, job)??;
+        let folder = answer(plan, samples, task, &config, &args.out, args.force)?;
         let report = finish(&folder, task, &data, score(folder.answers())?)?;
         eprintln!("{}", path.display());
         report
@@ -59,8 +83,38 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Answers what is left to answer.
+fn answer(
+    plan: ModelPlan,
+    samples: &[Sample],
+    task: &'static dyn Task,
+    config: &RunConfig,
+    out: &Path,
+    force: bool,
+) -> anyhow::Result<RunFolder> {
+    let backend = plan.method().backend;
+    secateur_backends::run(backend, Eval { plan, samples, task, config, out, force })?
+}
+
+/// The part of the run that was asked for, by a flag or by a scheduler.
+fn shard(flag: Option<Shard>) -> anyhow::Result<Option<Shard>> {
+    if flag.is_some() {
+        return Ok(flag.filter(|shard| shard.count > 1));
+    }
+    let found = Shard::from_scheduler(|name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
+    let Some((shard, variable)) = found else { return Ok(None) };
+    if shard.count == 1 {
+        eprintln!(
+            "note: {variable} is that of an array of one task, which runs every question; --shard I/N runs a part"
+        );
+        return Ok(None);
+    }
+    eprintln!("note: shard {shard}, from {variable}; --shard 0/1 runs every question");
+    Ok(Some(shard))
+}
+
 /// Writes what the benchmark's server takes, and the score.
-fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut report: Report) -> anyhow::Result<Report> {
+pub(super) fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut report: Report) -> anyhow::Result<Report> {
     if let Some(name) = task.upload_name() {
         match task.upload(data, folder.answers()) {
             Ok(bytes) => {
@@ -78,35 +132,63 @@ fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut report: Report) 
     Ok(report)
 }
 
-fn config(
-    plan: &ModelPlan,
-    task: &dyn Task,
-    data: &Path,
-    protocol: Protocol,
-    limit: Option<usize>,
-) -> anyhow::Result<RunConfig> {
-    let model = whole_path(&plan.model)?;
-    let clip = plan.opened.clip().map(whole_path).transpose()?;
-    let tiling = plan.options.tiling;
-    let parameters = method(plan.method().method, plan.method().params)?.parameters();
-    Ok(RunConfig {
-        benchmark: task.name().to_owned(),
-        protocol,
-        model,
-        method: plan.method().method.to_owned(),
-        params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        tokens: plan.method().tokens,
-        backend: plan.method().backend.to_owned(),
-        dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
-        clip,
-        grid: tiling.grid.map(|grid| grid.name().to_owned()),
-        merge: tiling.merge.map(|merge| merge.name().to_owned()),
-        seed: plan.method().seed,
-        data: data.to_owned(),
-        limit,
-        max_new_tokens: task.max_new_tokens(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
+/// What all runs with one checkpoint have in common; its checksum takes a while.
+pub(super) struct Fixed {
+    config: RunConfig,
+}
+
+impl Fixed {
+    pub(super) fn new(plan: &ModelPlan, protocol: Protocol, limit: Option<usize>) -> anyhow::Result<Self> {
+        let tiling = plan.options.tiling;
+        Ok(Self {
+            config: RunConfig {
+                benchmark: String::new(),
+                protocol,
+                model: whole_path(&plan.model)?,
+                method: String::new(),
+                params: BTreeMap::new(),
+                tokens: None,
+                backend: plan.method().backend.to_owned(),
+                dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
+                clip: plan.opened.clip().map(whole_path).transpose()?,
+                grid: tiling.grid.map(|grid| grid.name().to_owned()),
+                merge: tiling.merge.map(|merge| merge.name().to_owned()),
+                seed: plan.method().seed,
+                data: PathBuf::new(),
+                limit,
+                shard: None,
+                checkpoint_sha256: plan.opened.sha256()?,
+                data_sha256: String::new(),
+                max_new_tokens: 0,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        })
+    }
+
+    pub(super) fn model_name(&self) -> String {
+        self.config.model_name()
+    }
+
+    /// The settings of one run.
+    pub(super) fn config(
+        &self,
+        plan: &MethodPlan,
+        task: &dyn Task,
+        data: &Path,
+        data_sha256: String,
+    ) -> anyhow::Result<RunConfig> {
+        let parameters = method(plan.method, plan.params)?.parameters();
+        Ok(RunConfig {
+            benchmark: task.name().to_owned(),
+            method: plan.method.to_owned(),
+            params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            tokens: plan.tokens,
+            data: data.to_owned(),
+            data_sha256,
+            max_new_tokens: task.max_new_tokens(),
+            ..self.config.clone()
+        })
+    }
 }
 
 /// A folder by its whole path (`.` is another model in another place), an id as it is.
@@ -132,11 +214,38 @@ impl Job for Eval<'_> {
         let model: Llava<B> = self.plan.load(&device)?;
         // Only now: a run that cannot start leaves nothing behind and destroys nothing.
         let mut folder = RunFolder::open(self.out, self.config, self.samples, self.force)?;
-        let bar = progress(self.samples.len(), folder.answers().len());
-        evaluate(&model, &selector, self.task, self.samples, self.config, &mut folder, || bar.inc(1))?;
-        bar.finish_and_clear();
+        run_on(&model, &selector, self.task, self.samples, self.config, &mut folder)?;
         Ok(folder)
     }
+}
+
+/// A run to its end with a model that is loaded: what is left of the answers, and the score.
+pub(super) fn complete<B: VlmBackend>(
+    model: &Llava<B>,
+    selector: &Selector<B>,
+    task: &dyn Task,
+    samples: &[Sample],
+    config: &RunConfig,
+    out: &Path,
+) -> anyhow::Result<Report> {
+    let mut folder = RunFolder::open(out, config, samples, false)?;
+    run_on(model, selector, task, samples, config, &mut folder)?;
+    let report = task.score(&config.data, folder.answers(), config.protocol)?;
+    finish(&folder, task, &config.data, report)
+}
+
+fn run_on<B: VlmBackend>(
+    model: &Llava<B>,
+    selector: &Selector<B>,
+    task: &dyn Task,
+    samples: &[Sample],
+    config: &RunConfig,
+    folder: &mut RunFolder,
+) -> anyhow::Result<()> {
+    let bar = progress(samples.len(), folder.answers().len());
+    evaluate(model, selector, task, samples, config, folder, || bar.inc(1))?;
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// A bar on stderr; invisible where stderr is no terminal.

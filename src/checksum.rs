@@ -1,0 +1,80 @@
+//! What a result was measured on: checksums of checkpoints and questions.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Error,
+    task::{Picture, Sample},
+};
+
+/// The checksum of all files that make a checkpoint, in the order of their names.
+pub(crate) fn folders_sha256(folders: &[&Path]) -> Result<String, Error> {
+    let mut files = Vec::new();
+    for folder in folders {
+        files.extend(weight_files(folder)?);
+    }
+    let sums = files.par_iter().map(|path| file_sha256(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut all = Sha256::new();
+    for (path, sum) in files.iter().zip(sums) {
+        all.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        all.update(sum);
+    }
+    Ok(hex(&all.finalize()))
+}
+
+/// Configs, tokenizers and weights.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let fail = || Error::io(folder, "the checkpoint's files cannot be listed");
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail())? {
+        let path = entry.map_err(fail())?.path();
+        let read =
+            path.extension().is_some_and(|e| ["json", "model", "safetensors", "bin"].iter().any(|known| e == *known));
+        if read && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The checksum of a file; the hub's cache has it in the name of the file that a link points to.
+fn file_sha256(path: &Path) -> Result<String, Error> {
+    let target = std::fs::read_link(path).ok();
+    let name = target.as_ref().and_then(|target| target.file_name()?.to_str());
+    if let Some(name) = name.filter(|name| name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit())) {
+        return Ok(name.to_owned());
+    }
+    let mut sum = Sha256::new();
+    let mut file = std::fs::File::open(path).map_err(Error::io(path, "cannot be read"))?;
+    std::io::copy(&mut file, &mut sum).map_err(Error::io(path, "cannot be read"))?;
+    Ok(hex(&sum.finalize()))
+}
+
+/// The checksum of the questions, and of the names and sizes of their pictures.
+pub(crate) fn data_sha256(samples: &[Sample]) -> String {
+    let mut all = Sha256::new();
+    for sample in samples {
+        let picture = match &sample.picture {
+            None => String::new(),
+            Some(Picture::File(path)) => {
+                let size = path.metadata().map_or(0, |metadata| metadata.len());
+                format!("{} {size}", path.file_name().unwrap_or_default().to_string_lossy())
+            }
+            Some(Picture::Inline { bytes, .. }) => hex(&Sha256::digest(bytes)),
+            Some(Picture::Scene(scene)) => format!("{scene:?}"),
+        };
+        let text =
+            [&sample.question_id.to_string(), &sample.text, sample.suffix, &sample.clip_text, &picture].join("\0");
+        all.update(text);
+        all.update("\n");
+    }
+    hex(&all.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,98 @@
+//! `secateur merge`: the shards of a run, joined and scored.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use super::{args::MergeArgs, eval::finish, print, print_json};
+use crate::{
+    eval::{RunConfig, RunFolder, read_config, standing_in},
+    shard::Shard,
+    task::{Answer, Sample, task},
+};
+
+pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
+    let shards = args.shards.iter().map(|folder| part(folder)).collect::<anyhow::Result<Vec<_>>>()?;
+    let shards = in_order(shards)?;
+    let whole = RunConfig { shard: None, ..shards[0].config.clone() };
+    let task = task(&whole.benchmark)?;
+    let mut samples = task.samples(&whole.data)?;
+    samples.truncate(whole.limit.unwrap_or(usize::MAX));
+    let mut answers = Vec::new();
+    for part in &shards {
+        answers.extend(part.answers(&samples)?);
+    }
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => shards[0].folder.parent().map(Path::to_owned).unwrap_or_default(),
+    };
+    let mut folder = RunFolder::open(&out, &whole, &samples, args.force)?;
+    if !answers.starts_with(folder.answers()) {
+        bail!("{}: there are other answers here already; --force throws them away", folder.path().display());
+    }
+    for answer in answers.into_iter().skip(folder.answers().len()) {
+        folder.append(answer)?;
+    }
+    let report = task.score(&whole.data, folder.answers(), whole.protocol)?;
+    let report = finish(&folder, task, &whole.data, report)?;
+    eprintln!("{}", folder.path().display());
+    print(&report.table())?;
+    if args.json {
+        print_json(&report)?;
+    }
+    Ok(())
+}
+
+/// One shard's folder.
+struct Part {
+    folder: PathBuf,
+    config: RunConfig,
+    shard: Shard,
+}
+
+fn part(folder: &Path) -> anyhow::Result<Part> {
+    let folder = std::path::absolute(folder)?;
+    let config = read_config(&folder)?;
+    let shard = config.shard.with_context(|| format!("{}: a whole run, no shard of one", folder.display()))?;
+    Ok(Part { folder, config, shard })
+}
+
+impl Part {
+    /// Its answers, which must be all that it was given.
+    fn answers(&self, samples: &[Sample]) -> anyhow::Result<Vec<Answer>> {
+        let own = &samples[self.shard.range(samples.len())];
+        let found = standing_in(&self.folder, &self.config, own)?.answers;
+        if found.len() < own.len() {
+            let counts = format!("{} of {} questions are answered", found.len(), own.len());
+            bail!("{}: {counts}; run this shard again, it goes on where it stopped", self.folder.display());
+        }
+        Ok(found)
+    }
+}
+
+/// The parts by number, none missing and none twice, all of one run.
+fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
+    parts.sort_by_key(|part| part.shard.index);
+    let count = parts[0].shard.count;
+    for pair in parts.windows(2) {
+        let [a, b] = pair else { continue };
+        let mut other = RunConfig { shard: a.config.shard, ..b.config.clone() };
+        // Machines may have the same files in different places.
+        if other.checkpoint_sha256 == a.config.checkpoint_sha256 && other.data_sha256 == a.config.data_sha256 {
+            other.model.clone_from(&a.config.model);
+            other.data.clone_from(&a.config.data);
+        }
+        if other != a.config || b.shard.count != count {
+            bail!("{} and {} are not shards of one run", a.folder.display(), b.folder.display());
+        }
+        if a.shard == b.shard {
+            bail!("shard {} is there twice: {} and {}", a.shard, a.folder.display(), b.folder.display());
+        }
+    }
+    let there: Vec<usize> = parts.iter().map(|part| part.shard.index).collect();
+    let missing: Vec<String> = (0..count).filter(|i| !there.contains(i)).map(|i| i.to_string()).collect();
+    if !missing.is_empty() {
+        bail!("shard {} of {count} is missing", missing.join(", "));
+    }
+    Ok(parts)
+}

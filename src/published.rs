@@ -1,0 +1,72 @@
+//! What papers report, to stand beside what was measured.
+//!
+//! `published.csv` has a row a figure: model, method, tokens a crop (none without pruning), benchmark, score, source. MME is
+//! its perception score, ScienceQA that of questions with pictures, POPE the mean F1; everything but MME is in percent.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// A figure.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub(crate) struct Published {
+    model: String,
+    method: String,
+    tokens: Option<usize>,
+    benchmark: String,
+    /// In the unit of the paper.
+    pub(crate) score: f64,
+    /// Where it stands.
+    pub(crate) source: String,
+}
+
+static FIGURES: LazyLock<Vec<Published>> = LazyLock::new(|| {
+    let mut reader = csv::Reader::from_reader(include_str!("published.csv").as_bytes());
+    // A test reads every row.
+    reader.deserialize().flatten().collect()
+});
+
+/// The figure for a checkpoint, by the last part of its path or id, and a run; `None` where nobody reports one.
+pub(crate) fn published(
+    checkpoint: &str,
+    method: &str,
+    tokens: Option<usize>,
+    benchmark: &str,
+) -> Option<&'static Published> {
+    let name = checkpoint.to_lowercase().replace("llava-v", "llava-").replace("-vicuna", "");
+    FIGURES.iter().find(|figure| {
+        let size = name.strip_prefix(&figure.model).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        size && figure.method == method && figure.tokens == tokens && figure.benchmark == benchmark
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pruner::{Params, method},
+        task::task,
+    };
+
+    #[test]
+    fn every_figure_is_of_a_known_method_and_benchmark() {
+        let rows = include_str!("published.csv").lines().count() - 1;
+        assert_eq!(FIGURES.len(), rows);
+        for figure in FIGURES.iter() {
+            assert!(method(&figure.method, Params::default()).is_ok(), "{figure:?}");
+            assert!(task(&figure.benchmark).is_ok(), "{figure:?}");
+            assert!(figure.score > 0.0 && (figure.score <= 100.0) == (figure.benchmark != "mme"), "{figure:?}");
+        }
+    }
+
+    #[test]
+    fn checkpoints_are_known_in_all_their_names() {
+        for name in ["llava-v1.5-7b", "llava-1.5-7b-hf"] {
+            let figure = published(name, "fastervlm", Some(29), "mme").unwrap();
+            assert_eq!(figure.score, 1254.80, "{name}");
+        }
+        assert_eq!(published("llava-v1.6-vicuna-7b", "none", None, "pope").unwrap().score, 86.32);
+        assert_eq!(published("llava-v1.5-13b", "none", None, "gqa").unwrap().score, 63.25);
+        assert_eq!(published("demo", "none", None, "mme"), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! A run split over machines gives the answers and the score of the whole run.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const QUESTIONS: &str = "14";
+const NAME: &str = "demo-demo-random-32";
+
+fn secateur(environment: &[(&str, &str)], args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    for name in ["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT", "JOB_COMPLETION_INDEX"] {
+        command.env_remove(name);
+    }
+    let output = command.envs(environment.iter().copied()).args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn eval(out: &Path, environment: &[(&str, &str)], extra: &[&str]) -> (i32, String, String) {
+    let out = out.to_str().unwrap();
+    let fixed =
+        ["eval", "demo", "--model", "demo", "--method", "random", "--tokens", "32", "--limit", QUESTIONS, "--out", out];
+    secateur(environment, &[&fixed, extra].concat())
+}
+
+fn merge(out: &Path, shards: &[&str], extra: &[&str]) -> (i32, String, String) {
+    let folders: Vec<String> =
+        shards.iter().map(|shard| out.join(format!("{NAME}.shard-{shard}")).to_str().unwrap().to_owned()).collect();
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    secateur(&[], &[&["merge"], &folders[..], extra].concat())
+}
+
+fn answers(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("answers.jsonl")).unwrap()
+}
+
+#[test]
+fn merged_shards_are_the_whole_run() {
+    let (whole, split) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (code, stdout, stderr) = eval(whole.path(), &[], &["--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let score: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+
+    assert_eq!(eval(split.path(), &[], &["--shard", "0/3"]).0, 0);
+    let slurm = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "3")];
+    let (code, stdout, stderr) = eval(split.path(), &slurm, &[]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("SLURM_ARRAY_TASK_ID") && stdout.contains("secateur merge"), "{stdout}{stderr}");
+
+    let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3"], &[]);
+    assert!(code == 1 && stderr.contains("shard 2 of 3 is missing"), "{stderr}");
+    let kubernetes = [("JOB_COMPLETION_INDEX", "2"), ("JOB_COMPLETIONS", "3")];
+    assert_eq!(eval(split.path(), &kubernetes, &[]).0, 0);
+    let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3", "1-of-3", "2-of-3"], &[]);
+    assert!(code == 1 && stderr.contains("there twice"), "{stderr}");
+
+    // A shard that was stopped is refused, and goes on where it stopped.
+    let third = split.path().join(format!("{NAME}.shard-2-of-3"));
+    let all = answers(&third);
+    let first = &all[..=all.find('\n').unwrap()];
+    std::fs::write(third.join("answers.jsonl"), first).unwrap();
+    let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3", "2-of-3"], &[]);
+    assert!(code == 1 && stderr.contains("1 of 5 questions are answered"), "{stderr}");
+    assert_eq!(eval(split.path(), &kubernetes, &[]).0, 0);
+
+    let (code, stdout, stderr) = merge(split.path(), &["2-of-3", "0-of-3", "1-of-3"], &["--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let merged: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(merged, score);
+    assert_eq!(answers(&split.path().join(NAME)), answers(&whole.path().join(NAME)));
+    let metrics = |out: &Path| {
+        let text = std::fs::read_to_string(out.join(NAME).join("metrics.json")).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let metrics = [metrics(split.path()), metrics(whole.path())];
+    assert_eq!(metrics[0], metrics[1]);
+    for key in ["checkpoint_sha256", "data_sha256"] {
+        assert_eq!(metrics[0]["run"][key].as_str().map(str::len), Some(64), "{key}");
+    }
+}
+
+#[test]
+fn shards_of_different_runs_are_not_merged() {
+    let out = tempfile::tempdir().unwrap();
+    assert_eq!(eval(out.path(), &[], &["--shard", "0/2"]).0, 0);
+    assert_eq!(eval(out.path(), &[], &["--shard", "1/2", "--seed", "7"]).0, 0);
+    let (code, _, stderr) = merge(out.path(), &["0-of-2", "1-of-2"], &[]);
+    assert!(code == 1 && stderr.contains("not shards of one run"), "{stderr}");
+}
+
+#[test]
+fn shards_that_cannot_be_are_usage_errors() {
+    let out = tempfile::tempdir().unwrap();
+    assert_eq!(eval(out.path(), &[], &["--shard", "3/3"]).0, 2);
+    let (code, _, stderr) = eval(out.path(), &[("JOB_COMPLETION_INDEX", "1")], &[]);
+    assert!(code == 1 && stderr.contains("JOB_COMPLETIONS"), "{stderr}");
+}

@@ -1,0 +1,42 @@
+//! A run that is killed, again and again, gives the answers of one that was not.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use assert_cmd::cargo::CommandCargoExt;
+
+const ANSWERS: &str = "demo-demo-fastervlm-64/answers.jsonl";
+
+fn eval(out: &Path) -> Command {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.args(["eval", "demo", "--model", "demo", "--tokens", "64", "--limit", "80", "--out"]).arg(out);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn ten_kills_lose_nothing() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert!(eval(whole.path()).status().unwrap().success());
+    let lines = |out: &Path| {
+        let text = std::fs::read_to_string(out.join(ANSWERS)).unwrap_or_default();
+        text.matches('\n').count()
+    };
+    let mut before = 0;
+    for attempt in 0..10 {
+        let mut child = eval(killed.path()).spawn().unwrap();
+        // Wherever it happens to be: loading, answering, or in the middle of a line.
+        std::thread::sleep(Duration::from_millis(120 + 90 * attempt));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let now = lines(killed.path());
+        assert!(now >= before, "{now} answers after {before}");
+        before = now;
+    }
+    assert!(eval(killed.path()).status().unwrap().success());
+    let read = |out: &Path| std::fs::read_to_string(out.join(ANSWERS)).unwrap();
+    assert_eq!(read(killed.path()), read(whole.path()));
+}

@@ -1,0 +1,57 @@
+//! `secateur sweep`: a table of runs, each as `eval` would leave it.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn secateur(args: &[&str]) -> (i32, String, String) {
+    let output = Command::cargo_bin("secateur").unwrap().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn every_combination_has_a_row_and_a_run_folder() {
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().to_str().unwrap();
+    let args = [
+        "sweep",
+        "demo",
+        "--model",
+        "demo",
+        "--method",
+        "fastervlm,random",
+        "--budgets",
+        "64,9",
+        "--limit",
+        "8",
+        "--out",
+        folder,
+        "--json",
+    ];
+    let (code, stdout, stderr) = secateur(&args);
+    assert_eq!(code, 0, "{stderr}");
+    let table: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let rows = table["rows"].as_array().unwrap();
+    let names: Vec<String> =
+        rows.iter().map(|row| format!("{}-{}", row["method"].as_str().unwrap(), row["tokens"])).collect();
+    assert_eq!(names, ["none-null", "fastervlm-64", "random-64", "fastervlm-9", "random-9"]);
+    assert_eq!(rows[0]["percent"], 100.0);
+    assert!(table["rule"].as_str().unwrap().contains("mean over benchmarks"));
+    for name in ["demo-demo-none-all", "demo-demo-fastervlm-64", "demo-demo-random-9"] {
+        let metrics = std::fs::read_to_string(out.path().join(name).join("metrics.json")).unwrap();
+        assert!(metrics.contains("checkpoint_sha256"), "{metrics}");
+    }
+    let csv = std::fs::read_to_string(out.path().join("sweep-demo.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 1 + 5 + 5, "{csv}");
+
+    // Again, nothing is run: the answers are there.
+    let (code, again, stderr) = secateur(&args);
+    assert_eq!((code, again), (0, stdout));
+    assert!(!stderr.contains("fastervlm-64"), "{stderr}");
+}
+
+#[test]
+fn a_sweep_without_budgets_says_how_to_give_them() {
+    let (code, _, stderr) = secateur(&["sweep", "demo", "--model", "demo"]);
+    assert!(code == 1 && stderr.contains("--budgets"), "{stderr}");
+}
