@@ -54,7 +54,10 @@ impl Job for Rounding {
                 let picture = decode(format!("{root}/{}", case.image).as_ref())?;
                 let question = clip_question(&case.question);
                 let prompt = Prompt::new(&vicuna_v1(&case.question, 1)?, &question, model.tokenizer());
-                let see = |model: &Llava<B>| model.cues(&picture, None, method.needs(), &prompt, 0);
+                let see = |model: &Llava<B>| {
+                    let look = model.look_at(&picture, method.tiling(), method.needs());
+                    model.cues(&look, method.needs(), &prompt, 0)
+                };
                 let cues = see(&model)?;
                 let others = [see(&rounded_model)?, rounded(&cues, DType::F16), rounded(&cues, DType::BF16)];
                 for budget in BUDGETS {

@@ -12,8 +12,8 @@ use crate::{
     Error,
     image::Rgb,
     merge::Visual,
-    model::{LayerCut, Llava, Seen, Spliced},
-    pruner::{LayerPruner, NoPruning, Pruner, Selector},
+    model::{LayerCut, Llava, Look, Seen, Spliced},
+    pruner::{LayerPruner, Needs, NoPruning, Pruner, Selector},
     text::Prompt,
 };
 
@@ -81,10 +81,37 @@ impl Generated {
 /// Looks at `pictures`, prunes them as `selector` does to `budget` tokens a crop (all without one), and answers.
 ///
 /// # Errors
-/// As [`Llava::see`] and [`generate`].
+/// As [`answer_about`].
 pub fn answer<B: VlmBackend>(
     model: &Llava<B>,
     pictures: &[Rgb],
+    prompt: &Prompt,
+    selector: &Selector<B>,
+    budget: Option<usize>,
+    decoding: Decoding,
+    on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
+) -> Result<(Vec<Seen<B>>, Generated), Error> {
+    answer_about(model, &looks(model, pictures, selector), prompt, selector, budget, decoding, on_token)
+}
+
+/// What `selector` must know of `pictures`, for any number of questions about them.
+pub fn looks<B: VlmBackend>(model: &Llava<B>, pictures: &[Rgb], selector: &Selector<B>) -> Vec<Look<B>> {
+    let method = selector.method();
+    // A method inside the language model leaves the tower's output alone.
+    let needs = match selector {
+        Selector::Before(_) => method.needs(),
+        Selector::Inside(_) => Needs::default(),
+    };
+    pictures.iter().map(|picture| model.look_at(picture, method.tiling(), needs)).collect()
+}
+
+/// [`answer`] for pictures that were looked at before.
+///
+/// # Errors
+/// As [`Llava::prune`] and [`generate`].
+pub fn answer_about<B: VlmBackend>(
+    model: &Llava<B>,
+    looks: &[Look<B>],
     prompt: &Prompt,
     selector: &Selector<B>,
     budget: Option<usize>,
@@ -96,8 +123,8 @@ pub fn answer<B: VlmBackend>(
         Selector::Before(pruner) => (&**pruner, None),
         Selector::Inside(pruner) => (&whole, Some(&**pruner)),
     };
-    let see = |(i, picture)| model.see(picture, before, budget.filter(|_| inside.is_none()), prompt, i);
-    let seen = pictures.iter().enumerate().map(see).collect::<Result<Vec<_>, _>>()?;
+    let see = |(i, look)| model.prune(look, before, budget.filter(|_| inside.is_none()), prompt, i);
+    let seen = looks.iter().enumerate().map(see).collect::<Result<Vec<_>, _>>()?;
     let spliced = model.splice(prompt, &seen);
     // Its budget is per crop too, and spent on all crops together.
     let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();

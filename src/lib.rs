@@ -11,7 +11,11 @@
 //!
 //! Everything from the pixels to the logits is generic over [`secateur_backends::VlmBackend`].
 
+mod checksum;
 pub mod cli;
+pub mod cost;
+pub mod dataset;
+pub mod demo;
 mod error;
 pub mod eval;
 pub mod generate;
@@ -20,6 +24,8 @@ pub mod image;
 pub mod merge;
 pub mod model;
 pub mod pruner;
+mod published;
+pub mod shard;
 pub mod task;
 pub mod text;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
-use crate::{image::GridRule, merge::Merge, task::Protocol};
+use crate::{image::GridRule, merge::Merge, shard::Shard, task::Protocol};
 
 /// Training-free visual token pruning for vision-language models.
 #[derive(Debug, Parser)]
@@ -17,10 +17,18 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Shows what pruning does to accuracy and speed, with the checkpoint inside the binary
+    Demo(DemoArgs),
     /// Answers a question about pictures
     Ask(AskArgs),
     /// Runs a benchmark, resumes an interrupted run, scores it
     Eval(EvalArgs),
+    /// Runs methods × budgets × benchmarks, and makes one table
+    Sweep(SweepArgs),
+    /// Joins the shards of a run, and scores it
+    Merge(MergeArgs),
+    /// Downloads a checkpoint or a benchmark's data ahead
+    Pull(PullArgs),
     /// Scores an answers file without a model
     Score(ScoreArgs),
     /// Prints everything that a port must agree on, as one JSON object
@@ -31,9 +39,9 @@ pub(super) enum Command {
     List(ListArgs),
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(super) struct ModelArgs {
-    /// A checkpoint folder, or a Hugging Face id that is in the local cache
+    /// A checkpoint folder, a Hugging Face id, or `demo`
     #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|DIR")]
     pub(super) model: String,
     #[command(flatten)]
@@ -117,17 +125,42 @@ pub(super) struct AskArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct DemoArgs {
+    /// Methods, with commas, or `all`
+    #[arg(long, default_value = "all")]
+    pub(super) method: String,
+    /// Questions for each method and budget, up to 400
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(super) questions: usize,
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long)]
+    pub(super) backend: Option<String>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+    /// Where pictures of the kept tokens go
+    #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
+    pub(super) out: PathBuf,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct EvalArgs {
     /// The benchmark; see `secateur list benchmarks`
     pub(super) benchmark: String,
     #[command(flatten)]
     pub(super) model: ModelArgs,
-    /// The benchmark's folder; by default where a checkout of LLaVA has it, below the current folder
+    /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
+    /// Only part I, counted from 0, of N; filled by itself in a SLURM array or an indexed Kubernetes job
+    #[arg(long, value_name = "I/N")]
+    pub(super) shard: Option<Shard>,
     /// Where run folders go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub(super) out: PathBuf,
@@ -143,6 +176,56 @@ pub(super) struct EvalArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(super) struct SweepArgs {
+    /// The benchmarks; see `secateur list benchmarks`
+    #[arg(required = true, value_name = "BENCHMARK")]
+    pub(super) benchmarks: Vec<String>,
+    /// Budgets, with commas: visual tokens kept per crop
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub(super) budgets: Vec<usize>,
+    #[command(flatten)]
+    pub(super) model: ModelArgs,
+    /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// Only the first N questions of each benchmark
+    #[arg(long, value_name = "N")]
+    pub(super) limit: Option<usize>,
+    /// Where run folders and the table go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(super) out: PathBuf,
+    /// Whose scoring rules
+    #[arg(long, default_value = "llava")]
+    pub(super) protocol: Protocol,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct MergeArgs {
+    /// The run folders of all shards
+    #[arg(required = true, value_name = "DIR")]
+    pub(super) shards: Vec<PathBuf>,
+    /// Where the whole run's folder goes; by default beside the shards
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Throws away what an earlier run of this name has
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct PullArgs {
+    /// A Hugging Face id, or the name of a benchmark
+    #[arg(value_name = "MODEL|BENCHMARK")]
+    pub(super) id: String,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(super) struct ScoreArgs {
     /// The benchmark; see `secateur list benchmarks`
     pub(super) benchmark: String,
@@ -152,7 +235,7 @@ pub(super) struct ScoreArgs {
     /// Writes what the benchmark's server takes to this file
     #[arg(long, value_name = "FILE")]
     pub(super) upload: Option<PathBuf>,
-    /// The benchmark's folder; by default where a checkout of LLaVA has it, below the current folder
+    /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
     #[arg(long, value_name = "DIR")]
     pub(super) data: Option<PathBuf>,
     /// Whose scoring rules

@@ -3,18 +3,29 @@
 mod args;
 mod ask;
 mod compare;
+mod demo;
+mod demo_table;
 mod eval;
 mod list;
+mod merge;
 mod plan;
 mod prune;
+mod pull;
 mod score;
+mod sweep;
+mod sweep_table;
 mod trace;
 
-use std::io::Write;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 pub use args::Args;
 use args::Command;
 use serde::Serialize;
+
+use crate::{dataset::fetch, task::Task};
 
 /// Runs a subcommand.
 ///
@@ -22,12 +33,28 @@ use serde::Serialize;
 /// Whatever the user's files or flags make impossible, as one chain of causes.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
+        Command::Demo(args) => demo::run(args),
         Command::Ask(args) => ask::run(args),
         Command::Eval(args) => eval::run(args),
+        Command::Sweep(args) => sweep::run(args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Score(args) => score::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Prune(args) => prune::run(args),
         Command::List(args) => list::run(&args),
+    }
+}
+
+/// The folder of a benchmark's data, by its whole path: as given, else where a checkout of LLaVA has it, else fetched from
+/// the hub. Empty for a benchmark that brings its own.
+fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let default = task.default_data();
+    match (given, task.hub()) {
+        _ if default.is_empty() => Ok(PathBuf::new()),
+        (Some(given), _) => Ok(std::path::absolute(given)?),
+        (None, Some(set)) if !Path::new(default).is_dir() => Ok(fetch(task.name(), set)?),
+        (None, _) => Ok(std::path::absolute(default)?),
     }
 }
 

@@ -3,11 +3,13 @@
 mod anyres;
 mod clip;
 mod decode;
+mod overlay;
 mod resize;
 
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes};
+pub use overlay::{kept_patches, png, strip};
 
 /// An 8-bit RGB picture.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,6 +74,11 @@ impl<B: VlmBackend> Llava<B> {
         &self.config
     }
 
+    /// What the language model computes in, and keeps keys and values in.
+    pub fn activations(&self) -> DType {
+        self.activations
+    }
+
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &LlamaTokenizer {
         &self.tokenizer
@@ -162,6 +167,11 @@ impl<B: VlmBackend> Llava<B> {
         check_layer(cut.pruner.layer(), self.config.text.num_hidden_layers)?;
         let (logits, kept) = self.networks.language_model.forward_cut(embeds, cache, cut)?;
         Ok((values(logits), kept))
+    }
+
+    /// The language model itself.
+    pub fn language_model(&self) -> &Llama<B> {
+        &self.networks.language_model
     }
 
     /// Embeddings of tokens, `[1, ids, hidden]`.

@@ -18,6 +18,6 @@ pub use config::{ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig, Pic
 pub use layers::{LayerNorm, Linear, RmsNorm};
 pub use llama::{LayerCut, Llama};
 pub use llava::{Llava, TilingChoice, check_layer};
-pub use open::{Layout, LoadOptions, Opened, open};
+pub use open::{DEMO, Layout, LoadOptions, Opened, open};
 pub use projector::Projector;
-pub use see::{Seen, Spliced};
+pub use see::{Look, Seen, Spliced};

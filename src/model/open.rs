@@ -1,6 +1,9 @@
 //! Recognises a checkpoint's layout and fills the networks from it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::DType;
 use secateur_backends::VlmBackend;
@@ -15,6 +18,8 @@ use super::{
 };
 use crate::{
     Error,
+    checksum::folders_sha256,
+    demo,
     image::ClipProcessor,
     merge::Merge,
     text::{ClipTokenizer, LlamaTokenizer},
@@ -64,6 +69,9 @@ pub struct LoadOptions {
 /// The CLIP checkpoint that every LLaVA's tower comes from, whose text side llava-hf checkpoints leave out.
 const CLIP: &str = "openai/clip-vit-large-patch14-336";
 
+/// The name of the checkpoint that is inside the binary.
+pub const DEMO: &str = "demo";
+
 /// What tells the layouts apart.
 #[derive(Deserialize)]
 struct Signs {
@@ -71,13 +79,13 @@ struct Signs {
     mm_vision_tower: Option<serde::de::IgnoredAny>,
 }
 
-/// Reads the small files of the checkpoint `model`, a folder or a Hugging Face id. `clip` names the CLIP checkpoint whose
+/// Reads the small files of the checkpoint `model`: a folder, a Hugging Face id, or [`DEMO`]. `clip` names the CLIP checkpoint whose
 /// text side to use, where the model's own tower is not it.
 ///
 /// # Errors
 /// When it is not there, or not a LLaVA checkpoint in one of the known layouts.
 pub fn open(model: &str, clip: Option<&str>) -> Result<Opened, Error> {
-    let folder = find(model, None)?;
+    let folder = if model == DEMO { demo::unpack()? } else { find(model, None)? };
     let path = folder.join("config.json");
     let signs: Signs = read_json(&path)?;
     let (layout, config, tower, own_tower) = if signs.text_config.is_some() {
@@ -174,6 +182,16 @@ impl Opened {
         Ok(all)
     }
 
+    /// The checksum of the checkpoint's files, the tower's included.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn sha256(&self) -> Result<String, Error> {
+        let folders: Vec<&Path> =
+            [Some(&self.folder), self.tower.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+        folders_sha256(&folders)
+    }
+
     /// Checks that CLIP's text side is at hand, before any weight is read.
     ///
     /// # Errors
@@ -182,7 +200,11 @@ impl Opened {
         self.open_joint().map(|_| ())
     }
 
-    fn open_joint(&self) -> Result<(PathBuf, ClipTextConfig, ClipTokenizer), Error> {
+    /// Folder, config and tokenizer of CLIP's text side.
+    ///
+    /// # Errors
+    /// As [`Self::check_joint`].
+    pub fn open_joint(&self) -> Result<(PathBuf, ClipTextConfig, ClipTokenizer), Error> {
         let folder = match (&self.clip, &self.tower) {
             (Some(name), _) => find(name, None)?,
             (None, Some(tower)) => tower.clone(),

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
 
-use super::Llava;
+use super::{Llava, Sight};
 use crate::{
     Error,
     hash::fnv1a,
     image::{Rgb, Tiles},
     merge::{Geometry, Merge, Visual, gather, join, order},
-    pruner::{Cues, Keep, Needs, NoPruning, Pruner},
+    pruner::{ClsAttention, Cues, Keep, Needs, NoPruning, Pruner, Tiling},
     text::{Prompt, Span},
 };
 
@@ -47,44 +47,66 @@ pub struct Spliced<B: Backend> {
     pub visual: Vec<usize>,
 }
 
+/// What the tower saw of a picture: enough for any number of questions, methods and budgets.
+#[derive(Clone, Debug)]
+pub struct Look<B: Backend> {
+    sight: Sight<B>,
+    /// Width and height of the picture.
+    size: (usize, usize),
+    /// The tiles, where the picture was taken apart.
+    tiles: Option<Tiles>,
+    /// How the crops become one sequence.
+    merge: Merge,
+    fingerprint: u64,
+    /// Time in the preprocessing and the tower.
+    time: Duration,
+}
+
 impl<B: VlmBackend> Llava<B> {
-    /// Computes the cues that `needs` names, and tower features, for picture number `index` of `prompt`, taken apart into
-    /// `tiles`.
+    /// Looks at a picture, taken apart as `tiling` says, and notes what `needs` names.
+    pub fn look_at(&self, picture: &Rgb, tiling: Tiling, needs: Needs) -> Look<B> {
+        let start = Instant::now();
+        let size = (picture.width, picture.height);
+        let (tiles, merge) = self.tiles(size, tiling);
+        let sight = self.look(self.pixels(picture, tiles), needs);
+        let fingerprint = if needs.picture { fingerprint(picture) } else { 0 };
+        self.wait();
+        Look { sight, size, tiles, merge, fingerprint, time: start.elapsed() }
+    }
+
+    /// The cues that `needs` names, and tower features, for picture number `index` of `prompt`. The look may have noted
+    /// more.
     ///
     /// # Errors
     /// When CLIP's text side is needed and the model was loaded without it.
-    pub fn cues(
-        &self,
-        picture: &Rgb,
-        tiles: Option<Tiles>,
-        needs: Needs,
-        prompt: &Prompt,
-        index: usize,
-    ) -> Result<Cues<B>, Error> {
-        let sight = self.look(self.pixels(picture, tiles), needs);
-        let joint = needs.joint.then(|| self.joint(sight.features.clone(), &prompt.question)).transpose()?;
+    pub fn cues(&self, look: &Look<B>, needs: Needs, prompt: &Prompt, index: usize) -> Result<Cues<B>, Error> {
+        let Sight { features, cls_attention, keys } = look.sight.clone();
+        let joint = needs.joint.then(|| self.joint(features.clone(), &prompt.question)).transpose()?;
         let (image_embeds, text_embeds) = joint.unzip();
+        let cls_attention = match needs.cls_attention {
+            ClsAttention::None => None,
+            ClsAttention::All => cls_attention,
+            ClsAttention::Selected => cls_attention.map(|rows| match rows.dims()[0] {
+                1 => rows,
+                _ => rows.narrow(0, self.config.read_layers - 1, 1),
+            }),
+        };
         Ok(Cues {
-            projected: needs.projected.then(|| self.project(sight.features.clone())),
-            features: Some(sight.features),
-            cls_attention: sight.cls_attention,
+            projected: needs.projected.then(|| self.project(features.clone())),
+            features: Some(features),
+            cls_attention,
             prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index)),
             image_embeds,
             text_embeds,
-            keys: sight.keys,
-            picture: if needs.picture { fingerprint(picture) } else { 0 },
+            keys: keys.filter(|_| needs.keys),
+            picture: look.fingerprint,
         })
     }
 
-    /// Looks at picture number `index` of `prompt` and keeps `budget` patches of each of its crops, or all if there is no
-    /// budget.
-    ///
-    /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
-    /// kept ones are projected here, which gives the same numbers for less work.
+    /// [`Self::look_at`] and [`Self::prune`] in one.
     ///
     /// # Errors
-    /// When the budget is not between 1 and the patch count, or the method needs CLIP's text side and the model was
-    /// loaded without it.
+    /// As [`Self::prune`].
     pub fn see(
         &self,
         picture: &Rgb,
@@ -93,10 +115,29 @@ impl<B: VlmBackend> Llava<B> {
         prompt: &Prompt,
         index: usize,
     ) -> Result<Seen<B>, Error> {
+        self.prune(&self.look_at(picture, pruner.tiling(), pruner.needs()), pruner, budget, prompt, index)
+    }
+
+    /// Keeps `budget` patches of each crop of a picture, number `index` of `prompt`, or all if there is no budget. The
+    /// look must have noted what the method needs, and taken the picture apart as it asks.
+    ///
+    /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
+    /// kept ones are projected here, which gives the same numbers for less work.
+    ///
+    /// # Errors
+    /// When the budget is not between 1 and the patch count, or the method needs CLIP's text side and the model was
+    /// loaded without it.
+    pub fn prune(
+        &self,
+        look: &Look<B>,
+        pruner: &dyn Pruner<B>,
+        budget: Option<usize>,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<Seen<B>, Error> {
         let start = Instant::now();
-        let size = (picture.width, picture.height);
-        let (tiles, merge) = self.tiles(size, pruner.tiling());
-        let cues = self.cues(picture, tiles, pruner.needs(), prompt, index)?;
+        let &Look { size, tiles, merge, .. } = look;
+        let cues = self.cues(look, pruner.needs(), prompt, index)?;
         self.wait();
         let looked = Instant::now();
         let features = cues.features(pruner.name())?;
@@ -113,7 +154,7 @@ impl<B: VlmBackend> Llava<B> {
         let order = order(&keep, Geometry { tiles, size, side }, merge);
         let tokens = join(tokens, &keep, &order, self.newline());
         self.wait();
-        let vision = (looked - start) + pruned.elapsed();
+        let vision = look.time + (looked - start) + pruned.elapsed();
         let unpruned = self.unpruned(size, patches);
         Ok(Seen { tokens, order, keep, patches, unpruned, tiles, merge, vision, prune: pruned - looked })
     }

@@ -24,6 +24,19 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// What either asks for.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            cls_attention: self.cls_attention.max(other.cls_attention),
+            features: self.features || other.features,
+            projected: self.projected || other.projected,
+            prompt_embeds: self.prompt_embeds || other.prompt_embeds,
+            joint: self.joint || other.joint,
+            keys: self.keys || other.keys,
+            picture: self.picture || other.picture,
+        }
+    }
+
     /// The cues by their names, for people.
     pub fn names(&self) -> Vec<&'static str> {
         let attention = match self.cls_attention {
@@ -42,8 +55,8 @@ impl Needs {
     }
 }
 
-/// Which layers' `[CLS]` attention a method reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which layers' `[CLS]` attention a method reads; what is greater holds the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClsAttention {
     /// None.
     #[default]

@@ -3,6 +3,7 @@
 //! A benchmark is one file with a [`Task`] implementation and one row in [`TASKS`].
 
 mod answer;
+mod demo;
 mod evalai;
 mod gqa;
 mod ids;
@@ -10,6 +11,7 @@ mod llava_bench;
 mod mmbench;
 mod mme;
 mod mmvet;
+mod pairs;
 mod pope;
 mod python_json;
 mod questions;
@@ -27,6 +29,7 @@ use std::{
 
 pub use answer::Answer;
 use clap::ValueEnum;
+pub use demo::Demo;
 pub use evalai::normalise;
 pub use gqa::Gqa;
 pub use llava_bench::LlavaBench;
@@ -45,6 +48,8 @@ pub use vqav2::VqaV2;
 
 use crate::{
     Error,
+    dataset::DataSet,
+    demo::Scene,
     image::{Rgb, decode, decode_bytes},
 };
 
@@ -62,6 +67,7 @@ pub const TASKS: &[&dyn Task] = &[
     &MmVet,
     &Seed,
     &LlavaBench,
+    &Demo,
 ];
 
 /// The benchmark called `name`.
@@ -124,6 +130,8 @@ pub enum Picture {
         /// The bytes.
         bytes: Arc<[u8]>,
     },
+    /// A scene that is drawn.
+    Scene(Scene),
 }
 
 impl Picture {
@@ -135,6 +143,7 @@ impl Picture {
         match self {
             Self::File(path) => decode(path),
             Self::Inline { place, bytes } => decode_bytes(place, bytes),
+            Self::Scene(scene) => Ok(scene.draw()),
         }
     }
 }
@@ -145,8 +154,14 @@ pub trait Task: Send + Sync {
     fn name(&self) -> &'static str;
     /// One line for `secateur list benchmarks`.
     fn about(&self) -> &'static str;
-    /// Where its data lies in a checkout of LLaVA.
+    /// Where its data lies in a checkout of LLaVA; empty where there is none to look for.
     fn default_data(&self) -> &'static str;
+    /// The metric that papers report; empty where a server or a judge finds it.
+    fn headline(&self) -> &'static str;
+    /// Its data set on the hub, where there is one that can be unpacked into that layout.
+    fn hub(&self) -> Option<DataSet> {
+        None
+    }
     /// The longest answer.
     fn max_new_tokens(&self) -> usize;
     /// The questions in `data`, in the official order.

@@ -1,0 +1,240 @@
+//! Trains the checkpoint under `weights/demo` from nothing, on the same model code that runs everything else.
+//!
+//! ```text
+//! cargo run --release --features train --example train_demo
+//! ```
+//!
+//! Four phases, each with its own learning-rate cycle:
+//!
+//! 1. CLIP alone, on windows of 12×12 patches (an eighth of the work of a whole picture): image against caption, and a
+//!    linear reader that must tell from each patch what lies on it, so that shapes and places are in the features.
+//! 2. The same losses, and questions about the same windows for projector and language model.
+//! 3. Everything on whole pictures.
+//! 4. The same with more questions about each picture, most of them with yes or no.
+//!
+//! Every picture is drawn from the seed, the phase and the step, so a run that was stopped goes on from its last save as
+//! if nothing had happened.
+
+mod data;
+mod save;
+mod student;
+mod tokenizer;
+mod trial;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result, anyhow};
+use burn::{
+    backend::Autodiff,
+    grad_clipping::GradientClippingConfig,
+    module::{AutodiffModule, Module},
+    optim::{AdamWConfig, GradientsAccumulator, GradientsParams, Optimizer},
+    record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder},
+    tensor::backend::Backend,
+};
+use clap::Parser;
+use data::{Maker, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use secateur::{
+    demo::GRID,
+    model::{LlavaConfig, open},
+};
+use secateur_backends::Flex;
+use student::{Student, fork};
+
+type B = Autodiff<Flex>;
+
+/// Trains the demo checkpoint.
+#[derive(Parser)]
+struct Args {
+    /// Everything random follows from it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Steps of the four phases.
+    #[arg(long, value_delimiter = ',', default_values_t = [1500, 2000, 500, 650])]
+    steps: Vec<usize>,
+    /// Where the checkpoint goes; its config files must be there.
+    #[arg(long, default_value = "weights/demo")]
+    out: PathBuf,
+    /// Where the state is saved every 100 steps, and taken up again.
+    #[arg(long, default_value = "target/train_demo")]
+    state: PathBuf,
+}
+
+/// A phase of training.
+struct Phase {
+    name: &'static str,
+    steps: usize,
+    /// Patches on a side of its pictures.
+    size: usize,
+    /// Pictures a step.
+    pictures: usize,
+    rate: f64,
+    /// Questions about each: with yes or no, and open ones.
+    questions: [usize; 2],
+}
+
+/// Threads that each go through a part of a step's pictures.
+const PARTS: usize = 2;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let [clip, windows, whole, last] = args.steps[..] else { return Err(anyhow!("--steps takes four numbers")) };
+    let phase = |name, steps, size, pictures, rate, questions| Phase { name, steps, size, pictures, rate, questions };
+    let phases = [
+        phase("CLIP", clip, 12, 32, 1.5e-3, [0, 0]),
+        phase("questions", windows, 12, 32, 1.2e-3, [5, 3]),
+        phase("whole pictures", whole, GRID, 16, 8e-4, [5, 3]),
+        phase("yes or no", last, GRID, 16, 6e-4, [14, 2]),
+    ];
+    std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
+    let opened = open(&args.out.display().to_string(), None)?;
+    let (_, text, clip) = opened.open_joint()?;
+    let config = opened.config.clone();
+    let maker = Maker { processor: opened.processor, llama: opened.tokenizer, clip };
+    std::fs::create_dir_all(&args.state)?;
+
+    let device = Default::default();
+    B::seed(&device, args.seed);
+    let mut student = Student::<B>::new(&config, &text, &device);
+    eprintln!("{} parameters", student.num_params());
+    let started = Instant::now();
+    for (number, phase) in phases.iter().enumerate() {
+        student = train(&args, number, phase, student, &config, &maker)?;
+        let valid = student.valid();
+        save::checkpoint(&valid, &args.out)?;
+        println!(
+            "{}: {:.0} min. {}",
+            phase.name,
+            started.elapsed().as_secs_f64() / 60.0,
+            trial::run(&valid, &config, &maker, 100, GRID)
+        );
+    }
+    Ok(())
+}
+
+fn train(
+    args: &Args,
+    number: usize,
+    phase: &Phase,
+    mut student: Student<B>,
+    config: &LlavaConfig,
+    maker: &Maker,
+) -> Result<Student<B>> {
+    let device = Default::default();
+    let recorder = NamedMpkFileRecorder::<FullPrecisionSettings>::new();
+    // Files of one step have its number, and the step's own file is written last: a kill leaves the state before.
+    let place = |what: &str, step: usize| args.state.join(format!("{number}-{what}-{step}"));
+    let saved = args.state.join(format!("{number}-step"));
+    let mut optimiser = AdamWConfig::new()
+        .with_beta_2(0.98)
+        .with_weight_decay(0.02)
+        .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
+        .init::<B, Student<B>>();
+    let mut first = 0;
+    if let Ok(step) = std::fs::read_to_string(&saved) {
+        first = step.trim().parse().context("the saved step is no number")?;
+        student = student.load_record(recorder.load(place("student", first), &device)?);
+        optimiser = optimiser.load_record(recorder.load(place("optimiser", first), &device)?);
+    }
+    // A pool for each part: two threads that share one wait for each other in every product.
+    let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pools = (0..PARTS).map(pool).collect::<Result<Vec<_>, _>>()?;
+    if first > 0 && first < phase.steps {
+        let valid = student.valid();
+        println!("{} from step {first}", phase.name);
+        println!("windows: {}", trial::run(&valid, config, maker, 200, 12));
+        println!("whole: {}", trial::run(&valid, config, maker, 50, GRID));
+    }
+    let bar = ProgressBar::new(phase.steps as u64).with_position(first as u64).with_message(phase.name);
+    bar.set_style(ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")?);
+    let began = Instant::now();
+    let (mut means, mut seen) = ([0.0f64; 4], 0);
+    for step in first..phase.steps {
+        let parts: Vec<(GradientsParams, [f64; 4])> = std::thread::scope(|scope| {
+            let threads: Vec<_> = pools
+                .iter()
+                .enumerate()
+                .map(|(part, pool)| {
+                    let student = fork(&student);
+                    scope.spawn(move || {
+                        pool.install(|| go_through(student, config, maker, args.seed, number, phase, step, part))
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread of the step")).collect()
+        });
+        let mut sum = GradientsAccumulator::new();
+        for (gradients, losses) in parts {
+            sum.accumulate(&student, gradients);
+            means.iter_mut().zip(losses).for_each(|(mean, loss)| *mean += loss);
+            seen += 1;
+        }
+        student = optimiser.step(rate(phase, step), student, sum.grads());
+        bar.inc(1);
+        if (step + 1) % 50 == 0 {
+            let [contrast, patches, relevance, answers] = means.map(|mean| mean / f64::from(seen));
+            println!(
+                "{:.0} s, {} {}: contrast {contrast:.3}, patches {patches:.3}, relevance {relevance:.3}, answers {answers:.3}",
+                began.elapsed().as_secs_f64(),
+                phase.name,
+                step + 1
+            );
+            (means, seen) = ([0.0; 4], 0);
+        }
+        if (step + 1) % 100 == 0 || step + 1 == phase.steps {
+            recorder.record(student.clone().into_record(), place("student", step + 1))?;
+            recorder.record(optimiser.to_record(), place("optimiser", step + 1))?;
+            let draft = saved.with_extension("part");
+            std::fs::write(&draft, (step + 1).to_string())?;
+            std::fs::rename(&draft, &saved)?;
+            for what in ["student", "optimiser"] {
+                // The state before, if there is one.
+                let _ = std::fs::remove_file(place(what, (step + 1).saturating_sub(100)).with_extension("mpk"));
+            }
+        }
+        if (step + 1) % 500 == 0 {
+            let valid = student.valid();
+            println!("windows: {}", trial::run(&valid, config, maker, 60, 12));
+            println!("whole: {}", trial::run(&valid, config, maker, 40, GRID));
+        }
+    }
+    bar.finish();
+    Ok(student)
+}
+
+/// Forwards and backwards over a part of a step's pictures.
+#[allow(clippy::too_many_arguments)]
+fn go_through(
+    student: Student<B>,
+    config: &LlavaConfig,
+    maker: &Maker,
+    seed: u64,
+    number: usize,
+    phase: &Phase,
+    step: usize,
+    part: usize,
+) -> (GradientsParams, [f64; 4]) {
+    let mut random = stream(seed, number as u64, step, part);
+    let batch = maker.batch(&mut random, phase.pictures / PARTS, phase.size, phase.questions);
+    let losses = student.losses(config, batch, &Default::default());
+    let value = |loss: &burn::tensor::Tensor<B, 1>| f64::from(loss.clone().into_scalar());
+    let answers = losses.answers.as_ref().map_or(0.0, value);
+    let values = [value(&losses.contrast), value(&losses.patches), value(&losses.relevance), answers];
+    let clip = losses.contrast + losses.patches * 2.0 + losses.relevance * 0.5;
+    let total = match losses.answers {
+        Some(answers) => clip * 0.3 + answers * 2.0,
+        None => clip,
+    };
+    (GradientsParams::from_grads((total / PARTS as f64).backward(), &student), values)
+}
+
+/// Up over the first twentieth, then down half a cosine to a fiftieth.
+fn rate(phase: &Phase, step: usize) -> f64 {
+    let (done, warm) = (step as f64 / phase.steps as f64, 0.05);
+    if done < warm {
+        return phase.rate * (step + 1) as f64 / (warm * phase.steps as f64 + 1.0);
+    }
+    let down = (1.0 + (std::f64::consts::PI * (done - warm) / (1.0 - warm)).cos()) / 2.0;
+    phase.rate * (0.02 + 0.98 * down)
+}

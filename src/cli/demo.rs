@@ -1,0 +1,254 @@
+//! `secateur demo`: a trained model, its benchmark and every budget, with nothing but this binary.
+
+use std::{ops::ControlFlow, path::Path};
+
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use secateur_backends::{Job, VlmBackend, default_backend, find};
+
+use super::{
+    args::DemoArgs,
+    demo_table::{Row, Table, Times},
+    print, print_json,
+};
+use crate::{
+    cost::{kv_bytes, prefill_flops},
+    eval::write_file,
+    generate::{Decoding, Generated, answer, answer_about, kept},
+    image::{Rgb, kept_patches, png, strip},
+    model::{DEMO, Llava, LoadOptions, Seen, open},
+    pruner::{Needs, NoPruning, Params, Selector, method, methods, selector},
+    task::{Answer, Demo, Protocol, Sample, Task},
+    text::{Prompt, strip as trim, vicuna_v1},
+};
+
+/// Visual tokens: all, and the budgets that papers report.
+const BUDGETS: [usize; 4] = [192, 128, 64, 29];
+/// The budget at which pictures are saved.
+const SHOWN: usize = 64;
+/// Pictures that are shown with their answers: one of each category.
+const PICTURES: usize = 4;
+/// Runs of which the median is the time to the first token.
+const REPEATS: usize = 9;
+
+pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let params = Params { seed: args.seed, ..Params::default() };
+    let names: Vec<&'static str> = match args.method.as_str() {
+        "all" => methods(params).iter().map(|method| method.name()).collect(),
+        list => list
+            .split(',')
+            .map(|name| method(name.trim(), params).map(|method| method.name()))
+            .collect::<Result<_, _>>()?,
+    };
+    let names: Vec<&'static str> = names.into_iter().filter(|&name| name != "none").collect();
+    if args.questions < 2 * PICTURES {
+        bail!("--questions {} is not possible: it takes {} or more", args.questions, 2 * PICTURES);
+    }
+    let backend = match &args.backend {
+        Some(name) => find(name)?.name,
+        None => default_backend()?,
+    };
+    secateur_backends::run(backend, Show { args, names, params, backend })?
+}
+
+struct Show {
+    args: DemoArgs,
+    names: Vec<&'static str>,
+    params: Params,
+    backend: &'static str,
+}
+
+impl Job for Show {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let model: Llava<B> = open(DEMO, None)?.load(LoadOptions { joint: true, ..LoadOptions::default() }, &device)?;
+        let mut selectors = vec![selector::<B>("none", self.params)?];
+        for name in &self.names {
+            selectors.push(selector::<B>(name, self.params)?);
+        }
+        let mut samples = Demo.samples(Path::new(""))?;
+        // Whole pictures: both questions of each.
+        samples.truncate(self.args.questions / 2 * 2);
+        print("The checkpoint inside this binary sees drawn pictures: coloured shapes among grey clutter.\n")?;
+        introduce(&model, &samples)?;
+        let saved = save_pictures(&model, &selectors[1..], &samples, &self.args.out)?;
+        let mut table = accuracies(&model, &selectors, &samples)?;
+        costs(&model, &selectors, &samples, &mut table)?;
+        print(&table.text(self.backend, samples.len()))?;
+        print(&saved)?;
+        if self.args.json {
+            print_json(&table.json(self.backend, samples.len()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The first questions and their answers without pruning.
+fn introduce<B: VlmBackend>(model: &Llava<B>, samples: &[Sample]) -> anyhow::Result<()> {
+    let whole = selector::<B>("none", Params::default())?;
+    for sample in samples.iter().take(2 * PICTURES) {
+        let (pictures, prompt) = asked(model, sample)?;
+        let (_, generated) = answer(model, &pictures, &prompt, &whole, None, decoding(model), go_on)?;
+        let text = model.tokenizer().decode(&generated.ids);
+        let place = sample.question_id.as_str().unwrap_or_default();
+        print(&format!("  {place:<18} {:<72} {}", sample.text, trim(&text)))?;
+    }
+    Ok(())
+}
+
+/// One strip of pictures for each of the first pictures: as it is, and what every method keeps.
+fn save_pictures<B: VlmBackend>(
+    model: &Llava<B>,
+    selectors: &[Selector<B>],
+    samples: &[Sample],
+    out: &Path,
+) -> anyhow::Result<String> {
+    std::fs::create_dir_all(out)?;
+    for (i, sample) in samples.iter().step_by(2).take(PICTURES).enumerate() {
+        let (pictures, prompt) = asked(model, sample)?;
+        let side = model.config().vision.patches().isqrt();
+        let mut shown = vec![pictures[0].clone()];
+        for selector in selectors {
+            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN), decoding(model), go_on)?;
+            shown.push(kept_patches(&pictures[0], side, &kept(&seen, &generated).0[0]));
+        }
+        write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&strip(&shown)))?;
+    }
+    let names: Vec<&str> = selectors.iter().map(|selector| selector.method().name()).collect();
+    Ok(format!(
+        "\nWhat {SHOWN} tokens show of the first {PICTURES} pictures: {}, from left to right the whole picture, {}.",
+        out.join("kept-*.png").display(),
+        names.join(", ")
+    ))
+}
+
+/// Every method at every budget on all questions. A picture is looked at once.
+fn accuracies<B: VlmBackend>(model: &Llava<B>, selectors: &[Selector<B>], samples: &[Sample]) -> anyhow::Result<Table> {
+    let patches = model.config().vision.patches();
+    let runs: Vec<(usize, usize)> = runs(selectors.len(), patches);
+    let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); runs.len()];
+    let needs = selectors.iter().fold(Needs::default(), |needs, selector| needs.and(selector.method().needs()));
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} pictures · {eta} left")?;
+    let bar = ProgressBar::new(samples.len() as u64 / 2).with_style(style);
+    let answered: Vec<Answer> = samples
+        .par_chunks(2)
+        .map(|pair| {
+            let answers = about_one_picture(model, selectors, &runs, needs, pair);
+            bar.inc(1);
+            answers
+        })
+        .collect::<anyhow::Result<Vec<Vec<Answer>>>>()?
+        .concat();
+    // Run by run within each question.
+    for (i, answer) in answered.into_iter().enumerate() {
+        answers[i % runs.len()].push(answer);
+    }
+    bar.finish_and_clear();
+    let mut rows = Vec::new();
+    for (&(selector, budget), answers) in runs.iter().zip(&answers) {
+        let report = Demo.score(Path::new(""), answers, Protocol::Llava)?;
+        let accuracy = report.metrics.iter().find(|(name, _)| name == "accuracy").map_or(0.0, |(_, value)| *value);
+        rows.push(Row {
+            method: selectors[selector].method().name(),
+            tokens: budget,
+            accuracy,
+            times: Times::default(),
+            flops: 0,
+            kv_bytes: 0,
+        });
+    }
+    Ok(Table { rows })
+}
+
+/// The answers to both questions about a picture, all runs of the first, then all of the second.
+fn about_one_picture<B: VlmBackend>(
+    model: &Llava<B>,
+    selectors: &[Selector<B>],
+    runs: &[(usize, usize)],
+    needs: Needs,
+    pair: &[Sample],
+) -> anyhow::Result<Vec<Answer>> {
+    let (pictures, _) = asked(model, &pair[0])?;
+    let look = model.look_at(&pictures[0], NoPruning::default().tiling, needs);
+    let mut answers = Vec::new();
+    for sample in pair {
+        let text = vicuna_v1(&sample.text, 1)?;
+        let prompt = Prompt::new(&text, &sample.clip_text, model.tokenizer());
+        for &(selector, budget) in runs {
+            let (selector, looks) = (&selectors[selector], std::slice::from_ref(&look));
+            let (_, generated) = answer_about(model, looks, &prompt, selector, Some(budget), decoding(model), go_on)?;
+            let text = trim(&model.tokenizer().decode(&generated.ids)).to_owned();
+            answers.push(Answer::new(sample, text, DEMO));
+        }
+    }
+    Ok(answers)
+}
+
+/// What each run costs: by arithmetic, and the median time to the first token, every run's repeats spread over the whole
+/// measurement.
+fn costs<B: VlmBackend>(
+    model: &Llava<B>,
+    selectors: &[Selector<B>],
+    samples: &[Sample],
+    table: &mut Table,
+) -> anyhow::Result<()> {
+    let runs = runs(selectors.len(), model.config().vision.patches());
+    let mut times = vec![Vec::new(); runs.len()];
+    for (round, sample) in samples.iter().cycle().take(REPEATS + 1).enumerate() {
+        let (pictures, prompt) = asked(model, sample)?;
+        for ((&(selector, budget), times), row) in runs.iter().zip(&mut times).zip(&mut table.rows) {
+            let selector = &selectors[selector];
+            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(budget), decoding(model), go_on)?;
+            let config = &model.config().text;
+            let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
+            row.flops = prefill_flops(config, &layers);
+            row.kv_bytes = kv_bytes(config, &layers, model.activations().size());
+            // The first round warms up.
+            if round > 0 {
+                times.push(Times { vision: seen[0].vision, prune: seen[0].prune, prefill: generated.prefill });
+            }
+        }
+    }
+    for (row, mut times) in table.rows.iter_mut().zip(times) {
+        times.sort_by_key(Times::first_token);
+        row.times = times[times.len() / 2];
+    }
+    Ok(())
+}
+
+/// Visual tokens in each layer of the language model.
+fn visual_tokens<B: VlmBackend>(
+    selector: &Selector<B>,
+    layers: usize,
+    seen: &[Seen<B>],
+    generated: &Generated,
+) -> Vec<usize> {
+    let before = seen.iter().map(|seen| seen.order.len()).sum();
+    let below = match selector {
+        Selector::Before(_) => layers,
+        Selector::Inside(pruner) => pruner.layer(),
+    };
+    (0..layers).map(|layer| if layer < below { before } else { kept(seen, generated).1 }).collect()
+}
+
+/// Selector number and budget of every row: all tokens without pruning, then each method at each budget.
+fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
+    let pruned = (1..selectors).flat_map(|selector| BUDGETS.map(|budget| (selector, budget)));
+    std::iter::once((0, patches)).chain(pruned).collect()
+}
+
+fn asked<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> anyhow::Result<(Vec<Rgb>, Prompt)> {
+    let pictures = sample.picture.iter().map(|picture| picture.open()).collect::<Result<Vec<_>, _>>()?;
+    let text = vicuna_v1(&sample.text, pictures.len())?;
+    Ok((pictures, Prompt::new(&text, &sample.clip_text, model.tokenizer())))
+}
+
+fn decoding<B: VlmBackend>(model: &Llava<B>) -> Decoding {
+    Decoding::greedy(Demo.max_new_tokens(), model.tokenizer().eos())
+}
+
+fn go_on(_: &[u32]) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}

@@ -1,0 +1,118 @@
+//! The table of `secateur demo`: methods down, budgets across.
+
+use std::{collections::BTreeSet, fmt::Write, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::ms;
+
+/// A method at a budget.
+pub(super) struct Row {
+    pub(super) method: &'static str,
+    pub(super) tokens: usize,
+    /// In percent.
+    pub(super) accuracy: f64,
+    pub(super) times: Times,
+    /// Operations of the language model's prefill over the visual tokens.
+    pub(super) flops: u64,
+    /// Bytes of their keys and values.
+    pub(super) kv_bytes: u64,
+}
+
+/// Where the time to the first token goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) vision: Duration,
+    pub(super) prune: Duration,
+    pub(super) prefill: Duration,
+}
+
+impl Times {
+    pub(super) fn first_token(&self) -> Duration {
+        self.vision + self.prune + self.prefill
+    }
+}
+
+/// All of them; the first is without pruning.
+pub(super) struct Table {
+    pub(super) rows: Vec<Row>,
+}
+
+impl Table {
+    /// For people.
+    pub(super) fn text(&self, backend: &str, questions: usize) -> String {
+        let mut budgets: BTreeSet<usize> = self.rows.iter().map(|row| row.tokens).collect();
+        let mut columns = Vec::new();
+        while let Some(largest) = budgets.pop_last() {
+            columns.push(largest);
+        }
+        let mut methods: Vec<&str> = self.rows.iter().map(|row| row.method).collect();
+        methods.dedup();
+        let width = methods.iter().map(|name| name.len()).max().unwrap_or(0) + 2;
+        let find = |method: &str, tokens| self.rows.iter().find(|row| row.method == method && row.tokens == tokens);
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let mut line = |name: &str, cell: &dyn Fn(usize) -> String| {
+            let cells: String = columns.iter().map(|&tokens| format!("{:>14}", cell(tokens))).collect();
+            let _ = writeln!(text, "{name:<width$}{}", cells.trim_end());
+        };
+        line("", &|_| String::new());
+        line("visual tokens", &|tokens| tokens.to_string());
+        line(&format!("right answers, % of {questions} questions; 50 is chance"), &|_| String::new());
+        for method in &methods {
+            let cell = |tokens| find(method, tokens).map_or_else(String::new, |row| format!("{:.1}", row.accuracy));
+            line(&format!("  {method}"), &cell);
+        }
+        line(&format!("milliseconds to the first token on {backend}, and how many times as fast"), &|_| String::new());
+        let slowest = self.rows.first().map_or(0.0, |row| ms(row.times.first_token()));
+        for method in &methods {
+            let cell = |tokens| {
+                find(method, tokens).map_or_else(String::new, |row| {
+                    let time = ms(row.times.first_token());
+                    format!("{time:.1} {:>4.1}×", slowest / time)
+                })
+            };
+            line(&format!("  {method}"), &cell);
+        }
+        let mut costs = |title: &str, cost: &dyn Fn(&Row) -> String| {
+            line(title, &|_| String::new());
+            let cells = |method: &str| -> Vec<String> {
+                columns.iter().map(|&tokens| find(method, tokens).map_or_else(String::new, cost)).collect()
+            };
+            // Most methods cost the same.
+            let common = methods.get(1).map(|method| cells(method));
+            for (i, method) in methods.iter().enumerate() {
+                let own = cells(method);
+                if i > 1 && common.as_ref() == Some(&own) {
+                    continue;
+                }
+                let name = if i == 1 { "others" } else { method };
+                let cell =
+                    |tokens| columns.iter().position(|&t| t == tokens).map_or_else(String::new, |at| own[at].clone());
+                line(&format!("  {name}"), &cell);
+            }
+        };
+        costs("GFLOP of the language model's prefill, visual tokens", &|row| format!("{:.2}", row.flops as f64 / 1e9));
+        costs("KiB of their keys and values", &|row| (row.kv_bytes >> 10).to_string());
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    /// For scripts.
+    pub(super) fn json(&self, backend: &str, questions: usize) -> Value {
+        let row = |row: &Row| {
+            json!({
+                "method": row.method,
+                "tokens": row.tokens,
+                "accuracy": row.accuracy,
+                "ttft_ms": ms(row.times.first_token()),
+                "vision_ms": ms(row.times.vision),
+                "prune_ms": ms(row.times.prune),
+                "prefill_ms": ms(row.times.prefill),
+                "flops": row.flops,
+                "kv_bytes": row.kv_bytes,
+            })
+        };
+        json!({ "backend": backend, "questions": questions, "rows": self.rows.iter().map(row).collect::<Vec<_>>() })
+    }
+}

@@ -1,0 +1,53 @@
+//! What a prompt costs the language model, by arithmetic.
+//!
+//! Prefill of n tokens: 2 operations a multiply-add, of which every layer has n · (2·h·q + 2·h·kv + 3·h·i) in its products
+//! and 2·n²·q in its attention, where h is the width, q and kv the width of all query and of all key heads, and i that
+//! inside the MLP. The attention is counted whole, as papers on pruning do, though half of it is masked.
+
+use crate::model::LlamaConfig;
+
+/// Operations of a prefill of so many tokens in each layer.
+pub fn prefill_flops(config: &LlamaConfig, layers: &[usize]) -> u64 {
+    let width = config.hidden_size;
+    let queries = config.num_attention_heads * config.head_dim();
+    let keys = config.num_key_value_heads * config.head_dim();
+    let layer = |&tokens: &usize| {
+        let products = tokens * width * (2 * queries + 2 * keys + 3 * config.intermediate_size);
+        2 * (products + 2 * tokens * tokens * queries) as u64
+    };
+    layers.iter().map(layer).sum()
+}
+
+/// Bytes of the keys and values of so many tokens in each layer, each number in `bytes` bytes.
+pub fn kv_bytes(config: &LlamaConfig, layers: &[usize], bytes: usize) -> u64 {
+    let tokens: usize = layers.iter().sum();
+    (2 * config.num_key_value_heads * config.head_dim() * tokens * bytes) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// LLaVA-1.5-7B: 3.82 T multiply-adds and 288 MiB for 576 tokens, by hand.
+    #[test]
+    fn the_7b_figures_are_those_of_paper_and_pencil() {
+        let config = LlamaConfig {
+            vocab_size: 32_000,
+            hidden_size: 4096,
+            intermediate_size: 11_008,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: 32,
+            rms_norm_eps: 1e-5,
+            rope_theta: 1e4,
+            position_scale: 1.0,
+            max_position_embeddings: 4096,
+        };
+        let layer = 576 * (4 * 4096 * 4096 + 3 * 4096 * 11_008) + 2 * 576 * 576 * 4096_u64;
+        assert_eq!(prefill_flops(&config, &[576; 32]), 2 * 32 * layer);
+        assert_eq!(prefill_flops(&config, &[576; 32]) / 2 / 10_000_000_000, 381);
+        assert_eq!(kv_bytes(&config, &[1; 32], 2), 512 << 10);
+        assert_eq!(kv_bytes(&config, &[576; 32], 2), 288 << 20);
+        assert_eq!(kv_bytes(&config, &[2880; 32], 2), 1440 << 20);
+    }
+}

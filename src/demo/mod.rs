@@ -1,0 +1,9 @@
+//! A small world of our own, for a model that anyone can run: pictures of coloured shapes, and questions about them.
+
+mod checkpoint;
+mod questions;
+mod world;
+
+pub use checkpoint::unpack;
+pub use questions::{Category, OPEN, Question, YES_OR_NO, ask, open_questions};
+pub use world::{Colour, GRID, Object, PATCH, Region, SIDE, Scene, Shape};

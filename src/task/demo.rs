@@ -1,0 +1,170 @@
+//! The demo benchmark: two yes / no questions about each of 200 drawn pictures, in four of MME's categories.
+//!
+//! A question: `Is there a red ring in the image? Please answer yes or no.` It needs no data: pictures, questions and
+//! labels are drawn from one fixed seed, which training never uses.
+//!
+//! Score of a category: MME's, see [`super::Mme`]; `total` is their sum, and `accuracy` the share of right answers, of
+//! which half would be right by chance.
+//!
+//! Official scorer: this one.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value};
+
+use super::{
+    Answer, Picture, Protocol, Report, Sample, Task, llava_only,
+    pairs::{Pairs, Scored, yes_or_no},
+};
+use crate::{
+    Error,
+    demo::{Category, Question, Region, Scene, YES_OR_NO, ask},
+};
+
+/// The benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Demo;
+
+/// Pictures of a category.
+const PICTURES: usize = 50;
+const SEED: u64 = 0x5ec4_7e12;
+
+/// A picture with its two questions.
+struct Item {
+    id: String,
+    category: Category,
+    scene: Scene,
+    questions: [Question; 2],
+}
+
+impl Task for Demo {
+    fn name(&self) -> &'static str {
+        "demo"
+    }
+
+    fn about(&self) -> &'static str {
+        "drawn pictures for the built-in checkpoint: yes / no questions in 4 of MME's categories"
+    }
+
+    fn default_data(&self) -> &'static str {
+        ""
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        8
+    }
+
+    fn headline(&self) -> &'static str {
+        "accuracy"
+    }
+
+    fn samples(&self, _data: &Path) -> Result<Vec<Sample>, Error> {
+        let sample = |item: &Item, question: &Question| Sample {
+            question_id: item.id.as_str().into(),
+            picture: Some(Picture::Scene(item.scene.clone())),
+            text: question.text.clone(),
+            suffix: "",
+            clip_text: question.text.replace(YES_OR_NO, "").trim_end().to_owned(),
+            more: Map::from_iter([("category".to_owned(), Value::from(item.category.name()))]),
+        };
+        Ok(items().iter().flat_map(|item| item.questions.iter().map(|question| sample(item, question))).collect())
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let items: BTreeMap<String, Item> = items().into_iter().map(|item| (item.id.clone(), item)).collect();
+        let mut categories: BTreeMap<&str, Pairs> = BTreeMap::new();
+        for answer in answers {
+            let item = answer.question_id.as_str().and_then(|id| items.get(id));
+            let question = item.and_then(|item| item.questions.iter().find(|question| question.text == answer.prompt));
+            let (Some(item), Some(question)) = (item, question) else {
+                let asked = format!("{} `{}`", answer.question_id, answer.prompt.escape_debug());
+                let place = PathBuf::from("the demo benchmark");
+                return Err(Error::data(&place, format!("{asked} is none of its questions")));
+            };
+            let right = yes_or_no(&answer.text, protocol) == Some(question.answer == "Yes");
+            categories.entry(item.category.name()).or_default().add(item.id.clone(), question.text.clone(), right);
+        }
+        Ok(report(&categories, 2 * items.len()))
+    }
+}
+
+fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
+    let (mut metrics, mut total, mut right, mut n, mut incomplete) = (Vec::new(), 0.0, 0, 0, 0);
+    for category in Category::ALL {
+        let Some(pairs) = categories.get(category.name()) else { continue };
+        let scored = Scored::new(pairs);
+        incomplete += scored.incomplete;
+        if scored.pairs > 0 {
+            total += scored.score();
+            right += scored.right;
+            n += 2 * scored.pairs;
+            metrics.push((category.name().to_owned(), scored.score()));
+        }
+    }
+    metrics.push(("total".to_owned(), total));
+    metrics.push(("accuracy".to_owned(), 100.0 * right as f64 / n.max(1) as f64));
+    let mut notes = Vec::new();
+    if n < asked {
+        notes.push(format!("{n} of {asked} questions; the figures are over these"));
+    }
+    if incomplete > 0 {
+        notes.push(format!("{incomplete} picture(s) do not have two answered questions and are left out"));
+    }
+    Report { benchmark: "demo", protocol: Protocol::Llava, n, metrics, notes }
+}
+
+/// Every picture, the categories in turn, so that the first few questions show all of them.
+fn items() -> Vec<Item> {
+    let mut random = ChaCha8Rng::seed_from_u64(SEED);
+    let mut items = Vec::new();
+    for number in 0..PICTURES {
+        for category in Category::ALL {
+            let id = format!("{}/{number:03}.png", category.name());
+            items.push(loop {
+                let objects = random.random_range(2..=5);
+                let scene = Scene::new(&mut random, objects, Region::WHOLE);
+                let pair = [true, false].map(|yes| ask(&mut random, &scene, category, yes));
+                if let [Some(yes), Some(no)] = pair {
+                    let questions = if random.random_bool(0.5) { [yes, no] } else { [no, yes] };
+                    break Item { id, category, scene, questions };
+                }
+            });
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::fnv1a;
+
+    /// A change of the world, the questions or the random numbers changes the benchmark: figures before it do not
+    /// compare with those after.
+    #[test]
+    fn the_benchmark_is_the_one_that_figures_were_measured_on() {
+        let samples = Demo.samples(Path::new("")).unwrap();
+        assert_eq!(samples.len(), 400);
+        let texts: String = samples.iter().map(|sample| format!("{} {}\n", sample.question_id, sample.text)).collect();
+        let Some(Picture::Scene(scene)) = &samples[0].picture else { panic!("a scene") };
+        assert_eq!(
+            (fnv1a(texts.as_bytes()), fnv1a(&scene.draw().data)),
+            (9_396_526_438_029_579_433, 2_322_004_239_682_647_012)
+        );
+    }
+
+    #[test]
+    fn half_of_the_answers_are_yes_and_saying_always_yes_scores_nothing_extra() {
+        let samples = Demo.samples(Path::new("")).unwrap();
+        let answers: Vec<Answer> = samples.iter().map(|s| Answer::new(s, "Yes".to_owned(), "m")).collect();
+        let report = Demo.score(Path::new(""), &answers, Protocol::Llava).unwrap();
+        assert_eq!(report.metrics.last(), Some(&("accuracy".to_owned(), 50.0)));
+        assert_eq!(report.metrics[0], ("existence".to_owned(), 50.0));
+    }
+}

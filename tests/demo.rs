@@ -1,0 +1,176 @@
+//! The built-in checkpoint: it sees, and a bug in positions, order or masks shows in its answers.
+
+mod common;
+
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+
+use burn::tensor::Tensor;
+use common::golden::is_cpu;
+use secateur::{
+    generate::{Decoding, generate},
+    model::{DEMO, Llava, LoadOptions, open},
+    pruner::{Needs, NoPruning, Params, Pruner, Selector, selector},
+    task::{Answer, Demo, Protocol, Sample, Task},
+    text::{Prompt, strip, vicuna_v1},
+};
+use secateur_backends::{Job, VlmBackend};
+
+const BUDGETS: [usize; 1] = [64];
+const METHODS: [&str; 5] = ["fastervlm", "vispruner", "cdpruner", "datp", "random"];
+
+fn load<B: VlmBackend>(device: &B::Device) -> Llava<B> {
+    open(DEMO, None).unwrap().load(LoadOptions { joint: true, ..LoadOptions::default() }, device).unwrap()
+}
+
+fn samples() -> Vec<Sample> {
+    Demo.samples(Path::new("")).unwrap()
+}
+
+fn prompt<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> Prompt {
+    Prompt::new(&vicuna_v1(&sample.text, 1).unwrap(), &sample.clip_text, model.tokenizer())
+}
+
+/// The share of right answers in percent, as the benchmark scores them.
+fn accuracy(answers: &[Answer]) -> f64 {
+    let report = Demo.score(Path::new(""), answers, Protocol::Llava).unwrap();
+    report.metrics.iter().find(|(name, _)| name == "accuracy").unwrap().1
+}
+
+/// What each method keeps of the answers, by method and budget; one entry without pruning.
+#[derive(Clone)]
+struct Accuracies {
+    pictures: usize,
+    methods: &'static [&'static str],
+}
+
+impl Job for Accuracies {
+    type Output = BTreeMap<(&'static str, usize), f64>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let model = load::<B>(&device);
+        // A GPU may be a software renderer.
+        let pictures = if is_cpu::<B>(&device) { self.pictures } else { self.pictures.min(16) };
+        let mut runs: Vec<(Selector<B>, usize)> = vec![(selector("none", Params::default()).unwrap(), 576)];
+        for name in self.methods {
+            runs.extend(BUDGETS.map(|budget| (selector(name, Params::default()).unwrap(), budget)));
+        }
+        let needs = runs.iter().fold(Needs::default(), |needs, (selector, _)| needs.and(selector.method().needs()));
+        let mut answers = vec![Vec::new(); runs.len()];
+        for pair in samples().chunks(2).take(pictures) {
+            let picture = pair[0].picture.as_ref().unwrap().open().unwrap();
+            let look = model.look_at(&picture, NoPruning::default().tiling, needs);
+            for (sample, (i, (selector, budget))) in
+                pair.iter().flat_map(|sample| runs.iter().enumerate().map(move |run| (sample, run)))
+            {
+                let Selector::Before(pruner) = selector else { panic!("prunes before the language model") };
+                let prompt = prompt(&model, sample);
+                let seen = model.prune(&look, &**pruner as &dyn Pruner<B>, Some(*budget), &prompt, 0).unwrap();
+                let decoding = Decoding::greedy(8, model.tokenizer().eos());
+                let spliced = model.splice(&prompt, &[seen]);
+                let generated = generate(&model, spliced, None, decoding, |_| ControlFlow::Continue(())).unwrap();
+                let text = strip(&model.tokenizer().decode(&generated.ids)).to_owned();
+                answers[i].push(Answer::new(sample, text, DEMO));
+            }
+        }
+        let accuracies = answers.iter().map(|answers| accuracy(answers));
+        runs.iter().map(|(selector, budget)| (selector.method().name(), *budget)).zip(accuracies).collect()
+    }
+}
+
+/// What the checkpoint reaches on flex is 82.2 % of the 400 questions; chance is 50.
+#[test]
+fn it_answers_unseen_questions_on_every_backend() {
+    for found in common::on_every_backend(&Accuracies { pictures: 60, methods: &[] }) {
+        assert!(found[&("none", 576)] >= 70.0, "{found:?}");
+    }
+}
+
+/// The gaps are 5.7 to 6.4 points. Same questions for all: the standard error of a difference is about 3.
+#[test]
+fn methods_keep_what_a_random_choice_loses() {
+    let job = Accuracies { pictures: 200, methods: &METHODS };
+    let found = secateur_backends::run("flex", job).unwrap();
+    for name in ["fastervlm", "cdpruner", "datp"] {
+        let gap = |budget| found[&(name, budget)] - found[&("random", budget)];
+        assert!(gap(64) > 3.0, "{name}: {found:?}");
+    }
+    assert!(found[&("vispruner", 64)] >= found[&("random", 64)], "{found:?}");
+}
+
+/// One bug at a time, as each could be made: the accuracy over the first pictures.
+#[derive(Clone)]
+struct Broken;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Bug {
+    None,
+    /// Every token at position 0.
+    Positions,
+    /// The prompt's tokens backwards, each at the right position.
+    Order,
+    /// Every token sees those after it.
+    Mask,
+    /// Patches numbered down the columns instead of along the rows.
+    Patches,
+}
+
+impl Job for Broken {
+    type Output = BTreeMap<&'static str, f64>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let model = load::<B>(&device);
+        let bugs = [
+            ("none", Bug::None),
+            ("positions", Bug::Positions),
+            ("order", Bug::Order),
+            ("mask", Bug::Mask),
+            ("patches", Bug::Patches),
+        ];
+        let ask = |bug| {
+            let answers: Vec<Answer> = samples()
+                .iter()
+                .take(160)
+                .map(|sample| Answer::new(sample, first_word(&model, sample, bug), DEMO))
+                .collect();
+            accuracy(&answers)
+        };
+        bugs.into_iter().map(|(name, bug)| (name, ask(bug))).collect()
+    }
+}
+
+/// The likeliest first token, with a bug built in.
+fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> String {
+    let mut picture = sample.picture.as_ref().unwrap().open().unwrap();
+    if bug == Bug::Patches {
+        // The same as columns for rows: each patch shows what belongs to the one mirrored at the diagonal.
+        let (side, patch) = (picture.width, 14);
+        let old = picture.data.clone();
+        for (i, pixel) in picture.data.chunks_exact_mut(3).enumerate() {
+            let (x, y) = (i % side, i / side);
+            let from = (x / patch * patch + y % patch) * side + (y / patch * patch + x % patch);
+            pixel.copy_from_slice(&old[3 * from..3 * from + 3]);
+        }
+    }
+    let prompt = prompt(model, sample);
+    let seen = model.see(&picture, &NoPruning::default(), None, &prompt, 0).unwrap();
+    let embeds: Tensor<B, 3> = model.splice(&prompt, &[seen]).embeds;
+    let [_, length, hidden] = embeds.dims();
+    let embeds = if bug == Bug::Order { embeds.flip([1]) } else { embeds };
+    let positions: Vec<usize> = (0..length).map(|i| if bug == Bug::Positions { 0 } else { i }).collect();
+    let states = model.language_model().states(&model.config().text, embeds, &positions, bug != Bug::Mask);
+    let last = states.narrow(1, length - 1, 1).reshape([1, hidden]);
+    let id: Vec<i64> = model.language_model().logits(last).argmax(1).into_data().convert::<i64>().into_vec().unwrap();
+    strip(&model.tokenizer().decode(&[id[0] as u32])).to_owned()
+}
+
+/// Measured: 78 % without a bug, 59 with all tokens at one position, 0 backwards, 72 with rows for columns. Without a causal
+/// mask 79: this checkpoint does not notice, so nothing is asserted of it.
+#[test]
+fn a_bug_in_positions_or_order_costs_accuracy() {
+    let found = secateur_backends::run("flex", Broken).unwrap();
+    println!("{found:?}");
+    assert!(found["none"] >= 75.0, "{found:?}");
+    for bug in ["positions", "order"] {
+        assert!(found[bug] <= 67.0, "{bug}: {found:?}");
+    }
+}
