@@ -97,8 +97,11 @@ fn texts(texts: &[&'static str]) -> Vec<Cell> {
     texts.iter().map(|text| Text(text)).collect()
 }
 
+/// A benchmark, its data set, the files of that, and a prompt.
+type DataSet = (&'static str, &'static str, Vec<(&'static str, Vec<u8>)>, &'static str);
+
 /// Each benchmark that has a data set, with the files of a small one, and a prompt that must come out.
-fn data_sets() -> Vec<(&'static str, &'static str, Vec<(&'static str, Vec<u8>)>, &'static str)> {
+fn data_sets() -> Vec<DataSet> {
     let pictures = |numbers: &[usize]| numbers.iter().map(|&i| Picture(Some(i))).collect::<Vec<_>>();
     let mme = parquet(&[
         ("question_id", texts(&["existence/1.png", "existence/1.png", "artwork/images/2.png", "artwork/images/2.png"])),
