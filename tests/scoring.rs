@@ -135,6 +135,8 @@ fn what_is_passed_over_is_said() {
         .unwrap()
         .args(["score", "gqa", "--protocol", "lmms-eval"])
         .arg(golden("gqa/answers.jsonl"))
+        .arg("--data")
+        .arg(golden("gqa"))
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&other_rules.stderr).contains("LLaVA's rules only"));
