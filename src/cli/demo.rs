@@ -93,7 +93,7 @@ fn introduce<B: VlmBackend>(model: &Llava<B>, samples: &[Sample]) -> anyhow::Res
         let (_, generated) = answer(model, &pictures, &prompt, &whole, None, decoding(model), go_on)?;
         let text = model.tokenizer().decode(&generated.ids);
         let place = sample.question_id.as_str().unwrap_or_default();
-        print(&format!("  {place:<18} {:<72} {}", sample.text, trim(&text)))?;
+        print(&format!("  {place:<18} {:<80} {}", sample.text, trim(&text)))?;
     }
     Ok(())
 }
