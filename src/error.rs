@@ -117,6 +117,14 @@ pub enum Error {
         /// The model's context.
         limit: usize,
     },
+    /// A judge that does not answer.
+    #[error("the judge at {url} {reason}")]
+    Judge {
+        /// Its address.
+        url: String,
+        /// What it does.
+        reason: String,
+    },
     /// Benchmark data or answers that are not as they must be.
     #[error("{path}: {reason}")]
     Data {

@@ -21,6 +21,7 @@ pub mod eval;
 pub mod generate;
 mod hash;
 pub mod image;
+pub mod judge;
 pub mod merge;
 pub mod model;
 pub mod pruner;

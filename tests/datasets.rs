@@ -22,8 +22,10 @@ enum Cell {
     /// Bytes of the picture with this number, or none.
     Picture(Option<usize>),
     Texts(&'static [&'static str]),
+    /// A list of pictures.
+    Pictures(&'static [usize]),
 }
-use Cell::{Number, Picture, Text, Texts};
+use Cell::{Number, Picture, Pictures, Text, Texts};
 
 const PICTURES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
 
@@ -38,6 +40,12 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
         Texts(_) => {
             format!("OPTIONAL GROUP {name} (LIST) {{ REPEATED GROUP list {{ OPTIONAL BYTE_ARRAY element (UTF8); }} }}")
         }
+        Pictures(_) => {
+            format!(
+                "OPTIONAL GROUP {name} (LIST) {{ REPEATED GROUP list {{ OPTIONAL GROUP element {{ OPTIONAL BYTE_ARRAY bytes; \
+                 OPTIONAL BYTE_ARRAY path (UTF8); }} }} }}"
+            )
+        }
     };
     let fields: Vec<String> = columns.iter().map(field).collect();
     let schema = Arc::new(parse_message_type(&format!("message schema {{ {} }}", fields.join(" "))).unwrap());
@@ -45,6 +53,7 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
+    let read = |i: usize| std::fs::read(fixture("tiny-llava-1.5/images").join(PICTURES[i])).unwrap();
     for (_, cells) in columns {
         let mut bytes = |values: &[ByteArray], definitions: &[i16], repetitions: Option<&[i16]>| {
             let mut column = group.next_column().unwrap().unwrap();
@@ -65,7 +74,6 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
                 column.close().unwrap();
             }
             Picture(_) => {
-                let read = |i: usize| std::fs::read(fixture("tiny-llava-1.5/images").join(PICTURES[i])).unwrap();
                 let numbers: Vec<Option<usize>> =
                     cells.iter().map(|cell| if let Picture(i) = cell { *i } else { panic!() }).collect();
                 let values: Vec<ByteArray> = numbers.iter().flatten().map(|&i| read(i).into()).collect();
@@ -85,6 +93,16 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
                     }
                 }
                 bytes(&values, &definitions, Some(&repetitions));
+            }
+            Pictures(_) => {
+                let (mut values, mut repetitions) = (Vec::new(), Vec::new());
+                for cell in cells {
+                    let Pictures(pictures) = cell else { panic!() };
+                    values.extend(pictures.iter().map(|&i| ByteArray::from(read(i))));
+                    repetitions.extend((0..pictures.len()).map(|i| i16::from(i > 0)));
+                }
+                bytes(&values, &vec![4; values.len()], Some(&repetitions));
+                bytes(&[], &vec![3; values.len()], Some(&repetitions));
             }
         }
     }
@@ -165,8 +183,40 @@ fn data_sets() -> Vec<DataSet> {
             ("image", pictures(&[0, 0])),
         ])
     };
-    let mmvet =
-        parquet(&[("question_id", texts(&["v1_0"])), ("image", pictures(&[0])), ("question", texts(&["Why?"]))]);
+    let mmvet = parquet(&[
+        ("question_id", texts(&["v1_0"])),
+        ("image", pictures(&[0])),
+        ("question", texts(&["Why?"])),
+        ("answer", texts(&["because<OR>so"])),
+        ("capability", texts(&["rec,know"])),
+    ]);
+    let llava_bench = parquet(&[
+        ("question_id", texts(&["0", "1"])),
+        ("image_id", texts(&["001", "001"])),
+        ("image", pictures(&[0, 0])),
+        ("question", texts(&["What is it?", "Describe it."])),
+        ("caption", texts(&["A boat.", "A boat."])),
+        ("gpt_answer", texts(&["It is a boat.", "A boat on the sea."])),
+        ("category", texts(&["conv", "detail"])),
+    ]);
+    let vqav2 = parquet(&[
+        ("question_id", vec![Number(262_144_005)]),
+        ("image_id", vec![Number(262_144)]),
+        ("image", pictures(&[0])),
+        ("question", texts(&["Is the ball flying?"])),
+    ]);
+    let seed = parquet(&[
+        ("question_id", texts(&["101669", "v7"])),
+        ("question_type_id", vec![Number(5), Number(10)]),
+        ("data_type", texts(&["image", "video"])),
+        ("question", texts(&["How many towels?", "What happens?"])),
+        ("choice_a", texts(&["One", "this"])),
+        ("choice_b", texts(&["Two", "that"])),
+        ("choice_c", texts(&["Three", "both"])),
+        ("choice_d", texts(&["Four", "none"])),
+        ("answer", texts(&["A", "D"])),
+        ("image", vec![Pictures(&[0]), Pictures(&[0, 1, 0])]),
+    ]);
     let file = "data/test-00000-of-00001.parquet";
     vec![
         ("mme", "MME", vec![(file, mme)], "Is it a boat?\nAnswer the question using a single word or phrase."),
@@ -213,6 +263,20 @@ fn data_sets() -> Vec<DataSet> {
             "哪个?\nA. boat\nB. cat \"and\" dog",
         ),
         ("mm-vet", "MMVet", vec![(file, mmvet)], "Why?"),
+        ("llava-bench", "llava-bench-in-the-wild", vec![("data/train-0.parquet", llava_bench)], "Describe it."),
+        (
+            "vqav2",
+            "VQAv2",
+            vec![("data/testdev-0.parquet", vqav2)],
+            "Is the ball flying?\nAnswer the question using a single word or phrase.",
+        ),
+        (
+            "seed-bench",
+            "SEED-Bench",
+            vec![(file, seed)],
+            "How many towels?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer with the option's letter from the given choices \
+             directly.",
+        ),
     ]
 }
 

@@ -13,7 +13,7 @@ use secateur::{
     task::{Answer, Demo, Protocol, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
 };
-use secateur_backends::{Job, VlmBackend};
+use secateur_backends::{Job, Mask, VlmBackend};
 
 const BUDGETS: [usize; 1] = [64];
 const METHODS: [&str; 5] = ["fastervlm", "vispruner", "cdpruner", "datp", "random"];
@@ -157,7 +157,8 @@ fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> Str
     let [_, length, hidden] = embeds.dims();
     let embeds = if bug == Bug::Order { embeds.flip([1]) } else { embeds };
     let positions: Vec<usize> = (0..length).map(|i| if bug == Bug::Positions { 0 } else { i }).collect();
-    let states = model.language_model().states(&model.config().text, embeds, &positions, bug != Bug::Mask);
+    let mask = if bug == Bug::Mask { Mask::None } else { Mask::Causal };
+    let states = model.language_model().states(&model.config().text, embeds, &positions, mask);
     let last = states.narrow(1, length - 1, 1).reshape([1, hidden]);
     let id: Vec<i64> = model.language_model().logits(last).argmax(1).into_data().convert::<i64>().into_vec().unwrap();
     strip(&model.tokenizer().decode(&[id[0] as u32])).to_owned()

@@ -131,15 +131,35 @@ fn what_is_passed_over_is_said() {
     assert!(notes.contains("1 answer(s) are to questions that are answered again later"), "{notes}");
     let missing = score("vizwiz", &golden("gqa/answers.jsonl"), &golden("vizwiz"), true).unwrap_err();
     assert!(missing.contains("question 0 has no answer"), "{missing}");
-    let other_rules = Command::cargo_bin("secateur")
-        .unwrap()
-        .args(["score", "gqa", "--protocol", "lmms-eval"])
-        .arg(golden("gqa/answers.jsonl"))
-        .arg("--data")
-        .arg(golden("gqa"))
-        .output()
-        .unwrap();
-    assert!(String::from_utf8_lossy(&other_rules.stderr).contains("LLaVA's rules only"));
+}
+
+/// Answers on which the two protocols differ.
+#[test]
+fn lmms_evals_rules_give_its_scores() {
+    let expected = json("scoring/lmms-eval/expected.json");
+    for (benchmark, folder) in [
+        ("pope", "pope"),
+        ("seed-bench", "seed"),
+        ("scienceqa", "scienceqa"),
+        ("gqa", "gqa"),
+        ("vqav2", "vqav2"),
+        ("vizwiz", "vizwiz"),
+        ("mmbench", "mmbench"),
+    ] {
+        let data = golden("lmms-eval").join(folder);
+        let args = ["score", benchmark, "--protocol", "lmms-eval", "--json", "--data"];
+        let mut command = Command::cargo_bin("secateur").unwrap();
+        let output = command.args(args).arg(&data).arg(data.join("answers.jsonl")).output().unwrap();
+        assert!(output.status.success(), "{benchmark}: {}", String::from_utf8_lossy(&output.stderr));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+        assert_eq!(report["protocol"], "lmms-eval");
+        let figures = expected[folder].as_object().unwrap().iter().filter(|(_, figure)| figure.is_number());
+        for (name, figure) in figures {
+            let found = report["metrics"][name].as_f64().unwrap_or(f64::NAN);
+            assert!((found - figure.as_f64().unwrap()).abs() < 1e-12, "{benchmark}: {name} {found}, not {figure}");
+        }
+    }
 }
 
 #[test]

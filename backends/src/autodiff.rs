@@ -12,7 +12,7 @@ use burn::{
     tensor::{Tensor, TensorPrimitive},
 };
 
-use crate::VlmBackend;
+use crate::{Mask, VlmBackend};
 
 /// The attention's gradient as one operation: taken apart into Burn's own, every step writes out and keeps the whole
 /// score matrix.
@@ -20,12 +20,12 @@ use crate::VlmBackend;
 struct Attend;
 
 impl<B: VlmBackend> Backward<B, 3> for Attend {
-    type State = ([B::FloatTensorPrimitive; 3], bool);
+    type State = ([B::FloatTensorPrimitive; 3], Mask);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (inputs, causal) = ops.state;
+        let (inputs, mask) = ops.state;
         let grad = tensor::<B>(grads.consume::<B>(&ops.node));
-        let found = B::attend_backward(inputs.map(tensor::<B>), grad, causal);
+        let found = B::attend_backward(inputs.map(tensor::<B>), grad, mask);
         for (parent, found) in ops.parents.into_iter().zip(found) {
             if let Some(parent) = parent {
                 grads.register::<B>(parent.id, primitive(found));
@@ -63,15 +63,15 @@ impl<B: VlmBackend> VlmBackend for Autodiff<B> {
         Tensor::from_primitive(TensorPrimitive::Float(rotated))
     }
 
-    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
+    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
         let inputs = [q.primitive, k.primitive, v.primitive];
         let [q_inner, k_inner, v_inner] = inputs.clone().map(tensor::<B>);
-        let attended = primitive(B::attend(q_inner, k_inner, v_inner, causal));
+        let attended = primitive(B::attend(q_inner, k_inner, v_inner, mask));
         let prepared =
             Backward::<B, 3>::prepare::<NoCheckpointing>(Attend, [q.node, k.node, v.node]).compute_bound().stateful();
         let attended = match prepared {
-            OpsKind::Tracked(prep) => prep.finish((inputs, causal), attended),
+            OpsKind::Tracked(prep) => prep.finish((inputs, mask), attended),
             OpsKind::UnTracked(prep) => prep.finish(attended),
         };
         Tensor::from_primitive(TensorPrimitive::Float(attended))

@@ -4,9 +4,9 @@ use burn::tensor::{DType, Int, Tensor, TensorPrimitive, ops::FloatTensor};
 use burn_flex::FlexTensor;
 
 use crate::{
-    VlmBackend, dpp,
+    Mask, VlmBackend, dpp,
     kernels::{attend, attention, linear16, rotate},
-    ops::{attention_options, reference_attend_backward, reference_product, reference_rotate},
+    ops::{options, reference_attend_backward, reference_product, reference_rotate},
 };
 
 /// Burn's Flex backend.
@@ -31,27 +31,30 @@ impl VlmBackend for Flex {
 
     /// In the language model, bodies that read heads where they lie: Flex's own attention copies them first. The tower keeps
     /// Flex's: VisPruner's official picks hang on the last bits of its features, and are met with these.
-    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
+    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         let [flex_q, flex_k, flex_v] = inputs.each_ref();
-        let attended = match (q.dims()[2], causal) {
-            (1, _) => attend::one_query(flex_q, flex_k, flex_v),
-            (_, true) => attention::attend([flex_q, flex_k, flex_v], causal),
-            (_, false) => None,
+        let attended = match (q.dims()[2], mask) {
+            (1, Mask::None | Mask::Causal) => attend::one_query(flex_q, flex_k, flex_v),
+            (_, Mask::None) => None,
+            _ => attention::attend([flex_q, flex_k, flex_v], mask),
         };
         match attended {
             Some(attended) => Tensor::from_primitive(TensorPrimitive::Float(attended)),
-            None => burn::tensor::module::attention(q, k, v, None, None, attention_options(causal)),
+            None => {
+                let (options, hidden) = options(&q, &k, mask);
+                burn::tensor::module::attention(q, k, v, hidden, None, options)
+            }
         }
     }
 
     /// A strip of the score matrix at a time, where plain operations write it out whole, several times.
-    fn attend_backward(inputs: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, causal: bool) -> [Tensor<Self, 4>; 3] {
+    fn attend_backward(inputs: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, mask: Mask) -> [Tensor<Self, 4>; 3] {
         let [q, k, v] = inputs.clone().map(|x| x.into_primitive().tensor());
         let flex_grad = grad.clone().into_primitive().tensor();
-        match attention::attend_backward([&q, &k, &v], &flex_grad, causal) {
+        match attention::attend_backward([&q, &k, &v], &flex_grad, mask) {
             Some(found) => found.map(|x| Tensor::from_primitive(TensorPrimitive::Float(x))),
-            None => reference_attend_backward(inputs, grad, causal),
+            None => reference_attend_backward(inputs, grad, mask),
         }
     }
 
@@ -85,9 +88,10 @@ impl VlmBackend for Flex {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, module::attention_fallback};
+    use burn::tensor::Distribution;
 
     use super::*;
+    use crate::ops::reference_attend;
 
     type Tensors = [Tensor<Flex, 4>; 4];
 
@@ -110,15 +114,14 @@ mod tests {
     fn kernels_are_their_reference_bodies() {
         // One block of queries, several, a last one that is not whole; a cache in front of the new queries.
         for (queries, keys) in [(5, 5), (64, 64), (130, 130), (70, 100)] {
-            for causal in [false, true] {
+            for mask in [Mask::None, Mask::Causal, Mask::Turns { shared: keys - queries + 2, turn: 9 }] {
                 let [q, k, v, grad] = tensors(queries, keys);
-                let what = format!("{queries} queries, {keys} keys, causal {causal}");
-                let expected =
-                    attention_fallback(q.clone(), k.clone(), v.clone(), None, None, attention_options(causal));
-                check(Flex::attend(q.clone(), k.clone(), v.clone(), causal), expected, &what);
+                let what = format!("{queries} queries, {keys} keys, {mask:?}");
+                let expected = reference_attend(q.clone(), k.clone(), v.clone(), mask);
+                check(Flex::attend(q.clone(), k.clone(), v.clone(), mask), expected, &what);
                 let inputs = [q, k, v];
-                let expected = reference_attend_backward(inputs.clone(), grad.clone(), causal);
-                for (found, expected) in Flex::attend_backward(inputs, grad, causal).into_iter().zip(expected) {
+                let expected = reference_attend_backward(inputs.clone(), grad.clone(), mask);
+                for (found, expected) in Flex::attend_backward(inputs, grad, mask).into_iter().zip(expected) {
                     check(found, expected, &format!("gradients of {what}"));
                 }
             }
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn what_overflows_is_not_hidden() {
         let [q, k, v, _] = tensors(3, 3);
-        let attended = Flex::attend(q * f32::MAX, k * f32::MAX, v, true);
+        let attended = Flex::attend(q * f32::MAX, k * f32::MAX, v, Mask::Causal);
         assert!(attended.into_data().iter::<f32>().all(f32::is_nan));
     }
 }

@@ -11,12 +11,14 @@ mod autodiff;
 pub mod dpp;
 #[cfg(feature = "flex")]
 mod kernels;
+mod mask;
 mod ops;
 
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 
+pub use mask::Mask;
 pub use ops::VlmBackend;
 
 /// Work that can run on any backend.

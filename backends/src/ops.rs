@@ -7,7 +7,7 @@ use burn::tensor::{
     ops::{AttentionModuleOptions, FloatTensor},
 };
 
-use crate::dpp;
+use crate::{Mask, dpp};
 
 /// A Burn backend that can run Secateur's models.
 ///
@@ -33,18 +33,17 @@ pub trait VlmBackend: Backend {
         reference_product::<Self>(x, weight)
     }
 
-    /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. With `causal`, the queries are the last
-    /// of the keys' positions and see no later one. Scores
-    /// and softmax are f32 whatever the dtype of `q`.
-    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, causal: bool) -> Tensor<Self, 4> {
+    /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. Scores and softmax are f32
+    /// whatever the dtype of `q`.
+    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         let dtype = q.dtype();
         let [q, k, v] = [q, k, v].map(|x| if dtype == DType::F32 { x } else { x.cast(DType::F32) });
-        attention_fallback(q, k, v, None, None, attention_options(causal)).cast(dtype)
+        reference_attend(q, k, v, mask).cast(dtype)
     }
 
     /// The gradients of [`Self::attend`] with respect to `q`, `k` and `v`, for training: `grad` is that of its result.
-    fn attend_backward([q, k, v]: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, causal: bool) -> [Tensor<Self, 4>; 3] {
-        reference_attend_backward([q, k, v], grad, causal)
+    fn attend_backward([q, k, v]: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, mask: Mask) -> [Tensor<Self, 4>; 3] {
+        reference_attend_backward([q, k, v], grad, mask)
     }
 
     /// Rotary positions: the first half of each head's row turned against its second, `x · cos + (−second, first) · sin`, for
@@ -68,8 +67,28 @@ pub trait VlmBackend: Backend {
     }
 }
 
-pub(crate) fn attention_options(causal: bool) -> AttentionModuleOptions {
-    AttentionModuleOptions { is_causal: causal, ..Default::default() }
+/// The reference body of [`VlmBackend::attend`], in the dtype of its tensors.
+pub(crate) fn reference_attend<B: Backend>(
+    q: Tensor<B, 4>,
+    k: Tensor<B, 4>,
+    v: Tensor<B, 4>,
+    mask: Mask,
+) -> Tensor<B, 4> {
+    let (options, hidden) = options(&q, &k, mask);
+    attention_fallback(q, k, v, hidden, None, options)
+}
+
+/// `mask` as Burn's attention takes it.
+pub(crate) fn options<B: Backend>(
+    q: &Tensor<B, 4>,
+    k: &Tensor<B, 4>,
+    mask: Mask,
+) -> (AttentionModuleOptions, Option<Tensor<B, 4, Bool>>) {
+    let options = AttentionModuleOptions { is_causal: mask == Mask::Causal, ..Default::default() };
+    let [batch, heads, queries, _] = q.dims();
+    let keys = k.dims()[2];
+    let hidden = matches!(mask, Mask::Turns { .. }).then(|| mask.hidden(queries, keys, &q.device())).flatten();
+    (options, hidden.map(|hidden| hidden.expand([batch, heads, queries, keys])))
 }
 
 /// The reference body of [`VlmBackend::apply_weight`]: cast, transpose, multiply.
@@ -93,15 +112,13 @@ pub(crate) fn reference_rotate<B: Backend>(x: Tensor<B, 4>, cos: Tensor<B, 4>, s
 pub(crate) fn reference_attend_backward<B: Backend>(
     [q, k, v]: [Tensor<B, 4>; 3],
     grad: Tensor<B, 4>,
-    causal: bool,
+    mask: Mask,
 ) -> [Tensor<B, 4>; 3] {
     let [_, _, queries, head_dim] = q.dims();
     let keys = k.dims()[2];
     let scale = (head_dim as f64).powf(-0.5);
     let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale;
-    if causal {
-        let shape = [1, 1, queries, keys];
-        let hidden = Tensor::<B, 4, Bool>::tril_mask(shape, (keys - queries) as i64, &q.device());
+    if let Some(hidden) = mask.hidden::<B>(queries, keys, &q.device()) {
         scores = scores.mask_fill(hidden.expand([q.dims()[0], q.dims()[1], queries, keys]), f32::NEG_INFINITY);
     }
     let attention = activation::softmax(scores, 3);

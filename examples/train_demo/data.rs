@@ -7,6 +7,7 @@ use secateur::{
     image::ClipProcessor,
     text::{ClipTokenizer, IMAGE_TOKEN, LlamaTokenizer, Prompt, Segment, vicuna_v1},
 };
+use secateur_backends::Mask;
 
 use crate::student::KINDS;
 
@@ -38,8 +39,10 @@ pub(crate) struct Batch {
 pub(crate) struct Turns {
     /// Tokens before the picture, the same for all.
     pub(crate) before: Vec<u32>,
-    /// Tokens after it, filled up with zeros to one length.
+    /// Tokens after it: the conversations about each picture, each filled up with zeros to [`Self::turn`].
     pub(crate) after: Vec<Vec<u32>>,
+    /// The length of a conversation.
+    pub(crate) turn: usize,
     /// Rows `[pictures · length]` that predict a token of an answer, and the token.
     pub(crate) targets: Vec<(usize, i32)>,
 }
@@ -48,6 +51,17 @@ impl Turns {
     /// Tokens after a picture.
     pub(crate) fn length(&self) -> usize {
         self.after.first().map_or(0, Vec::len)
+    }
+
+    /// What each token sees: every conversation stands right behind the picture, as if it were the only one.
+    pub(crate) fn mask(&self, visual: usize) -> Mask {
+        Mask::Turns { shared: self.before.len() + visual, turn: self.turn }
+    }
+
+    /// The position of every token.
+    pub(crate) fn positions(&self, visual: usize) -> Vec<usize> {
+        let shared = self.before.len() + visual;
+        (0..shared).chain((0..self.length()).map(|i| shared + i % self.turn)).collect()
     }
 }
 
@@ -61,8 +75,8 @@ pub(crate) fn stream(seed: u64, phase: u64, step: usize, part: usize) -> ChaCha8
 }
 
 impl Maker {
-    /// `count` pictures of `size` patches a side, at one random place, with `turns` questions about each.
-    pub(crate) fn batch(&self, random: &mut ChaCha8Rng, count: usize, size: usize, turns: [usize; 2]) -> Batch {
+    /// `count` pictures of `size` patches a side, at one random place, with questions about each.
+    pub(crate) fn batch(&self, random: &mut ChaCha8Rng, count: usize, size: usize, asked: Asked) -> Batch {
         let mut start = || random.random_range(0..=GRID - size);
         let region = Region { row: start(), column: start(), size };
         let scenes: Vec<Scene> = (0..count)
@@ -96,8 +110,13 @@ impl Maker {
         let texts = || batch.captions.iter().chain(&batch.questions);
         let longest = texts().map(|segment| segment.pool + 1).max().unwrap_or_default();
         batch.captions.iter_mut().chain(&mut batch.questions).for_each(|segment| segment.ids.truncate(longest));
-        batch.turns = (turns != [0, 0]).then(|| {
-            let turns: Vec<Vec<Question>> = scenes.iter().map(|scene| questions(random, scene, turns)).collect();
+        batch.turns = (asked.yes_or_no + asked.open > 0).then(|| {
+            // The last open question has a long answer, and every turn of a batch costs as much as its longest.
+            let long = asked.together || random.random_bool(0.2);
+            let turns = |questions: Vec<Question>| {
+                if asked.together { vec![questions] } else { questions.into_iter().map(|one| vec![one]).collect() }
+            };
+            let turns: Vec<_> = scenes.iter().map(|scene| turns(questions(random, scene, asked, long))).collect();
             self.turns(&turns, size * size)
         });
         batch
@@ -114,41 +133,68 @@ impl Maker {
         self.clip.segments(text).swap_remove(0)
     }
 
-    /// Tokenises conversations around pictures of `visual` tokens; every answer is to be predicted.
-    pub(crate) fn turns(&self, conversations: &[Vec<Question>], visual: usize) -> Turns {
+    /// Tokenises what is asked about pictures of `visual` tokens: for each as many conversations, side by side. Every
+    /// answer is to be predicted.
+    pub(crate) fn turns(&self, pictures: &[Vec<Vec<Question>>], visual: usize) -> Turns {
         let mut before = Vec::new();
-        let mut after = Vec::new();
+        let turns: Vec<Vec<Turn>> = pictures
+            .iter()
+            .map(|turns| turns.iter().map(|questions| self.turn(questions, &mut before)).collect())
+            .collect();
+        let turn = turns.iter().flatten().map(|turn| turn.ids.len()).max().unwrap_or_default();
+        let shared = before.len() + visual;
         let mut targets = Vec::new();
-        for conversation in conversations {
-            let mut ids: Vec<u32> = Vec::new();
-            let mut wanted = Vec::new();
-            for (i, question) in conversation.iter().enumerate() {
-                if i == 0 {
-                    let text = vicuna_v1(&question.text, 1).expect("a question without marks");
-                    let prompt = Prompt::new(&text, "", &self.llama);
-                    let at = prompt.ids.iter().position(|&id| id == IMAGE_TOKEN).expect("a mark");
-                    before = prompt.ids[..at].iter().map(|&id| id as u32).collect();
-                    ids = prompt.ids[at + 1..].iter().map(|&id| id as u32).collect();
-                } else {
-                    ids.extend(&self.llama.encode(&format!("USER: {} ASSISTANT:", question.text))[1..]);
-                }
-                let answer = self.llama.encode(&question.answer);
-                for &id in answer[1..].iter().chain([&self.llama.eos()]) {
-                    wanted.push((ids.len() - 1, id as i32));
-                    ids.push(id);
-                }
+        let mut after = Vec::new();
+        for (picture, turns) in turns.iter().enumerate() {
+            let start = picture * (shared + turns.len() * turn) + shared;
+            let mut ids = Vec::new();
+            for (i, one) in turns.iter().enumerate() {
+                targets.extend(one.answers.iter().map(|&at| (start + i * turn + at - 1, one.ids[at] as i32)));
+                ids.extend(one.ids.iter().copied().chain(std::iter::repeat(0)).take(turn));
             }
             after.push(ids);
-            targets.push(wanted);
         }
-        let length = after.iter().map(Vec::len).max().unwrap_or_default();
-        after.iter_mut().for_each(|ids| ids.resize(length, 0));
-        let row = |(i, at): (usize, usize)| i * (before.len() + visual + length) + before.len() + visual + at;
-        let targets = targets.into_iter().enumerate();
-        let targets = targets.flat_map(|(i, wanted)| wanted.into_iter().map(move |(at, id)| ((i, at), id)));
-        let targets = targets.map(|(place, id)| (row(place), id)).collect();
-        Turns { before, after, targets }
+        Turns { before, after, turn, targets }
     }
+
+    /// A conversation behind a picture; `before` becomes what stands before the picture, which is the same for all.
+    fn turn(&self, questions: &[Question], before: &mut Vec<u32>) -> Turn {
+        let mut turn = Turn { ids: Vec::new(), answers: Vec::new() };
+        for (i, question) in questions.iter().enumerate() {
+            if i == 0 {
+                let text = vicuna_v1(&question.text, 1).expect("a question without marks");
+                let prompt = Prompt::new(&text, "", &self.llama);
+                let at = prompt.ids.iter().position(|&id| id == IMAGE_TOKEN).expect("a mark");
+                *before = prompt.ids[..at].iter().map(|&id| id as u32).collect();
+                turn.ids = prompt.ids[at + 1..].iter().map(|&id| id as u32).collect();
+            } else {
+                turn.ids.extend(&self.llama.encode(&format!("USER: {} ASSISTANT:", question.text))[1..]);
+            }
+            let answer = turn.ids.len();
+            turn.ids.extend(&self.llama.encode(&question.answer)[1..]);
+            turn.ids.push(self.llama.eos());
+            turn.answers.extend(answer..turn.ids.len());
+        }
+        turn
+    }
+}
+
+/// What is asked about each picture of a phase.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// Questions that take yes or no.
+    pub(crate) yes_or_no: usize,
+    /// Open ones.
+    pub(crate) open: usize,
+    /// In one conversation; else each alone behind the picture.
+    pub(crate) together: bool,
+}
+
+/// Questions and answers behind a picture.
+struct Turn {
+    ids: Vec<u32>,
+    /// Which of the tokens are the answers'.
+    answers: Vec<usize>,
 }
 
 /// Kind, centre, row and column of what lies on a patch, and which object it is.
@@ -165,15 +211,20 @@ fn label(scene: &Scene, patch: [usize; 2]) -> ([i32; 4], Option<usize>) {
     }
 }
 
-/// So many yes / no questions and open ones, in any order.
-fn questions(random: &mut ChaCha8Rng, scene: &Scene, [yes_or_no, open]: [usize; 2]) -> Vec<Question> {
+/// So many yes / no questions and open ones, in any order; long answers only where `long`.
+fn questions(random: &mut ChaCha8Rng, scene: &Scene, asked: Asked, long: bool) -> Vec<Question> {
+    // Places are the hardest to tell, and easier to learn from an answer that names them than from yes or no.
+    const CATEGORIES: [Category; 5] =
+        [Category::Existence, Category::Count, Category::Position, Category::Position, Category::Color];
+    const OPEN_KINDS: [usize; 7] = [0, 1, 2, 3, 3, 3, OPEN - 1];
     let mut all = Vec::new();
-    while all.len() < yes_or_no + open {
-        let question = if all.len() >= yes_or_no {
-            let which = random.random_range(0..OPEN);
+    while all.len() < asked.yes_or_no + asked.open {
+        let question = if all.len() >= asked.yes_or_no {
+            let kinds = OPEN_KINDS.len() - usize::from(!long);
+            let which = OPEN_KINDS[random.random_range(0..kinds)];
             open_questions(random, scene, which)
         } else {
-            let category = Category::ALL[random.random_range(0..Category::ALL.len())];
+            let category = CATEGORIES[random.random_range(0..CATEGORIES.len())];
             let yes = random.random_bool(0.5);
             ask(random, scene, category, yes)
         };

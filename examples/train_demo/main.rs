@@ -4,13 +4,15 @@
 //! cargo run --release --features train --example train_demo
 //! ```
 //!
-//! Four phases, each with its own learning-rate cycle:
+//! Five phases, each with its own learning-rate cycle:
 //!
 //! 1. CLIP alone, on windows of 12×12 patches (an eighth of the work of a whole picture): image against caption, and a
 //!    linear reader that must tell from each patch what lies on it, so that shapes and places are in the features.
-//! 2. The same losses, and questions about the same windows for projector and language model.
+//! 2. The same losses, and conversations about the same windows for projector and language model.
 //! 3. Everything on whole pictures.
 //! 4. The same with more questions about each picture, most of them with yes or no.
+//! 5. Pictures of all sizes, and every question alone behind its picture, as it will be asked: a text that always stands
+//!    behind 576 tokens does not learn to stand behind 64.
 //!
 //! Every picture is drawn from the seed, the phase and the step, so a run that was stopped goes on from its last save as
 //! if nothing had happened.
@@ -33,7 +35,7 @@ use burn::{
     tensor::backend::Backend,
 };
 use clap::Parser;
-use data::{Maker, stream};
+use data::{Asked, Maker, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur::{
     demo::GRID,
@@ -50,8 +52,8 @@ struct Args {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps of the four phases.
-    #[arg(long, value_delimiter = ',', default_values_t = [1500, 2000, 500, 650])]
+    /// Steps of the five phases.
+    #[arg(long, value_delimiter = ',', default_values_t = [1500, 2000, 500, 650, 2000])]
     steps: Vec<usize>,
     /// Where the checkpoint goes; its config files must be there.
     #[arg(long, default_value = "weights/demo")]
@@ -65,27 +67,30 @@ struct Args {
 struct Phase {
     name: &'static str,
     steps: usize,
-    /// Patches on a side of its pictures.
-    size: usize,
-    /// Pictures a step.
-    pictures: usize,
+    /// Patches on a side of its pictures, and pictures a step: the steps take turns.
+    sizes: &'static [(usize, usize)],
     rate: f64,
-    /// Questions about each: with yes or no, and open ones.
-    questions: [usize; 2],
+    asked: Asked,
 }
+
+/// Half of the steps see whole pictures, the others windows: what is read after pruning is as short as they are.
+const ALL_SIZES: [(usize, usize); 8] =
+    [(GRID, 16), (16, 32), (GRID, 16), (8, 64), (GRID, 16), (12, 48), (GRID, 16), (20, 20)];
 
 /// Threads that each go through a part of a step's pictures.
 const PARTS: usize = 2;
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let [clip, windows, whole, last] = args.steps[..] else { return Err(anyhow!("--steps takes four numbers")) };
-    let phase = |name, steps, size, pictures, rate, questions| Phase { name, steps, size, pictures, rate, questions };
+    let [clip, windows, whole, more, all] = args.steps[..] else { return Err(anyhow!("--steps takes five numbers")) };
+    let phase = |name, steps, sizes, rate, asked| Phase { name, steps, sizes, rate, asked };
+    let together = |yes_or_no, open| Asked { yes_or_no, open, together: true };
     let phases = [
-        phase("CLIP", clip, 12, 32, 1.5e-3, [0, 0]),
-        phase("questions", windows, 12, 32, 1.2e-3, [5, 3]),
-        phase("whole pictures", whole, GRID, 16, 8e-4, [5, 3]),
-        phase("yes or no", last, GRID, 16, 6e-4, [14, 2]),
+        phase("CLIP", clip, &[(12, 32)], 1.5e-3, together(0, 0)),
+        phase("questions", windows, &[(12, 32)], 1.2e-3, together(5, 3)),
+        phase("whole pictures", whole, &[(GRID, 16)], 8e-4, together(5, 3)),
+        phase("yes or no", more, &[(GRID, 16)], 6e-4, together(14, 2)),
+        phase("all sizes", all, &ALL_SIZES, 8e-4, Asked { yes_or_no: 14, open: 7, together: false }),
     ];
     std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
     let opened = open(&args.out.display().to_string(), None)?;
@@ -193,10 +198,10 @@ fn train(
                 let _ = std::fs::remove_file(place(what, (step + 1).saturating_sub(100)).with_extension("mpk"));
             }
         }
-        if (step + 1) % 500 == 0 {
+        if (step + 1) % 250 == 0 {
             let valid = student.valid();
-            println!("windows: {}", trial::run(&valid, config, maker, 60, 12));
-            println!("whole: {}", trial::run(&valid, config, maker, 40, GRID));
+            println!("windows: {}", trial::run(&valid, config, maker, 150, 12));
+            println!("whole: {}", trial::run(&valid, config, maker, 75, GRID));
         }
     }
     bar.finish();
@@ -216,7 +221,8 @@ fn go_through(
     part: usize,
 ) -> (GradientsParams, [f64; 4]) {
     let mut random = stream(seed, number as u64, step, part);
-    let batch = maker.batch(&mut random, phase.pictures / PARTS, phase.size, phase.questions);
+    let (size, pictures) = phase.sizes[step % phase.sizes.len()];
+    let batch = maker.batch(&mut random, pictures / PARTS, size, phase.asked);
     let losses = student.losses(config, batch, &Default::default());
     let value = |loss: &burn::tensor::Tensor<B, 1>| f64::from(loss.clone().into_scalar());
     let answers = losses.answers.as_ref().map_or(0.0, value);

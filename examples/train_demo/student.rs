@@ -129,8 +129,7 @@ impl<B: VlmBackend> Student<B> {
         let before = self.llama.embed(&turns.before, dtype).expand([batch, turns.before.len(), hidden]);
         let after = self.llama.embed(&turns.after.concat(), dtype).reshape([batch, turns.length(), hidden]);
         let embeds = Tensor::cat(vec![before, projected, after], 1);
-        let positions: Vec<usize> = (0..turns.before.len() + visual + turns.length()).collect();
-        self.llama.states(&config.text, embeds, &positions, true)
+        self.llama.states(&config.text, embeds, &turns.positions(visual), turns.mask(visual))
     }
 }
 

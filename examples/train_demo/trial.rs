@@ -23,7 +23,7 @@ pub(crate) fn run<B: VlmBackend>(
     size: usize,
 ) -> String {
     let device = B::Device::default();
-    let mut right = [0usize; Category::ALL.len()];
+    let (mut right, mut count_of) = ([0usize; Category::ALL.len()], [0usize; Category::ALL.len()]);
     let (mut mass, mut covered) = (0.0, 0.0);
     let mut pictures = 0;
     for i in 0..count {
@@ -47,21 +47,24 @@ pub(crate) fn run<B: VlmBackend>(
             }
         }
         pictures += 1;
-        for (category, right) in Category::ALL.into_iter().zip(&mut right) {
+        let mut questions = Vec::new();
+        for (category, right) in Category::ALL.into_iter().zip(0usize..) {
             let yes = random.random_bool(0.5);
-            match ask(&mut random, &scene, category, yes) {
-                Some(question) => *right += usize::from(answers(student, config, maker, &sight.features, &question)),
-                None => *right += 1,
-            }
+            questions.extend(ask(&mut random, &scene, category, yes).map(|question| (right, question)));
+        }
+        let (asked, questions): (Vec<usize>, Vec<Question>) = questions.into_iter().unzip();
+        for (category, correct) in asked.into_iter().zip(answers(student, config, maker, &sight.features, questions)) {
+            right[category] += usize::from(correct);
+            count_of[category] += 1;
         }
     }
-    let share = |right: usize| 100.0 * right as f64 / count as f64;
+    let share = |right: usize, of: usize| 100.0 * right as f64 / of.max(1) as f64;
     let mut line: Vec<String> = Category::ALL
         .iter()
-        .zip(right)
-        .map(|(category, right)| format!("{} {:.0} %", category.name(), share(right)))
+        .zip(right.iter().zip(&count_of))
+        .map(|(category, (&right, &of))| format!("{} {:.0} %", category.name(), share(right, of)))
         .collect();
-    line.push(format!("in all {:.1} %", share(right.iter().sum()) / Category::ALL.len() as f64));
+    line.push(format!("in all {:.1} %", share(right.iter().sum(), count_of.iter().sum())));
     line.push(format!(
         "[CLS] {:.0} % on {:.0} % of patches",
         100.0 * mass / pictures as f32,
@@ -70,20 +73,24 @@ pub(crate) fn run<B: VlmBackend>(
     line.join(", ")
 }
 
-/// Whether the likeliest first token is the answer's.
+/// Whether the likeliest first token is the answer's, for each of the questions about a picture.
 fn answers<B: VlmBackend>(
     student: &Student<B>,
     config: &LlavaConfig,
     maker: &Maker,
     features: &Tensor<B, 3>,
-    question: &Question,
-) -> bool {
-    let turns = maker.turns(&[vec![question.clone()]], features.dims()[1]);
+    questions: Vec<Question>,
+) -> Vec<bool> {
+    let turns = maker.turns(&[questions.into_iter().map(|one| vec![one]).collect()], features.dims()[1]);
     let states = student.read_turns(config, features.clone(), &turns);
     let [_, length, hidden] = states.dims();
-    let Some(&(row, id)) = turns.targets.first() else { return false };
-    let state = states.reshape([length, hidden]).narrow(0, row, 1);
-    let logits: Vec<f32> = student.llama.logits(state).into_data().into_vec().unwrap_or_default();
-    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-    best == Some(id as usize)
+    let states = states.reshape([length, hidden]);
+    // An answer is Yes or No and the end mark.
+    let firsts = turns.targets.iter().step_by(2);
+    let right = firsts.map(|&(row, id)| {
+        let logits: Vec<f32> =
+            student.llama.logits(states.clone().narrow(0, row, 1)).into_data().into_vec().unwrap_or_default();
+        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])) == Some(id as usize)
+    });
+    right.collect()
 }

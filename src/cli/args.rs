@@ -170,9 +170,37 @@ pub(super) struct EvalArgs {
     /// Whose scoring rules
     #[arg(long, default_value = "llava")]
     pub(super) protocol: Protocol,
+    #[command(flatten)]
+    pub(super) judge: JudgeArgs,
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// The judge of mm-vet and llava-bench.
+#[derive(Debug, ClapArgs)]
+pub(super) struct JudgeArgs {
+    /// mm-vet, llava-bench: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from OPENAI_API_KEY
+    #[arg(long, value_name = "URL")]
+    pub(super) judge_url: Option<String>,
+    /// The model that judges; by default the one that the benchmark's authors, or lmms-eval, use
+    #[arg(long, value_name = "NAME", requires = "judge_url")]
+    pub(super) judge_model: Option<String>,
+    /// Dollars for a million tokens of requests and of replies, for the estimate before it starts
+    #[arg(long, value_name = "IN,OUT", requires = "judge_url", value_parser = price)]
+    pub(super) judge_price: Option<[f64; 2]>,
+    /// A file with the instruction to the judge, in place of Secateur's; for llava-bench LLaVA's rule.json too
+    #[arg(long, value_name = "FILE", requires = "judge_url")]
+    pub(super) judge_prompt: Option<PathBuf>,
+}
+
+/// Two prices with a comma between them.
+fn price(text: &str) -> Result<[f64; 2], String> {
+    let prices: Option<Vec<f64>> = text.split(',').map(|price| price.trim().parse().ok()).collect();
+    match prices.as_deref() {
+        Some(&[to, from]) if to >= 0.0 && from >= 0.0 => Ok([to, from]),
+        _ => Err("two prices with a comma between them, as in 2.5,10".to_owned()),
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -241,6 +269,8 @@ pub(super) struct ScoreArgs {
     /// Whose scoring rules
     #[arg(long, default_value = "llava")]
     pub(super) protocol: Protocol,
+    #[command(flatten)]
+    pub(super) judge: JudgeArgs,
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(super) json: bool,

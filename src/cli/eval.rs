@@ -11,7 +11,7 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::EvalArgs,
-    data_folder,
+    data_folder, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
 };
@@ -43,7 +43,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let config = RunConfig { shard, ..config };
     // A label that is missing should not cost a night of answers first.
     let blank: Vec<Answer> = samples.iter().map(|s| Answer::new(s, String::new(), &config.model_name())).collect();
-    task.score(&data, &blank, args.protocol)?;
+    let run = args.out.join(config.folder_name());
+    judge::check(task, &data, &blank, args.protocol, &args.judge, &run)?;
     if args.limit.is_none() {
         task.upload(&data, &blank)?;
     }
@@ -52,19 +53,18 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         bail!("shard {shard} is not possible: there are {} questions", samples.len());
     }
     let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
-    let path = args.out.join(config.folder_name());
     let there = if args.force { Standing::default() } else { standing(&args.out, &config, samples)? };
     if shard.is_some() {
         if there.answers.len() < samples.len() {
             answer(plan, samples, task, &config, &args.out, args.force)?;
         }
         // A part has no score that would mean anything.
-        print(&format!("{}: {} answers; `secateur merge` joins the shards", path.display(), samples.len()))?;
+        print(&format!("{}: {} answers; `secateur merge` joins the shards", run.display(), samples.len()))?;
         return Ok(());
     }
-    let score = |answers: &[Answer]| task.score(&data, answers, args.protocol);
+    let score = |answers: &[Answer]| judge::score(task, &data, answers, args.protocol, &args.judge, &run);
     let report = if there.answers.len() == samples.len() && (there.scored || there.on_disk > samples.len()) {
-        eprintln!("{} has {} answers already; --force runs it again", path.display(), there.on_disk);
+        eprintln!("{} has {} answers already; --force runs it again", run.display(), there.on_disk);
         score(&there.answers)?
     } else if there.answers.len() == samples.len() {
         // Killed between the last answer and the score.
@@ -73,7 +73,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     } else {
         let folder = answer(plan, samples, task, &config, &args.out, args.force)?;
         let report = finish(&folder, task, &data, score(folder.answers())?)?;
-        eprintln!("{}", path.display());
+        eprintln!("{}", run.display());
         report
     };
     print(&report.table())?;
@@ -249,7 +249,7 @@ fn run_on<B: VlmBackend>(
 }
 
 /// A bar on stderr; invisible where stderr is no terminal.
-fn progress(total: usize, done: usize) -> ProgressBar {
+pub(super) fn progress(total: usize, done: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} questions · {elapsed_precise} · {eta_precise} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(total as u64).with_style(style).with_position(done as u64);

@@ -6,6 +6,7 @@ mod compare;
 mod demo;
 mod demo_table;
 mod eval;
+mod judge;
 mod list;
 mod merge;
 mod plan;

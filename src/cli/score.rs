@@ -1,13 +1,16 @@
 //! `secateur score`: an answers file against a benchmark's labels.
 
-use super::{args::ScoreArgs, data_folder, print, print_json};
+use std::path::Path;
+
+use super::{args::ScoreArgs, data_folder, judge, print, print_json};
 use crate::{eval::write_file, task::task};
 
 pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
     let (answers, broken) = task.answers(&args.answers)?;
     let data = data_folder(task, args.data)?;
-    let mut report = task.score(&data, &answers, args.protocol)?;
+    let folder = args.answers.parent().unwrap_or(Path::new(""));
+    let mut report = judge::score(task, &data, &answers, args.protocol, &args.judge, folder)?;
     if broken > 0 {
         report.notes.push(format!("{broken} line(s) of the file are no answers and are passed over"));
     }

@@ -152,5 +152,5 @@ fn one<B: VlmBackend>(
         let selector = selector::<B>(method.method, method.params)?;
         complete(model, &selector, *task, samples, config, out)?
     };
-    Ok(report.metrics.iter().find(|(name, _)| name == task.headline()).map(|(_, value)| *value))
+    Ok(report.metrics.iter().find(|(name, _)| name == task.headline(config.protocol)).map(|(_, value)| *value))
 }

@@ -103,6 +103,22 @@ impl Record {
         }
     }
 
+    /// The pictures of a list, or the only one.
+    ///
+    /// # Errors
+    /// When there is no such column, or it holds something else.
+    pub fn pictures(&self, name: &str) -> Result<Vec<&[u8]>, Error> {
+        let Field::ListInternal(list) = self.field(name)? else {
+            return Ok(self.picture(name)?.into_iter().collect());
+        };
+        let pictures = list.elements().iter().map(|field| match field {
+            Field::Group(group) => bytes_of(group),
+            _ => None,
+        });
+        let pictures: Option<Vec<&[u8]>> = pictures.collect();
+        pictures.ok_or_else(|| self.error(&format!("column `{name}` has no bytes of a picture")))
+    }
+
     /// An error about this row.
     pub fn error(&self, reason: &str) -> Error {
         Error::data(&self.path, format!("row {}: {reason}", self.number))
@@ -118,6 +134,14 @@ impl Record {
     fn find(&self, name: &str) -> Option<&Field> {
         self.row.get_column_iter().find(|(column, _)| *column == name).map(|(_, field)| field)
     }
+}
+
+/// The bytes in a picture's group.
+fn bytes_of(group: &Row) -> Option<&[u8]> {
+    group.get_column_iter().find_map(|(name, field)| match field {
+        Field::Bytes(bytes) if name == "bytes" => Some(bytes.data()),
+        _ => None,
+    })
 }
 
 fn spelt(field: &Field) -> Option<String> {

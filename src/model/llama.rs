@@ -6,7 +6,7 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Int, Tensor, TensorData, activation, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{Mask, VlmBackend};
 
 use super::{
     KvCache, Linear, LlamaConfig, RmsNorm,
@@ -149,20 +149,13 @@ impl<B: VlmBackend> Llama<B> {
     }
 
     /// Runs whole sequences `[batch, tokens, hidden]` at once, without a cache, and returns the last layer's normalised
-    /// states of all tokens, in the same shape: what training needs. Token `i` stands at `positions[i]`, and sees no
-    /// later one if `causal`, as it must in any use but tests.
-    pub fn states(
-        &self,
-        config: &LlamaConfig,
-        embeds: Tensor<B, 3>,
-        positions: &[usize],
-        causal: bool,
-    ) -> Tensor<B, 3> {
+    /// states of all tokens, in the same shape: what training needs. Token `i` stands at `positions[i]`.
+    pub fn states(&self, config: &LlamaConfig, embeds: Tensor<B, 3>, positions: &[usize], mask: Mask) -> Tensor<B, 3> {
         let length = positions.iter().max().map_or(0, |last| last + 1);
         let rope = Rope::new(config, length, &embeds.device()).rows(0, length, embeds.dtype());
         let rows: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
         let rope = rope.select(&Tensor::from_data(TensorData::new(rows, [positions.len()]), &embeds.device()));
-        let x = self.layers.iter().fold(embeds, |x, layer| layer.forward_all(x, &rope, causal));
+        let x = self.layers.iter().fold(embeds, |x, layer| layer.forward_all(x, &rope, mask));
         self.norm.forward(x)
     }
 
@@ -193,15 +186,15 @@ impl<B: VlmBackend> Llama<B> {
 impl<B: VlmBackend> Layer<B> {
     fn forward(&self, x: Tensor<B, 3>, index: usize, rope: &RopeRows<B>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
         let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
-        let causal = q.dims()[2] > 1;
-        self.finish(x, [q, k, v], causal)
+        let mask = if q.dims()[2] > 1 { Mask::Causal } else { Mask::None };
+        self.finish(x, [q, k, v], mask)
     }
 
     /// The same for whole sequences, without a cache.
-    fn forward_all(&self, x: Tensor<B, 3>, rope: &RopeRows<B>, causal: bool) -> Tensor<B, 3> {
+    fn forward_all(&self, x: Tensor<B, 3>, rope: &RopeRows<B>, mask: Mask) -> Tensor<B, 3> {
         let (q, new) = self.self_attn.heads(self.input_layernorm.forward(x.clone()), rope);
         let [k, v] = new.map(|x| self.self_attn.repeat(x));
-        self.finish(x, [q, k, v], causal)
+        self.finish(x, [q, k, v], mask)
     }
 
     /// The same as [`Self::forward`], and the attention that the last position pays to all, `[heads, positions]` in f32.
@@ -217,12 +210,12 @@ impl<B: VlmBackend> Layer<B> {
         let last = q.clone().narrow(2, q.dims()[2] - 1, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
         let scores = last.matmul(k.clone().cast(DType::F32).swap_dims(2, 3));
         let row = activation::softmax(scores, 3).reshape([heads, len]);
-        let causal = q.dims()[2] > 1;
-        (self.finish(x, [q, k, v], causal), row)
+        let mask = if q.dims()[2] > 1 { Mask::Causal } else { Mask::None };
+        (self.finish(x, [q, k, v], mask), row)
     }
 
-    fn finish(&self, x: Tensor<B, 3>, [q, k, v]: [Tensor<B, 4>; 3], causal: bool) -> Tensor<B, 3> {
-        let x = x + self.self_attn.attend([q, k, v], causal);
+    fn finish(&self, x: Tensor<B, 3>, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
+        let x = x + self.self_attn.attend([q, k, v], mask);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -254,8 +247,8 @@ impl<B: VlmBackend> Attention<B> {
         (q, [k, v])
     }
 
-    fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], causal: bool) -> Tensor<B, 3> {
-        let attended = B::attend(q, k, v, causal).swap_dims(1, 2);
+    fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
+        let attended = B::attend(q, k, v, mask).swap_dims(1, 2);
         let [batch, new, heads, head_dim] = attended.dims();
         self.o_proj.forward(attended.reshape([batch, new, heads * head_dim]))
     }

@@ -59,7 +59,7 @@ impl Task for Demo {
         8
     }
 
-    fn headline(&self) -> &'static str {
+    fn headline(&self, _protocol: Protocol) -> &'static str {
         "accuracy"
     }
 

@@ -54,11 +54,11 @@ pub fn normalise(answer: &str) -> String {
 
 fn punctuation(text: &str) -> String {
     let mut out = text.to_owned();
+    let grouped = has_grouped_digits(text);
     for mark in PUNCTUATION {
-        let apart = text.contains(&format!("{mark} ")) || text.contains(&format!(" {mark}"));
+        let apart = grouped || text.contains(&format!("{mark} ")) || text.contains(&format!(" {mark}"));
         out = out.replace(mark, if apart { "" } else { " " });
     }
-    // No comma between digits is left to look for: all commas went first.
     let mut removed = 0;
     let characters: Vec<char> = out.chars().collect();
     let mut keeps = |(i, &c): (usize, &char)| {
@@ -67,6 +67,19 @@ fn punctuation(text: &str) -> String {
         !goes
     };
     characters.iter().enumerate().filter(|&pair| keeps(pair)).map(|(_, &c)| c).collect()
+}
+
+/// Whether a comma stands between digits, as in 1,000: then no mark becomes a space. Only where [`normalise`] has not taken
+/// the commas away before.
+fn has_grouped_digits(text: &str) -> bool {
+    let mut parts = text.split(',').filter(|part| !part.is_empty()).peekable();
+    while let Some(part) = parts.next() {
+        let next = parts.peek().and_then(|next| next.chars().next());
+        if part.chars().next_back().is_some_and(is_digit) && next.is_some_and(is_digit) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Python's `\d`, as far as answers go.
@@ -96,6 +109,15 @@ fn contraction(word: &str) -> String {
 /// How well `answer` agrees with ten people's answers, from 0 to 1: leave one of them out, count those who say the same,
 /// three are enough; on average over who is left out.
 pub(super) fn accuracy(answer: &str, people: &[String]) -> f64 {
+    agreement(answer, people, normalise)
+}
+
+/// The same by lmms-eval's rule for VQAv2, which leaves out the first steps of [`normalise`].
+pub(super) fn parts_accuracy(answer: &str, people: &[String]) -> f64 {
+    agreement(answer, people, |text| digits_and_articles(&punctuation(strip(&text.replace(['\n', '\t'], " ")))))
+}
+
+fn agreement(answer: &str, people: &[String], normalise: fn(&str) -> String) -> f64 {
     let answer = normalise(answer);
     let same: Vec<bool> = people.iter().map(|said| normalise(said) == answer).collect();
     let all = same.iter().filter(|same| **same).count();

@@ -5,6 +5,8 @@
 //!
 //! Prediction: the answer without periods at its end, in lower case. Score: the share that equals the label.
 //!
+//! By lmms-eval's rule, both without ASCII punctuation and in lower case.
+//!
 //! Official scorer: GQA's `eval.py` behind LLaVA's `convert_gqa_for_eval.py`, whose file is the upload. The labels are
 //! those of GQA itself, `testdev_balanced_questions.json` (`{"201307251": {"answer": "no", …}, …}`), in the folder, `data/`,
 //! `questions/` or `data/questions/`; without them only the prediction file is written.
@@ -17,13 +19,13 @@ use serde_json::{Value, json as json_value};
 use super::{
     Answer, Protocol, Report, Sample, Task,
     ids::ById,
-    llava_only, python_json,
+    python_json,
     questions::{json as read_json, samples},
 };
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
-    text::SINGLE_WORD,
+    text::{SINGLE_WORD, strip},
 };
 
 /// The benchmark.
@@ -62,7 +64,7 @@ impl Task for Gqa {
         128
     }
 
-    fn headline(&self) -> &'static str {
+    fn headline(&self, _protocol: Protocol) -> &'static str {
         "acc"
     }
 
@@ -91,7 +93,6 @@ impl Task for Gqa {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
         let by_id = ById::new(answers);
         let places = ["", "data/", "questions/", "data/questions/"].map(|folder| format!("{folder}{LABELS}"));
         let Some(path) = places.iter().map(|name| data.join(name)).find(|path| path.is_file()) else {
@@ -105,7 +106,10 @@ impl Task for Gqa {
             let label = labels
                 .get(id)
                 .ok_or_else(|| Error::data(&path, format!("no label for the question {id} of an answer")))?;
-            right += usize::from(prediction(answer) == label.answer);
+            right += usize::from(match protocol {
+                Protocol::Llava => prediction(answer) == label.answer,
+                Protocol::LmmsEval => plain(&answer.text) == plain(&label.answer),
+            });
             n += 1;
         }
         let mut notes = by_id.repeated();
@@ -115,6 +119,11 @@ impl Task for Gqa {
         let metrics = vec![("acc".to_owned(), right as f64 / n.max(1) as f64)];
         Ok(Report { benchmark: "gqa", protocol, n, metrics, notes })
     }
+}
+
+/// Lower case, without punctuation.
+fn plain(text: &str) -> String {
+    strip(text).to_lowercase().replace(|c: char| c.is_ascii_punctuation(), "")
 }
 
 fn prediction(answer: &Answer) -> String {

@@ -7,10 +7,12 @@
 //! letter, which answers files leave out of `prompt`.
 //!
 //! Score, by strict equality with the letter: `circular_acc`, the share of questions with every rotation right, and
-//! `single_acc`, the share of first rotations that are right. The server takes a workbook; LLaVA's converter is
+//! `single_acc`, the share of first rotations that are right. By lmms-eval's rule (its tasks without a language model) the
+//! letter is looked for in the answer. The server takes a workbook; LLaVA's converter is
 //! `scripts/convert_mmbench_for_submission.py`. Such a workbook is read as answers, too: it holds the labels of the dev
 //! split.
 
+mod choice;
 mod sheet;
 
 use std::{
@@ -25,7 +27,6 @@ use serde_json::{Map, Value, json};
 use super::{
     Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
-    llava_only,
     scienceqa::CHOOSE,
 };
 use crate::{
@@ -149,7 +150,7 @@ impl Task for MmBench {
         1024
     }
 
-    fn headline(&self) -> &'static str {
+    fn headline(&self, _protocol: Protocol) -> &'static str {
         "circular_acc"
     }
 
@@ -185,24 +186,34 @@ impl Task for MmBench {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
         let own: BTreeMap<u64, String> = answers
             .iter()
             .filter_map(|answer| {
                 Some((index(&answer.question_id)?, answer.more.get(sheet::LABEL)?.as_str()?.to_owned()))
             })
             .collect();
-        let labels: BTreeMap<u64, String> = match self.rows(data) {
-            Ok(rows) => rows.into_iter().filter(|row| there(&row.answer)).map(|row| (row.index, row.answer)).collect(),
-            Err(error) if own.is_empty() => return Err(error),
-            Err(_) => own,
+        let rows = match self.rows(data) {
+            Err(error) if own.is_empty() || protocol == Protocol::LmmsEval => return Err(error),
+            rows => rows.ok(),
         };
+        let labels: BTreeMap<u64, String> = match &rows {
+            Some(rows) => {
+                rows.iter().filter(|row| there(&row.answer)).map(|row| (row.index, row.answer.clone())).collect()
+            }
+            None => own,
+        };
+        let options: BTreeMap<u64, Vec<&str>> = rows.iter().flatten().map(|row| (row.index, row.options())).collect();
         let by_id = ById::new(answers);
         let ids: Vec<Value> = labels.keys().map(|index| json!(index)).collect();
         let mut notes = if ids.is_empty() { by_id.repeated() } else { by_id.notes(&ids, "count as wrong") };
         let (mut questions, mut single) = (BTreeMap::<u64, bool>::new(), Vec::new());
         for (&index, label) in &labels {
-            let right = by_id.get(&index.into()).is_some_and(|answer| answer.text == *label);
+            let right = by_id.get(&index.into()).is_some_and(|answer| match protocol {
+                Protocol::Llava => answer.text == *label,
+                Protocol::LmmsEval => {
+                    choice::named(&answer.text, &options[&index]).is_some_and(|named| named.to_string() == *label)
+                }
+            });
             *questions.entry(index % ROTATION).or_insert(true) &= right;
             if index < ROTATION {
                 single.push(right);

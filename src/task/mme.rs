@@ -60,7 +60,7 @@ impl Task for Mme {
         128
     }
 
-    fn headline(&self) -> &'static str {
+    fn headline(&self, _protocol: Protocol) -> &'static str {
         "perception"
     }
 

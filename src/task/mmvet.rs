@@ -3,23 +3,61 @@
 //! A line of `llava-mm-vet.jsonl`: `{"image": "v1_0.png", "text": "What is x in the equation?", "category": "conv",
 //! "question_id": 0}`
 //!
-//! Judged by GPT-4, on MM-Vet's own server or notebook, which takes `{"v1_0": "…", …}`. Official converter: LLaVA's
-//! `scripts/convert_mmvet_for_eval.py`.
+//! Judged by GPT-4: on MM-Vet's own server or notebook, which takes `{"v1_0": "…", …}` (official converter: LLaVA's
+//! `scripts/convert_mmvet_for_eval.py`), or here. A label, in `mm-vet.json`: `"v1_0": {"imagename": "v1_0.png", "question": "What is
+//! x in the equation?", "answer": "-1<AND>-5", "capability": ["ocr", "math"], …}`
+//!
+//! Score: the judge's, from 0 to 1, averaged over all questions and over those of each ability, as `mm-vet_evaluator.py` does; a
+//! reply without a number counts as 0 after five of them, as there.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::{Value, json};
 
-use super::{Answer, Protocol, Report, Sample, Task, ids::ById, llava_only, python_json, questions::samples};
+use super::{
+    Answer, Judged, Protocol, Report, Sample, Task,
+    ids::ById,
+    python_json,
+    questions::{file, json as read_json, samples},
+};
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    judge::Request,
+    text::strip,
 };
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct MmVet;
+
+const LABELS: &str = "mm-vet.json";
+/// As papers order them: recognition, reading, knowledge, writing, space, arithmetic.
+const ABILITIES: [&str; 6] = ["rec", "ocr", "know", "gen", "spat", "math"];
+
+/// What the judge is told, in our words, with the meaning and the form of MM-Vet's table.
+const INSTRUCTION: &str = "\
+You grade answers to questions about pictures that you cannot see. For each row, compare the prediction with the ground truth and \
+give a grade between 0.0 (nothing is right) and 1.0 (everything is right), in steps of 0.1. Where the ground truth joins parts with \
+<AND>, a full grade needs all of them and each is worth its share; where it joins them with <OR>, one of them is enough. The length \
+and the style of a prediction do not matter. Reply with the missing grade of the last row, as a number and nothing else.
+
+Question | Ground truth | Prediction | Grade
+--- | --- | --- | ---
+How many birds sit on the wire, and what color are they? | three <AND> black | There are two black birds. | 0.5
+How many birds sit on the wire, and what color are they? | three <AND> black | I see 3 birds, all of them black. | 1.0
+What does the sign say? | no entry <OR> do not enter | It says \"Exit\". | 0.0
+What does the sign say? | no entry <OR> do not enter | The sign reads \"Do not enter\". | 1.0
+Why does the man laugh? | He laughs because the dog has put on his hat and looks proud of it. | There is a dog with a hat beside him. | 0.4
+";
+
+#[derive(Deserialize)]
+struct Label {
+    question: String,
+    answer: String,
+    capability: Vec<String>,
+}
 
 /// The upload: a map in the order of the answers, a question once.
 struct Rows<'a>(ById<'a>);
@@ -36,7 +74,7 @@ impl Task for MmVet {
     }
 
     fn about(&self) -> &'static str {
-        "MM-Vet: open questions that need several abilities; a file for its judge"
+        "MM-Vet: open questions that need several abilities; graded by a judge"
     }
 
     fn default_data(&self) -> &'static str {
@@ -47,8 +85,8 @@ impl Task for MmVet {
         1024
     }
 
-    fn headline(&self) -> &'static str {
-        ""
+    fn headline(&self, _protocol: Protocol) -> &'static str {
+        "total"
     }
 
     fn hub(&self) -> Option<DataSet> {
@@ -71,20 +109,102 @@ impl Task for MmVet {
         Ok(python_json::indented(&Rows(ById::new(answers))))
     }
 
-    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
+    fn judged(&self) -> Option<&dyn Judged> {
+        Some(self)
+    }
+
+    fn score(&self, _data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         let mut notes = ById::new(answers).repeated();
-        notes.push("judged by MM-Vet's server".to_owned());
+        notes.push("no score without a judge: --judge-url, or MM-Vet's server".to_owned());
         Ok(Report { benchmark: "mm-vet", protocol, n: answers.len(), metrics: Vec::new(), notes })
     }
 }
 
-/// A row of the hub's data set: `question_id` `v1_0`, `image`, `question`.
+impl Judged for MmVet {
+    fn judge(&self, protocol: Protocol) -> &'static str {
+        match protocol {
+            Protocol::Llava => "gpt-4-0613",
+            Protocol::LmmsEval => "gpt-4o-2024-11-20",
+        }
+    }
+
+    fn requests(&self, data: &Path, answers: &[Answer], instruction: Option<&Value>) -> Result<Vec<Request>, Error> {
+        let labels = labels(data)?;
+        let instruction = instruction.and_then(Value::as_str).unwrap_or(INSTRUCTION);
+        let request = |(id, answer): (&str, &Answer)| {
+            let label = label(&labels, id, data)?;
+            let truth = label.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ");
+            let text = format!("{instruction}\n{} | {truth} | {} | ", label.question, answer.text);
+            Ok(Request { text, max_tokens: 8, temperature: 0.0 })
+        };
+        ById::new(answers).in_order().map(request).collect()
+    }
+
+    fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
+        let grade: f64 = strip(reply).split(' ').next()?.parse().ok()?;
+        (0.0..=1.0).contains(&grade).then(|| vec![grade])
+    }
+
+    fn report(
+        &self,
+        data: &Path,
+        answers: &[Answer],
+        verdicts: &[Option<Vec<f64>>],
+        protocol: Protocol,
+    ) -> Result<Report, Error> {
+        let labels = labels(data)?;
+        let by_id = ById::new(answers);
+        let mut graded = Vec::new();
+        for ((id, _), verdict) in by_id.in_order().zip(verdicts) {
+            let grade = verdict.as_ref().and_then(|verdict| verdict.first().copied());
+            graded.push((label(&labels, id, data)?, grade.unwrap_or(0.0)));
+        }
+        let mean = |of: &dyn Fn(&Label) -> bool| {
+            let grades: Vec<f64> = graded.iter().filter(|(label, _)| of(label)).map(|(_, grade)| *grade).collect();
+            (!grades.is_empty()).then(|| grades.iter().sum::<f64>() / grades.len() as f64)
+        };
+        let mut metrics = Vec::new();
+        for ability in ABILITIES {
+            let mean = mean(&|label| label.capability.iter().any(|other| other == ability));
+            metrics.extend(mean.map(|mean| (ability.to_owned(), mean)));
+        }
+        metrics.extend(mean(&|_| true).map(|mean| ("total".to_owned(), mean)));
+        let mut notes = by_id.repeated();
+        if graded.len() < labels.len() {
+            notes.push(format!(
+                "{} of {} questions have no answer and are left out",
+                labels.len() - graded.len(),
+                labels.len()
+            ));
+        }
+        let without = verdicts.iter().filter(|verdict| verdict.is_none()).count();
+        if without > 0 {
+            notes.push(format!("{without} answer(s) got no grade from the judge and count as 0"));
+        }
+        Ok(Report { benchmark: "mm-vet", protocol, n: graded.len(), metrics, notes })
+    }
+}
+
+fn labels(data: &Path) -> Result<BTreeMap<String, Label>, Error> {
+    read_json(&file(data, LABELS)?)
+}
+
+/// The label of a question by its number.
+fn label<'a>(labels: &'a BTreeMap<String, Label>, id: &str, data: &Path) -> Result<&'a Label, Error> {
+    let found = labels.get(&format!("v1_{id}"));
+    found.ok_or_else(|| Error::data(&data.join(LABELS), format!("no label for the question {id} of an answer")))
+}
+
+/// A row of the hub's data set: `question_id` `v1_0`, `image`, `question`, `answer`, `capability` `ocr,math`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.text("question_id")?;
     let number: u64 = id.trim_start_matches("v1_").parse().map_err(|_| row.error("an id like v1_0 was expected"))?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     let image = folder.picture("images", &id, picture)?;
-    let line = json!({"question_id": number, "image": image, "text": row.text("question")?, "category": "conv"});
+    let (question, answer, abilities) = (row.text("question")?, row.text("answer")?, row.text("capability")?);
+    let abilities: Vec<&str> = abilities.split(',').map(str::trim).collect();
+    folder.json(LABELS)?[&id] =
+        json!({"imagename": image, "question": question, "answer": answer, "capability": abilities});
+    let line = json!({"question_id": number, "image": image, "text": question, "category": "conv"});
     folder.line("llava-mm-vet.jsonl", &line.to_string())
 }

@@ -7,6 +7,7 @@ mod demo;
 mod evalai;
 mod gqa;
 mod ids;
+mod judged;
 mod llava_bench;
 mod mmbench;
 mod mme;
@@ -32,6 +33,7 @@ use clap::ValueEnum;
 pub use demo::Demo;
 pub use evalai::normalise;
 pub use gqa::Gqa;
+pub use judged::Judged;
 pub use llava_bench::LlavaBench;
 pub use mmbench::MmBench;
 pub use mme::Mme;
@@ -157,7 +159,7 @@ pub trait Task: Send + Sync {
     /// Where its data lies in a checkout of LLaVA; empty where there is none to look for.
     fn default_data(&self) -> &'static str;
     /// The metric that papers report; empty where a server or a judge finds it.
-    fn headline(&self) -> &'static str;
+    fn headline(&self, protocol: Protocol) -> &'static str;
     /// Its data set on the hub, where there is one that can be unpacked into that layout.
     fn hub(&self) -> Option<DataSet> {
         None
@@ -186,6 +188,10 @@ pub trait Task: Send + Sync {
     /// When the questions cannot be read, or one that must be answered is not.
     fn upload(&self, _data: &Path, _answers: &[Answer]) -> Result<Vec<u8>, Error> {
         Ok(Vec::new())
+    }
+    /// How a language model grades the answers, where one does.
+    fn judged(&self) -> Option<&dyn Judged> {
+        None
     }
     /// Scores answers against the labels in `data`.
     ///

@@ -13,7 +13,7 @@
 //! Official scorer: LLaVA's `llava/eval/eval_pope.py`. It matches labels by order alone and never checks that they belong
 //! to the questions: POPE's labels exist in two versions, with 2,910 and with 3,000 random questions, and the wrong one
 //! scores nonsense. Here every label must be that of its question. Where a figure divides by zero it is 0 and said so
-//! (there: a crash).
+//! (there: a crash). lmms-eval's rule is [`Exact`].
 
 use std::path::Path;
 
@@ -23,13 +23,12 @@ use serde_json::json;
 use super::{
     Answer, Protocol, Report, Sample, Task,
     ids::ById,
-    llava_only,
     questions::{Question, file, lines, samples},
 };
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
-    text::SINGLE_WORD,
+    text::{SINGLE_WORD, strip},
 };
 
 /// The benchmark.
@@ -63,8 +62,11 @@ impl Task for Pope {
         128
     }
 
-    fn headline(&self) -> &'static str {
-        "f1_mean"
+    fn headline(&self, protocol: Protocol) -> &'static str {
+        match protocol {
+            Protocol::Llava => "f1_mean",
+            Protocol::LmmsEval => "f1",
+        }
     }
 
     fn hub(&self) -> Option<DataSet> {
@@ -76,7 +78,6 @@ impl Task for Pope {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
         // Some copies of the folder have another name for it.
         let name = [QUESTIONS, "questions.jsonl"].into_iter().find(|name| data.join(name).is_file());
         let questions: Vec<Question> = lines(&file(data, name.unwrap_or(QUESTIONS))?, "question")?;
@@ -88,13 +89,16 @@ impl Task for Pope {
         let mut metrics = Vec::new();
         let mut notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
         let mut f1s = Vec::new();
+        let mut exact = Exact::default();
         for category in CATEGORIES {
             let own: Vec<&Question> = questions.iter().filter(|question| question.category == category).collect();
             let labels = labels(data, category, &own)?;
             let mut counts = Counts::default();
             for (question, label) in own.iter().zip(&labels) {
                 if let Some(answer) = by_id.get(&question.question_id) {
-                    counts.add(says_yes(&answer.text), label.label != "no");
+                    let is = label.label != "no";
+                    counts.add(says_yes(&answer.text), is);
+                    exact.add(&answer.text, is);
                 }
             }
             if counts.all() == 0 {
@@ -110,6 +114,10 @@ impl Task for Pope {
         }
         if f1s.is_empty() {
             return Err(Error::data(data, "no answer belongs to a category with labels"));
+        }
+        if protocol == Protocol::LmmsEval {
+            let notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
+            return Ok(Report { benchmark: "pope", protocol, n: answers.len(), metrics: exact.metrics(), notes });
         }
         if f1s.len() < CATEGORIES.len() {
             notes.push(format!("f1_mean is over {} of {} categories", f1s.len(), CATEGORIES.len()));
@@ -190,6 +198,41 @@ impl Counts {
             ("yes_ratio", share(self.right_yes + self.wrong_yes, self.all())),
         ]
         .map(|(name, value)| (format!("{name}_{category}"), value))
+    }
+}
+
+/// lmms-eval's rule: an answer is exactly yes or no, or wrong; one F1 over all categories. A positive that is answered with
+/// something else does not lower recall there, and so not here.
+#[derive(Default)]
+struct Exact {
+    counts: Counts,
+    right: usize,
+    all: usize,
+}
+
+impl Exact {
+    fn add(&mut self, text: &str, is: bool) {
+        let said = match strip(text).to_lowercase().as_str() {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        };
+        self.all += 1;
+        self.right += usize::from(said == Some(is));
+        if let Some(said) = said {
+            self.counts.add(said, is);
+        }
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        let Self { counts, right, all } = self;
+        let metrics = [
+            ("f1", counts.f1()),
+            ("accuracy", share(*right, *all)),
+            ("precision", counts.precision()),
+            ("recall", counts.recall()),
+        ];
+        metrics.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
 }
 

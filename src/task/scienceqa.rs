@@ -19,7 +19,6 @@ use serde_json::{Map, Value, json as json_value};
 use super::{
     Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
-    llava_only,
     questions::{file, image_folder, json, push, with_pictures},
 };
 use crate::{
@@ -98,7 +97,7 @@ impl Task for ScienceQa {
         1024
     }
 
-    fn headline(&self) -> &'static str {
+    fn headline(&self, _protocol: Protocol) -> &'static str {
         "img_acc"
     }
 
@@ -140,7 +139,6 @@ impl Task for ScienceQa {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
         let (labels, source) = labels(data)?;
         let by_id = ById::new(answers);
         let mut notes = by_id.notes(labels.iter().map(|label| &label.id), "count as wrong");
@@ -148,8 +146,11 @@ impl Task for ScienceQa {
         let (mut all, mut pictures) = (Tally::default(), Tally::default());
         for label in &labels {
             let answer = by_id.get(&label.id);
-            let named = answer.and_then(|answer| letter(&answer.text)).filter(|named| *named < label.choices);
-            let right = named == Some(label.answer);
+            let named = answer.and_then(|answer| match protocol {
+                Protocol::Llava => letter(&answer.text),
+                Protocol::LmmsEval => lmms_letter(&answer.text),
+            });
+            let right = named.filter(|named| *named < label.choices) == Some(label.answer);
             all.add(right);
             if answer.is_some_and(|answer| answer.prompt.contains(IMAGE_MARK)) {
                 pictures.add(right);
@@ -219,6 +220,13 @@ fn letter(text: &str) -> Option<usize> {
         })
         .collect();
     if let [only] = named[..] { index(&only.to_string()) } else { None }
+}
+
+/// The same by lmms-eval's rule: a letter alone in any case, or a capital before a period.
+fn lmms_letter(text: &str) -> Option<usize> {
+    let text = strip(text);
+    let index = |found: &str| LETTERS.iter().position(|letter| *letter == found);
+    index(&text.to_uppercase()).or_else(|| index(text.split_once('.')?.0))
 }
 
 #[derive(Default)]

@@ -8,21 +8,26 @@
 //! "question_type_id": 5, "data_type": "image", "answer": "A", …}, …]}`
 //!
 //! Score: the share of answers that equal the letter, over all, per type, for pictures and for videos; an unanswered
-//! question is wrong. Official scorer: LLaVA's `scripts/convert_seed_for_submission.py`, which crashes where a type has
-//! answers of which none is right.
+//! question is wrong. By lmms-eval's rule the first character counts, in any case. Official scorer: LLaVA's
+//! `scripts/convert_seed_for_submission.py`, which crashes where a type has answers of which none is right.
 
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
     ids::ById,
-    llava_only, python_json,
-    questions::{json as read_json, samples},
+    python_json,
+    questions::{json as read_json, push, samples},
+    scienceqa::CHOOSE,
 };
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::strip,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +73,12 @@ impl Task for Seed {
         128
     }
 
-    fn headline(&self) -> &'static str {
+    fn headline(&self, _protocol: Protocol) -> &'static str {
         "acc"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/SEED-Bench", files: &["data/test"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -94,13 +103,13 @@ impl Task for Seed {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
         let Labels { question_type, questions } = labels(data)?;
         let by_id = ById::new(answers);
         let share = |of: &dyn Fn(&Label) -> bool| {
             let own: Vec<&Label> = questions.iter().filter(|label| of(label)).collect();
-            let right =
-                own.iter().filter(|label| by_id.get(&label.question_id).is_some_and(|a| a.text == label.answer));
+            let right = own.iter().filter(|label| {
+                by_id.get(&label.question_id).is_some_and(|a| is_right(&a.text, &label.answer, protocol))
+            });
             (!own.is_empty()).then(|| right.count() as f64 / own.len() as f64)
         };
         let mut metrics = Vec::new();
@@ -118,7 +127,56 @@ impl Task for Seed {
     }
 }
 
+fn is_right(text: &str, label: &str, protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Llava => text == label,
+        Protocol::LmmsEval => {
+            let first: String = strip(text).chars().take(1).collect();
+            first.to_lowercase() == strip(label).to_lowercase()
+        }
+    }
+}
+
 fn labels(data: &Path) -> Result<Labels, Error> {
     let path = LABELS.map(|name| data.join(name)).into_iter().find(|path| path.is_file());
     read_json(&path.ok_or_else(|| Error::data(data, format!("expected SEED-Bench's labels, {}", LABELS[0])))?)
 }
+
+/// A row of the hub's data set: `question_id`, `question_type_id`, `data_type`, `question`, `choice_a` to `choice_d`, `answer`,
+/// `image`, a list of pictures of which a video has several: LLaVA's folder has the middle frame, so the middle one is taken.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let id = row.text("question_id")?;
+    let pictures = row.pictures("image")?;
+    let picture = pictures.get(pictures.len() / 2).ok_or_else(|| row.error("no picture"))?;
+    let image = folder.picture("pictures", &id, picture)?;
+    let mut text = row.text("question")?;
+    for letter in ["a", "b", "c", "d"] {
+        text.push_str(&format!("\n{}. {}", letter.to_uppercase(), row.text(&format!("choice_{letter}"))?));
+    }
+    text.push_str(CHOOSE);
+    let asked = json!({"question_id": id, "image": format!("pictures/{image}"), "text": text, "category": "default"});
+    folder.line("llava-seed-bench.jsonl", &asked.to_string())?;
+    let kind = row.integer("question_type_id")?;
+    let labels = folder.json(LABELS[0])?;
+    let name = TYPES.get(usize::try_from(kind).unwrap_or_default().wrapping_sub(1));
+    labels["question_type"][name.map_or_else(|| format!("type {kind}"), |name| (*name).to_owned())] = kind.into();
+    let label = json!({"question_id": id, "question_type_id": kind, "data_type": row.text("data_type")?, "answer": row.text("answer")?});
+    push(&mut labels["questions"], label);
+    Ok(())
+}
+
+/// The names of the types, from 1 on; the hub's data set has their numbers only.
+const TYPES: [&str; 12] = [
+    "Scene Understanding",
+    "Instance Identity",
+    "Instance Attributes",
+    "Instance Location",
+    "Instances Counting",
+    "Spatial Relation",
+    "Instance Interaction",
+    "Visual Reasoning",
+    "Text Understanding",
+    "Action Recognition",
+    "Action Prediction",
+    "Procedure Understanding",
+];

@@ -6,17 +6,21 @@
 //!
 //! Scored by the EvalAI server; answers are normalised. Official converter: LLaVA's
 //! `scripts/convert_vizwiz_for_submission.py`, which refuses a run with unanswered questions too.
+//!
+//! By lmms-eval's rule: VQA accuracy, for pictures that VizWiz's `val.json` (`[{"image": "VizWiz_val_00000000.jpg", "answers":
+//! [{"answer": "basil", …}, …], …}, …]`) has the labels of; recent papers report that split.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
+    evalai::accuracy,
     ids::ById,
-    llava_only, normalise, python_json,
-    questions::{Question, file, lines, samples},
+    normalise, python_json,
+    questions::{Question, file, json as read_json, lines, samples},
 };
 use crate::{
     Error,
@@ -54,8 +58,8 @@ impl Task for VizWiz {
         128
     }
 
-    fn headline(&self) -> &'static str {
-        ""
+    fn headline(&self, _protocol: Protocol) -> &'static str {
+        "acc"
     }
 
     fn hub(&self) -> Option<DataSet> {
@@ -92,11 +96,45 @@ impl Task for VizWiz {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
+        if protocol == Protocol::LmmsEval {
+            return validation(data, answers);
+        }
         let mut notes = ById::new(answers).repeated();
         notes.push("scored by the EvalAI server".to_owned());
         Ok(Report { benchmark: "vizwiz", protocol, n: answers.len(), metrics: Vec::new(), notes })
     }
+}
+
+#[derive(Deserialize)]
+struct Label {
+    image: String,
+    answers: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    answer: String,
+}
+
+fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
+    let path = file(data, "val.json")?;
+    let labels: Vec<Label> = read_json(&path)?;
+    let people = |label: Label| (label.image, label.answers.into_iter().map(|said| said.answer).collect());
+    let labels: HashMap<String, Vec<String>> = labels.into_iter().map(people).collect();
+    let questions: Vec<Question> = lines(&file(data, QUESTIONS)?, "question")?;
+    let by_id = ById::new(answers);
+    let (mut sum, mut n) = (0.0, 0u32);
+    for question in &questions {
+        let Some(answer) = by_id.get(&question.question_id) else { continue };
+        let people = labels.get(&question.image);
+        let people =
+            people.ok_or_else(|| Error::data(&path, format!("no label for the picture {}", question.image)))?;
+        sum += accuracy(&answer.text, people);
+        n += 1;
+    }
+    let notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
+    let metrics = vec![("acc".to_owned(), sum / f64::from(n.max(1)))];
+    Ok(Report { benchmark: "vizwiz", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
 }
 
 /// A row of the hub's data set: `question_id` `VizWiz_test_00000000.jpg`, `image`, `question`.

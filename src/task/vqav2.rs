@@ -3,23 +3,32 @@
 //! A line of `llava_vqav2_mscoco_test-dev2015.jsonl`: `{"question_id": 262144005, "image": "COCO_test2015_000000262144.jpg",
 //! "text": "Is the ball flying towards the batter?\nAnswer the question using a single word or phrase.", …}`
 //!
-//! Scored by the EvalAI server alone. Its upload holds every question of `llava_vqav2_mscoco_test2015.jsonl`, answers
+//! Scored by the EvalAI server. Its upload holds every question of `llava_vqav2_mscoco_test2015.jsonl`, answers
 //! normalised, and "" where a question (most of them: they are not in test-dev) was not asked.
 //!
 //! Official converter: LLaVA's `scripts/convert_vqav2_for_submission.py`.
+//!
+//! By lmms-eval's rule: VQA accuracy against VQAv2's own annotations (`v2_mscoco_val2014_annotations.json`: `{"annotations":
+//! [{"question_id": 262148000, "answers": [{"answer": "down", …}, …], …}, …]}`), for answers to validation questions; of the
+//! normalisation it takes punctuation, numbers and articles only.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Answer, Protocol, Report, Sample, Task,
-    ids::ById,
-    llava_only, normalise, python_json,
-    questions::{file, lines, samples},
+    evalai::parts_accuracy,
+    ids::{ById, key},
+    normalise, python_json,
+    questions::{file, json as read_json, lines, samples},
 };
-use crate::Error;
+use crate::{
+    Error,
+    dataset::{DataSet, Folder, Record},
+    text::SINGLE_WORD,
+};
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +63,12 @@ impl Task for VqaV2 {
         128
     }
 
-    fn headline(&self) -> &'static str {
-        ""
+    fn headline(&self, _protocol: Protocol) -> &'static str {
+        "acc"
+    }
+
+    fn hub(&self) -> Option<DataSet> {
+        Some(DataSet { id: "lmms-lab-encoder/VQAv2", files: &["data/testdev"], unpack })
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -85,9 +98,66 @@ impl Task for VqaV2 {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        llava_only(self, protocol, data)?;
+        if protocol == Protocol::LmmsEval {
+            return validation(data, answers);
+        }
         let mut notes = ById::new(answers).repeated();
         notes.push("scored by the EvalAI server".to_owned());
         Ok(Report { benchmark: "vqav2", protocol, n: answers.len(), metrics: Vec::new(), notes })
     }
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    annotations: Vec<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    question_id: Value,
+    answers: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    answer: String,
+}
+
+fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
+    let path = file(data, "v2_mscoco_val2014_annotations.json")?;
+    let Annotations { annotations } = read_json(&path)?;
+    let people =
+        |label: Annotation| (key(&label.question_id), label.answers.into_iter().map(|said| said.answer).collect());
+    let labels: HashMap<String, Vec<String>> = annotations.into_iter().map(people).collect();
+    let by_id = ById::new(answers);
+    let (mut sum, mut n) = (0.0, 0u32);
+    for (id, answer) in by_id.in_order() {
+        let people = labels.get(id);
+        let people =
+            people.ok_or_else(|| Error::data(&path, format!("no label for the question {id} of an answer")))?;
+        sum += parts_accuracy(&answer.text, people);
+        n += 1;
+    }
+    let mut notes = by_id.repeated();
+    if (n as usize) < labels.len() {
+        notes.push(format!(
+            "{} of {} questions have no answer and are left out",
+            labels.len() - n as usize,
+            labels.len()
+        ));
+    }
+    let metrics = vec![("acc".to_owned(), sum / f64::from(n.max(1)))];
+    Ok(Report { benchmark: "vqav2", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
+}
+
+/// A row of the hub's data set: `question_id`, `image_id`, `image`, `question`. The server wants every question of the test
+/// split; those that are not in test-dev count as answered with nothing, and are not known here.
+fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
+    let id = row.integer("question_id")?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let image = folder.picture("test2015", &format!("COCO_test2015_{:012}", row.integer("image_id")?), picture)?;
+    let text = format!("{}{SINGLE_WORD}", row.text("question")?);
+    let line = json!({"question_id": id, "image": image, "text": text, "category": "default"}).to_string();
+    folder.line("llava_vqav2_mscoco_test-dev2015.jsonl", &line)?;
+    folder.line("llava_vqav2_mscoco_test2015.jsonl", &line)
 }

@@ -5,46 +5,47 @@ use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::heads::{Head, Heads, Matrix, product, tensor};
+use crate::Mask;
 
 /// Queries of a block.
 const BLOCK: usize = 64;
 
 /// [`crate::VlmBackend::attend`]; `None` if the tensors are laid out otherwise.
-pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], causal: bool) -> Option<FlexTensor> {
+pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
     let (q, k, v) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?);
     let mut buffer = vec![0.0; q.shape.iter().product()];
     let out = Heads::token_major(&mut buffer, q.shape);
     (0..q.count()).into_par_iter().for_each_init(Vec::new, |scores, i| {
-        forward(scores, [q.head(i), k.head(i), v.head(i)], causal, out.head(i));
+        forward(scores, [q.head(i), k.head(i), v.head(i)], mask, out.head(i));
     });
     Some(tensor(buffer, q.shape))
 }
 
 /// [`crate::VlmBackend::attend_backward`]; `None` if the tensors are laid out otherwise.
-pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, causal: bool) -> Option<[FlexTensor; 3]> {
+pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, mask: Mask) -> Option<[FlexTensor; 3]> {
     let (q, k, v, grad) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?, Heads::of(grad)?);
     let shapes = [q.shape, k.shape, v.shape];
     let mut buffers = shapes.map(|shape| vec![0.0; shape.iter().product()]);
     let [dq, dk, dv] = &mut buffers;
     let out = [(dq, q.shape), (dk, k.shape), (dv, v.shape)].map(|(buffer, shape)| Heads::token_major(buffer, shape));
     (0..q.count()).into_par_iter().for_each_init(Default::default, |scratch, i| {
-        backward(scratch, [q.head(i), k.head(i), v.head(i)], grad.head(i), causal, [0, 1, 2].map(|x| out[x].head(i)));
+        backward(scratch, [q.head(i), k.head(i), v.head(i)], grad.head(i), mask, [0, 1, 2].map(|x| out[x].head(i)));
     });
     let [dq, dk, dv] = buffers;
     Some([tensor(dq, shapes[0]), tensor(dk, shapes[1]), tensor(dv, shapes[2])])
 }
 
 /// Blocks of queries, and how many keys each may see.
-fn blocks(queries: usize, keys: usize, causal: bool) -> impl Iterator<Item = (usize, usize, usize)> {
+fn blocks(queries: usize, keys: usize, mask: Mask) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..queries).step_by(BLOCK).map(move |from| {
         let to = (from + BLOCK).min(queries);
-        (from, to, if causal { keys - queries + to } else { keys })
+        (from, to, if mask == Mask::None { keys } else { keys - queries + to })
     })
 }
 
-fn forward(scores: &mut Vec<f32>, [q, k, v]: [Head; 3], causal: bool, out: Head) {
-    for (from, to, keys) in blocks(q.rows, k.rows, causal) {
-        attention(scores, q.part(from, to), k.part(0, keys), causal);
+fn forward(scores: &mut Vec<f32>, [q, k, v]: [Head; 3], mask: Mask, out: Head) {
+    for (from, to, keys) in blocks(q.rows, k.rows, mask) {
+        attention(scores, q.part(from, to), k.part(0, keys), k.rows - q.rows + from, mask);
         let scores = Matrix::scores(scores, keys);
         product(out.part(from, to).into(), false, scores, v.part(0, keys).into(), 1.0);
     }
@@ -55,14 +56,15 @@ fn backward(
     (scores, gradient): &mut (Vec<f32>, Vec<f32>),
     [q, k, v]: [Head; 3],
     grad: Head,
-    causal: bool,
+    mask: Mask,
     [dq, dk, dv]: [Head; 3],
 ) {
     let scale = (q.columns as f32).sqrt().recip();
-    for (from, to, keys) in blocks(q.rows, k.rows, causal) {
+    for (from, to, keys) in blocks(q.rows, k.rows, mask) {
+        let first = k.rows - q.rows + from;
         let (q, grad) = (q.part(from, to), grad.part(from, to));
         let [k, v, dk, dv] = [k, v, dk, dv].map(|head| head.part(0, keys));
-        attention(scores, q, k, causal);
+        attention(scores, q, k, first, mask);
         gradient.resize(scores.len(), 0.0);
         product(Matrix::scores(gradient, keys), false, grad.into(), Matrix::from(v).transposed(), 1.0);
         for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
@@ -76,15 +78,19 @@ fn backward(
     }
 }
 
-/// `softmax(q·kᵀ/√head_dim)`, row by row; with `causal` the last query sees all keys, the one before it one less.
-fn attention(scores: &mut Vec<f32>, q: Head, k: Head, causal: bool) {
+/// `softmax(q·kᵀ/√head_dim)`, row by row; the first query stands at position `first`.
+fn attention(scores: &mut Vec<f32>, q: Head, k: Head, first: usize, mask: Mask) {
     scores.resize(q.rows * k.rows, 0.0);
     let scale = (q.columns as f32).sqrt().recip();
     product(Matrix::scores(scores, k.rows), false, q.into(), Matrix::from(k).transposed(), scale);
     for (i, row) in scores.chunks_mut(k.rows).enumerate() {
-        let seen = if causal { k.rows - q.rows + i + 1 } else { k.rows };
-        row[seen..].fill(0.0);
-        softmax(&mut row[..seen]);
+        let [shared, from, to] = mask.seen(first + i, k.rows);
+        row[to..].fill(0.0);
+        // What is seen side by side, so that the softmax is over one run.
+        row.copy_within(from..to, shared);
+        softmax(&mut row[..shared + to - from]);
+        row.copy_within(shared..shared + to - from, from);
+        row[shared..from].fill(0.0);
     }
 }
 

@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{DType, Tensor, activation, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{Mask, VlmBackend};
 
 use crate::model::{LayerNorm, Linear};
 
@@ -91,8 +91,8 @@ impl<B: VlmBackend> Encoder<B> {
 
 impl<B: VlmBackend> Layer<B> {
     /// `x` `[batch, tokens, hidden]` → the same, and what was to be noted.
-    pub(super) fn forward(&self, x: Tensor<B, 3>, causal: bool, note: Note) -> (Tensor<B, 3>, Noted<B>) {
-        let (attended, noted) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), causal, note);
+    pub(super) fn forward(&self, x: Tensor<B, 3>, mask: Mask, note: Note) -> (Tensor<B, 3>, Noted<B>) {
+        let (attended, noted) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), mask, note);
         let x = x + attended;
         let inner = quick_gelu(self.mlp.fc1.forward(self.layer_norm2.forward(x.clone())));
         (x + self.mlp.fc2.forward(inner), noted)
@@ -100,7 +100,7 @@ impl<B: VlmBackend> Layer<B> {
 }
 
 impl<B: VlmBackend> Attention<B> {
-    fn forward(&self, x: Tensor<B, 3>, causal: bool, note: Note) -> (Tensor<B, 3>, Noted<B>) {
+    fn forward(&self, x: Tensor<B, 3>, mask: Mask, note: Note) -> (Tensor<B, 3>, Noted<B>) {
         let [batch, tokens, hidden] = x.dims();
         let head_dim = hidden / self.heads;
         // [batch, tokens, hidden] → [batch, heads, tokens, head_dim]
@@ -112,7 +112,7 @@ impl<B: VlmBackend> Attention<B> {
             cls_row: note.cls_row.then(|| cls_row(q.clone(), k.clone())),
             keys: note.keys.then(|| mean_keys(k.clone())),
         };
-        let attended = B::attend(q, k, v, causal);
+        let attended = B::attend(q, k, v, mask);
         (self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, hidden])), noted)
     }
 }

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Int, Tensor, TensorData, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{Mask, VlmBackend};
 
 use super::encoder::{Encoder, Note, Sizes};
 use crate::{
@@ -68,7 +68,7 @@ impl<B: VlmBackend> ClipText<B> {
         let positions = self.embeddings.position_embedding.weight.val().narrow(0, 0, length).cast(DType::F32);
         let mut x = tokens + positions.unsqueeze();
         for layer in &self.encoder.layers {
-            x = layer.forward(x, true, Note::default()).0;
+            x = layer.forward(x, Mask::Causal, Note::default()).0;
         }
         self.final_layer_norm.forward(x)
     }

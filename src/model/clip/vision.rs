@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param, ParamId},
     tensor::{Int, Tensor, TensorData, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{Mask, VlmBackend};
 
 use super::encoder::{Encoder, Note, Sizes};
 use crate::{
@@ -98,7 +98,7 @@ impl<B: VlmBackend> ClipVision<B> {
                 ClsAttention::Selected => selected,
                 ClsAttention::All => true,
             };
-            let (next, noted) = layer.forward(x, false, Note { cls_row, keys: selected && needs.keys });
+            let (next, noted) = layer.forward(x, Mask::None, Note { cls_row, keys: selected && needs.keys });
             x = next;
             rows.extend(noted.cls_row);
             if selected {
@@ -120,7 +120,7 @@ impl<B: VlmBackend> ClipVision<B> {
         let mut states = vec![self.pre_layrnorm.forward(self.embed(pixels))];
         for layer in &self.encoder.layers {
             let x = states[states.len() - 1].clone();
-            states.push(layer.forward(x, false, Note::default()).0);
+            states.push(layer.forward(x, Mask::None, Note::default()).0);
         }
         states
     }

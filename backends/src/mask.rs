@@ -1,0 +1,50 @@
+//! Which keys a query sees.
+
+use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
+
+/// Which keys each query of [`crate::VlmBackend::attend`] sees. The queries are the last of the keys' positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// All of them: an image encoder.
+    None,
+    /// Its own position and those before it: a language model.
+    Causal,
+    /// Several causal continuations of one beginning, side by side: of the keys after the first `shared`, a query sees
+    /// those of its own run of `turn` only, up to itself. Many questions about one picture are answered in one pass so.
+    Turns {
+        /// Positions that all see.
+        shared: usize,
+        /// The length of a continuation; the last one may be shorter.
+        turn: usize,
+    },
+}
+
+impl Mask {
+    /// What the query at `position` sees: all keys before the first number, and those from the second up to the third.
+    pub(crate) fn seen(self, position: usize, keys: usize) -> [usize; 3] {
+        match self {
+            Self::None => [keys; 3],
+            Self::Causal => [position + 1; 3],
+            Self::Turns { shared, .. } if position < shared => [position + 1; 3],
+            Self::Turns { shared, turn } => [shared, position - (position - shared) % turn, position + 1],
+        }
+    }
+
+    /// True where a key is hidden, `[1, 1, queries, keys]`; `None` if none is.
+    pub(crate) fn hidden<B: Backend>(
+        self,
+        queries: usize,
+        keys: usize,
+        device: &B::Device,
+    ) -> Option<Tensor<B, 4, Bool>> {
+        if self == Self::None {
+            return None;
+        }
+        let row = |query: usize| {
+            let [first, from, to] = self.seen(keys - queries + query, keys);
+            (0..keys).map(move |key| key >= to || (first..from).contains(&key))
+        };
+        let hidden: Vec<bool> = (0..queries).flat_map(row).collect();
+        Some(Tensor::from_data(TensorData::new(hidden, [1, 1, queries, keys]), device))
+    }
+}

@@ -1,0 +1,79 @@
+//! Scoring, with a judge where the benchmark has one and the user named it.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use super::{args::JudgeArgs, eval::progress};
+use crate::{
+    judge::{Judge, JudgeConfig},
+    task::{Answer, Protocol, Report, Task},
+};
+
+/// What the judge's replies are kept in, beside the answers.
+const CACHE: &str = "judge.jsonl";
+
+/// Scores answers; `folder` is where they lie.
+pub(super) fn score(
+    task: &dyn Task,
+    data: &Path,
+    answers: &[Answer],
+    protocol: Protocol,
+    args: &JudgeArgs,
+    folder: &Path,
+) -> anyhow::Result<Report> {
+    let Some(url) = &args.judge_url else {
+        return Ok(task.score(data, answers, protocol)?);
+    };
+    let Some(judged) = task.judged() else { bail!("{} needs no judge; leave out --judge-url", task.name()) };
+    let config = JudgeConfig {
+        url: url.clone(),
+        model: args.judge_model.clone().unwrap_or_else(|| judged.judge(protocol).to_owned()),
+        key: std::env::var("OPENAI_API_KEY").ok().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()),
+        price: args.judge_price,
+    };
+    let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
+    let requests = judged.requests(data, answers, instruction.as_ref())?;
+    let judge = Judge::open(config, &folder.join(CACHE))?;
+    eprintln!("{}: {}", judge.name(), judge.estimate(&requests));
+    let bar = progress(requests.len(), 0);
+    let verdicts = judge.ask(&requests, |reply| judged.verdict(reply), || bar.inc(1))?;
+    bar.finish_and_clear();
+    let mut report = judged.report(data, answers, &verdicts, protocol)?;
+    let words = args.judge_prompt.as_ref().map_or_else(
+        || "Secateur's instruction, which is not the official text".to_owned(),
+        |path| format!("the instruction in {}", path.display()),
+    );
+    report.notes.push(format!("judged by {}, with {words}", judge.name()));
+    Ok(report)
+}
+
+/// Refuses before a long run what would be refused after it.
+pub(super) fn check(
+    task: &dyn Task,
+    data: &Path,
+    answers: &[Answer],
+    protocol: Protocol,
+    args: &JudgeArgs,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    match (&args.judge_url, task.judged()) {
+        (Some(url), Some(judged)) => {
+            judged.requests(data, answers, None)?;
+            let config = JudgeConfig { url: url.clone(), model: String::new(), key: None, price: None };
+            Judge::open(config, &folder.join(CACHE))?;
+            args.judge_prompt.as_deref().map(instruction).transpose()?;
+        }
+        (Some(_), None) => bail!("{} needs no judge; leave out --judge-url", task.name()),
+        (None, _) => {
+            task.score(data, answers, protocol)?;
+        }
+    }
+    Ok(())
+}
+
+/// A JSON object as it is (LLaVA's `rule.json` has an instruction for each category), anything else as text.
+fn instruction(path: &Path) -> anyhow::Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(serde_json::from_str(&text).ok().filter(serde_json::Value::is_object).unwrap_or_else(|| text.into()))
+}

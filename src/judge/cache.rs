@@ -1,0 +1,66 @@
+//! Replies that a judge gave, one JSON object a line.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+
+/// Replies by what was asked.
+pub(super) struct Cache {
+    path: PathBuf,
+    replies: HashMap<String, String>,
+    /// Made with the first new reply.
+    file: Option<File>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Line {
+    /// SHA-256 of the request.
+    request: String,
+    reply: String,
+}
+
+impl Cache {
+    /// A line that is not whole, because its writer was killed, is passed over, and asked for again.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let text = match std::fs::read(path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::io(path, "the judge's replies cannot be read")(error)),
+        };
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+        let replies = lines.map(|line| (line.request, line.reply)).collect();
+        Ok(Self { path: path.to_owned(), replies, file: None })
+    }
+
+    pub(super) fn get(&self, body: &str) -> Option<&str> {
+        self.replies.get(&key(body)).map(String::as_str)
+    }
+
+    pub(super) fn add(&mut self, body: &str, reply: &str) -> Result<(), Error> {
+        let line = Line { request: key(body), reply: reply.to_owned() };
+        // Strings serialise. A newline first ends a line that was left half-written.
+        let first = if self.file.is_none() && !self.replies.is_empty() { "\n" } else { "" };
+        let text = format!("{first}{}\n", serde_json::to_string(&line).unwrap_or_default());
+        let fail = || Error::io(&self.path, "a reply of the judge cannot be written");
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().create(true).append(true).open(&self.path).map_err(fail())?,
+        };
+        file.write_all(text.as_bytes()).map_err(fail())?;
+        self.file = Some(file);
+        self.replies.insert(line.request, line.reply);
+        Ok(())
+    }
+}
+
+fn key(body: &str) -> String {
+    format!("{:x}", Sha256::digest(body))
+}

@@ -1,0 +1,278 @@
+//! Benchmarks that a language model grades, against a small server that speaks OpenAI's chat interface.
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+
+/// Status, and the text of a reply; an empty status line cuts the connection.
+type Reply = (u16, String);
+
+/// A server that answers what `answer` says to each request.
+struct Server {
+    url: String,
+    requests: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Value, usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (seen, answer) = (requests.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (seen, answer) = (seen.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream, &seen, &*answer));
+            }
+        });
+        Self { url, requests }
+    }
+
+    /// The requests since the last call.
+    fn requests(&self) -> Vec<Value> {
+        std::mem::take(&mut self.requests.lock().unwrap())
+    }
+}
+
+fn serve(stream: TcpStream, seen: &Mutex<Vec<Value>>, answer: &dyn Fn(&Value, usize) -> Reply) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut first, mut length, mut key) = (String::new(), 0, String::new());
+    reader.read_line(&mut first).unwrap();
+    assert!(first.starts_with("POST /v1/chat/completions "), "{first}");
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).unwrap();
+        let Some((name, value)) = header.trim().split_once(':') else { break };
+        match name.to_lowercase().as_str() {
+            "content-length" => length = value.trim().parse().unwrap(),
+            "authorization" => value.trim().clone_into(&mut key),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    let mut request: Value = serde_json::from_slice(&body).unwrap();
+    request["key"] = key.into();
+    let before = {
+        let mut seen = seen.lock().unwrap();
+        let text = &request["messages"][0]["content"];
+        let before = seen.iter().filter(|other| other["messages"][0]["content"] == *text).count();
+        seen.push(request.clone());
+        before
+    };
+    let (status, text) = answer(&request, before);
+    let body = match status {
+        200 => json!({"choices": [{"message": {"role": "assistant", "content": text}}]}).to_string(),
+        _ => text,
+    };
+    let head =
+        format!("HTTP/1.1 {status} x\r\nRetry-After: 0\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let _ = (&stream).write_all(format!("{head}{body}").as_bytes());
+}
+
+/// What is said to the judge.
+fn asked(request: &Value) -> &str {
+    request["messages"][0]["content"].as_str().unwrap()
+}
+
+fn answer_line(id: u32, text: &str) -> String {
+    json!({"question_id": id, "prompt": "q", "text": text}).to_string() + "\n"
+}
+
+/// Three questions of MM-Vet with labels and answers.
+fn mm_vet(folder: &Path) {
+    let labels = json!({
+        "v1_0": {"question": "What is x?", "answer": "-1<AND>-5", "capability": ["ocr", "math"]},
+        "v1_1": {"question": "What is shown?", "answer": "a boat<OR>a ship", "capability": ["rec"]},
+        "v1_2": {"question": "Why?", "answer": "wind", "capability": ["rec", "know"]},
+    });
+    std::fs::write(folder.join("mm-vet.json"), labels.to_string()).unwrap();
+    let answers = [answer_line(0, "x = -1"), answer_line(1, "A boat."), answer_line(2, "I do not know.")].concat();
+    std::fs::write(folder.join("answers.jsonl"), answers).unwrap();
+}
+
+fn score(benchmark: &str, folder: &Path, more: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.env("OPENAI_API_KEY", "a key").args(["score", benchmark]).arg(folder.join("answers.jsonl"));
+    let output = command.arg("--data").arg(folder).arg("--json").args(more).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn report(stdout: &str) -> Value {
+    serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn mm_vet_is_graded_and_nothing_is_asked_twice() {
+    let server = Server::start(|request, before| match asked(request) {
+        // Busy at first, then something that is no grade, then one.
+        text if text.ends_with("x = -1 | ") => match before {
+            0 => (429, "slow down".to_owned()),
+            1 => (200, "half of it".to_owned()),
+            _ => (200, "0.5".to_owned()),
+        },
+        text if text.ends_with("A boat. | ") => (200, " 1.0 of 1".to_owned()),
+        // Never a grade.
+        _ => (200, "7".to_owned()),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    mm_vet(folder.path());
+    let flags = ["--judge-url", &server.url, "--judge-price", "10,20"];
+    let (code, stdout, stderr) = score("mm-vet", folder.path(), &flags);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("gpt-4-0613 at http://127.0.0.1"), "{stderr}");
+    assert!(
+        stderr.contains("3 requests to send (0 were answered before)") && stderr.contains("at most $0.0"),
+        "{stderr}"
+    );
+    let found = report(&stdout);
+    assert_eq!(found["metrics"], json!({"rec": 0.5, "ocr": 0.5, "know": 0.0, "math": 0.5, "total": 0.5}));
+    let notes = found["notes"].to_string();
+    assert!(notes.contains("1 answer(s) got no grade from the judge and count as 0"), "{notes}");
+    assert!(notes.contains("judged by gpt-4-0613") && notes.contains("not the official text"), "{notes}");
+
+    let requests = server.requests();
+    // One that was refused and two that were read, one, and five without a grade, ever less strict.
+    assert_eq!(requests.len(), 3 + 1 + 5);
+    let last: Vec<&Value> = requests.iter().filter(|request| asked(request).ends_with("know. | ")).collect();
+    let temperatures: Vec<f64> = last.iter().map(|request| request["temperature"].as_f64().unwrap()).collect();
+    assert_eq!(temperatures, [0.0, 0.5, 1.0, 1.5, 2.0]);
+    assert_eq!(requests[0]["key"], "Bearer a key");
+    assert!(asked(last[0]).contains("Why? | wind | I do not know. | "));
+    let first = requests.iter().find(|request| asked(request).ends_with("x = -1 | ")).unwrap();
+    assert!(asked(first).contains("What is x? | -1 <AND> -5 | x = -1 | "));
+
+    let (_, again, stderr) = score("mm-vet", folder.path(), &flags);
+    assert_eq!(report(&again), found);
+    assert!(stderr.contains("0 requests to send (3 were answered before)"), "{stderr}");
+    assert_eq!(server.requests(), Vec::<Value>::new());
+
+    // Another judge, and another instruction, are asked anew. A half-written line of a killed run is no harm.
+    let cache = folder.path().join("judge.jsonl");
+    let text = std::fs::read_to_string(&cache).unwrap();
+    std::fs::write(&cache, format!("{text}{{\"request\": \"0")).unwrap();
+    let instruction = folder.path().join("instruction.txt");
+    std::fs::write(&instruction, "Grade it.").unwrap();
+    let mut flags = flags.to_vec();
+    flags.extend(["--judge-model", "other", "--judge-prompt", instruction.to_str().unwrap()]);
+    let (code, stdout, stderr) = score("mm-vet", folder.path(), &flags);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(report(&stdout)["notes"].to_string().contains("instruction.txt"));
+    let requests = server.requests();
+    assert!(requests.iter().all(|request| request["model"] == "other" && asked(request).starts_with("Grade it.\n")));
+    let (_, _, stderr) = score("mm-vet", folder.path(), &flags);
+    assert!(stderr.contains("(3 were answered before)"), "{stderr}");
+}
+
+#[test]
+fn llava_bench_compares_with_the_reference_answers() {
+    let server = Server::start(|request, _| match asked(request) {
+        text if text.contains("What is it?") => (200, "8 6\nBoth see a boat.".to_owned()),
+        text if text.contains("Describe it.") => (200, "10, 7\n…".to_owned()),
+        _ => (200, "I cannot tell.".to_owned()),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, lines: &[Value]| {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        std::fs::write(folder.path().join(name), text).unwrap();
+    };
+    let question = |id: u32, category: &str, text: &str| json!({"question_id": id, "image": "001.jpg", "category": category, "text": text});
+    write(
+        "questions.jsonl",
+        &[question(0, "conv", "What is it?"), question(1, "detail", "Describe it."), question(2, "complex", "Why?")],
+    );
+    write("context.jsonl", &[json!({"id": "1", "image": "001.jpg", "caption": ["A boat", "on the sea."]})]);
+    write("answers_gpt4.jsonl", &[0, 1, 2].map(|id| json!({"question_id": id, "text": format!("reference {id}")})));
+    std::fs::write(
+        folder.path().join("answers.jsonl"),
+        [0, 1, 2].map(|id| answer_line(id, &format!("own {id}"))).concat(),
+    )
+    .unwrap();
+    let rule = json!({"llava_bench_conv": {"role": "Assistant", "prompt": "Rule of conv."}});
+    std::fs::write(folder.path().join("rule.json"), rule.to_string()).unwrap();
+
+    let rule = folder.path().join("rule.json").display().to_string();
+    let (code, stdout, stderr) =
+        score("llava-bench", folder.path(), &["--judge-url", &server.url, "--judge-prompt", &rule]);
+    assert_eq!(code, 0, "{stderr}");
+    let found = report(&stdout);
+    assert_eq!(found["metrics"], json!({"conv": 0.75, "detail": 0.7, "all": 13.0 / 18.0}));
+    assert!(found["notes"].to_string().contains("1 answer(s) got no score from the judge and are left out"));
+    let requests = server.requests();
+    let conv = requests.iter().find(|request| asked(request).contains("What is it?")).unwrap();
+    assert_eq!(
+        asked(conv),
+        "[Context]\nA boat\non the sea.\n\n[Question]\nWhat is it?\n\n[Assistant 1]\nreference 0\n\n[End of Assistant 1]\n\n\
+         [Assistant 2]\nown 0\n\n[End of Assistant 2]\n\n[System]\nRule of conv.\n\n"
+    );
+    // No rule of its own: our words.
+    let detail = requests.iter().find(|request| asked(request).contains("Describe it.")).unwrap();
+    assert!(asked(detail).contains("from 1 to 10"));
+}
+
+#[test]
+fn a_judge_that_fails_gets_a_sentence_and_replies_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    mm_vet(folder.path());
+    let fails = |url: &str, benchmark: &str, expected: &str| {
+        let (code, _, stderr) = score(benchmark, folder.path(), &["--judge-url", url]);
+        assert!(code == 1 && stderr.contains(expected), "{stderr}");
+    };
+    fails("localhost:1", "mm-vet", "has no http address");
+    let refusing = Server::start(|_, _| (401, "no".to_owned()));
+    fails(&refusing.url, "mm-vet", "refuses the key (status 401); set OPENAI_API_KEY");
+    let other = Server::start(|_, _| (404, "no such model".to_owned()));
+    fails(&other.url, "mm-vet", "answers with status 404: no such model");
+    // One question is answered, the others meet a server that is down.
+    let failing = Server::start(|request, _| {
+        if asked(request).ends_with("A boat. | ") { (200, "1".to_owned()) } else { (500, String::new()) }
+    });
+    fails(&failing.url, "mm-vet", "answers with status 500, 6 times; replies so far are kept");
+    fails(&failing.url, "gqa", "gqa needs no judge");
+    std::fs::remove_file(folder.path().join("mm-vet.json")).unwrap();
+    fails(&failing.url, "mm-vet", "expected mm-vet.json here");
+}
+
+/// From pictures to grades in one command.
+#[test]
+fn a_run_is_judged_at_its_end() {
+    let server = Server::start(|_, _| (200, "0.3".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    mm_vet(folder.path());
+    std::fs::create_dir(folder.path().join("images")).unwrap();
+    let picture = common::fixture("tiny-llava-1.5/images/boat_123x90.png");
+    std::fs::copy(picture, folder.path().join("images/v1_0.png")).unwrap();
+    let question = json!({"question_id": 0, "image": "v1_0.png", "text": "What is x?", "category": "conv"});
+    std::fs::write(folder.path().join("llava-mm-vet.jsonl"), format!("{question}\n")).unwrap();
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    let args = [
+        "eval",
+        "mm-vet",
+        "--model",
+        "demo",
+        "--tokens",
+        "8",
+        "--json",
+        "--judge-model",
+        "m",
+        "--judge-url",
+        &server.url,
+    ];
+    let output = command.args(args).arg("--data").arg(folder.path()).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = report(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(found["metrics"]["total"], 0.3);
+    let run = folder.path().join("runs/mm-vet-demo-fastervlm-8");
+    assert!(run.join("judge.jsonl").is_file());
+    let metrics: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["metrics"]["total"], 0.3);
+}
