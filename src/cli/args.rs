@@ -158,6 +158,12 @@ pub(super) struct EvalArgs {
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
+    /// Questions that are answered side by side, with the same answers as one by one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) batch_size: usize,
+    /// Computes what questions have in common for each of them again, to measure what reuse saves
+    #[arg(long)]
+    pub(super) no_reuse: bool,
     /// Only part I, counted from 0, of N; filled by itself in a SLURM array or an indexed Kubernetes job
     #[arg(long, value_name = "I/N")]
     pub(super) shard: Option<Shard>,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     checksum::data_sha256,
-    eval::{RunConfig, RunFolder, Standing, evaluate, standing},
+    eval::{Pace, Run, RunConfig, RunFolder, Standing, evaluate, standing},
     model::Llava,
     pruner::{Selector, method, selector},
     shard::Shard,
@@ -29,6 +29,10 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     if args.limit == Some(0) {
         bail!("--limit 0 leaves no question; leave it out for all of them");
     }
+    if args.batch_size == 0 {
+        bail!("--batch-size 0 answers nothing; 1 answers the questions one by one");
+    }
+    let pace = Pace { batch: args.batch_size, reuse: !args.no_reuse };
     let plan = ModelPlan::new(&args.model)?;
     let data = data_folder(task, args.data)?;
     let mut samples = task.samples(&data)?;
@@ -53,10 +57,11 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         bail!("shard {shard} is not possible: there are {} questions", samples.len());
     }
     let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
+    let asked = Run { task, samples, config: &config, pace };
     let there = if args.force { Standing::default() } else { standing(&args.out, &config, samples)? };
     if shard.is_some() {
         if there.answers.len() < samples.len() {
-            answer(plan, samples, task, &config, &args.out, args.force)?;
+            answer(plan, asked, &args.out, args.force)?;
         }
         // A part has no score that would mean anything.
         print(&format!("{}: {} answers; `secateur merge` joins the shards", run.display(), samples.len()))?;
@@ -71,7 +76,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         let folder = RunFolder::open(&args.out, &config, samples, false)?;
         finish(&folder, task, &data, score(folder.answers())?)?
     } else {
-        let folder = answer(plan, samples, task, &config, &args.out, args.force)?;
+        let folder = answer(plan, asked, &args.out, args.force)?;
         let report = finish(&folder, task, &data, score(folder.answers())?)?;
         eprintln!("{}", run.display());
         report
@@ -84,16 +89,9 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
 }
 
 /// Answers what is left to answer.
-fn answer(
-    plan: ModelPlan,
-    samples: &[Sample],
-    task: &'static dyn Task,
-    config: &RunConfig,
-    out: &Path,
-    force: bool,
-) -> anyhow::Result<RunFolder> {
+fn answer(plan: ModelPlan, run: Run, out: &Path, force: bool) -> anyhow::Result<RunFolder> {
     let backend = plan.method().backend;
-    secateur_backends::run(backend, Eval { plan, samples, task, config, out, force })?
+    secateur_backends::run(backend, Eval { plan, run, out, force })?
 }
 
 /// The part of the run that was asked for, by a flag or by a scheduler.
@@ -198,9 +196,7 @@ fn whole_path(model: &str) -> std::io::Result<String> {
 
 struct Eval<'a> {
     plan: ModelPlan,
-    samples: &'a [Sample],
-    task: &'static dyn Task,
-    config: &'a RunConfig,
+    run: Run<'a>,
     out: &'a Path,
     force: bool,
 }
@@ -213,8 +209,8 @@ impl Job for Eval<'_> {
         let selector = selector::<B>(method.method, method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
         // Only now: a run that cannot start leaves nothing behind and destroys nothing.
-        let mut folder = RunFolder::open(self.out, self.config, self.samples, self.force)?;
-        run_on(&model, &selector, self.task, self.samples, self.config, &mut folder)?;
+        let mut folder = RunFolder::open(self.out, self.run.config, self.run.samples, self.force)?;
+        run_on(&model, &selector, self.run, &mut folder)?;
         Ok(folder)
     }
 }
@@ -229,7 +225,7 @@ pub(super) fn complete<B: VlmBackend>(
     out: &Path,
 ) -> anyhow::Result<Report> {
     let mut folder = RunFolder::open(out, config, samples, false)?;
-    run_on(model, selector, task, samples, config, &mut folder)?;
+    run_on(model, selector, Run { task, samples, config, pace: Pace::default() }, &mut folder)?;
     let report = task.score(&config.data, folder.answers(), config.protocol)?;
     finish(&folder, task, &config.data, report)
 }
@@ -237,13 +233,11 @@ pub(super) fn complete<B: VlmBackend>(
 fn run_on<B: VlmBackend>(
     model: &Llava<B>,
     selector: &Selector<B>,
-    task: &dyn Task,
-    samples: &[Sample],
-    config: &RunConfig,
+    run: Run,
     folder: &mut RunFolder,
 ) -> anyhow::Result<()> {
-    let bar = progress(samples.len(), folder.answers().len());
-    evaluate(model, selector, task, samples, config, folder, || bar.inc(1))?;
+    let bar = progress(run.samples.len(), folder.answers().len());
+    evaluate(model, selector, run, folder, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(())
 }

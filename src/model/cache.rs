@@ -52,17 +52,26 @@ impl<B: VlmBackend> KvCache<B> {
         self.layers[layer].as_ref().map_or(0, |slot| slot.len)
     }
 
+    /// Takes over the first `count` positions of another cache, of which no token was dropped.
+    pub fn start_with(&mut self, other: &Self, count: usize) {
+        for (layer, slot) in other.layers.iter().enumerate() {
+            if let Some(slot) = slot {
+                let [keys, values] = [&slot.keys, &slot.values].map(|all| all.clone().narrow(2, 0, count));
+                self.layers[layer] = Some(self.slot(&keys, self.capacity()));
+                self.append(layer, keys, values);
+            }
+        }
+        self.advance(count);
+    }
+
     /// Appends `new` keys and values `[1, kv_heads, n, head_dim]` to a layer and returns all of its tokens.
     /// [`Self::advance`] is called once all layers have theirs.
     pub(super) fn append(&mut self, layer: usize, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
-        let [batch, heads, new, head_dim] = keys.dims();
+        let new = keys.dims()[2];
         // Taken out of its place so that the buffers are owned once and written in place. The first tokens of a layer are
         // what it sees of the prompt: it needs room for them and the answer.
-        let mut slot = self.layers[layer].take().unwrap_or_else(|| {
-            let capacity = (new + self.answer).min(self.capacity());
-            let empty = || Tensor::zeros([batch, heads, capacity, head_dim], (&keys.device(), self.dtype));
-            KeysValues { keys: empty(), values: empty(), len: 0, capacity }
-        });
+        let taken = self.layers[layer].take();
+        let mut slot = taken.unwrap_or_else(|| self.slot(&keys, (new + self.answer).min(self.capacity())));
         let end = slot.len + new;
         assert!(end <= slot.capacity, "the cache holds {} tokens, not {end}", slot.capacity);
         slot.keys = B::write_positions(slot.keys, slot.len, keys);
@@ -71,6 +80,13 @@ impl<B: VlmBackend> KvCache<B> {
         let all = [slot.keys.clone().narrow(2, 0, end), slot.values.clone().narrow(2, 0, end)];
         self.layers[layer] = Some(slot);
         all
+    }
+
+    /// Room for `capacity` tokens with heads like those of `keys`.
+    fn slot(&self, keys: &Tensor<B, 4>, capacity: usize) -> KeysValues<B> {
+        let [batch, heads, _, head_dim] = keys.dims();
+        let empty = || Tensor::zeros([batch, heads, capacity, head_dim], (&keys.device(), self.dtype));
+        KeysValues { keys: empty(), values: empty(), len: 0, capacity }
     }
 
     pub(super) fn advance(&mut self, new: usize) {

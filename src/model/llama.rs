@@ -116,6 +116,17 @@ impl<B: VlmBackend> Llama<B> {
         self.head(x)
     }
 
+    /// Runs one new token of each of several sequences, `embeds` `[1, sequences, hidden]`, at the positions after those in
+    /// their caches, and returns their logits, `[sequences, vocabulary]` in f32. Products read every weight once for all of them;
+    /// attention is each sequence's own, so that none needs padding.
+    pub fn forward_each(&self, embeds: Tensor<B, 3>, caches: &mut [&mut KvCache<B>]) -> Tensor<B, 2> {
+        let dtype = embeds.dtype();
+        let ropes: Vec<RopeRows<B>> = caches.iter().map(|cache| cache.rope.rows(cache.len(), 1, dtype)).collect();
+        let x = self.layers.iter().enumerate().fold(embeds, |x, (i, layer)| layer.forward_each(x, i, &ropes, caches));
+        caches.iter_mut().for_each(|cache| cache.advance(1));
+        self.logits(self.norm.forward(x).squeeze_dim(0))
+    }
+
     /// The same for a prompt of which some visual tokens are dropped between two layers; also returns which of them
     /// stayed, as indices into [`LayerCut::visual`]. The others keep their positions.
     ///
@@ -190,6 +201,25 @@ impl<B: VlmBackend> Layer<B> {
         self.finish(x, [q, k, v], mask)
     }
 
+    /// The same for one token of each of several sequences, `[1, sequences, hidden]`.
+    fn forward_each(
+        &self,
+        x: Tensor<B, 3>,
+        index: usize,
+        ropes: &[RopeRows<B>],
+        caches: &mut [&mut KvCache<B>],
+    ) -> Tensor<B, 3> {
+        let all = self.self_attn.products(self.input_layernorm.forward(x.clone()));
+        let mut attended = Vec::new();
+        for (i, (cache, rope)) in caches.iter_mut().zip(ropes).enumerate() {
+            let (q, [k, v]) = self.self_attn.split(all.clone().map(|x| x.narrow(1, i, 1)), rope);
+            let [k, v] = cache.append(index, k, v).map(|x| self.self_attn.repeat(x));
+            attended.push(self.self_attn.join(B::attend(q, k, v, Mask::None)));
+        }
+        let x = x + self.self_attn.o_proj.forward(Tensor::cat(attended, 1));
+        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+    }
+
     /// The same for whole sequences, without a cache.
     fn forward_all(&self, x: Tensor<B, 3>, rope: &RopeRows<B>, mask: Mask) -> Tensor<B, 3> {
         let (q, new) = self.self_attn.heads(self.input_layernorm.forward(x.clone()), rope);
@@ -235,22 +265,32 @@ impl<B: VlmBackend> Attention<B> {
 
     /// Queries, keys and values of `x`, rotated, `[batch, heads, tokens, head_dim]`.
     fn heads(&self, x: Tensor<B, 3>, rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
-        let [batch, new, _] = x.dims();
-        // [batch, new, heads · head_dim] → [batch, heads, new, head_dim]
+        self.split(self.products(x), rope)
+    }
+
+    /// Queries, keys and values `[batch, tokens, heads · head_dim]`.
+    fn products(&self, x: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
+        [&self.q_proj, &self.k_proj, &self.v_proj].map(|projection| projection.forward(x.clone()))
+    }
+
+    /// These as heads, `[batch, heads, tokens, head_dim]`, queries and keys rotated.
+    fn split(&self, [q, k, v]: [Tensor<B, 3>; 3], rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
         let split = |x: Tensor<B, 3>, heads: usize| {
-            let head_dim = x.dims()[2] / heads;
-            x.reshape([batch, new, heads, head_dim]).swap_dims(1, 2)
+            let [batch, new, width] = x.dims();
+            x.reshape([batch, new, heads, width / heads]).swap_dims(1, 2)
         };
-        let q = rope.rotate(split(self.q_proj.forward(x.clone()), self.heads));
-        let k = rope.rotate(split(self.k_proj.forward(x.clone()), self.kv_heads));
-        let v = split(self.v_proj.forward(x), self.kv_heads);
-        (q, [k, v])
+        let (q, k) = (rope.rotate(split(q, self.heads)), rope.rotate(split(k, self.kv_heads)));
+        (q, [k, split(v, self.kv_heads)])
+    }
+
+    /// `[batch, heads, tokens, head_dim]` → `[batch, tokens, heads · head_dim]`.
+    fn join(&self, attended: Tensor<B, 4>) -> Tensor<B, 3> {
+        let [batch, heads, new, head_dim] = attended.dims();
+        attended.swap_dims(1, 2).reshape([batch, new, heads * head_dim])
     }
 
     fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
-        let attended = B::attend(q, k, v, mask).swap_dims(1, 2);
-        let [batch, new, heads, head_dim] = attended.dims();
-        self.o_proj.forward(attended.reshape([batch, new, heads * head_dim]))
+        self.o_proj.forward(self.join(B::attend(q, k, v, mask)))
     }
 
     /// Key and value heads, each as often as query heads share it.

@@ -153,6 +153,15 @@ impl<B: VlmBackend> Llava<B> {
         values(self.networks.language_model.forward(embeds, cache))
     }
 
+    /// Runs one new token of each of several sequences, and returns the logits of what comes next in each.
+    pub fn next_logits(&self, ids: &[u32], caches: &mut [&mut KvCache<B>]) -> Vec<Vec<f32>> {
+        if let [cache] = caches {
+            return vec![self.logits(self.embed(ids), cache)];
+        }
+        let logits = values(self.networks.language_model.forward_each(self.embed(ids), caches).flatten(0, 1));
+        logits.chunks(logits.len() / ids.len().max(1)).map(<[f32]>::to_vec).collect()
+    }
+
     /// The same for a prompt of which visual tokens are dropped inside the language model; also returns which of them
     /// stayed.
     ///

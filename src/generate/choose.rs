@@ -1,0 +1,100 @@
+//! Which token comes next.
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Sampling {
+    /// The best one; of equals, the first.
+    Greedy,
+    /// Drawn from the softmax at `temperature`, among the best that together have `top_p` of it.
+    Random {
+        /// Above 0; higher is flatter.
+        temperature: f32,
+        /// In (0, 1]; 1 leaves nothing out.
+        top_p: f32,
+        /// The same seed gives the same answer.
+        seed: u64,
+    },
+}
+
+/// Chooses token after token of one answer.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    sampling: Sampling,
+    random: StdRng,
+}
+
+impl Chooser {
+    pub(super) fn new(sampling: Sampling) -> Self {
+        let seed = if let Sampling::Random { seed, .. } = sampling { seed } else { 0 };
+        Self { sampling, random: StdRng::seed_from_u64(seed) }
+    }
+
+    pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
+        match self.sampling {
+            Sampling::Greedy => argmax(logits),
+            Sampling::Random { temperature, top_p, .. } => self.draw(logits, temperature, top_p),
+        }
+    }
+
+    fn draw(&mut self, logits: &[f32], temperature: f32, top_p: f32) -> u32 {
+        let best = logits[argmax(logits) as usize];
+        let mut chances: Vec<(u32, f64)> =
+            (0..).zip(logits).map(|(id, &l)| (id, f64::from((l - best) / temperature).exp())).collect();
+        chances.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let total: f64 = chances.iter().map(|(_, chance)| chance).sum();
+        // The nucleus: the fewest best tokens that reach top_p, the one that crosses it included.
+        let mut reached = 0.0;
+        let nucleus = chances.iter().take_while(|(_, chance)| {
+            let before = reached;
+            reached += chance / total;
+            before < f64::from(top_p)
+        });
+        let nucleus: Vec<_> = nucleus.copied().collect();
+        let mut left = self.random.random::<f64>() * nucleus.iter().map(|(_, chance)| chance).sum::<f64>();
+        for &(id, chance) in &nucleus {
+            left -= chance;
+            if left < 0.0 {
+                return id;
+            }
+        }
+        nucleus[0].0
+    }
+}
+
+fn argmax(values: &[f32]) -> u32 {
+    let best = (0u32..).zip(values).max_by(|(i, a), (j, b)| (*a + 0.0).total_cmp(&(*b + 0.0)).then(j.cmp(i)));
+    best.map_or(0, |(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greedy_takes_the_first_of_equals() {
+        assert_eq!(argmax(&[0.5, 2.0, 2.0, -1.0]), 1);
+    }
+
+    #[test]
+    fn a_seed_decides_the_draw() {
+        let logits = [0.0, 1.0, 0.5, 0.2];
+        let draws = |seed| {
+            let mut chooser = Chooser::new(Sampling::Random { temperature: 1.0, top_p: 1.0, seed });
+            (0..20).map(|_| chooser.choose(&logits)).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(1), draws(1));
+        assert_ne!(draws(1), draws(2));
+    }
+
+    #[test]
+    fn the_nucleus_leaves_out_the_tail() {
+        // Chances 0.64, 0.24, 0.09, 0.03: the first two are the fewest that reach 0.7.
+        let logits = [4.0, 3.0, 2.0, 1.0];
+        let mut chooser = Chooser::new(Sampling::Random { temperature: 1.0, top_p: 0.7, seed: 7 });
+        let draws: Vec<u32> = (0..200).map(|_| chooser.choose(&logits)).collect();
+        assert!(draws.contains(&0) && draws.contains(&1));
+        assert!(draws.iter().all(|&id| id < 2));
+    }
+}

@@ -1,0 +1,165 @@
+//! Answers: pictures and a prompt in, tokens out.
+
+mod choose;
+mod decode;
+mod stream;
+
+use std::{ops::ControlFlow, time::Duration};
+
+pub use choose::Sampling;
+pub use decode::{Begun, begin, decode, generate};
+use secateur_backends::VlmBackend;
+pub use stream::Stream;
+
+use crate::{
+    Error,
+    image::Rgb,
+    merge::Visual,
+    model::{Llava, Look, Seen},
+    pruner::{Needs, NoPruning, Pruner, Selector},
+    text::Prompt,
+};
+
+/// How an answer is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoding {
+    /// The longest answer.
+    pub max_new_tokens: usize,
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// The token that ends an answer and is no part of it.
+    pub end: u32,
+}
+
+impl Decoding {
+    /// The best token at every step.
+    pub fn greedy(max_new_tokens: usize, end: u32) -> Self {
+        Self { max_new_tokens, sampling: Sampling::Greedy, end }
+    }
+}
+
+/// An answer, token by token.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// Token ids, without the end token.
+    pub ids: Vec<u32>,
+    /// The logits of the first position, the whole vocabulary.
+    pub first_logits: Vec<f32>,
+    /// Prompt length, visual tokens included.
+    pub prompt: usize,
+    /// How many of these were taken over from the prompt before.
+    pub shared: usize,
+    /// The visual tokens that were kept inside the language model, as indices into [`Spliced::visual`]; `None` where
+    /// nothing was dropped there.
+    pub kept: Option<Vec<usize>>,
+    /// Time to the first token.
+    pub prefill: Duration,
+    /// Time for the rest.
+    pub decode: Duration,
+    /// Forward passes in that time; the last may have given the end token.
+    pub steps: usize,
+}
+
+impl Generated {
+    /// Tokens a second after the first, the end token counted; `None` if there was only one.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        (self.steps > 0).then(|| self.steps as f64 / self.decode.as_secs_f64())
+    }
+}
+
+/// Looks at `pictures`, prunes them as `selector` does to `budget` tokens a crop (all without one), and answers.
+///
+/// # Errors
+/// As [`answer_about`].
+pub fn answer<B: VlmBackend>(
+    model: &Llava<B>,
+    pictures: &[Rgb],
+    prompt: &Prompt,
+    selector: &Selector<B>,
+    budget: Option<usize>,
+    decoding: Decoding,
+    on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
+) -> Result<(Vec<Seen<B>>, Generated), Error> {
+    answer_about(model, &looks(model, pictures, selector), prompt, selector, budget, decoding, on_token)
+}
+
+/// What `selector` must know of `pictures`, for any number of questions about them.
+pub fn looks<B: VlmBackend>(model: &Llava<B>, pictures: &[Rgb], selector: &Selector<B>) -> Vec<Look<B>> {
+    let method = selector.method();
+    // A method inside the language model leaves the tower's output alone.
+    let needs = match selector {
+        Selector::Before(_) => method.needs(),
+        Selector::Inside(_) => Needs::default(),
+    };
+    pictures.iter().map(|picture| model.look_at(picture, method.tiling(), needs)).collect()
+}
+
+/// [`answer`] for pictures that were looked at before.
+///
+/// # Errors
+/// As [`begin_about`].
+pub fn answer_about<B: VlmBackend>(
+    model: &Llava<B>,
+    looks: &[Look<B>],
+    prompt: &Prompt,
+    selector: &Selector<B>,
+    budget: Option<usize>,
+    decoding: Decoding,
+    mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
+) -> Result<(Vec<Seen<B>>, Generated), Error> {
+    let (seen, begun) = begin_about(model, looks, prompt, selector, budget, decoding, None)?;
+    Ok((seen, decode(model, &mut [begun], decoding, |_, ids| on_token(ids)).swap_remove(0)))
+}
+
+/// Reads a prompt about pictures that were looked at, up to its answer's first token. What it has in common with the
+/// beginning of the prompt `before` is taken over from there.
+///
+/// # Errors
+/// As [`Llava::prune`] and [`begin`].
+pub fn begin_about<B: VlmBackend>(
+    model: &Llava<B>,
+    looks: &[Look<B>],
+    prompt: &Prompt,
+    selector: &Selector<B>,
+    budget: Option<usize>,
+    decoding: Decoding,
+    before: Option<&Begun<B>>,
+) -> Result<(Vec<Seen<B>>, Begun<B>), Error> {
+    let whole = NoPruning { tiling: selector.method().tiling() };
+    let (pruner, inside): (&dyn Pruner<B>, _) = match selector {
+        Selector::Before(pruner) => (&**pruner, None),
+        Selector::Inside(pruner) => (&whole, Some(&**pruner)),
+    };
+    let see = |(i, look)| model.prune(look, pruner, budget.filter(|_| inside.is_none()), prompt, i);
+    let seen = looks.iter().enumerate().map(see).collect::<Result<Vec<_>, _>>()?;
+    let spliced = model.splice(prompt, &seen);
+    // Its budget is per crop too, and spent on all crops together.
+    let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();
+    let inside = inside.zip(budget).map(|(pruner, budget)| (pruner, (crops * budget).min(spliced.visual.len())));
+    let begun = begin(model, spliced, inside, decoding, before)?;
+    Ok((seen, begun))
+}
+
+/// What became of the pictures in the end, for a method that prunes inside the language model too: the kept patches of
+/// every crop of every picture, and how many visual tokens there are.
+pub fn kept<B: VlmBackend>(seen: &[Seen<B>], generated: &Generated) -> (Vec<Vec<usize>>, usize) {
+    let Some(inside) = &generated.kept else {
+        let crops = seen.iter().flat_map(|seen| seen.keep.indices().to_vec()).collect();
+        return (crops, seen.iter().map(|seen| seen.order.len()).sum());
+    };
+    let mut crops = Vec::new();
+    let mut first = 0;
+    for seen in seen {
+        let mut own = vec![Vec::new(); seen.keep.indices().len()];
+        let here = inside.iter().filter_map(|&i| i.checked_sub(first)).filter(|&i| i < seen.order.len());
+        here.for_each(|i| {
+            if let Visual::Patch { crop, patch } = seen.order[i] {
+                own[crop].push(patch);
+            }
+        });
+        own.iter_mut().for_each(|crop| crop.sort_unstable());
+        crops.extend(own);
+        first += seen.order.len();
+    }
+    (crops, inside.len())
+}
