@@ -4,7 +4,32 @@
 //! and 2·n²·q in its attention, where h is the width, q and kv the width of all query and of all key heads, and i that
 //! inside the MLP. The attention is counted whole, as papers on pruning do, though half of it is masked.
 
-use crate::model::LlamaConfig;
+use secateur_backends::VlmBackend;
+
+use crate::{
+    generate::{Generated, kept},
+    model::{LlamaConfig, Seen},
+    pruner::Selector,
+};
+
+/// The formula of [`prefill_flops`], for people.
+pub const FORMULA: &str = "2 a multiply-add; each layer n·h·(2q + 2kv + 3i) in products and 2·n²·q in attention, not halved for its mask \
+                           (n tokens, h width, q and kv widths of query and key heads, i inside the MLP)";
+
+/// Visual tokens in each layer of the language model.
+pub fn visual_tokens<B: VlmBackend>(
+    selector: &Selector<B>,
+    layers: usize,
+    seen: &[Seen<B>],
+    generated: &Generated,
+) -> Vec<usize> {
+    let before = seen.iter().map(|seen| seen.order.len()).sum();
+    let below = match selector {
+        Selector::Before(_) => layers,
+        Selector::Inside(pruner) => pruner.layer(),
+    };
+    (0..layers).map(|layer| if layer < below { before } else { kept(seen, generated).1 }).collect()
+}
 
 /// Operations of a prefill of so many tokens in each layer.
 pub fn prefill_flops(config: &LlamaConfig, layers: &[usize]) -> u64 {

@@ -33,6 +33,11 @@ pub trait VlmBackend: Backend {
         reference_product::<Self>(x, weight)
     }
 
+    /// The same, where `x` may be rounded to the weight's dtype first, if that is faster: for those who asked for 16 bits.
+    fn apply_weight_rounded(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::apply_weight(x, weight)
+    }
+
     /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. Scores and softmax are f32
     /// whatever the dtype of `q`.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {

@@ -33,6 +33,8 @@ pub(super) enum Command {
     Score(ScoreArgs),
     /// Prints everything that a port must agree on, as one JSON object
     Trace(TraceArgs),
+    /// Measures time, FLOPs and memory of methods and budgets
+    Bench(BenchArgs),
     /// Runs one method on tensors exported from anywhere
     Prune(PruneArgs),
     /// Lists what is there
@@ -141,6 +143,47 @@ pub(super) struct DemoArgs {
     /// Where pictures of the kept tokens go
     #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
     pub(super) out: PathBuf,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct BenchArgs {
+    /// A checkpoint folder or a Hugging Face id
+    #[arg(long, value_name = "ID|DIR", conflicts_with = "shape")]
+    pub(super) model: Option<String>,
+    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo, the
+    /// built-in checkpoint, which is the default
+    #[arg(long, value_name = "NAME")]
+    pub(super) shape: Option<String>,
+    /// Methods, with commas, or `all`
+    #[arg(long, default_value = "fastervlm")]
+    pub(super) method: String,
+    /// Budgets, with commas: visual tokens kept per crop
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [192, 128, 64, 29])]
+    pub(super) budgets: Vec<usize>,
+    /// Tokens of text in the prompt
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub(super) prompt_tokens: usize,
+    /// Tokens of every answer
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(super) new_tokens: usize,
+    /// Measured rounds, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(super) repeats: usize,
+    /// What weights are kept in; by default as in the checkpoint, f16 for a shape
+    #[arg(long)]
+    pub(super) dtype: Option<WeightType>,
+    /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
+    #[arg(long, value_name = "ID|DIR")]
+    pub(super) clip: Option<String>,
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long)]
+    pub(super) backend: Option<String>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(super) json: bool,

@@ -13,11 +13,11 @@ use super::{
     print, print_json,
 };
 use crate::{
-    cost::{kv_bytes, prefill_flops},
+    cost::{kv_bytes, prefill_flops, visual_tokens},
     eval::write_file,
-    generate::{Decoding, Generated, answer, answer_about, kept},
+    generate::{Decoding, answer, answer_about, kept},
     image::{Rgb, kept_patches, png, strip},
-    model::{DEMO, Llava, LoadOptions, Seen, open},
+    model::{DEMO, Llava, LoadOptions, open},
     pruner::{Needs, NoPruning, Params, Selector, method, methods, selector},
     task::{Answer, Demo, Protocol, Sample, Task},
     text::{Prompt, strip as trim, vicuna_v1},
@@ -216,21 +216,6 @@ fn costs<B: VlmBackend>(
         row.times = times[times.len() / 2];
     }
     Ok(())
-}
-
-/// Visual tokens in each layer of the language model.
-fn visual_tokens<B: VlmBackend>(
-    selector: &Selector<B>,
-    layers: usize,
-    seen: &[Seen<B>],
-    generated: &Generated,
-) -> Vec<usize> {
-    let before = seen.iter().map(|seen| seen.order.len()).sum();
-    let below = match selector {
-        Selector::Before(_) => layers,
-        Selector::Inside(pruner) => pruner.layer(),
-    };
-    (0..layers).map(|layer| if layer < below { before } else { kept(seen, generated).1 }).collect()
 }
 
 /// Selector number and budget of every row: all tokens without pruning, then each method at each budget.

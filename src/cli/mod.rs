@@ -2,6 +2,8 @@
 
 mod args;
 mod ask;
+mod bench;
+mod bench_table;
 mod compare;
 mod demo;
 mod demo_table;
@@ -35,6 +37,7 @@ use crate::{dataset::fetch, task::Task};
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Ask(args) => ask::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),

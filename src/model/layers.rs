@@ -20,12 +20,18 @@ pub struct Linear<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<B, 1>>>,
+    /// Whether its inputs may be rounded to the weight's dtype.
+    rounds: bool,
 }
 
 impl<B: VlmBackend> Linear<B> {
     /// An unfilled layer.
     pub fn new(inputs: usize, outputs: usize, bias: bool, device: &B::Device) -> Self {
-        Self { weight: unfilled([outputs, inputs], device), bias: bias.then(|| unfilled([outputs], device)) }
+        Self {
+            weight: unfilled([outputs, inputs], device),
+            bias: bias.then(|| unfilled([outputs], device)),
+            rounds: false,
+        }
     }
 
     /// # Shapes
@@ -35,7 +41,8 @@ impl<B: VlmBackend> Linear<B> {
         let mut shape = x.dims();
         let inputs = shape[D - 1];
         let rows = x.reshape([-1, inputs as i32]);
-        let y = linear(rows, self.weight.val());
+        let weight = self.weight.val();
+        let y = if self.rounds { linear_rounded(rows, weight) } else { linear(rows, weight) };
         let y = match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
@@ -43,6 +50,24 @@ impl<B: VlmBackend> Linear<B> {
         shape[D - 1] = y.dims()[1];
         y.reshape(shape)
     }
+}
+
+/// A network whose products may be rounded.
+pub(super) trait Rounds {
+    /// Lets every product round its inputs to the weight's dtype, if that is faster.
+    fn round(&mut self);
+}
+
+impl<B: Backend> Rounds for Linear<B> {
+    fn round(&mut self) {
+        self.rounds = true;
+    }
+}
+
+/// [`VlmBackend::apply_weight_rounded`] on tensors.
+fn linear_rounded<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    let product = B::apply_weight_rounded(x.into_primitive().tensor(), weight.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(product))
 }
 
 /// [`VlmBackend::apply_weight`] on tensors: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows, out]`.

@@ -10,7 +10,7 @@ use secateur_backends::{Mask, VlmBackend};
 
 use super::{
     KvCache, Linear, LlamaConfig, RmsNorm,
-    layers::unfilled,
+    layers::{Rounds, unfilled},
     rope::{Rope, RopeRows},
 };
 use crate::{Error, merge::select, pruner::LayerPruner};
@@ -313,5 +313,16 @@ impl<B: VlmBackend> Mlp<B> {
     fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let gate = activation::silu(self.gate_proj.forward(x.clone()));
         self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
+}
+
+impl<B: Backend> Rounds for Llama<B> {
+    fn round(&mut self) {
+        self.lm_head.round();
+        for Layer { self_attn, mlp, .. } in &mut self.layers {
+            let Attention { q_proj, k_proj, v_proj, o_proj, .. } = self_attn;
+            let Mlp { gate_proj, up_proj, down_proj } = mlp;
+            [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj].into_iter().for_each(Rounds::round);
+        }
     }
 }

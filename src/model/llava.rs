@@ -7,7 +7,9 @@ use burn::{
 use secateur_backends::VlmBackend;
 
 use super::{
-    ClipJoint, ClipVision, KvCache, LayerCut, Llama, LlavaConfig, Projector, Sight, config::Pictures, layers::unfilled,
+    ClipJoint, ClipVision, KvCache, LayerCut, Llama, LlavaConfig, Projector, Sight,
+    config::Pictures,
+    layers::{Rounds, unfilled},
 };
 use crate::{
     Error,
@@ -37,6 +39,14 @@ impl<B: VlmBackend> Networks<B> {
             language_model: Llama::new(&config.text, device),
             image_newline: newlines.then(|| unfilled([config.text.hidden_size], device)),
         }
+    }
+}
+
+impl<B: Backend> Rounds for Networks<B> {
+    fn round(&mut self) {
+        self.vision_tower.round();
+        self.projector.round();
+        self.language_model.round();
     }
 }
 

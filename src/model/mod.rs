@@ -11,6 +11,7 @@ mod open;
 mod projector;
 mod rope;
 mod see;
+mod shape;
 
 pub use cache::KvCache;
 pub use clip::{ClipJoint, ClipText, ClipVision, Sight};
@@ -21,3 +22,4 @@ pub use llava::{Llava, TilingChoice, check_layer};
 pub use open::{DEMO, Layout, LoadOptions, Opened, open};
 pub use projector::Projector;
 pub use see::{Look, Seen, Spliced};
+pub use shape::{SHAPES, shaped};

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::{
     ClipJoint, ClipTextConfig, Llava, LlavaConfig, TilingChoice,
     config::{HfConfig, OriginalConfig, Pictures, read_json},
+    layers::Rounds,
     llava::{Joint, Networks},
     names::{HF, JOINT, ORIGINAL, POST_LAYERNORM, TOWER},
 };
@@ -58,12 +59,20 @@ pub struct Opened {
 /// What to load beside the three networks, and how to use them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
-    /// What weights are kept in; by default as in the file.
+    /// What weights are kept in; by default as in the file. Who asks for bf16 gets bf16 products, too: inputs are rounded as on
+    /// GPUs, where the processor has an instruction for that. A bf16 file alone is computed in f32.
     pub dtype: Option<DType>,
     /// Whether CLIP's text side is needed.
     pub joint: bool,
     /// What to do with LLaVA-NeXT's crops, where it is not left to the method.
     pub tiling: TilingChoice,
+}
+
+impl LoadOptions {
+    /// Whether products may round their inputs.
+    pub(super) fn rounds(self) -> bool {
+        self.dtype == Some(DType::BF16)
+    }
 }
 
 /// The CLIP checkpoint that every LLaVA's tower comes from, whose text side llava-hf checkpoints leave out.
@@ -130,7 +139,10 @@ impl Opened {
         // Where activations are 16-bit, an f32 tower beside a 16-bit language model would be cast at every product.
         let weights = options.dtype.or((activations != DType::F32).then_some(activations));
         let dtypes = Dtypes { weights, vectors: activations };
-        let networks = load::<B, _>(networks, tensors, dtypes, kept, &self.folder)?;
+        let mut networks = load::<B, _>(networks, tensors, dtypes, kept, &self.folder)?;
+        if options.rounds() {
+            networks.round();
+        }
         let joint = if options.joint { Some(self.load_joint::<B>(norm, device)?) } else { None };
         Ok(Llava {
             networks,

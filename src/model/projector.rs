@@ -6,7 +6,7 @@ use burn::{
 };
 use secateur_backends::VlmBackend;
 
-use super::Linear;
+use super::{Linear, layers::Rounds};
 
 /// Two layers with an exact GELU between them.
 #[derive(Module, Debug)]
@@ -29,5 +29,12 @@ impl<B: VlmBackend> Projector<B> {
     /// - result: `[crops, patches, hidden]`
     pub fn forward(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
         self.linear_2.forward(activation::gelu(self.linear_1.forward(features)))
+    }
+}
+
+impl<B: Backend> Rounds for Projector<B> {
+    fn round(&mut self) {
+        self.linear_1.round();
+        self.linear_2.round();
     }
 }

@@ -34,6 +34,8 @@ pub struct Seen<B: Backend> {
     pub merge: Merge,
     /// Time in the preprocessing, the tower, the projector and CLIP's text side.
     pub vision: Duration,
+    /// The part of it that came after the choice: the projector, where the method does not read its output.
+    pub project: Duration,
     /// Time in the method.
     pub prune: Duration,
 }
@@ -154,9 +156,10 @@ impl<B: VlmBackend> Llava<B> {
         let order = order(&keep, Geometry { tiles, size, side }, merge);
         let tokens = join(tokens, &keep, &order, self.newline());
         self.wait();
-        let vision = look.time + (looked - start) + pruned.elapsed();
+        let project = pruned.elapsed();
+        let vision = look.time + (looked - start) + project;
         let unpruned = self.unpruned(size, patches);
-        Ok(Seen { tokens, order, keep, patches, unpruned, tiles, merge, vision, prune: pruned - looked })
+        Ok(Seen { tokens, order, keep, patches, unpruned, tiles, merge, vision, project, prune: pruned - looked })
     }
 
     /// The tokens of a picture of `size` when nothing is pruned.

@@ -98,10 +98,10 @@ pub(crate) fn write_positions(mut buffer: FlexTensor, at: usize, new: &FlexTenso
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, Tensor, TensorPrimitive, module::attention_fallback};
+    use burn::tensor::{Distribution, Tensor, TensorPrimitive};
 
     use super::*;
-    use crate::{Flex, ops::attention_options};
+    use crate::{Flex, Mask, ops::reference_attend};
 
     fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
         Tensor::random(shape, Distribution::Uniform(-2.0, 2.0), &Default::default())
@@ -112,7 +112,7 @@ mod tests {
         for (heads, capacity, tokens, head_dim) in [(4, 50, 37, 40), (1, 1, 1, 3), (32, 200, 199, 128)] {
             let q = random([1, heads, 1, head_dim]);
             let [k, v] = [0, 1].map(|_| random([1, heads, capacity, head_dim]).narrow(2, 0, tokens));
-            let slow = attention_fallback(q.clone(), k.clone(), v.clone(), None, None, attention_options(false));
+            let slow = reference_attend(q.clone(), k.clone(), v.clone(), Mask::None);
             let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
             let fast = one_query(&q, &k, &v).expect("this layout is the one that it is for");
             let fast = Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(fast));

@@ -35,20 +35,39 @@ fn dispatch<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs
     if rows <= FEW_ROWS { by_dots(x, weight, rows, inner, outputs) } else { by_blocks(x, weight, rows, inner, outputs) }
 }
 
+/// Every row of the weight is read once, for all rows of `x`.
 fn by_dots<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
-    for (x, out) in x.chunks_exact(inner).zip(out.chunks_exact_mut(outputs)) {
-        out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
-            for (i, out) in out.iter_mut().enumerate() {
-                let at = (block * BLOCK + i) * inner;
-                *out = T::dot(x, &weight[at..at + inner]);
+    let columns = Columns(out.as_mut_ptr());
+    weight.par_chunks(BLOCK * inner).enumerate().for_each(|(block, weight)| {
+        for (i, weight) in weight.chunks_exact(inner).enumerate() {
+            for (row, x) in x.chunks_exact(inner).enumerate() {
+                // SAFETY: inside of the matrix, in a column of this block.
+                unsafe { *columns.at(row * outputs + block * BLOCK + i) = T::dot(x, weight) };
             }
-        });
-    }
+        }
+    });
     out
 }
 
-/// Where the threads of [`by_blocks`] write: disjoint columns of one matrix, which slices cannot express.
+/// [`product`] with `x` rounded to bf16, as the weight is; gives `x` back, rounded, where there is no instruction for it.
+pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor) -> Result<FlexTensor, FlexTensor> {
+    let (x_shape, w_shape) = (x.layout().shape(), weight.layout().shape());
+    let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
+    let short = super::rounded::round(&x.storage::<f32>()[..rows * inner]);
+    let tensor = |values: Vec<f32>, width: usize| {
+        FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(Shape::from([rows, width])), DType::F32)
+    };
+    let plain = weight.is_contiguous() && weight.layout().start_offset() == 0;
+    let sizes = [rows, inner, outputs];
+    let found = plain.then(|| super::rounded::product(&short, &weight.storage::<bf16>()[..outputs * inner], sizes));
+    match found.flatten() {
+        Some(values) => Ok(tensor(values, outputs)),
+        None => Err(tensor(short.iter().map(|value| value.to_f32()).collect(), inner)),
+    }
+}
+
+/// Where threads write: disjoint columns of one matrix, which slices cannot express.
 struct Columns(*mut f32);
 // SAFETY: each thread writes the columns of its own block only.
 unsafe impl Sync for Columns {}
@@ -103,6 +122,21 @@ mod tests {
     use super::*;
     use crate::{Flex, VlmBackend, ops::reference_product};
     use burn::tensor::{Distribution, Tensor};
+
+    #[test]
+    fn rounding_x_is_all_that_the_fast_product_changes() {
+        let device = Default::default();
+        for (rows, inner, outputs) in [(1, 4096, 64), (5, 320, 70), (66, 96, 31), (3, 70, 9)] {
+            let random = |shape| Tensor::<Flex, 2>::random(shape, Distribution::Uniform(-1.0, 1.0), &device);
+            let (x, w) = (random([rows, inner]), random([outputs, inner]).cast(DType::BF16));
+            let rounded = x.clone().cast(DType::BF16).cast(DType::F32);
+            let fast = Flex::apply_weight_rounded(x.into_primitive().tensor(), w.clone().into_primitive().tensor());
+            let slow = reference_product::<Flex>(rounded.into_primitive().tensor(), w.into_primitive().tensor());
+            let (fast, slow): (&[f32], &[f32]) = (fast.storage(), slow.storage());
+            let worst = fast.iter().zip(slow).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{rows}x{inner}x{outputs}: worst difference {worst}");
+        }
+    }
 
     #[test]
     fn equals_the_reference_within_f32_rounding() {

@@ -5,4 +5,5 @@ pub(crate) mod attention;
 mod heads;
 pub(crate) mod linear16;
 pub(crate) mod rotate;
+pub(crate) mod rounded;
 pub(crate) mod widen;

@@ -6,7 +6,7 @@ use burn::{
 };
 use secateur_backends::{Mask, VlmBackend};
 
-use crate::model::{LayerNorm, Linear};
+use crate::model::{LayerNorm, Linear, layers::Rounds};
 
 /// The sizes of a stack of layers.
 #[derive(Clone, Copy, Debug)]
@@ -135,4 +135,14 @@ fn mean_keys<B: Backend>(k: Tensor<B, 4>) -> Tensor<B, 3> {
 /// `x · σ(1.702·x)`.
 fn quick_gelu<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
     x.clone() * activation::sigmoid(x * 1.702)
+}
+
+impl<B: Backend> Rounds for Encoder<B> {
+    fn round(&mut self) {
+        for Layer { self_attn, mlp, .. } in &mut self.layers {
+            let Attention { q_proj, k_proj, v_proj, out_proj, .. } = self_attn;
+            let Mlp { fc1, fc2 } = mlp;
+            [q_proj, k_proj, v_proj, out_proj, fc1, fc2].into_iter().for_each(Rounds::round);
+        }
+    }
 }

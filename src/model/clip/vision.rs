@@ -10,7 +10,7 @@ use super::encoder::{Encoder, Note, Sizes};
 use crate::{
     model::{
         ClipVisionConfig, LayerNorm,
-        layers::{linear, unfilled},
+        layers::{Rounds, linear, unfilled},
     },
     pruner::{ClsAttention, Needs},
 };
@@ -155,5 +155,11 @@ impl<B: VlmBackend> ClipVision<B> {
         let class = self.embeddings.class_embedding.val().reshape([1, 1, hidden]).expand([crops, 1, hidden]);
         let positions = self.embeddings.position_embedding.weight.val().cast(dtype).unsqueeze();
         Tensor::cat(vec![class, patches], 1) + positions
+    }
+}
+
+impl<B: Backend> Rounds for ClipVision<B> {
+    fn round(&mut self) {
+        self.encoder.round();
     }
 }

@@ -1,0 +1,93 @@
+//! `x · Wᵀ` for bf16 `W` `[out, in]` with `x` rounded to bf16 too, summed in f32: what GPUs do with bf16 activations, by the
+//! processor's own instructions for it, in the layout of the file.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use half::bf16;
+
+/// `x` as bf16, to nearest even.
+pub(crate) fn round(x: &[f32]) -> Vec<bf16> {
+    use rayon::prelude::*;
+    let mut out = vec![bf16::ZERO; x.len()];
+    let chunk = x.len().div_ceil(rayon::current_num_threads()).max(4096);
+    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = bf16::from_f32(*x));
+    });
+    out
+}
+
+/// The product, `[rows, outputs]`; `None` where the processor lacks the instructions, or the sizes are no multiples of their
+/// widths.
+pub(crate) fn product(x: &[bf16], weight: &[bf16], sizes: [usize; 3]) -> Option<Vec<f32>> {
+    PRODUCTS.iter().find_map(|product| product(x, weight, sizes))
+}
+
+type Product = fn(&[bf16], &[bf16], [usize; 3]) -> Option<Vec<f32>>;
+
+/// The fastest first.
+const PRODUCTS: &[Product] = &[
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    amx::product,
+    #[cfg(target_arch = "x86_64")]
+    avx512::product,
+];
+
+/// Where threads write: disjoint columns of one matrix, which slices cannot express.
+#[cfg(target_arch = "x86_64")]
+struct Columns(*mut f32);
+// SAFETY: each thread writes the columns of its own chunk only.
+#[cfg(target_arch = "x86_64")]
+unsafe impl Sync for Columns {}
+
+#[cfg(target_arch = "x86_64")]
+impl Columns {
+    /// # Safety
+    /// `at` must be in the matrix.
+    unsafe fn at(&self, at: usize) -> *mut f32 {
+        // SAFETY: by the caller.
+        unsafe { self.0.add(at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers with few bits, whose products and sums f32 holds: any order of summing gives the same.
+    #[test]
+    fn every_way_equals_sums_in_f64() {
+        for sizes in [
+            [1, 32, 1],
+            [4, 64, 6],
+            [7, 96, 13],
+            [130, 4096, 25],
+            [9, 11_008, 14],
+            [50, 2080, 64],
+            [16, 64, 32],
+            [33, 4096, 96],
+        ] {
+            let [rows, inner, outputs] = sizes;
+            let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);
+            let x: Vec<bf16> = (0..rows * inner).map(number).collect();
+            let weight: Vec<bf16> = (0..outputs * inner).map(|i| number(3 * i + 1)).collect();
+            for found in PRODUCTS.iter().filter_map(|product| product(&x, &weight, sizes)) {
+                for (i, found) in found.iter().enumerate() {
+                    let (row, output) = (i / outputs, i % outputs);
+                    let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
+                    let expected: f64 = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                    assert_eq!(f64::from(*found), expected, "{sizes:?} at {i}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounds_to_nearest_even() {
+        let odd = f32::from_bits(0x3f81_8000);
+        assert_eq!(round(&[1.0, odd, f32::NAN])[..2], [bf16::from_f32(1.0), bf16::from_bits(0x3f82)]);
+        assert!(round(&[f32::NAN])[0].is_nan());
+    }
+}

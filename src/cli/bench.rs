@@ -1,0 +1,195 @@
+//! `secateur bench`: where the time goes, for a checkpoint or a named shape, method by method and budget by budget.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use secateur_backends::{Job, VlmBackend, default_backend, find};
+
+use super::{
+    args::BenchArgs,
+    bench_table::{Row, Table, Times},
+    print, print_json,
+};
+use crate::{
+    cost::{kv_bytes, prefill_flops, visual_tokens},
+    generate::{Decoding, answer},
+    image::Rgb,
+    model::{DEMO, Llava, LlavaConfig, LoadOptions, Opened, Pictures, SHAPES, check_layer, open, shaped},
+    pruner::{Params, Place, Selector, check_budget, method, methods, selector},
+    text::{IMAGE_TOKEN, Prompt},
+};
+
+/// Text tokens before the picture, as in LLaVA's prompts.
+const BEFORE: usize = 35;
+/// Frames of a video.
+const FRAMES: usize = 8;
+
+pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
+    if args.repeats == 0 || args.new_tokens < 2 || args.prompt_tokens <= BEFORE {
+        bail!("--repeats takes 1 or more, --new-tokens 2 or more, --prompt-tokens {} or more", BEFORE + 1);
+    }
+    let (opened, random, name) = match (&args.model, &args.shape) {
+        (Some(model), _) => (open(model, args.clip.as_deref())?, false, model.clone()),
+        (None, shape) => {
+            let shape = shape.as_deref().unwrap_or(DEMO);
+            if !SHAPES.contains(&shape) {
+                bail!("unknown shape `{shape}`; known: {}", SHAPES.join(", "));
+            }
+            (shaped(shape)?, shape != DEMO, shape.to_owned())
+        }
+    };
+    let params = Params { seed: args.seed, ..Params::default() };
+    let names: Vec<&'static str> = match args.method.as_str() {
+        "all" => methods(params).iter().map(|method| method.name()).collect(),
+        list => list.split(',').map(|name| Ok(method(name.trim(), params)?.name())).collect::<anyhow::Result<_>>()?,
+    };
+    let names: Vec<&'static str> = names.into_iter().filter(|&name| name != "none").collect();
+    let mut joint = false;
+    for name in &names {
+        let method = method(name, params)?;
+        joint |= method.needs().joint;
+        if method.place() == Place::Llm {
+            check_layer(params.fastv_layer, opened.config.text.num_hidden_layers)?;
+        }
+    }
+    for &budget in &args.budgets {
+        check_budget(budget, opened.config.vision.patches())?;
+    }
+    if joint {
+        opened.check_joint()?;
+    }
+    let backend = match &args.backend {
+        Some(name) => find(name)?.name,
+        None => default_backend()?,
+    };
+    let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
+    let (table, json) =
+        secateur_backends::run(backend, Bench { args, opened, random, name, names, params, options, backend })??;
+    print(&table.text())?;
+    if json {
+        print_json(&table.json())?;
+    }
+    Ok(())
+}
+
+struct Bench {
+    args: BenchArgs,
+    opened: Opened,
+    random: bool,
+    name: String,
+    names: Vec<&'static str>,
+    params: Params,
+    options: LoadOptions,
+    backend: &'static str,
+}
+
+impl Job for Bench {
+    type Output = anyhow::Result<(Table, bool)>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let Self { args, opened, random, name, names, params, options, backend } = self;
+        let pictures = pictures(&opened.config, &name);
+        let model: Llava<B> = if random { opened.random(options, &device)? } else { opened.load(options, &device)? };
+        let mut runs: Vec<(Selector<B>, Option<usize>)> = vec![(selector("none", params)?, None)];
+        for name in names {
+            for &budget in &args.budgets {
+                runs.push((selector(name, params)?, Some(budget)));
+            }
+        }
+        let prompt = prompt(args.prompt_tokens, pictures.len());
+        let mut rows: Vec<Row> = Vec::new();
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
+        let bar = ProgressBar::new(((args.repeats + 1) * runs.len()) as u64).with_style(style);
+        // Repeats of a row are spread over the whole measurement, so that a slow minute is nobody's own.
+        for round in 0..=args.repeats {
+            for (i, (selector, budget)) in runs.iter().enumerate() {
+                let measured = measure(&model, &pictures, &prompt, selector, *budget, args.new_tokens)?;
+                match rows.get_mut(i) {
+                    // The first round warms up; only its counts are kept.
+                    None => rows.push(measured),
+                    Some(row) if round > 0 => row.times.extend(measured.times),
+                    Some(_) => {}
+                }
+                if round == 0 {
+                    rows[i].times.clear();
+                }
+                bar.inc(1);
+            }
+        }
+        bar.finish_and_clear();
+        let table = Table {
+            model: if random { format!("{name}, random weights") } else { name },
+            backend,
+            dtype: format!("{:?}", model.activations()).to_lowercase(),
+            text: args.prompt_tokens,
+            new_tokens: args.new_tokens,
+            repeats: args.repeats,
+            peak_bytes: peak_memory(),
+            rows,
+        };
+        Ok((table, args.json))
+    }
+}
+
+/// One answer of exactly `new_tokens` tokens.
+fn measure<B: VlmBackend>(
+    model: &Llava<B>,
+    pictures: &[Rgb],
+    prompt: &Prompt,
+    selector: &Selector<B>,
+    budget: Option<usize>,
+    new_tokens: usize,
+) -> anyhow::Result<Row> {
+    // No token ends it.
+    let decoding = Decoding::greedy(new_tokens, u32::MAX);
+    let go_on = |_: &[u32]| ControlFlow::Continue(());
+    let (seen, generated) = answer(model, pictures, prompt, selector, budget, decoding, go_on)?;
+    let config = &model.config().text;
+    let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
+    let sum = |time: fn(&crate::model::Seen<B>) -> Duration| seen.iter().map(time).sum::<Duration>();
+    let project = sum(|seen| seen.project);
+    let times = Times {
+        vision: sum(|seen| seen.vision) - project,
+        prune: sum(|seen| seen.prune),
+        project,
+        prefill: generated.prefill,
+        decode: generated.decode / generated.steps.max(1) as u32,
+    };
+    Ok(Row {
+        method: selector.method().name(),
+        tokens: budget.unwrap_or(model.config().vision.patches()),
+        visual: layers.first().copied().unwrap_or(0),
+        flops: prefill_flops(config, &layers),
+        kv_bytes: kv_bytes(config, &layers, model.activations().size()),
+        times: vec![times],
+    })
+}
+
+/// A picture of noise that the model sees as its papers count it: one crop, or five; or the frames of a video.
+fn pictures(config: &LlavaConfig, name: &str) -> Vec<Rgb> {
+    let tower = config.vision.image_size;
+    let side = match config.pictures {
+        Pictures::Single(_) => tower,
+        Pictures::AnyRes { .. } => 2 * tower,
+    };
+    let level = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
+    let picture = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
+    vec![picture; if name == "video-7b" { FRAMES } else { 1 }]
+}
+
+/// So many tokens of text around the pictures, which stand where LLaVA's prompts have them.
+fn prompt(tokens: usize, pictures: usize) -> Prompt {
+    let text = |i: usize| if i == 0 { 1 } else { 300 + (i % 200) as i64 };
+    let mut ids: Vec<i64> = (0..BEFORE).map(text).collect();
+    ids.extend(std::iter::repeat_n(IMAGE_TOKEN, pictures));
+    ids.extend((BEFORE..tokens).map(text));
+    Prompt { ids, question: "What is in the image?".to_owned() }
+}
+
+/// The most memory that this process ever had resident, mapped weights included; known on Linux.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+}

@@ -1,0 +1,168 @@
+//! What `secateur bench` prints.
+
+use std::{fmt::Write, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::ms;
+use crate::cost::FORMULA;
+
+/// A method at a budget.
+pub(super) struct Row {
+    pub(super) method: &'static str,
+    pub(super) tokens: usize,
+    /// Visual tokens in the language model's first layer.
+    pub(super) visual: usize,
+    pub(super) flops: u64,
+    pub(super) kv_bytes: u64,
+    pub(super) times: Vec<Times>,
+}
+
+/// One repeat.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) vision: Duration,
+    pub(super) prune: Duration,
+    pub(super) project: Duration,
+    pub(super) prefill: Duration,
+    /// A token after the first.
+    pub(super) decode: Duration,
+}
+
+impl Times {
+    fn first_token(&self) -> Duration {
+        self.vision + self.prune + self.project + self.prefill
+    }
+}
+
+impl Row {
+    /// The median over the repeats, in milliseconds.
+    fn median(&self, of: fn(&Times) -> Duration) -> f64 {
+        let sorted = self.sorted(of);
+        let middle = sorted.len() / 2;
+        match sorted.len() {
+            0 => f64::NAN,
+            odd if odd % 2 == 1 => sorted[middle],
+            _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        }
+    }
+
+    /// Half of the way from the fastest to the slowest time to the first token, as a share of the median.
+    fn spread(&self) -> f64 {
+        let sorted = self.sorted(Times::first_token);
+        let reach = sorted.last().zip(sorted.first()).map_or(0.0, |(last, first)| last - first);
+        reach / 2.0 / self.median(Times::first_token)
+    }
+
+    fn sorted(&self, of: fn(&Times) -> Duration) -> Vec<f64> {
+        let mut sorted: Vec<f64> = self.times.iter().map(|times| ms(of(times))).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+}
+
+/// A measurement; its first row is without pruning.
+pub(super) struct Table {
+    pub(super) model: String,
+    pub(super) backend: &'static str,
+    /// What the language model computes in.
+    pub(super) dtype: String,
+    pub(super) text: usize,
+    pub(super) new_tokens: usize,
+    pub(super) repeats: usize,
+    pub(super) peak_bytes: Option<u64>,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Table {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let Self { model, backend, dtype, text, new_tokens, repeats, .. } = self;
+        let mut out = format!(
+            "{model}; {backend}, activations in {dtype}; {text} tokens of text, {new_tokens} new ones\n\
+             medians of {repeats} after a warm-up, in milliseconds\n\n"
+        );
+        let most = self.rows.iter().map(|row| row.flops).max().unwrap_or(0);
+        let (unit, scale) = if most > 100_000_000_000 { ("TFLOP", 1e12) } else { ("GFLOP", 1e9) };
+        let width = self.rows.iter().map(|row| row.method.len()).max().unwrap_or(0).max(6);
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{:<width$} {:>6} {:>6} {:>9} {:>8} {:>8} {:>9} {:>11} {:>7} {:>6} {:>9} {:>9} {:>8}",
+            "method",
+            "tokens",
+            "visual",
+            "vision",
+            "prune",
+            "project",
+            "prefill",
+            "first token",
+            "faster",
+            "spread",
+            "tokens/s",
+            "TFLOP",
+            "KV MiB"
+        );
+        let slowest = self.rows.first().map_or(f64::NAN, |row| row.median(Times::first_token));
+        for row in &self.rows {
+            let first = row.median(Times::first_token);
+            let _ = writeln!(
+                out,
+                "{:<width$} {:>6} {:>6} {:>9.1} {:>8.2} {:>8.1} {:>9.1} {:>11.1} {:>6.2}× {:>4.0} % {:>9.2} {:>9.3} {:>8.1}",
+                row.method,
+                row.tokens,
+                row.visual,
+                row.median(|times| times.vision),
+                row.median(|times| times.prune),
+                row.median(|times| times.project),
+                row.median(|times| times.prefill),
+                first,
+                slowest / first,
+                100.0 * row.spread(),
+                1e3 / row.median(|times| times.decode),
+                row.flops as f64 / scale,
+                row.kv_bytes as f64 / f64::from(1 << 20),
+            );
+        }
+        let _ = write!(
+            out,
+            "\nvision: preprocessing, tower, what the method reads; project: the kept patches; spread: half of slowest minus \
+             fastest\nFLOP of the visual tokens' prefill: {FORMULA}"
+        );
+        if let Some(peak) = self.peak_bytes {
+            let _ = write!(out, "\npeak resident memory of the process: {:.2} GiB", peak as f64 / f64::from(1 << 30));
+        }
+        out
+    }
+
+    /// For scripts.
+    pub(super) fn json(&self) -> Value {
+        let row = |row: &Row| {
+            json!({
+                "method": row.method,
+                "tokens": row.tokens,
+                "visual_tokens": row.visual,
+                "ttft_ms": row.median(Times::first_token),
+                "ttft_spread": row.spread(),
+                "vision_ms": row.median(|times| times.vision),
+                "prune_ms": row.median(|times| times.prune),
+                "project_ms": row.median(|times| times.project),
+                "prefill_ms": row.median(|times| times.prefill),
+                "decode_ms_per_token": row.median(|times| times.decode),
+                "flops": row.flops,
+                "kv_bytes": row.kv_bytes,
+            })
+        };
+        json!({
+            "model": self.model,
+            "backend": self.backend,
+            "activations": self.dtype,
+            "prompt_tokens": self.text,
+            "new_tokens": self.new_tokens,
+            "repeats": self.repeats,
+            "peak_bytes": self.peak_bytes,
+            "flops_formula": FORMULA,
+            "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+}
