@@ -79,6 +79,14 @@ pub enum Error {
         /// All names.
         known: String,
     },
+    /// A shape that is not known.
+    #[error("unknown shape `{name}`; known: {known}")]
+    UnknownShape {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
     /// A cues file whose tensors do not fit each other.
     #[error("{path}: {reason}")]
     Cues {

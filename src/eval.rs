@@ -219,7 +219,7 @@ impl RunFolder {
     }
 }
 
-/// How the questions of a run are gone through; the answers are the same.
+/// How the questions of a run are gone through; the answers are the same up to rounding.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Questions that are answered side by side.
@@ -264,7 +264,7 @@ pub fn evaluate<B: VlmBackend>(
     let mut begun: Vec<Begun<B>> = Vec::new();
     for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
         // The last prompt of the batch before.
-        let mut before = begun.pop();
+        let mut before = begun.pop().filter(|_| pace.reuse);
         begun.clear();
         for sample in batch {
             let picture = sample.picture.as_ref();

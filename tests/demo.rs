@@ -6,11 +6,14 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use burn::tensor::Tensor;
 use common::golden::is_cpu;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use secateur::{
+    demo::{Category, Question, ask},
     generate::{Decoding, generate},
     model::{DEMO, Llava, LoadOptions, open},
     pruner::{Needs, NoPruning, Params, Pruner, Selector, selector},
-    task::{Answer, Demo, Protocol, Sample, Task},
+    task::{Answer, Demo, Picture, Protocol, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
 };
 use secateur_backends::{Job, Mask, VlmBackend};
@@ -134,8 +137,52 @@ impl Job for Broken {
                 .collect();
             accuracy(&answers)
         };
-        bugs.into_iter().map(|(name, bug)| (name, ask(bug))).collect()
+        let mut found: BTreeMap<_, _> = bugs.into_iter().map(|(name, bug)| (name, ask(bug))).collect();
+        // Many questions in one pass are what only the mask keeps apart.
+        for (name, mask) in
+            [("together", None), ("together, causal", Some(Mask::Causal)), ("together, no mask", Some(Mask::None))]
+        {
+            found.insert(name, together(&model, mask));
+        }
+        found
     }
+}
+
+/// The share of right first words in percent, of up to eight questions about each of 40 pictures in one pass; `wrong` replaces the
+/// mask that keeps them apart.
+fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let (mut right, mut all) = (0, 0);
+    for sample in samples().iter().step_by(2).take(40) {
+        let Some(Picture::Scene(scene)) = &sample.picture else { panic!("a drawn picture") };
+        let questions = Category::ALL.into_iter().flat_map(|category| [true, false].map(|yes| (category, yes)));
+        let questions: Vec<Question> =
+            questions.filter_map(|(category, yes)| ask(&mut random, scene, category, yes)).collect();
+        let prompts = questions
+            .iter()
+            .map(|question| Prompt::new(&vicuna_v1(&question.text, 1).unwrap(), &question.text, model.tokenizer()));
+        let prompts: Vec<Prompt> = prompts.collect();
+        let mark = prompts[0].ids.iter().position(|&id| id < 0).unwrap();
+        let ids = |ids: &[i64]| -> Vec<u32> { ids.iter().map(|&id| id as u32).collect() };
+        let after: Vec<Vec<u32>> = prompts.iter().map(|prompt| ids(&prompt.ids[mark + 1..])).collect();
+        let turn = after.iter().map(Vec::len).max().unwrap();
+        let filled: Vec<u32> = after.iter().flat_map(|ids| ids.iter().copied().chain([0; 64]).take(turn)).collect();
+
+        let seen = model.see(&scene.draw(), &NoPruning::default(), None, &prompts[0], 0).unwrap();
+        let parts = vec![model.embed(&ids(&prompts[0].ids[..mark])), seen.tokens.unsqueeze(), model.embed(&filled)];
+        let embeds: Tensor<B, 3> = Tensor::cat(parts, 1);
+        let [_, length, hidden] = embeds.dims();
+        let shared = length - filled.len();
+        let positions: Vec<usize> = (0..shared).chain((0..filled.len()).map(|i| shared + i % turn)).collect();
+        let mask = wrong.unwrap_or(Mask::Turns { shared, turn });
+        let states = model.language_model().states(&model.config().text, embeds, &positions, mask);
+        for (i, (question, ids)) in questions.iter().zip(&after).enumerate() {
+            let last = states.clone().narrow(1, shared + i * turn + ids.len() - 1, 1).reshape([1, hidden]);
+            right += usize::from(word(model, last) == question.answer);
+            all += 1;
+        }
+    }
+    100.0 * right as f64 / all as f64
 }
 
 /// The likeliest first token, with a bug built in.
@@ -159,8 +206,12 @@ fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> Str
     let positions: Vec<usize> = (0..length).map(|i| if bug == Bug::Positions { 0 } else { i }).collect();
     let mask = if bug == Bug::Mask { Mask::None } else { Mask::Causal };
     let states = model.language_model().states(&model.config().text, embeds, &positions, mask);
-    let last = states.narrow(1, length - 1, 1).reshape([1, hidden]);
-    let id: Vec<i64> = model.language_model().logits(last).argmax(1).into_data().convert::<i64>().into_vec().unwrap();
+    word(model, states.narrow(1, length - 1, 1).reshape([1, hidden]))
+}
+
+/// The likeliest token after a state `[1, hidden]`.
+fn word<B: VlmBackend>(model: &Llava<B>, state: Tensor<B, 2>) -> String {
+    let id: Vec<i64> = model.language_model().logits(state).argmax(1).into_data().convert::<i64>().into_vec().unwrap();
     strip(&model.tokenizer().decode(&[id[0] as u32])).to_owned()
 }
 

@@ -12,7 +12,7 @@ use std::{
 use assert_cmd::Command;
 use serde_json::{Value, json};
 
-/// Status, and the text of a reply; an empty status line cuts the connection.
+/// Status, and the text of a reply.
 type Reply = (u16, String);
 
 /// A server that answers what `answer` says to each request.
@@ -68,7 +68,10 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Value>>, answer: &dyn Fn(&Value, us
         seen.push(request.clone());
         before
     };
-    let (status, text) = answer(&request, before);
+    let (status, text) = match request["temperature"].as_f64() {
+        Some(0.0..=2.0) => answer(&request, before),
+        _ => (400, "the temperature is from 0 to 2".to_owned()),
+    };
     let body = match status {
         200 => json!({"choices": [{"message": {"role": "assistant", "content": text}}]}).to_string(),
         _ => text,
@@ -131,7 +134,7 @@ fn mm_vet_is_graded_and_nothing_is_asked_twice() {
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("gpt-4-0613 at http://127.0.0.1"), "{stderr}");
     assert!(
-        stderr.contains("3 requests to send (0 were answered before)") && stderr.contains("at most $0.0"),
+        stderr.contains("3 requests to send (0 were answered before)") && stderr.contains("about $0.0"),
         "{stderr}"
     );
     let found = report(&stdout);
@@ -197,7 +200,12 @@ fn llava_bench_compares_with_the_reference_answers() {
         [0, 1, 2].map(|id| answer_line(id, &format!("own {id}"))).concat(),
     )
     .unwrap();
-    let rule = json!({"llava_bench_conv": {"role": "Assistant", "prompt": "Rule of conv."}});
+    let prompt = |text: &str| json!({"role": "Assistant", "prompt": text});
+    let rule = json!({
+        "llava_bench_conv": prompt("Rule of conv."),
+        "llava_bench_detail": prompt("Rule of detail."),
+        "llava_bench_complex": prompt("Rule of complex."),
+    });
     std::fs::write(folder.path().join("rule.json"), rule.to_string()).unwrap();
 
     let rule = folder.path().join("rule.json").display().to_string();
@@ -214,9 +222,16 @@ fn llava_bench_compares_with_the_reference_answers() {
         "[Context]\nA boat\non the sea.\n\n[Question]\nWhat is it?\n\n[Assistant 1]\nreference 0\n\n[End of Assistant 1]\n\n\
          [Assistant 2]\nown 0\n\n[End of Assistant 2]\n\n[System]\nRule of conv.\n\n"
     );
-    // No rule of its own: our words.
-    let detail = requests.iter().find(|request| asked(request).contains("Describe it.")).unwrap();
-    assert!(asked(detail).contains("from 1 to 10"));
+    // Ours, without one; a file that lacks a category is refused.
+    let (_, _, stderr) = score("llava-bench", folder.path(), &["--judge-url", &server.url]);
+    assert!(stderr.contains("3 requests to send (0 were"), "{stderr}");
+    assert!(server.requests().iter().all(|request| asked(request).contains("from 1 to 10")));
+    std::fs::write(&rule, json!({"llava_bench_conv": prompt("Rule of conv.")}).to_string()).unwrap();
+    let flags = ["--judge-url", &server.url, "--judge-prompt", &rule];
+    let (code, _, stderr) = score("llava-bench", folder.path(), &flags);
+    assert!(code == 1 && stderr.contains("no `prompt` of `llava_bench_detail`"), "{stderr}");
+    let (code, _, stderr) = score("mm-vet", folder.path(), &flags);
+    assert!(code == 1 && !stderr.contains("requests to send"), "{stderr}");
 }
 
 #[test]
@@ -231,12 +246,12 @@ fn a_judge_that_fails_gets_a_sentence_and_replies_are_kept() {
     let refusing = Server::start(|_, _| (401, "no".to_owned()));
     fails(&refusing.url, "mm-vet", "refuses the key (status 401); set OPENAI_API_KEY");
     let other = Server::start(|_, _| (404, "no such model".to_owned()));
-    fails(&other.url, "mm-vet", "answers with status 404: no such model");
+    fails(&other.url, "mm-vet", "answers with status 404: no such model; --judge-model");
     // One question is answered, the others meet a server that is down.
     let failing = Server::start(|request, _| {
-        if asked(request).ends_with("A boat. | ") { (200, "1".to_owned()) } else { (500, String::new()) }
+        if asked(request).ends_with("A boat. | ") { (200, "1".to_owned()) } else { (500, "down".to_owned()) }
     });
-    fails(&failing.url, "mm-vet", "answers with status 500, 6 times; replies so far are kept");
+    fails(&failing.url, "mm-vet", "answers with status 500, 6 times: down; replies so far are kept");
     fails(&failing.url, "gqa", "gqa needs no judge");
     std::fs::remove_file(folder.path().join("mm-vet.json")).unwrap();
     fails(&failing.url, "mm-vet", "expected mm-vet.json here");
@@ -275,4 +290,12 @@ fn a_run_is_judged_at_its_end() {
     assert!(run.join("judge.jsonl").is_file());
     let metrics: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
     assert_eq!(metrics["metrics"]["total"], 0.3);
+    // Another judge of the finished run: the new score is the one that is kept.
+    let stricter = Server::start(|_, _| (200, "0.1".to_owned()));
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    let args = ["eval", "mm-vet", "--model", "demo", "--tokens", "8", "--judge-url", &stricter.url];
+    let output = command.args(args).arg("--data").arg(folder.path()).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metrics: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["metrics"]["total"], 0.1);
 }

@@ -29,13 +29,14 @@ impl VlmBackend for Flex {
         linear16::product(&x.to_contiguous(), &weight)
     }
 
-    /// With bf16 weights by the processor's own product of bf16 numbers, where it has one; elsewhere with the same rounding.
+    /// With bf16 weights by the processor's own product of bf16 numbers, where it has one.
     fn apply_weight_rounded(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x_dtype, weight_dtype): (DType, DType) = (x.dtype(), weight.dtype());
         if x_dtype != DType::F32 || weight_dtype != DType::BF16 {
             return Self::apply_weight(x, weight);
         }
-        linear16::rounded(&x.to_contiguous(), &weight).unwrap_or_else(|x| Self::apply_weight(x, weight))
+        let x = x.to_contiguous();
+        linear16::rounded(&x, &weight).unwrap_or_else(|| Self::apply_weight(x, weight))
     }
 
     /// In the language model, bodies that read heads where they lie: Flex's own attention copies them first. The tower keeps

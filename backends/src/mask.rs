@@ -10,7 +10,7 @@ pub enum Mask {
     /// Its own position and those before it: a language model.
     Causal,
     /// Several causal continuations of one beginning, side by side: of the keys after the first `shared`, a query sees
-    /// those of its own run of `turn` only, up to itself. Many questions about one picture are answered in one pass so.
+    /// those of its own run of `turn` only, up to itself. Training asks many questions about one picture in one pass so.
     Turns {
         /// Positions that all see.
         shared: usize,
@@ -37,8 +37,12 @@ impl Mask {
         keys: usize,
         device: &B::Device,
     ) -> Option<Tensor<B, 4, Bool>> {
-        if self == Self::None {
-            return None;
+        match self {
+            Self::None => return None,
+            Self::Causal => {
+                return Some(Tensor::tril_mask([1, 1, queries, keys], (keys - queries) as i64, device));
+            }
+            Self::Turns { .. } => {}
         }
         let row = |query: usize| {
             let [first, from, to] = self.seen(keys - queries + query, keys);

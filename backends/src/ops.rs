@@ -33,7 +33,7 @@ pub trait VlmBackend: Backend {
         reference_product::<Self>(x, weight)
     }
 
-    /// The same, where `x` may be rounded to the weight's dtype first, if that is faster: for those who asked for 16 bits.
+    /// The same, where `x` may be rounded to the weight's dtype if that is faster: for those who asked for 16 bits.
     fn apply_weight_rounded(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::apply_weight(x, weight)
     }

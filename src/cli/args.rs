@@ -33,7 +33,7 @@ pub(super) enum Command {
     Score(ScoreArgs),
     /// Prints everything that a port must agree on, as one JSON object
     Trace(TraceArgs),
-    /// Measures time, FLOPs and memory of methods and budgets
+    /// Measures the time of every stage, and counts FLOPs and cache size
     Bench(BenchArgs),
     /// Runs one method on tensors exported from anywhere
     Prune(PruneArgs),
@@ -48,7 +48,7 @@ pub(super) struct ModelArgs {
     pub(super) model: String,
     #[command(flatten)]
     pub(super) method: MethodArgs,
-    /// What weights are kept in; by default as in the checkpoint
+    /// What weights are kept in, by default as in the checkpoint; with bf16, CPUs that can multiply in it, too
     #[arg(long)]
     pub(super) dtype: Option<WeightType>,
     /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
@@ -157,6 +157,9 @@ pub(super) struct BenchArgs {
     /// built-in checkpoint, which is the default
     #[arg(long, value_name = "NAME")]
     pub(super) shape: Option<String>,
+    /// Layers of a shape's language model, if not all of them fit here
+    #[arg(long, value_name = "N", requires = "shape")]
+    pub(super) layers: Option<usize>,
     /// Methods, with commas, or `all`
     #[arg(long, default_value = "fastervlm")]
     pub(super) method: String,
@@ -172,11 +175,11 @@ pub(super) struct BenchArgs {
     /// Measured rounds, after one that warms up
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(super) repeats: usize,
-    /// What weights are kept in; by default as in the checkpoint, f16 for a shape
+    /// What weights are kept in, by default as in the checkpoint, f16 for a shape; with bf16, CPUs that can multiply in it, too
     #[arg(long)]
     pub(super) dtype: Option<WeightType>,
     /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
-    #[arg(long, value_name = "ID|DIR")]
+    #[arg(long, value_name = "ID|DIR", requires = "model")]
     pub(super) clip: Option<String>,
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
     #[arg(long)]
@@ -201,7 +204,7 @@ pub(super) struct EvalArgs {
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(super) limit: Option<usize>,
-    /// Questions that are answered side by side, with the same answers as one by one
+    /// Questions that are answered side by side: the same answers up to rounding, for more memory
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) batch_size: usize,
     /// Computes what questions have in common for each of them again, to measure what reuse saves
@@ -227,7 +230,7 @@ pub(super) struct EvalArgs {
 }
 
 /// The judge of mm-vet and llava-bench.
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, Default, ClapArgs)]
 pub(super) struct JudgeArgs {
     /// mm-vet, llava-bench: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from OPENAI_API_KEY
     #[arg(long, value_name = "URL")]
@@ -274,6 +277,8 @@ pub(super) struct SweepArgs {
     /// Whose scoring rules
     #[arg(long, default_value = "llava")]
     pub(super) protocol: Protocol,
+    #[command(flatten)]
+    pub(super) judge: JudgeArgs,
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(super) json: bool,
@@ -290,6 +295,8 @@ pub(super) struct MergeArgs {
     /// Throws away what an earlier run of this name has
     #[arg(long)]
     pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) judge: JudgeArgs,
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(super) json: bool,

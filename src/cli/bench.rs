@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use anyhow::bail;
+use burn::tensor::DType;
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend, default_backend, find};
 
@@ -15,7 +16,7 @@ use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
     generate::{Decoding, answer},
     image::Rgb,
-    model::{DEMO, Llava, LlavaConfig, LoadOptions, Opened, Pictures, SHAPES, check_layer, open, shaped},
+    model::{DEMO, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
     pruner::{Params, Place, Selector, check_budget, method, methods, selector},
     text::{IMAGE_TOKEN, Prompt},
 };
@@ -29,16 +30,19 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if args.repeats == 0 || args.new_tokens < 2 || args.prompt_tokens <= BEFORE {
         bail!("--repeats takes 1 or more, --new-tokens 2 or more, --prompt-tokens {} or more", BEFORE + 1);
     }
-    let (opened, random, name) = match (&args.model, &args.shape) {
+    let (mut opened, random, name) = match (&args.model, &args.shape) {
         (Some(model), _) => (open(model, args.clip.as_deref())?, false, model.clone()),
         (None, shape) => {
             let shape = shape.as_deref().unwrap_or(DEMO);
-            if !SHAPES.contains(&shape) {
-                bail!("unknown shape `{shape}`; known: {}", SHAPES.join(", "));
-            }
             (shaped(shape)?, shape != DEMO, shape.to_owned())
         }
     };
+    if let Some(layers) = args.layers.filter(|_| random) {
+        if !(1..=opened.config.text.num_hidden_layers).contains(&layers) {
+            bail!("--layers {layers} is not possible: the shape has {}", opened.config.text.num_hidden_layers);
+        }
+        opened.config.text.num_hidden_layers = layers;
+    }
     let params = Params { seed: args.seed, ..Params::default() };
     let names: Vec<&'static str> = match args.method.as_str() {
         "all" => methods(params).iter().map(|method| method.name()).collect(),
@@ -119,9 +123,14 @@ impl Job for Bench {
         }
         bar.finish_and_clear();
         let table = Table {
-            model: if random { format!("{name}, random weights") } else { name },
+            model: if random {
+                format!("{name}, {} layers, random weights", model.config().text.num_hidden_layers)
+            } else {
+                name
+            },
             backend,
-            dtype: format!("{:?}", model.activations()).to_lowercase(),
+            weights: weights(options.dtype, random),
+            activations: name_of(model.activations()),
             text: args.prompt_tokens,
             new_tokens: args.new_tokens,
             repeats: args.repeats,
@@ -185,6 +194,19 @@ fn prompt(tokens: usize, pictures: usize) -> Prompt {
     ids.extend(std::iter::repeat_n(IMAGE_TOKEN, pictures));
     ids.extend((BEFORE..tokens).map(text));
     Prompt { ids, question: "What is in the image?".to_owned() }
+}
+
+/// What the weights are kept in, for people.
+fn weights(asked: Option<DType>, random: bool) -> String {
+    match asked {
+        Some(dtype) => name_of(dtype),
+        None if random => name_of(DType::F16),
+        None => "the file's types".to_owned(),
+    }
+}
+
+fn name_of(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
 }
 
 /// The most memory that this process ever had resident, mapped weights included; known on Linux.

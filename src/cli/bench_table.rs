@@ -65,8 +65,10 @@ impl Row {
 pub(super) struct Table {
     pub(super) model: String,
     pub(super) backend: &'static str,
+    /// What the weights are kept in.
+    pub(super) weights: String,
     /// What the language model computes in.
-    pub(super) dtype: String,
+    pub(super) activations: String,
     pub(super) text: usize,
     pub(super) new_tokens: usize,
     pub(super) repeats: usize,
@@ -77,9 +79,9 @@ pub(super) struct Table {
 impl Table {
     /// For people.
     pub(super) fn text(&self) -> String {
-        let Self { model, backend, dtype, text, new_tokens, repeats, .. } = self;
+        let Self { model, backend, weights, activations, text, new_tokens, repeats, .. } = self;
         let mut out = format!(
-            "{model}; {backend}, activations in {dtype}; {text} tokens of text, {new_tokens} new ones\n\
+            "{model}; {backend}, weights in {weights}, activations in {activations}; {text} tokens of text, {new_tokens} new ones\n\
              medians of {repeats} after a warm-up, in milliseconds\n\n"
         );
         let most = self.rows.iter().map(|row| row.flops).max().unwrap_or(0);
@@ -100,7 +102,7 @@ impl Table {
             "faster",
             "spread",
             "tokens/s",
-            "TFLOP",
+            unit,
             "KV MiB"
         );
         let slowest = self.rows.first().map_or(f64::NAN, |row| row.median(Times::first_token));
@@ -156,11 +158,13 @@ impl Table {
         json!({
             "model": self.model,
             "backend": self.backend,
-            "activations": self.dtype,
+            "weights": self.weights,
+            "activations": self.activations,
             "prompt_tokens": self.text,
             "new_tokens": self.new_tokens,
             "repeats": self.repeats,
             "peak_bytes": self.peak_bytes,
+            "flops_and_kv_bytes_of": "the visual tokens' prefill",
             "flops_formula": FORMULA,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
         })

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend};
 
 use super::{
-    args::EvalArgs,
+    args::{EvalArgs, JudgeArgs},
     data_folder, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
@@ -21,7 +21,7 @@ use crate::{
     model::Llava,
     pruner::{Selector, method, selector},
     shard::Shard,
-    task::{Answer, Protocol, Report, Sample, Task, task},
+    task::{Answer, Protocol, Report, Task, task},
 };
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
@@ -68,11 +68,13 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let score = |answers: &[Answer]| judge::score(task, &data, answers, args.protocol, &args.judge, &run);
-    let report = if there.answers.len() == samples.len() && (there.scored || there.on_disk > samples.len()) {
+    let whole = there.answers.len() == samples.len();
+    let judged = args.judge.judge_url.is_some();
+    let report = if whole && (there.scored && !judged || there.on_disk > samples.len()) {
         eprintln!("{} has {} answers already; --force runs it again", run.display(), there.on_disk);
         score(&there.answers)?
-    } else if there.answers.len() == samples.len() {
-        // Killed between the last answer and the score.
+    } else if whole {
+        // Killed between the last answer and the score, or to be judged anew.
         let folder = RunFolder::open(&args.out, &config, samples, false)?;
         finish(&folder, task, &data, score(folder.answers())?)?
     } else {
@@ -219,14 +221,14 @@ impl Job for Eval<'_> {
 pub(super) fn complete<B: VlmBackend>(
     model: &Llava<B>,
     selector: &Selector<B>,
-    task: &dyn Task,
-    samples: &[Sample],
-    config: &RunConfig,
+    run: Run,
     out: &Path,
+    judge: &JudgeArgs,
 ) -> anyhow::Result<Report> {
+    let Run { task, samples, config, .. } = run;
     let mut folder = RunFolder::open(out, config, samples, false)?;
-    run_on(model, selector, Run { task, samples, config, pace: Pace::default() }, &mut folder)?;
-    let report = task.score(&config.data, folder.answers(), config.protocol)?;
+    run_on(model, selector, run, &mut folder)?;
+    let report = judge::score(task, &config.data, folder.answers(), config.protocol, judge, folder.path())?;
     finish(&folder, task, &config.data, report)
 }
 

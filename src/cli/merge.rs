@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{args::MergeArgs, eval::finish, print, print_json};
+use super::{args::MergeArgs, eval::finish, judge, print, print_json};
 use crate::{
     eval::{RunConfig, RunFolder, read_config, standing_in},
     shard::Shard,
@@ -33,7 +33,7 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     for answer in answers.into_iter().skip(folder.answers().len()) {
         folder.append(answer)?;
     }
-    let report = task.score(&whole.data, folder.answers(), whole.protocol)?;
+    let report = judge::score(task, &whole.data, folder.answers(), whole.protocol, &args.judge, folder.path())?;
     let report = finish(&folder, task, &whole.data, report)?;
     eprintln!("{}", folder.path().display());
     print(&report.table())?;

@@ -6,19 +6,20 @@ use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
 
 use super::{
-    args::{MethodArgs, SweepArgs},
+    args::{JudgeArgs, MethodArgs, SweepArgs},
     data_folder,
     eval::{Fixed, complete},
+    judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
     sweep_table::{Row, Table},
 };
 use crate::{
     checksum::data_sha256,
-    eval::{RunConfig, standing},
+    eval::{Pace, Run, RunConfig, standing},
     model::Llava,
     pruner::selector,
-    task::{Answer, Protocol, Sample, Task, task},
+    task::{Answer, Sample, Task, task},
 };
 
 pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
@@ -32,11 +33,11 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         benchmarks.push(Benchmark::new(task(name)?, args.data.clone(), args.limit)?);
     }
     for benchmark in &benchmarks {
-        benchmark.check(&fixed, &methods, &args.out, args.protocol)?;
+        benchmark.check(&fixed, &methods, &args)?;
     }
     let backend = plan.method().backend;
     let model = fixed.model_name();
-    let job = Sweep { plan, methods, fixed, benchmarks, out: args.out.clone() };
+    let job = Sweep { plan, methods, fixed, benchmarks, out: args.out.clone(), judge: args.judge.clone() };
     let rows = secateur_backends::run(backend, job)??;
     let table = Table::new(rows);
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
@@ -97,13 +98,18 @@ impl Benchmark {
         fixed.config(method, self.task, &self.data, self.data_sha256.clone())
     }
 
+    /// The judge, if this is one of the benchmarks that have one.
+    fn judge(&self, args: &JudgeArgs) -> JudgeArgs {
+        self.task.judged().map(|_| args.clone()).unwrap_or_default()
+    }
+
     /// What would stop a run, before the first one starts: labels that are missing, rules that are not known, folders of
     /// other runs.
-    fn check(&self, fixed: &Fixed, methods: &[MethodPlan], out: &Path, protocol: Protocol) -> anyhow::Result<()> {
+    fn check(&self, fixed: &Fixed, methods: &[MethodPlan], args: &SweepArgs) -> anyhow::Result<()> {
         let blank: Vec<Answer> = self.samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
-        self.task.score(&self.data, &blank, protocol)?;
+        judge::check(self.task, &self.data, &blank, args.protocol, &self.judge(&args.judge), &args.out)?;
         for method in methods {
-            standing(out, &self.config(fixed, method)?, &self.samples)?;
+            standing(&args.out, &self.config(fixed, method)?, &self.samples)?;
         }
         Ok(())
     }
@@ -115,19 +121,20 @@ struct Sweep {
     fixed: Fixed,
     benchmarks: Vec<Benchmark>,
     out: PathBuf,
+    judge: JudgeArgs,
 }
 
 impl Job for Sweep {
     type Output = anyhow::Result<Vec<Row>>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { plan, methods, fixed, benchmarks, out } = self;
+        let Self { plan, methods, fixed, benchmarks, out, judge } = self;
         let model: Llava<B> = plan.load(&device)?;
         let mut rows = Vec::new();
         for benchmark in &benchmarks {
             for method in &methods {
                 let config = benchmark.config(&fixed, method)?;
-                let score = one(&model, method, benchmark, &config, &out)?;
+                let score = one(&model, method, benchmark, &config, &out, &judge)?;
                 rows.push(Row::new(&fixed.model_name(), benchmark.task.name(), method.method, method.tokens, score));
             }
         }
@@ -142,15 +149,17 @@ fn one<B: VlmBackend>(
     benchmark: &Benchmark,
     config: &RunConfig,
     out: &Path,
+    judge: &JudgeArgs,
 ) -> anyhow::Result<Option<f64>> {
     let Benchmark { task, data, samples, .. } = benchmark;
+    let judge = benchmark.judge(judge);
     let there = standing(out, config, samples)?;
-    let report = if there.answers.len() == samples.len() && there.scored {
-        task.score(data, &there.answers, config.protocol)?
+    let report = if there.answers.len() == samples.len() && there.scored && judge.judge_url.is_none() {
+        judge::score(*task, data, &there.answers, config.protocol, &judge, &out.join(config.folder_name()))?
     } else {
         eprintln!("{}", out.join(config.folder_name()).display());
         let selector = selector::<B>(method.method, method.params)?;
-        complete(model, &selector, *task, samples, config, out)?
+        complete(model, &selector, Run { task: *task, samples, config, pace: Pace::default() }, out, &judge)?
     };
     Ok(report.metrics.iter().find(|(name, _)| name == task.headline(config.protocol)).map(|(_, value)| *value))
 }

@@ -81,7 +81,7 @@ pub fn begin<B: VlmBackend>(
     Ok(Begun { embeds, cache, generated })
 }
 
-/// Continues prompts until each has its end token, the longest answer, or `on_token` breaks; it is given the prompt's number
+/// Once for each prompt: continues them until each has its end token, the longest answer, or `on_token` breaks; it is given the prompt's number
 /// and all ids so far after each new one. Every weight is read once for the next tokens of all of them.
 pub fn decode<B: VlmBackend>(
     model: &Llava<B>,

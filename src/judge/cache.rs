@@ -16,13 +16,15 @@ use crate::Error;
 pub(super) struct Cache {
     path: PathBuf,
     replies: HashMap<String, String>,
-    /// Made with the first new reply.
+    /// Whether the file ends in the middle of a line.
+    cut: bool,
+    /// Opened with the first new reply.
     file: Option<File>,
 }
 
 #[derive(Deserialize, Serialize)]
 struct Line {
-    /// SHA-256 of the request.
+    /// SHA-256 of the address and the request.
     request: String,
     reply: String,
 }
@@ -37,17 +39,18 @@ impl Cache {
         };
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
         let replies = lines.map(|line| (line.request, line.reply)).collect();
-        Ok(Self { path: path.to_owned(), replies, file: None })
+        let cut = !text.is_empty() && !text.ends_with('\n');
+        Ok(Self { path: path.to_owned(), replies, cut, file: None })
     }
 
-    pub(super) fn get(&self, body: &str) -> Option<&str> {
-        self.replies.get(&key(body)).map(String::as_str)
+    pub(super) fn get(&self, url: &str, body: &str) -> Option<&str> {
+        self.replies.get(&key(url, body)).map(String::as_str)
     }
 
-    pub(super) fn add(&mut self, body: &str, reply: &str) -> Result<(), Error> {
-        let line = Line { request: key(body), reply: reply.to_owned() };
-        // Strings serialise. A newline first ends a line that was left half-written.
-        let first = if self.file.is_none() && !self.replies.is_empty() { "\n" } else { "" };
+    pub(super) fn add(&mut self, url: &str, body: &str, reply: &str) -> Result<(), Error> {
+        let line = Line { request: key(url, body), reply: reply.to_owned() };
+        // Strings serialise.
+        let first = if std::mem::take(&mut self.cut) { "\n" } else { "" };
         let text = format!("{first}{}\n", serde_json::to_string(&line).unwrap_or_default());
         let fail = || Error::io(&self.path, "a reply of the judge cannot be written");
         let mut file = match self.file.take() {
@@ -61,6 +64,6 @@ impl Cache {
     }
 }
 
-fn key(body: &str) -> String {
-    format!("{:x}", Sha256::digest(body))
+fn key(url: &str, body: &str) -> String {
+    format!("{:x}", Sha256::digest(format!("{url}\n{body}")))
 }

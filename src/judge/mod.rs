@@ -44,7 +44,7 @@ pub struct Judge {
     cache: Mutex<Cache>,
 }
 
-/// What a list of requests will cost.
+/// What a list of requests will cost, if every first reply can be scored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// Requests without a reply from before.
@@ -55,7 +55,7 @@ pub struct Estimate {
     pub sent: u64,
     /// Tokens that come back at most.
     pub replied: u64,
-    /// Dollars at most, if prices were given.
+    /// Dollars, if prices were given.
     pub dollars: Option<f64>,
 }
 
@@ -64,15 +64,15 @@ impl fmt::Display for Estimate {
         let Self { requests, known, sent, replied, dollars } = self;
         write!(
             f,
-            "{requests} requests to send ({known} were answered before), about {sent} tokens, at most {replied} back"
+            "{requests} requests to send ({known} were answered before), about {sent} tokens, up to {replied} back"
         )?;
-        dollars.map_or(Ok(()), |dollars| write!(f, ", at most ${dollars:.2}"))
+        dollars.map_or(Ok(()), |dollars| write!(f, ", about ${dollars:.2}; more where a reply cannot be scored"))
     }
 }
 
 /// How often a request is sent that the server does not answer.
 const TRIES: u32 = 6;
-/// How often it is sent when the reply is none that can be scored, each time with a higher temperature, as MM-Vet does.
+/// How often it is sent when the reply is none that can be scored, each time with a higher temperature, as MM-Vet's evaluator does.
 const READINGS: u32 = 5;
 /// Requests under way at once.
 const PARALLEL: usize = 8;
@@ -121,7 +121,7 @@ impl Judge {
     pub fn estimate(&self, requests: &[Request]) -> Estimate {
         let cache = self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let new: Vec<&Request> =
-            requests.iter().filter(|request| cache.get(&self.body(request, 0)).is_none()).collect();
+            requests.iter().filter(|request| cache.get(&self.config.url, &self.body(request, 0)).is_none()).collect();
         let sent = new.iter().map(|request| request.text.chars().count() as u64 / 4 + 8).sum();
         let replied = new.iter().map(|request| u64::from(request.max_tokens)).sum();
         let dollars = self.config.price.map(|[to, from]| (sent as f64 * to + replied as f64 * from) / 1e6);
@@ -154,7 +154,8 @@ impl Judge {
 
     /// The request as it is sent for the `reading`th time.
     fn body(&self, request: &Request, reading: u32) -> String {
-        let temperature = request.temperature + 0.5 * f64::from(reading);
+        // 2 is the most that servers take.
+        let temperature = (request.temperature + 0.5 * f64::from(reading)).min(2.0);
         let message = json!({"role": "user", "content": request.text});
         json!({"model": self.config.model, "messages": [message], "temperature": temperature, "max_tokens": request.max_tokens})
             .to_string()
@@ -163,11 +164,11 @@ impl Judge {
     /// The reply to a request, from before or from the server.
     fn reply(&self, body: &str) -> Result<String, Error> {
         let cache = || self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(reply) = cache().get(body) {
+        if let Some(reply) = cache().get(&self.config.url, body) {
             return Ok(reply.to_owned());
         }
         let reply = self.send(body)?;
-        cache().add(body, &reply)?;
+        cache().add(&self.config.url, body, &reply)?;
         Ok(reply)
     }
 
@@ -188,18 +189,26 @@ impl Judge {
                     let after =
                         response.headers().get("Retry-After").and_then(|after| after.to_str().ok()?.parse().ok());
                     wait = after.map_or(wait, |seconds: u64| Duration::from_secs(seconds.min(120)));
-                    match (status, response.body_mut().read_to_string()) {
+                    let body = response.body_mut().read_to_string();
+                    let said: String = body.as_deref().unwrap_or_default().chars().take(300).collect();
+                    let said = said.trim();
+                    match (status, body) {
                         (200, Ok(text)) => return self.content(&text),
-                        (408 | 409 | 429 | 500.., _) => reason = format!("answers with status {status}, {TRIES} times"),
+                        (200, Err(error)) => reason = format!("breaks off ({error})"),
+                        (408 | 409 | 429 | 500.., _) => {
+                            reason = format!("answers with status {status}, {TRIES} times: {said}");
+                        }
                         (401 | 403, _) => {
                             return Err(self.error(format!(
                                 "refuses the key (status {status}); set OPENAI_API_KEY to one that it takes"
                             )));
                         }
-                        (_, text) => {
-                            let said: String = text.unwrap_or_default().chars().take(300).collect();
-                            return Err(self.error(format!("answers with status {status}: {}", said.trim())));
+                        (404, _) => {
+                            return Err(self.error(format!(
+                                "answers with status 404: {said}; --judge-model names a model that it has"
+                            )));
                         }
+                        _ => return Err(self.error(format!("answers with status {status}: {said}"))),
                     }
                 }
             }

@@ -27,6 +27,9 @@ pub const SHAPES: [&str; 6] = ["llava-1.5-7b", "llava-1.5-13b", "llava-1.6-7b", 
 /// # Errors
 /// When there is no such shape.
 pub fn shaped(name: &str) -> Result<Opened, Error> {
+    if !SHAPES.contains(&name) {
+        return Err(Error::UnknownShape { name: name.to_owned(), known: SHAPES.join(", ") });
+    }
     let mut opened = open(DEMO, None)?;
     if name == DEMO {
         return Ok(opened);
@@ -112,7 +115,7 @@ fn clip_text() -> ClipTextConfig {
     text
 }
 
-/// Gives every parameter random numbers that keep activations near 1: matrices in one dtype, vectors in another.
+/// Gives every matrix random numbers that keep activations near 1, and every vector ones; each kind has its dtype.
 struct Fill {
     weights: DType,
     vectors: DType,

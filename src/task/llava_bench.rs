@@ -7,7 +7,8 @@
 //! Judged by GPT-4, which sees a description of the picture, GPT-4's own answer and the model's, and gives each 1 to 10. Score:
 //! the model's points as a share of GPT-4's, over all questions and over those of each category. Official:
 //! LLaVA's `llava/eval/eval_gpt_review_bench.py` and `summarize_gpt_review.py`, which read the answers file of a run as it is, and
-//! count a reply without points as −1 for both; here it is asked again, and then left out.
+//! count a reply without points as −1 for both; here it is asked again, and then left out. They also send a system message, and
+//! lmms-eval finds points inside of other text, as in "8/10", where this asks again.
 
 use std::{collections::HashMap, path::Path};
 
@@ -129,8 +130,7 @@ impl Judged for LlavaBench {
                 Caption::Several(texts) => texts.join("\n"),
             };
             let reference = references.get(id).ok_or_else(|| missing("answer", REFERENCE))?;
-            let own = instruction.map(|given| &given[format!("llava_bench_{}", question.category)]["prompt"]);
-            let rule = own.and_then(Value::as_str).or_else(|| instruction?.as_str()).unwrap_or(INSTRUCTION);
+            let rule = rule(instruction, &question.category, data)?;
             let text = format!(
                 "[Context]\n{context}\n\n[Question]\n{}\n\n[Assistant 1]\n{reference}\n\n[End of Assistant 1]\n\n[Assistant \
                  2]\n{}\n\n[End of Assistant 2]\n\n[System]\n{rule}\n\n",
@@ -178,6 +178,17 @@ impl Judged for LlavaBench {
             notes.push(format!("{without} answer(s) got no score from the judge and are left out"));
         }
         Ok(Report { benchmark: "llava-bench", protocol, n: points.len(), metrics, notes })
+    }
+}
+
+/// The instruction for a category: ours, the given one, or the category's own in LLaVA's `rule.json`.
+fn rule<'a>(given: Option<&'a Value>, category: &str, data: &Path) -> Result<&'a str, Error> {
+    match given {
+        None => Ok(INSTRUCTION),
+        Some(Value::String(text)) => Ok(text),
+        Some(rules) => rules[format!("llava_bench_{category}")]["prompt"].as_str().ok_or_else(|| {
+            Error::data(data, format!("the judge's rules have no `prompt` of `llava_bench_{category}`"))
+        }),
     }
 }
 

@@ -130,7 +130,13 @@ impl Judged for MmVet {
 
     fn requests(&self, data: &Path, answers: &[Answer], instruction: Option<&Value>) -> Result<Vec<Request>, Error> {
         let labels = labels(data)?;
-        let instruction = instruction.and_then(Value::as_str).unwrap_or(INSTRUCTION);
+        let instruction = match instruction {
+            None => INSTRUCTION,
+            Some(Value::String(text)) => text,
+            Some(_) => {
+                return Err(Error::data(data, "MM-Vet's instruction to the judge is one text, not a JSON object"));
+            }
+        };
         let request = |(id, answer): (&str, &Answer)| {
             let label = label(&labels, id, data)?;
             let truth = label.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ");

@@ -158,7 +158,7 @@ pub trait Task: Send + Sync {
     fn about(&self) -> &'static str;
     /// Where its data lies in a checkout of LLaVA; empty where there is none to look for.
     fn default_data(&self) -> &'static str;
-    /// The metric that papers report; empty where a server or a judge finds it.
+    /// The metric that papers report. It may be missing: some need a server or a judge.
     fn headline(&self, protocol: Protocol) -> &'static str;
     /// Its data set on the hub, where there is one that can be unpacked into that layout.
     fn hub(&self) -> Option<DataSet> {

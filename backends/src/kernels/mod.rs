@@ -2,6 +2,7 @@
 
 pub(crate) mod attend;
 pub(crate) mod attention;
+mod columns;
 mod heads;
 pub(crate) mod linear16;
 pub(crate) mod rotate;

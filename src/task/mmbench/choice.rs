@@ -23,7 +23,7 @@ const AROUND: [(&str, &str); 12] = [
 ];
 
 /// Words after which a letter is the answer.
-const PHRASES: [&str; 26] = [
+const PHRASES: [&str; 27] = [
     "the answer is",
     "answer is",
     "the correct answer is",
@@ -50,6 +50,7 @@ const PHRASES: [&str; 26] = [
     "答案是",
     "答案为",
     "选",
+    "答えは",
 ];
 
 /// The letter that `answer` names, of a question with these options (A first); `None` if it names none.

@@ -8,7 +8,7 @@ use std::{arch::asm, sync::OnceLock};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::Columns;
+use crate::kernels::columns::Columns;
 
 /// Rows and columns of a tile of sums.
 const TILE: usize = 16;

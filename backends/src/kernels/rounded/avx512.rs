@@ -8,14 +8,14 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::Columns;
+use crate::kernels::columns::Columns;
 
 /// Numbers that an instruction takes.
 const WIDTH: usize = 32;
 /// Rows and outputs of a tile: with more, the compiler keeps some of the sums in memory.
 const ROWS: usize = 4;
 const OUTPUTS: usize = 4;
-/// Inputs gone along at a time: 4 rows of the weight and 4 of `x` are 32 KiB, less than an L1 cache.
+/// Inputs gone along at a time: 4 rows of the weight and 4 of `x` are 32 KiB, about an L1 cache.
 const BLOCK: usize = 2048;
 /// Outputs that a thread takes at a time.
 const CHUNK: usize = 12 * OUTPUTS;
@@ -48,7 +48,7 @@ fn pack(x: &[bf16], rows: usize, inner: usize) -> Vec<bf16> {
 }
 
 pub(super) fn product(x: &[bf16], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    if !has_bf16() || !inner.is_multiple_of(WIDTH) {
+    if !has_bf16() || !inner.is_multiple_of(WIDTH) || inner == 0 {
         return None;
     }
     assert!(x.len() == rows * inner && weight.len() == outputs * inner);

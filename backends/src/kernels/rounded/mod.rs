@@ -35,23 +35,6 @@ const PRODUCTS: &[Product] = &[
     avx512::product,
 ];
 
-/// Where threads write: disjoint columns of one matrix, which slices cannot express.
-#[cfg(target_arch = "x86_64")]
-struct Columns(*mut f32);
-// SAFETY: each thread writes the columns of its own chunk only.
-#[cfg(target_arch = "x86_64")]
-unsafe impl Sync for Columns {}
-
-#[cfg(target_arch = "x86_64")]
-impl Columns {
-    /// # Safety
-    /// `at` must be in the matrix.
-    unsafe fn at(&self, at: usize) -> *mut f32 {
-        // SAFETY: by the caller.
-        unsafe { self.0.add(at) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
