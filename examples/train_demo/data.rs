@@ -214,8 +214,15 @@ fn label(scene: &Scene, patch: [usize; 2]) -> ([i32; 4], Option<usize>) {
 /// So many yes / no questions and open ones, in any order; long answers only where `long`.
 fn questions(random: &mut ChaCha8Rng, scene: &Scene, asked: Asked, long: bool) -> Vec<Question> {
     // Places are the hardest to tell, and easier to learn from an answer that names them than from yes or no.
-    const CATEGORIES: [Category; 5] =
-        [Category::Existence, Category::Count, Category::Position, Category::Position, Category::Color];
+    const CATEGORIES: [Category; 7] = [
+        Category::Existence,
+        Category::Count,
+        Category::Position,
+        Category::Position,
+        Category::Position,
+        Category::Position,
+        Category::Color,
+    ];
     const OPEN_KINDS: [usize; 7] = [0, 1, 2, 3, 3, 3, OPEN - 1];
     let mut all = Vec::new();
     while all.len() < asked.yes_or_no + asked.open {

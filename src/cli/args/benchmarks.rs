@@ -1,0 +1,148 @@
+//! The flags of what runs and scores benchmarks.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::ModelArgs;
+use crate::{shard::Shard, task::Protocol};
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct EvalArgs {
+    /// The benchmark; see `secateur list benchmarks`
+    pub(in crate::cli) benchmark: String,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    /// Only the first N questions
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) limit: Option<usize>,
+    /// Questions that are answered side by side: the same answers up to rounding, for more memory
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(in crate::cli) batch_size: usize,
+    /// Computes what questions have in common for each of them again, to measure what reuse saves
+    #[arg(long)]
+    pub(in crate::cli) no_reuse: bool,
+    /// Only part I, counted from 0, of N; filled by itself in a SLURM array or an indexed Kubernetes job
+    #[arg(long, value_name = "I/N")]
+    pub(in crate::cli) shard: Option<Shard>,
+    /// Where run folders go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(in crate::cli) out: PathBuf,
+    /// Throws away what an earlier run of this name has, and starts again
+    #[arg(long)]
+    pub(in crate::cli) force: bool,
+    /// Whose scoring rules
+    #[arg(long, default_value = "llava")]
+    pub(in crate::cli) protocol: Protocol,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+/// The judge of mm-vet and llava-bench.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(in crate::cli) struct JudgeArgs {
+    /// mm-vet, llava-bench: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from OPENAI_API_KEY
+    #[arg(long, value_name = "URL")]
+    pub(in crate::cli) judge_url: Option<String>,
+    /// The model that judges; by default the one that the benchmark's authors, or lmms-eval, use
+    #[arg(long, value_name = "NAME", requires = "judge_url")]
+    pub(in crate::cli) judge_model: Option<String>,
+    /// Dollars for a million tokens of requests and of replies, for the estimate before it starts
+    #[arg(long, value_name = "IN,OUT", requires = "judge_url", value_parser = price)]
+    pub(in crate::cli) judge_price: Option<[f64; 2]>,
+    /// A file with the instruction to the judge, in place of Secateur's; for llava-bench LLaVA's rule.json too
+    #[arg(long, value_name = "FILE", requires = "judge_url")]
+    pub(in crate::cli) judge_prompt: Option<PathBuf>,
+}
+
+/// Two prices with a comma between them.
+fn price(text: &str) -> Result<[f64; 2], String> {
+    let prices: Option<Vec<f64>> = text.split(',').map(|price| price.trim().parse().ok()).collect();
+    match prices.as_deref() {
+        Some(&[to, from]) if to >= 0.0 && from >= 0.0 => Ok([to, from]),
+        _ => Err("two prices with a comma between them, as in 2.5,10".to_owned()),
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct SweepArgs {
+    /// The benchmarks; see `secateur list benchmarks`
+    #[arg(required = true, value_name = "BENCHMARK")]
+    pub(in crate::cli) benchmarks: Vec<String>,
+    /// Budgets, with commas: visual tokens kept per crop
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub(in crate::cli) budgets: Vec<usize>,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    /// Only the first N questions of each benchmark
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) limit: Option<usize>,
+    /// Where run folders and the table go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    pub(in crate::cli) out: PathBuf,
+    /// Whose scoring rules
+    #[arg(long, default_value = "llava")]
+    pub(in crate::cli) protocol: Protocol,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct MergeArgs {
+    /// The run folders of all shards
+    #[arg(required = true, value_name = "DIR")]
+    pub(in crate::cli) shards: Vec<PathBuf>,
+    /// Where the whole run's folder goes; by default beside the shards
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) out: Option<PathBuf>,
+    /// Throws away what an earlier run of this name has
+    #[arg(long)]
+    pub(in crate::cli) force: bool,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct PullArgs {
+    /// A Hugging Face id, or the name of a benchmark
+    #[arg(value_name = "MODEL|BENCHMARK")]
+    pub(in crate::cli) id: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct ScoreArgs {
+    /// The benchmark; see `secateur list benchmarks`
+    pub(in crate::cli) benchmark: String,
+    /// An answers file in LLaVA's format, one JSON object a line; scienceqa and mmbench also read what their scorer and
+    /// server give back
+    pub(in crate::cli) answers: PathBuf,
+    /// Writes what the benchmark's server takes to this file
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) upload: Option<PathBuf>,
+    /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    /// Whose scoring rules
+    #[arg(long, default_value = "llava")]
+    pub(in crate::cli) protocol: Protocol,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}

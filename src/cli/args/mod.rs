@@ -1,0 +1,255 @@
+//! What can be typed. The doc comments are the help.
+
+mod benchmarks;
+
+use std::path::PathBuf;
+
+pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, ScoreArgs, SweepArgs};
+use burn::tensor::DType;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::{image::GridRule, merge::Merge};
+
+/// Training-free visual token pruning for vision-language models.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Args {
+    #[command(subcommand)]
+    pub(in crate::cli) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Shows what pruning does to accuracy and speed, with the checkpoint inside the binary
+    Demo(DemoArgs),
+    /// Answers a question about pictures
+    Ask(AskArgs),
+    /// Runs a benchmark, resumes an interrupted run, scores it
+    Eval(EvalArgs),
+    /// Runs methods × budgets × benchmarks, and makes one table
+    Sweep(SweepArgs),
+    /// Joins the shards of a run, and scores it
+    Merge(MergeArgs),
+    /// Downloads a checkpoint or a benchmark's data ahead
+    Pull(PullArgs),
+    /// Scores an answers file without a model
+    Score(ScoreArgs),
+    /// Prints everything that a port must agree on, as one JSON object
+    Trace(TraceArgs),
+    /// Measures the time of every stage, and counts FLOPs and cache size
+    Bench(BenchArgs),
+    /// Runs one method on tensors exported from anywhere
+    Prune(PruneArgs),
+    /// Lists what is there
+    List(ListArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(in crate::cli) struct ModelArgs {
+    /// A checkpoint folder, a Hugging Face id, or `demo`
+    #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|DIR")]
+    pub(in crate::cli) model: String,
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
+    /// What weights are kept in, by default as in the checkpoint; with bf16, CPUs that can multiply in it, too
+    #[arg(long)]
+    pub(in crate::cli) dtype: Option<WeightType>,
+    /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
+    #[arg(long, value_name = "ID|DIR")]
+    pub(in crate::cli) clip: Option<String>,
+    /// LLaVA-NeXT: how the grid of tiles is chosen; by default as in the method's own repository
+    #[arg(long)]
+    pub(in crate::cli) grid: Option<GridRule>,
+    /// LLaVA-NeXT: how crops become one sequence; by default as in the method's own repository
+    #[arg(long)]
+    pub(in crate::cli) merge: Option<Merge>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub(in crate::cli) struct MethodArgs {
+    /// The pruning method; see `secateur list methods`. `ask` takes several, with commas, or `all`
+    #[arg(long, default_value = "fastervlm")]
+    pub(in crate::cli) method: String,
+    /// Visual tokens kept per crop; without it nothing is pruned
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) tokens: Option<usize>,
+    /// vispruner: the share of the tokens that goes by attention, from 0 to 1
+    #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(in crate::cli) important_ratio: f64,
+    /// cdpruner: how much the question counts, from 0 to below 1; by default relevance is taken as it is
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(in crate::cli) theta: Option<f64>,
+    /// fastv: how many layers of the language model see all tokens
+    #[arg(long, default_value_t = 2, value_name = "K")]
+    pub(in crate::cli) fastv_layer: usize,
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long)]
+    pub(in crate::cli) backend: Option<String>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(in crate::cli) seed: u64,
+}
+
+/// Types that weights can be kept in.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(in crate::cli) enum WeightType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<WeightType> for DType {
+    fn from(value: WeightType) -> Self {
+        match value {
+            WeightType::F32 => Self::F32,
+            WeightType::F16 => Self::F16,
+            WeightType::Bf16 => Self::BF16,
+        }
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct AskArgs {
+    /// Pictures, then the question
+    #[arg(required = true, num_args = 2.., value_names = ["IMAGE", "QUESTION"])]
+    pub(in crate::cli) images_and_question: Vec<String>,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// The longest answer
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub(in crate::cli) max_new_tokens: usize,
+    /// 0 takes the best token; higher draws more freely
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(in crate::cli) temperature: f32,
+    /// Draws among the best tokens that together have this chance
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    pub(in crate::cli) top_p: f32,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct DemoArgs {
+    /// Methods, with commas, or `all`
+    #[arg(long, default_value = "all")]
+    pub(in crate::cli) method: String,
+    /// Questions for each method and budget, up to 400
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(in crate::cli) questions: usize,
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long)]
+    pub(in crate::cli) backend: Option<String>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(in crate::cli) seed: u64,
+    /// Where pictures of the kept tokens go
+    #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
+    pub(in crate::cli) out: PathBuf,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct BenchArgs {
+    /// A checkpoint folder or a Hugging Face id
+    #[arg(long, value_name = "ID|DIR", conflicts_with = "shape")]
+    pub(in crate::cli) model: Option<String>,
+    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo, the
+    /// built-in checkpoint, which is the default
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) shape: Option<String>,
+    /// Layers of a shape's language model, if not all of them fit here
+    #[arg(long, value_name = "N", requires = "shape")]
+    pub(in crate::cli) layers: Option<usize>,
+    /// Methods, with commas, or `all`
+    #[arg(long, default_value = "fastervlm")]
+    pub(in crate::cli) method: String,
+    /// Budgets, with commas: visual tokens kept per crop
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [192, 128, 64, 29])]
+    pub(in crate::cli) budgets: Vec<usize>,
+    /// Tokens of text in the prompt
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub(in crate::cli) prompt_tokens: usize,
+    /// Tokens of every answer
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(in crate::cli) new_tokens: usize,
+    /// Measured rounds, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(in crate::cli) repeats: usize,
+    /// What weights are kept in, by default as in the checkpoint, f16 for a shape; with bf16, CPUs that can multiply in it, too
+    #[arg(long)]
+    pub(in crate::cli) dtype: Option<WeightType>,
+    /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
+    #[arg(long, value_name = "ID|DIR", requires = "model")]
+    pub(in crate::cli) clip: Option<String>,
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long)]
+    pub(in crate::cli) backend: Option<String>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 0)]
+    pub(in crate::cli) seed: u64,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct TraceArgs {
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// The picture
+    #[arg(long)]
+    pub(in crate::cli) image: PathBuf,
+    /// The question, as it stands in the benchmark's file
+    #[arg(long)]
+    pub(in crate::cli) question: String,
+    /// What cdpruner and trim give CLIP; by default the question without "Answer the question using a single word or
+    /// phrase."
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) clip_text: Option<String>,
+    /// The longest answer
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub(in crate::cli) max_new_tokens: usize,
+    /// Adds the logits of the first generated position
+    #[arg(long)]
+    pub(in crate::cli) logits: bool,
+    /// Accepted for symmetry: the output is always one JSON object
+    #[arg(long, hide = true)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct PruneArgs {
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
+    /// A safetensors file with the f32 tensors that the method needs, of V crops with N patches: features [V,N,C],
+    /// projected [V,N,D], cls_attention [L,V,H,N], image_embeds [V,N,E], text_embeds [S,E], prompt_embeds [P,D],
+    /// keys [V,N,K], and prompt_attention [H,T] for fastv
+    pub(in crate::cli) cues: PathBuf,
+    /// Accepted for symmetry: the output is always one JSON object
+    #[arg(long, hide = true)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct ListArgs {
+    /// What to list; everything without it
+    pub(in crate::cli) what: Option<Listing>,
+    /// Prints the table of methods that README has
+    #[arg(long, hide = true)]
+    pub(in crate::cli) markdown: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Listing {
+    Methods,
+    Models,
+    Benchmarks,
+    Backends,
+}
