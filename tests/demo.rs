@@ -80,24 +80,24 @@ impl Job for Accuracies {
     }
 }
 
-/// What the checkpoint reaches on flex is 82.2 % of the 400 questions; chance is 50.
+/// What the checkpoint reaches on flex is 96.5 % of the 400 questions; chance is 50.
 #[test]
 fn it_answers_unseen_questions_on_every_backend() {
     for found in common::on_every_backend(&Accuracies { pictures: 60, methods: &[] }) {
-        assert!(found[&("none", 576)] >= 70.0, "{found:?}");
+        assert!(found[&("none", 576)] >= 90.0, "{found:?}");
     }
 }
 
-/// The gaps are 5.7 to 6.4 points. Same questions for all: the standard error of a difference is about 3.
+/// With 400 questions the gaps are 31 to 33 points; the standard error of one is about 3.
 #[test]
 fn methods_keep_what_a_random_choice_loses() {
-    let job = Accuracies { pictures: 200, methods: &METHODS };
+    let job = Accuracies { pictures: 100, methods: &METHODS };
     let found = secateur_backends::run("flex", job).unwrap();
-    for name in ["fastervlm", "cdpruner", "datp"] {
+    for name in METHODS.into_iter().filter(|&name| name != "random") {
         let gap = |budget| found[&(name, budget)] - found[&("random", budget)];
-        assert!(gap(64) > 3.0, "{name}: {found:?}");
+        assert!(gap(64) > 20.0, "{name}: {found:?}");
+        assert!(found[&(name, 64)] > found[&("none", 576)] - 5.0, "{name}: {found:?}");
     }
-    assert!(found[&("vispruner", 64)] >= found[&("random", 64)], "{found:?}");
 }
 
 /// One bug at a time, as each could be made: the accuracy over the first pictures.
@@ -215,14 +215,16 @@ fn word<B: VlmBackend>(model: &Llava<B>, state: Tensor<B, 2>) -> String {
     strip(&model.tokenizer().decode(&[id[0] as u32])).to_owned()
 }
 
-/// Measured: 78 % without a bug, 59 with all tokens at one position, 0 backwards, 72 with rows for columns. Without a causal
-/// mask 79: this checkpoint does not notice, so nothing is asserted of it.
+/// Measured: 96 % without a bug, 59 with all tokens at one position, 0 backwards, 85 with rows for columns. A question that is alone
+/// does not need the mask: 94 without it. Eight questions in one pass do: 95 with the mask that keeps them apart, 66 with a causal one,
+/// 52 without any.
 #[test]
-fn a_bug_in_positions_or_order_costs_accuracy() {
+fn a_bug_in_positions_order_or_masks_costs_accuracy() {
     let found = secateur_backends::run("flex", Broken).unwrap();
     println!("{found:?}");
-    assert!(found["none"] >= 75.0, "{found:?}");
-    for bug in ["positions", "order"] {
-        assert!(found[bug] <= 67.0, "{bug}: {found:?}");
+    assert!(found["none"] >= 90.0 && found["together"] >= 90.0, "{found:?}");
+    assert!(found["patches"] <= 90.0, "{found:?}");
+    for bug in ["positions", "order", "together, causal", "together, no mask"] {
+        assert!(found[bug] <= 75.0, "{bug}: {found:?}");
     }
 }

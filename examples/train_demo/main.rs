@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Steps of the five phases.
-    #[arg(long, value_delimiter = ',', default_values_t = [1500, 2000, 500, 650, 2000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1500, 2000, 500, 650, 1900])]
     steps: Vec<usize>,
     /// Where the checkpoint goes; its config files must be there.
     #[arg(long, default_value = "weights/demo")]

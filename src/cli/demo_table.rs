@@ -54,7 +54,7 @@ impl Table {
         // Writing to a string cannot fail.
         let mut line = |name: &str, cell: &dyn Fn(usize) -> String| {
             let cells: String = columns.iter().map(|&tokens| format!("{:>14}", cell(tokens))).collect();
-            let _ = writeln!(text, "{name:<width$}{}", cells.trim_end());
+            let _ = writeln!(text, "{}", format!("{name:<width$}{cells}").trim_end());
         };
         line("", &|_| String::new());
         line("visual tokens", &|tokens| tokens.to_string());
