@@ -139,7 +139,8 @@ mod tests {
             ("There are Two Cats", Some('B')),
             // Two letters: the phrase says most.
             ("Not A or B but the answer is C really", Some('C')),
-            ("B or C", Some('C')),
+            // A letter at the start says more than one at the end.
+            ("B or C", Some('B')),
             ("I do not know", None),
             ("", None),
         ] {
