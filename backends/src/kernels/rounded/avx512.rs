@@ -113,6 +113,7 @@ unsafe fn along<const R: usize>(
 /// `x` must hold `length / WIDTH` times `R` runs of [`WIDTH`] numbers, `weight` `C` rows of `length` numbers that are `inner`
 /// apart, a multiple of [`WIDTH`]; `out` must have room for `C` numbers in each of `rows` rows that are `stride` apart, at
 /// most `R`. The processor must have AVX-512F and AVX-512 BF16.
+#[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const R: usize, const C: usize>(
     x: *const bf16,
