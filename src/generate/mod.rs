@@ -49,7 +49,7 @@ pub struct Generated {
     pub prompt: usize,
     /// How many of these were taken over from the prompt before.
     pub shared: usize,
-    /// The visual tokens that were kept inside the language model, as indices into [`Spliced::visual`]; `None` where
+    /// The visual tokens that were kept inside the language model, as indices into [`crate::model::Spliced::visual`]; `None` where
     /// nothing was dropped there.
     pub kept: Option<Vec<usize>>,
     /// Time to the first token.
