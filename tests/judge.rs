@@ -268,6 +268,14 @@ fn a_run_is_judged_at_its_end() {
     std::fs::copy(picture, folder.path().join("images/v1_0.png")).unwrap();
     let question = json!({"question_id": 0, "image": "v1_0.png", "text": "What is x?", "category": "conv"});
     std::fs::write(folder.path().join("llava-mm-vet.jsonl"), format!("{question}\n")).unwrap();
+    // An instruction that the benchmark cannot use is refused before the first question.
+    std::fs::write(folder.path().join("rule.json"), "{}").unwrap();
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    let args = ["eval", "mm-vet", "--model", "demo", "--judge-url", &server.url, "--judge-prompt", "rule.json"];
+    let output = command.args(args).arg("--data").arg(folder.path()).current_dir(folder.path()).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is one text, not a JSON object"));
+    assert!(!folder.path().join("runs").exists());
+
     let mut command = Command::cargo_bin("secateur").unwrap();
     let args = [
         "eval",

@@ -59,10 +59,10 @@ pub(super) fn check(
 ) -> anyhow::Result<()> {
     match (&args.judge_url, task.judged()) {
         (Some(url), Some(judged)) => {
-            judged.requests(data, answers, None)?;
+            let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
+            judged.requests(data, answers, instruction.as_ref())?;
             let config = JudgeConfig { url: url.clone(), model: String::new(), key: None, price: None };
             Judge::open(config, &folder.join(CACHE))?;
-            args.judge_prompt.as_deref().map(instruction).transpose()?;
         }
         (Some(_), None) => bail!("{} needs no judge; leave out --judge-url", task.name()),
         (None, _) => {

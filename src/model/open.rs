@@ -68,13 +68,6 @@ pub struct LoadOptions {
     pub tiling: TilingChoice,
 }
 
-impl LoadOptions {
-    /// Whether products may round their inputs.
-    pub(super) fn rounds(self) -> bool {
-        self.dtype == Some(DType::BF16)
-    }
-}
-
 /// The CLIP checkpoint that every LLaVA's tower comes from, whose text side llava-hf checkpoints leave out.
 const CLIP: &str = "openai/clip-vit-large-patch14-336";
 
@@ -139,12 +132,25 @@ impl Opened {
         // Where activations are 16-bit, an f32 tower beside a 16-bit language model would be cast at every product.
         let weights = options.dtype.or((activations != DType::F32).then_some(activations));
         let dtypes = Dtypes { weights, vectors: activations };
-        let mut networks = load::<B, _>(networks, tensors, dtypes, kept, &self.folder)?;
-        if options.rounds() {
+        let networks = load::<B, _>(networks, tensors, dtypes, kept, &self.folder)?;
+        let joint = if options.joint { Some(self.load_joint::<B>(norm, device)?) } else { None };
+        Ok(self.assemble(networks, joint, activations, options, device))
+    }
+
+    /// The model, from networks that are filled.
+    pub(super) fn assemble<B: VlmBackend>(
+        self,
+        mut networks: Networks<B>,
+        joint: Option<Joint<B>>,
+        activations: DType,
+        options: LoadOptions,
+        device: &B::Device,
+    ) -> Llava<B> {
+        // Who asks for bf16 gets bf16 products.
+        if options.dtype == Some(DType::BF16) {
             networks.round();
         }
-        let joint = if options.joint { Some(self.load_joint::<B>(norm, device)?) } else { None };
-        Ok(Llava {
+        Llava {
             networks,
             joint,
             config: self.config,
@@ -153,7 +159,7 @@ impl Opened {
             activations,
             device: device.clone(),
             tiling: options.tiling,
-        })
+        }
     }
 
     /// The CLIP checkpoint that was named for its text side.

@@ -11,7 +11,6 @@ use secateur_backends::VlmBackend;
 
 use super::{
     ClipJoint, ClipTextConfig, ClipVisionConfig, DEMO, LlamaConfig, Llava, LlavaConfig, LoadOptions, Opened, Pictures,
-    layers::Rounds,
     llava::{Joint, Networks},
     open,
 };
@@ -79,11 +78,7 @@ impl Opened {
     pub fn random<B: VlmBackend>(self, options: LoadOptions, device: &B::Device) -> Result<Llava<B>, Error> {
         let weights = B::weight_dtype(options.dtype.unwrap_or(DType::F16), device);
         let activations = B::activation_dtype(weights);
-        let mut networks =
-            Networks::new(&self.config, device).map(&mut Fill { weights, vectors: activations, count: 0 });
-        if options.rounds() {
-            networks.round();
-        }
+        let networks = Networks::new(&self.config, device).map(&mut Fill { weights, vectors: activations, count: 0 });
         let joint = match options.joint {
             false => None,
             true => {
@@ -94,16 +89,7 @@ impl Opened {
                 Some(Joint { clip: clip.map(&mut Fill { weights, vectors: DType::F32, count: 0 }), tokenizer })
             }
         };
-        Ok(Llava {
-            networks,
-            joint,
-            config: self.config,
-            tokenizer: self.tokenizer,
-            processor: self.processor,
-            activations,
-            device: device.clone(),
-            tiling: options.tiling,
-        })
+        Ok(self.assemble(networks, joint, activations, options, device))
     }
 }
 

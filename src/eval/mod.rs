@@ -2,25 +2,22 @@
 //!
 //! Answers are appended a line at a time, so that whatever ends a run costs at most the question in flight.
 
+mod run;
+
 use std::{
     collections::BTreeMap,
     fs::{File, OpenOptions, TryLockError},
     io::Write,
-    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
-use secateur_backends::VlmBackend;
+pub use run::{Pace, Run, evaluate};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
-    generate::{Begun, Decoding, begin_about, decode, looks},
-    model::{Llava, Look},
-    pruner::Selector,
     shard::Shard,
-    task::{Answer, Picture, Protocol, Report, Sample, Task},
-    text::{Prompt, strip, vicuna_v1},
+    task::{Answer, Protocol, Report, Sample},
 };
 
 /// All that is needed to run it again.
@@ -217,79 +214,6 @@ impl RunFolder {
     pub fn finish(&self, report: &Report) -> Result<(), Error> {
         write_whole(&self.path.join(METRICS), &pretty(&Metrics { report, run: &self.config }))
     }
-}
-
-/// How the questions of a run are gone through; the answers are the same up to rounding.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Questions that are answered side by side.
-    pub batch: usize,
-    /// Whether what questions have in common is computed once: the tower's output of a picture, and the beginning of a prompt.
-    pub reuse: bool,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self { batch: 1, reuse: true }
-    }
-}
-
-/// What is to be asked.
-#[derive(Clone, Copy)]
-pub struct Run<'a> {
-    /// The benchmark.
-    pub task: &'a dyn Task,
-    /// Its questions, or the part of them that is this run's.
-    pub samples: &'a [Sample],
-    /// The run's settings.
-    pub config: &'a RunConfig,
-    /// How the questions are gone through.
-    pub pace: Pace,
-}
-
-/// Asks the questions that have no answer yet, in order; `on_answer` is called after each.
-///
-/// # Errors
-/// When a picture cannot be read or an answer cannot be written; the answers so far are kept.
-pub fn evaluate<B: VlmBackend>(
-    model: &Llava<B>,
-    selector: &Selector<B>,
-    run: Run,
-    folder: &mut RunFolder,
-    mut on_answer: impl FnMut(),
-) -> Result<(), Error> {
-    let Run { task, samples, config, pace } = run;
-    let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
-    let mut last: Option<(Option<&Picture>, Vec<Look<B>>)> = None;
-    let mut begun: Vec<Begun<B>> = Vec::new();
-    for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
-        // The last prompt of the batch before.
-        let mut before = begun.pop().filter(|_| pace.reuse);
-        begun.clear();
-        for sample in batch {
-            let picture = sample.picture.as_ref();
-            let (_, looks) = match last.take_if(|(seen, _)| *seen == picture && pace.reuse) {
-                Some(same) => last.insert(same),
-                None => {
-                    let pictures = picture.map(Picture::open).into_iter().collect::<Result<Vec<_>, _>>()?;
-                    last.insert((picture, looks(model, &pictures, selector)))
-                }
-            };
-            let asked = vicuna_v1(&format!("{}{}", sample.text, sample.suffix), looks.len())?;
-            let prompt = Prompt::new(&asked, &sample.clip_text, model.tokenizer());
-            let known = begun.last().or(before.as_ref()).filter(|_| pace.reuse);
-            let (_, next) = begin_about(model, looks, &prompt, selector, config.tokens, decoding, known)?;
-            begun.push(next);
-            before = None;
-        }
-        let answers = decode(model, &mut begun, decoding, |_, _| ControlFlow::Continue(()));
-        for (sample, answer) in batch.iter().zip(answers) {
-            let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
-            folder.append(Answer::new(sample, text, &config.model_name()))?;
-            on_answer();
-        }
-    }
-    Ok(())
 }
 
 fn open_locked(path: &Path) -> Result<File, Error> {
