@@ -1,12 +1,15 @@
 //! The CPU, fast: Burn's Flex backend with a product of its own for 16-bit weights.
 
-use burn::tensor::{DType, Int, Tensor, TensorPrimitive, ops::FloatTensor};
+use burn::tensor::{DType, Int, Tensor, TensorPrimitive, activation, ops::FloatTensor};
 use burn_flex::FlexTensor;
 
 use crate::{
     Mask, VlmBackend, dpp,
-    kernels::{attend, attention, linear16, rotate},
-    ops::{options, reference_attend_backward, reference_product, reference_rotate},
+    kernels::{attend, attention, elementwise, linear16, rotate},
+    ops::{
+        options, reference_attend_backward, reference_layer_norm, reference_product, reference_rms_norm,
+        reference_rotate,
+    },
 };
 
 /// Burn's Flex backend.
@@ -55,6 +58,47 @@ impl VlmBackend for Flex {
                 let (options, hidden) = options(&q, &k, mask);
                 burn::tensor::module::attention(q, k, v, hidden, None, options)
             }
+        }
+    }
+
+    /// On the matrix unit, where the processor has one.
+    fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
+        match attention::attend_rounded(inputs.each_ref(), mask) {
+            Some(attended) => Tensor::from_primitive(TensorPrimitive::Float(attended)),
+            None => Self::attend(q, k, v, mask),
+        }
+    }
+
+    fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let [flex_gate, flex_up] = [&gate, &up].map(|x| x.clone().into_primitive().tensor());
+        match elementwise::gate(&flex_gate, &flex_up) {
+            Some(gated) => Tensor::from_primitive(TensorPrimitive::Float(gated)),
+            None => activation::silu(gate) * up,
+        }
+    }
+
+    fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        match elementwise::quick_gelu(&x.clone().into_primitive().tensor()) {
+            Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
+            None => x.clone() * activation::sigmoid(x * 1.702),
+        }
+    }
+
+    fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        let [flex_x, flex_weight] = [x.clone().into_primitive().tensor(), weight.clone().into_primitive().tensor()];
+        match elementwise::rms_norm(&flex_x, &flex_weight, eps as f32) {
+            Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
+            None => reference_rms_norm(x, weight, eps),
+        }
+    }
+
+    fn layer_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        let flex_x = x.clone().into_primitive().tensor();
+        let [flex_weight, flex_bias] = [&weight, &bias].map(|x| x.clone().into_primitive().tensor());
+        match elementwise::layer_norm(&flex_x, &flex_weight, &flex_bias, eps as f32) {
+            Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
+            None => reference_layer_norm(x, weight, bias, eps),
         }
     }
 
@@ -140,6 +184,27 @@ mod tests {
     }
 
     #[test]
+    fn steps_between_products_are_their_reference_bodies() {
+        // Less than a chunk, and several.
+        for rows in [3, 300] {
+            let random = |shape: [usize; 2]| Tensor::<Flex, 2>::random(shape, Distribution::Normal(0.5, 4.0), &device());
+            let (x, y) = (random([rows, 200]), random([rows, 200]));
+            let (weight, bias) = (random([1, 200]).squeeze_dim(0), random([1, 200]).squeeze_dim(0));
+            let deep = |x: Tensor<Flex, 2>| x.unsqueeze::<4>();
+            let flat = |x: Tensor<Flex, 3>| x.unsqueeze::<4>();
+            let [wide_x, wide_y] = [&x, &y].map(|x| x.clone().unsqueeze::<3>());
+            let gated = activation::silu(wide_x.clone()) * wide_y.clone();
+            check(flat(Flex::gate(wide_x.clone(), wide_y)), flat(gated), "gate");
+            let gelu = wide_x.clone() * activation::sigmoid(wide_x.clone() * 1.702);
+            check(flat(Flex::quick_gelu(wide_x)), flat(gelu), "quick_gelu");
+            let expected = reference_rms_norm(x.clone(), weight.clone(), 1e-5);
+            check(deep(Flex::rms_norm_rows(x.clone(), weight.clone(), 1e-5)), deep(expected), "rms_norm");
+            let expected = reference_layer_norm(x.clone(), weight.clone(), bias.clone(), 1e-5);
+            check(deep(Flex::layer_norm_rows(x, weight, bias, 1e-5)), deep(expected), "layer_norm");
+        }
+    }
+
+    #[test]
     fn rotation_is_its_reference_body() {
         let [x, ..] = tensors(9, 9);
         let half = Tensor::<Flex, 4>::random([1, 1, 12, 8], Distribution::Default, &device());
@@ -154,5 +219,7 @@ mod tests {
         let [q, k, v, _] = tensors(3, 3);
         let attended = Flex::attend(q * f32::MAX, k * f32::MAX, v, Mask::Causal);
         assert!(attended.into_data().iter::<f32>().all(f32::is_nan));
+        let bad = Tensor::<Flex, 3>::from_floats([[[f32::NAN, f32::INFINITY]]], &device());
+        assert!(Flex::quick_gelu(bad).into_data().iter::<f32>().all(f32::is_nan));
     }
 }

@@ -9,6 +9,7 @@
 #[cfg(feature = "train")]
 mod autodiff;
 pub mod dpp;
+mod host;
 #[cfg(feature = "flex")]
 mod kernels;
 mod mask;
@@ -18,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 
+pub use host::keep_freed_memory;
 pub use mask::Mask;
 pub use ops::VlmBackend;
 

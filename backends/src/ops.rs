@@ -46,6 +46,33 @@ pub trait VlmBackend: Backend {
         reference_attend(q, k, v, mask).cast(dtype)
     }
 
+    /// The same, where queries, keys, values and the softmax may be rounded to bf16 if that is faster.
+    fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        Self::attend(q, k, v, mask)
+    }
+
+    /// `silu(gate) · up`, what a Llama layer does between its products.
+    fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        activation::silu(gate) * up
+    }
+
+    /// `x · σ(1.702·x)`, what a CLIP layer does between its products.
+    fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        x.clone() * activation::sigmoid(x * 1.702)
+    }
+
+    /// Rows of `x` `[rows, features]` divided by their root mean square, times `weight` `[features]`. Statistics are f32 whatever
+    /// the dtype of `x`.
+    fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        reference_rms_norm(x, weight, eps)
+    }
+
+    /// Rows of `x` `[rows, features]` less their mean, divided by their standard deviation, times `weight`, plus `bias`, both
+    /// `[features]`. Statistics are f32 whatever the dtype of `x`.
+    fn layer_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        reference_layer_norm(x, weight, bias, eps)
+    }
+
     /// The gradients of [`Self::attend`] with respect to `q`, `k` and `v`, for training: `grad` is that of its result.
     fn attend_backward([q, k, v]: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, mask: Mask) -> [Tensor<Self, 4>; 3] {
         reference_attend_backward([q, k, v], grad, mask)
@@ -102,6 +129,34 @@ pub(crate) fn reference_product<B: Backend>(x: FloatTensor<B>, weight: FloatTens
     let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));
     let weight = if weight.dtype() == x.dtype() { weight } else { weight.cast(x.dtype()) };
     x.matmul(weight.transpose()).into_primitive().tensor()
+}
+
+/// The reference body of [`VlmBackend::rms_norm_rows`].
+pub(crate) fn reference_rms_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
+    let dtype = x.dtype();
+    let x = in_f32(x);
+    let mean_square = x.clone().square().mean_dim(1);
+    let x = x / (mean_square + eps).sqrt();
+    x.cast(dtype) * weight.unsqueeze()
+}
+
+/// The reference body of [`VlmBackend::layer_norm_rows`].
+pub(crate) fn reference_layer_norm<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    bias: Tensor<B, 1>,
+    eps: f64,
+) -> Tensor<B, 2> {
+    let dtype = x.dtype();
+    let x = in_f32(x);
+    let x = x.clone() - x.mean_dim(1);
+    let variance = x.clone().square().mean_dim(1);
+    let x = x / (variance + eps).sqrt();
+    x.cast(dtype) * weight.unsqueeze() + bias.unsqueeze()
+}
+
+fn in_f32<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
 /// The reference body of [`VlmBackend::rotate`].

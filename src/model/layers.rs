@@ -3,7 +3,7 @@
 
 use burn::{
     module::{Module, Param, ParamId},
-    tensor::{DType, FloatDType, Tensor, TensorPrimitive, backend::Backend},
+    tensor::{Tensor, TensorPrimitive, backend::Backend},
 };
 use secateur_backends::VlmBackend;
 
@@ -32,6 +32,11 @@ impl<B: VlmBackend> Linear<B> {
             bias: bias.then(|| unfilled([outputs], device)),
             rounds: false,
         }
+    }
+
+    /// Whether inputs may be rounded to the weight's dtype, here and in what lies between such products.
+    pub fn rounds(&self) -> bool {
+        self.rounds
     }
 
     /// # Shapes
@@ -95,12 +100,9 @@ impl<B: VlmBackend> LayerNorm<B> {
     /// # Shapes
     /// - `x`, result: `[…, features]`
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
-        let dtype = x.dtype();
-        let x = in_f32(x);
-        let x = x.clone() - x.mean_dim(D - 1);
-        let variance = x.clone().square().mean_dim(D - 1);
-        let x = x / (variance + self.eps).sqrt();
-        x.cast(dtype) * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+        let shape = x.dims();
+        let rows = x.reshape([-1, shape[D - 1] as i32]);
+        B::layer_norm_rows(rows, self.weight.val(), self.bias.val(), self.eps).reshape(shape)
     }
 }
 
@@ -121,14 +123,8 @@ impl<B: VlmBackend> RmsNorm<B> {
     /// # Shapes
     /// - `x`, result: `[…, features]`
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
-        let dtype = x.dtype();
-        let x = in_f32(x);
-        let mean_square = x.clone().square().mean_dim(D - 1);
-        let x = x / (mean_square + self.eps).sqrt();
-        x.cast(dtype) * self.weight.val().unsqueeze()
+        let shape = x.dims();
+        let rows = x.reshape([-1, shape[D - 1] as i32]);
+        B::rms_norm_rows(rows, self.weight.val(), self.eps).reshape(shape)
     }
-}
-
-fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    if x.dtype() == DType::F32 { x } else { x.cast(FloatDType::F32) }
 }

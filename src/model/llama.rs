@@ -290,7 +290,8 @@ impl<B: VlmBackend> Attention<B> {
     }
 
     fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
-        self.o_proj.forward(self.join(B::attend(q, k, v, mask)))
+        let attended = if self.q_proj.rounds() { B::attend_rounded(q, k, v, mask) } else { B::attend(q, k, v, mask) };
+        self.o_proj.forward(self.join(attended))
     }
 
     /// Key and value heads, each as often as query heads share it.
@@ -311,8 +312,7 @@ impl<B: VlmBackend> Attention<B> {
 
 impl<B: VlmBackend> Mlp<B> {
     fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        let gate = activation::silu(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        self.down_proj.forward(B::gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
     }
 }
 

@@ -21,6 +21,19 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
     Some(tensor(buffer, q.shape))
 }
 
+/// [`crate::VlmBackend::attend_rounded`]; `None` if the processor or the tensors are not made for it.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) fn attend_rounded([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
+    let heads = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
+    Some(tensor(super::rounded::attend::attend(heads.each_ref(), mask)?, heads[0].shape))
+}
+
+/// As where there is no such processor.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+pub(crate) fn attend_rounded(_: [&FlexTensor; 3], _: Mask) -> Option<FlexTensor> {
+    None
+}
+
 /// [`crate::VlmBackend::attend_backward`]; `None` if the tensors are laid out otherwise.
 pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, mask: Mask) -> Option<[FlexTensor; 3]> {
     let (q, k, v, grad) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?, Heads::of(grad)?);
@@ -108,7 +121,8 @@ fn softmax(row: &mut [f32]) {
 
 /// `eˣ` for `x ≤ 0` within 2e-7 of its value, in operations that the compiler turns into vectors; the C library's is a
 /// call for every element.
-fn exp(x: f32) -> f32 {
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
     // ln 2 in two parts, so that taking away a multiple of it loses no digits.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;

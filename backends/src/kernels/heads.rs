@@ -85,6 +85,14 @@ impl Head {
         unsafe { std::slice::from_raw_parts(self.start.add(i * self.stride), self.columns) }
     }
 
+    /// Where number `column` of row `row` is written, and how far apart rows are.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub(super) fn place(&mut self, row: usize, column: usize) -> (*mut f32, usize) {
+        assert!(row < self.rows && column < self.columns);
+        // SAFETY: within this head.
+        (unsafe { self.start.add(row * self.stride + column) }, self.stride)
+    }
+
     /// A row to write.
     pub(super) fn row_mut(&mut self, i: usize) -> &mut [f32] {
         assert!(i < self.rows);

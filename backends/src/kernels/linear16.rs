@@ -56,8 +56,8 @@ pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor) -> Option<FlexTensor>
     let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
     assert_eq!(inner, w_shape[1], "linear: x is [{rows}, {inner}], the weight {w_shape:?}");
     (weight.is_contiguous() && weight.layout().start_offset() == 0).then_some(())?;
-    let short = rounded::round(&x.storage::<f32>()[..rows * inner]);
-    let out = rounded::product(&short, &weight.storage::<bf16>()[..outputs * inner], [rows, inner, outputs])?;
+    let x = &x.storage::<f32>()[..rows * inner];
+    let out = rounded::product(x, &weight.storage::<bf16>()[..outputs * inner], [rows, inner, outputs])?;
     Some(FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32))
 }
 
@@ -111,7 +111,7 @@ mod tests {
             let (x, w) = (random([rows, inner]), random([outputs, inner]).cast(DType::BF16));
             // Burn's own cast takes some ties the other way.
             let values: Vec<f32> = x.to_data().into_vec().unwrap();
-            let values: Vec<f32> = rounded::round(&values).iter().map(|value| value.to_f32()).collect();
+            let values: Vec<f32> = values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect();
             let rounded = Tensor::<Flex, 2>::from_data(TensorData::new(values, [rows, inner]), &device);
             let fast =
                 Flex::apply_weight_rounded(x.clone().into_primitive().tensor(), w.clone().into_primitive().tensor());

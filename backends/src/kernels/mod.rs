@@ -3,6 +3,7 @@
 pub(crate) mod attend;
 pub(crate) mod attention;
 mod columns;
+pub(crate) mod elementwise;
 mod heads;
 pub(crate) mod linear16;
 pub(crate) mod rotate;

@@ -94,7 +94,7 @@ impl<B: VlmBackend> Layer<B> {
     pub(super) fn forward(&self, x: Tensor<B, 3>, mask: Mask, note: Note) -> (Tensor<B, 3>, Noted<B>) {
         let (attended, noted) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), mask, note);
         let x = x + attended;
-        let inner = quick_gelu(self.mlp.fc1.forward(self.layer_norm2.forward(x.clone())));
+        let inner = B::quick_gelu(self.mlp.fc1.forward(self.layer_norm2.forward(x.clone())));
         (x + self.mlp.fc2.forward(inner), noted)
     }
 }
@@ -112,7 +112,7 @@ impl<B: VlmBackend> Attention<B> {
             cls_row: note.cls_row.then(|| cls_row(q.clone(), k.clone())),
             keys: note.keys.then(|| mean_keys(k.clone())),
         };
-        let attended = B::attend(q, k, v, mask);
+        let attended = if self.q_proj.rounds() { B::attend_rounded(q, k, v, mask) } else { B::attend(q, k, v, mask) };
         (self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, hidden])), noted)
     }
 }
@@ -130,11 +130,6 @@ fn cls_row<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 3> {
 fn mean_keys<B: Backend>(k: Tensor<B, 4>) -> Tensor<B, 3> {
     let [crops, _, tokens, head_dim] = k.dims();
     k.cast(DType::F32).mean_dim(1).reshape([crops, tokens, head_dim]).narrow(1, 1, tokens - 1)
-}
-
-/// `x · σ(1.702·x)`.
-fn quick_gelu<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
-    x.clone() * activation::sigmoid(x * 1.702)
 }
 
 impl<B: Backend> Rounds for Encoder<B> {

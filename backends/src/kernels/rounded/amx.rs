@@ -1,185 +1,97 @@
 //! By the matrix unit (AMX) of Intel's server processors: `tdpbf16ps` multiplies 16×32 by 32×16 numbers at once.
 //!
 //! The weight is the left factor, read as it lies in the file; `x` is the right one, laid out once as the unit wants it: for 32
-//! rows, 32 inputs after another, pairs of inputs, row by row. Two by two tiles of sums stay in the unit along all of `in`.
-
-use std::{arch::asm, sync::OnceLock};
+//! rows, 32 inputs after another, pairs of inputs, row by row. A thread takes 128 outputs and goes along the inputs in blocks
+//! whose part of the weight stays in its L2 cache while all rows of `x` pass by; between blocks, sums wait in memory.
 
 use half::bf16;
 use rayon::prelude::*;
 
+use super::{
+    transpose::TILE,
+    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, numbers, pack_tile},
+};
 use crate::kernels::columns::Columns;
 
-/// Rows and columns of a tile of sums.
-const TILE: usize = 16;
-/// Inputs that an instruction takes.
-const WIDTH: usize = 32;
-/// Rows of `x`, and outputs, that are gone along together: two tiles.
-const PAIR: usize = 2 * TILE;
-/// Bytes of the weight that a thread keeps in its L2 cache while all rows of `x` pass by.
-const CACHED: usize = 1 << 20;
+/// Outputs that a thread takes at a time, in pairs of tiles.
+const CHUNK: usize = 4;
+/// Inputs gone along at a time: of 128 outputs, that is 512 KiB of the weight.
+const BLOCK: usize = 2048;
+/// From here on the part of the weight in a block is copied first: files lay rows across the lines of the cache, of which every load
+/// then touches two.
+const MANY_ROWS: usize = 256;
 /// Fewer rows take the time that reading the weight takes, and need no matrix unit.
 const FEW_ROWS: usize = 8;
 
-pub(super) fn product(x: &[bf16], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
+pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
     let fits = rows > FEW_ROWS && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
     if !fits || !is_there() {
         return None;
     }
     assert!(x.len() == rows * inner && weight.len() == outputs * inner);
     let packed = pack(x, rows, inner);
-    let mut out = vec![0.0f32; rows * outputs];
+    let groups = rows.div_ceil(PAIR);
+    let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
-    let chunk = (CACHED / (2 * PAIR * inner)).max(1) * PAIR;
-    weight.par_chunks(chunk * inner).enumerate().for_each(|(number, weight)| {
-        let _unit = Unit::configured();
-        let mut sums = Sums([0.0; PAIR * PAIR]);
-        for (group, x) in packed.chunks_exact(inner).enumerate() {
-            for (pair, weight) in weight.chunks_exact(PAIR * inner).enumerate() {
-                // SAFETY: the unit is there and configured; both slices are of the size that it reads.
-                unsafe { multiply(weight, x, inner, &mut sums) };
-                let from = number * chunk + pair * PAIR;
-                for row in 0..PAIR.min(rows - group * PAIR) {
-                    for output in 0..PAIR {
-                        // SAFETY: inside of the matrix, in a column of this chunk.
-                        unsafe {
-                            *columns.at((group * PAIR + row) * outputs + from + output) = sums.0[output * PAIR + row]
-                        };
+    weight.par_chunks(CHUNK * PAIR * inner).enumerate().for_each_init(
+        Default::default,
+        |(sums, copy), (number, weight)| {
+            let _unit = Unit::configured();
+            let sums: &mut Vec<Sums> = sums;
+            sums.resize(groups * CHUNK, Sums::ZERO);
+            for (from, to) in blocks(inner) {
+                let block =
+                    if rows < MANY_ROWS { (&weight[from..], inner) } else { aligned(weight, inner, [from, to], copy) };
+                for (group, x) in packed.chunks_exact(inner).enumerate() {
+                    for pair in 0..weight.len() / (PAIR * inner) {
+                        let sums = &mut sums[group * CHUNK + pair];
+                        let (block, stride) = (&block.0[pair * PAIR * block.1..], block.1);
+                        // SAFETY: the unit is there and configured; the block lies in the weight's rows and in the group.
+                        unsafe { multiply(block, stride, &x[from..to], from > 0, sums) };
+                        if to == inner {
+                            let at = group * PAIR * outputs + (number * CHUNK + pair) * PAIR;
+                            // SAFETY: the rows of this group in the columns of this chunk.
+                            unsafe { sums.write(columns.at(at), outputs, PAIR.min(rows - group * PAIR)) };
+                        }
                     }
                 }
             }
-        }
-    });
+        },
+    );
+    // SAFETY: every row of every column was written.
+    unsafe { out.set_len(rows * outputs) };
     Some(out)
 }
 
-/// What a tile has in a row: aligned, so that no load touches two lines of the cache.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([bf16; 2 * TILE]);
+/// Blocks of inputs of about the same length, each a multiple of what an instruction takes.
+fn blocks(inner: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (steps, count) = (inner / WIDTH, inner.div_ceil(BLOCK));
+    (0..count).map(move |i| (steps * i / count * WIDTH, steps * (i + 1) / count * WIDTH))
+}
 
-/// `x` in groups of 32 rows, the last filled up with zeros; each as `[inner / 32][2 tiles][16 pairs of inputs]`, a line each.
-fn pack(x: &[bf16], rows: usize, inner: usize) -> Vec<Line> {
-    let mut packed = vec![Line([bf16::ZERO; 2 * TILE]); rows.div_ceil(PAIR) * inner];
+/// Inputs `from..to` of all rows of a weight, in `copy`, and how far apart its rows are there: one line more than they are long,
+/// so that 32 of them do not fall on the same places of the cache.
+fn aligned<'a>(weight: &[bf16], inner: usize, [from, to]: [usize; 2], copy: &'a mut Vec<Line>) -> (&'a [bf16], usize) {
+    let stride = to - from + WIDTH;
+    copy.resize(weight.len() / inner * stride / WIDTH, Line::ZERO);
+    let copy = numbers(copy);
+    for (row, copy) in weight.chunks_exact(inner).zip(copy.chunks_exact_mut(stride)) {
+        copy[..to - from].copy_from_slice(&row[from..to]);
+    }
+    (copy, stride)
+}
+
+/// `x` rounded, in groups of 32 rows, the last filled up with zeros; each as `[inner / 32][2 tiles][16 pairs of inputs]`, a line
+/// each.
+fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
+    let mut packed = vec![Line::ZERO; rows.div_ceil(PAIR) * inner];
     packed.par_chunks_mut(inner).enumerate().for_each(|(group, packed)| {
-        for row in 0..PAIR.min(rows - group * PAIR) {
-            let x = &x[(group * PAIR + row) * inner..][..inner];
-            let (tile, column) = (row / TILE, row % TILE);
-            for (at, pair) in x.chunks_exact(2).enumerate() {
-                let line = &mut packed[(at / TILE * 2 + tile) * TILE + at % TILE];
-                line.0[2 * column..2 * column + 2].copy_from_slice(pair);
-            }
+        for (at, lines) in packed.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+            let (step, row) = (at / 2, group * PAIR + at % 2 * TILE);
+            let inputs = x.chunks_exact(inner).skip(row).map(|x| &x[step * WIDTH..][..WIDTH]);
+            // SAFETY: whoever has the matrix unit has AVX-512.
+            unsafe { pack_tile(inputs, lines) };
         }
     });
     packed
-}
-
-/// Sums of 32 outputs for 32 rows.
-#[repr(align(64))]
-struct Sums([f32; PAIR * PAIR]);
-
-/// `weight` `[32, inner]` times packed `x` → `sums` `[32 outputs][32 rows]`.
-///
-/// # Safety
-/// [`is_there`] must hold, and [`Unit::configured`] for this thread; `weight` must hold `32 · inner` numbers and `x` as many in
-/// `inner` lines, `inner` a multiple of 32 above 0.
-unsafe fn multiply(weight: &[bf16], x: &[Line], inner: usize, sums: &mut Sums) {
-    debug_assert!(weight.len() == PAIR * inner && x.len() == inner);
-    // SAFETY: every step reads 64 bytes of each of 32 rows of the weight, and 2,048 bytes of `x`; there are inner / 32 of them.
-    // The tiles are stored to four quarters of `sums`, whose rows are 128 bytes apart.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{upper} + {stride}]",
-            "tileloadd tmm6, [{x} + {line}]",
-            "tileloadd tmm7, [{x} + {line} + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{lower} + {stride}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {upper}, 64",
-            "add {lower}, 64",
-            "add {x}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{sums} + {line} * 2], tmm0",
-            "tilestored [{sums} + {line} * 2 + 64], tmm1",
-            "tilestored [{sums} + {line} * 2 + 2048], tmm2",
-            "tilestored [{sums} + {line} * 2 + 2112], tmm3",
-            upper = inout(reg) weight.as_ptr() => _,
-            lower = inout(reg) weight.as_ptr().add(TILE * inner) => _,
-            x = inout(reg) x.as_ptr() => _,
-            steps = inout(reg) inner / WIDTH => _,
-            stride = in(reg) 2 * inner,
-            line = in(reg) 64usize,
-            sums = in(reg) sums.0.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
-}
-
-/// The unit while a thread uses it; released when dropped, so that its state costs nothing at thread switches.
-struct Unit;
-
-impl Unit {
-    /// Eight tiles of 16 rows of 64 bytes.
-    fn configured() -> Self {
-        #[repr(align(64))]
-        struct Config([u8; 64]);
-        let mut config = Config([0; 64]);
-        config.0[0] = 1;
-        for tile in 0..8 {
-            config.0[16 + 2 * tile] = 64;
-            config.0[48 + tile] = 16;
-        }
-        // SAFETY: called only where the unit is there; the configuration is a valid one.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) config.0.as_ptr(), options(nostack, readonly)) };
-        Self
-    }
-}
-
-impl Drop for Unit {
-    fn drop(&mut self) {
-        // SAFETY: as above.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
-    }
-}
-
-/// Whether the processor has the unit, and the system lets this process use it.
-fn is_there() -> bool {
-    static THERE: OnceLock<bool> = OnceLock::new();
-    *THERE.get_or_init(|| {
-        use std::arch::x86_64::{__cpuid, __cpuid_count};
-        const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-        let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
-        has && permitted()
-    })
-}
-
-/// Asks Linux for the unit's registers, once for the process.
-fn permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const REQUEST_PERMISSION: u64 = 0x1023;
-    const TILE_DATA: u64 = 18;
-    let result: i64;
-    // SAFETY: a system call without pointers; the kernel clobbers rcx and r11.
-    unsafe {
-        asm!(
-            "syscall",
-            inout("rax") ARCH_PRCTL => result,
-            in("rdi") REQUEST_PERMISSION,
-            in("rsi") TILE_DATA,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
 }

@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::nearest;
 use crate::kernels::columns::Columns;
 
 /// Numbers that an instruction takes.
@@ -24,8 +25,12 @@ fn has_bf16() -> bool {
     is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512f")
 }
 
-/// `x` block by block of inputs, tile by tile of rows, instruction by instruction, row by row; missing rows are 0.
-fn pack(x: &[bf16], rows: usize, inner: usize) -> Vec<bf16> {
+fn round(x: &[f32], out: &mut [bf16]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = bf16::from_bits(nearest(*x)));
+}
+
+/// `x` rounded, block by block of inputs, tile by tile of rows, instruction by instruction, row by row; missing rows are 0.
+fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<bf16> {
     let tiles = rows.div_ceil(ROWS);
     let mut packed = vec![bf16::ZERO; tiles * ROWS * inner];
     let mut rest = &mut packed[..];
@@ -38,7 +43,7 @@ fn pack(x: &[bf16], rows: usize, inner: usize) -> Vec<bf16> {
                 for (r, to) in block.chunks_exact_mut(WIDTH).enumerate() {
                     let row = tile * ROWS + r;
                     if row < rows {
-                        to.copy_from_slice(&x[row * inner + from + step * WIDTH..][..WIDTH]);
+                        round(&x[row * inner + from + step * WIDTH..][..WIDTH], to);
                     }
                 }
             }
@@ -47,15 +52,21 @@ fn pack(x: &[bf16], rows: usize, inner: usize) -> Vec<bf16> {
     packed
 }
 
-pub(super) fn product(x: &[bf16], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
+pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
     if !has_bf16() || !inner.is_multiple_of(WIDTH) || inner == 0 {
         return None;
     }
     assert!(x.len() == rows * inner && weight.len() == outputs * inner);
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
-    // One row is a stream already.
-    let packed = if rows == 1 { Vec::new() } else { pack(x, rows, inner) };
+    let packed = if rows == 1 {
+        // One row is a stream already.
+        let mut row = vec![bf16::ZERO; inner];
+        round(x, &mut row);
+        row
+    } else {
+        pack(x, rows, inner)
+    };
     weight.par_chunks(CHUNK * inner).enumerate().for_each(|(number, weight)| {
         let width = weight.len() / inner;
         for from in (0..inner).step_by(BLOCK) {
@@ -68,7 +79,7 @@ pub(super) fn product(x: &[bf16], weight: &[bf16], [rows, inner, outputs]: [usiz
                     let weight = weight.as_ptr().add(output * inner + from);
                     let out = columns.at(number * CHUNK + output);
                     if rows == 1 {
-                        along::<1>(x.as_ptr().add(from), weight, [inner, length], out, outputs, 1, count);
+                        along::<1>(packed.as_ptr().add(from), weight, [inner, length], out, outputs, 1, count);
                         continue;
                     }
                     let tiles = packed.as_ptr().add(rows.div_ceil(ROWS) * ROWS * from);

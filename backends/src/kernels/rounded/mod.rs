@@ -3,38 +3,34 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(super) mod attend;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod transpose;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod unit;
 
 use half::bf16;
 
-/// `x` as bf16, to nearest even.
-pub(crate) fn round(x: &[f32]) -> Vec<bf16> {
-    use rayon::prelude::*;
-    let mut out = vec![bf16::ZERO; x.len()];
-    let chunk = x.len().div_ceil(rayon::current_num_threads()).max(4096);
-    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| {
-        out.iter_mut().zip(x).for_each(|(out, x)| *out = nearest(*x));
-    });
-    out
-}
-
-/// [`bf16::from_f32`] without branches, which the compiler turns into vectors.
-fn nearest(x: f32) -> bf16 {
+/// The bits of `x` as bf16, to nearest even: [`bf16::from_f32`] without branches, which the compiler turns into vectors.
+#[inline(always)]
+fn nearest(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     // What is no number stays so, whatever rounding made of it.
     let bits = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
-    bf16::from_bits((bits >> 16) as u16)
+    (bits >> 16) as u16
 }
 
-/// The product, `[rows, outputs]`; `None` where the processor lacks the instructions, or the sizes are no multiples of their
-/// widths.
-pub(crate) fn product(x: &[bf16], weight: &[bf16], sizes: [usize; 3]) -> Option<Vec<f32>> {
+/// The product, `[rows, outputs]`, of `x` rounded to nearest even; `None` where the processor lacks the instructions, or the sizes
+/// are no multiples of their widths.
+pub(crate) fn product(x: &[f32], weight: &[bf16], sizes: [usize; 3]) -> Option<Vec<f32>> {
     PRODUCTS.iter().find_map(|product| product(x, weight, sizes))
 }
 
-type Product = fn(&[bf16], &[bf16], [usize; 3]) -> Option<Vec<f32>>;
+type Product = fn(&[f32], &[bf16], [usize; 3]) -> Option<Vec<f32>>;
 
 /// The fastest first.
 const PRODUCTS: &[Product] = &[
@@ -60,10 +56,11 @@ mod tests {
             [50, 2080, 64],
             [16, 64, 32],
             [33, 4096, 96],
+            [70, 4128, 160],
         ] {
             let [rows, inner, outputs] = sizes;
             let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);
-            let x: Vec<bf16> = (0..rows * inner).map(number).collect();
+            let x: Vec<f32> = (0..rows * inner).map(|i| number(i).to_f32()).collect();
             let weight: Vec<bf16> = (0..outputs * inner).map(|i| number(3 * i + 1)).collect();
             for found in PRODUCTS.iter().filter_map(|product| product(&x, &weight, sizes)) {
                 for (i, found) in found.iter().enumerate() {
@@ -78,11 +75,11 @@ mod tests {
 
     #[test]
     fn rounds_to_nearest_even() {
-        let odd = f32::from_bits(0x3f81_8000);
-        assert_eq!(round(&[1.0, odd, f32::NAN])[..2], [bf16::from_f32(1.0), bf16::from_bits(0x3f82)]);
+        assert_eq!(nearest(f32::from_bits(0x3f81_8000)), 0x3f82);
+        assert!(bf16::from_bits(nearest(f32::NAN)).is_nan());
         for bits in (0..u32::MAX).step_by(65_521) {
             let x = f32::from_bits(bits);
-            assert_eq!(round(&[x])[0].to_bits(), bf16::from_f32(x).to_bits(), "{bits:x}");
+            assert_eq!(nearest(x), bf16::from_f32(x).to_bits(), "{bits:x}");
         }
     }
 }

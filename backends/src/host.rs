@@ -1,0 +1,16 @@
+//! The host's memory.
+
+/// Makes the allocator keep memory that is freed, for what comes next: tensors of a prompt are tens of megabytes, and to have
+/// them from the system anew for every operation takes as long as the operation. For a program's `main`; where the allocator
+/// is not glibc's, nothing happens.
+pub fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        const ALL: libc::c_int = 1 << 30;
+        // SAFETY: these only set the allocator's thresholds.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, ALL);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, ALL);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Steps between products, each in one pass: plain tensor operations write a whole tensor for every step of theirs, on one
+//! thread.
+
+use burn::tensor::{Bytes, DType};
+use burn_flex::{FlexTensor, Layout};
+use rayon::prelude::*;
+
+use super::attention::exp;
+
+/// Numbers that a thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+/// `silu(gate) · up`; `None` if a tensor is not f32 or not contiguous.
+pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
+    let (gates, ups) = (numbers(gate)?, numbers(up)?);
+    assert_eq!(gates.len(), ups.len(), "gate and up are of different sizes");
+    Some(filled(gate, CHUNK, |from, out| {
+        for ((out, gate), up) in out.iter_mut().zip(&gates[from..]).zip(&ups[from..]) {
+            *out = gate * sigmoid(*gate) * up;
+        }
+    }))
+}
+
+/// `x · σ(1.702·x)`; `None` as above.
+pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
+    let numbers = numbers(x)?;
+    Some(filled(x, CHUNK, |from, out| {
+        out.iter_mut().zip(&numbers[from..]).for_each(|(out, x)| *out = x * sigmoid(1.702 * x));
+    }))
+}
+
+/// Rows by their root mean square, times `weight`; `None` as above.
+pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<FlexTensor> {
+    let (numbers, weight) = (numbers(x)?, numbers(weight)?);
+    let width = weight.len();
+    Some(filled(x, rows(width), |from, out| {
+        for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
+            let scale = (sum(x, |x| x * x) / width as f32 + eps).sqrt().recip();
+            out.iter_mut().zip(x).zip(weight).for_each(|((out, x), weight)| *out = x * scale * weight);
+        }
+    }))
+}
+
+/// Rows less their mean, by their standard deviation, times `weight`, plus `bias`; `None` as above.
+pub(crate) fn layer_norm(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, eps: f32) -> Option<FlexTensor> {
+    let (numbers, weight, bias) = (numbers(x)?, numbers(weight)?, numbers(bias)?);
+    let width = weight.len();
+    Some(filled(x, rows(width), |from, out| {
+        for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
+            let mean = sum(x, |x| x) / width as f32;
+            let scale = (sum(x, |x| (x - mean) * (x - mean)) / width as f32 + eps).sqrt().recip();
+            for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                *out = (x - mean) * scale * weight + bias;
+            }
+        }
+    }))
+}
+
+/// The numbers of an f32 tensor that lies in one piece.
+fn numbers(tensor: &FlexTensor) -> Option<&[f32]> {
+    let count: usize = tensor.layout().shape()[..].iter().product();
+    (tensor.dtype() == DType::F32 && tensor.is_contiguous())
+        .then(|| &tensor.storage::<f32>()[tensor.layout().start_offset()..][..count])
+}
+
+/// About as many numbers as a thread takes at a time, in whole rows.
+fn rows(width: usize) -> usize {
+    (CHUNK / width).max(1) * width
+}
+
+/// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk.
+fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
+    let shape = like.layout().shape().clone();
+    let mut out = vec![0.0f32; shape[..].iter().product()];
+    if out.len() <= chunk {
+        fill(0, &mut out);
+    } else {
+        out.par_chunks_mut(chunk).enumerate().for_each(|(i, out)| fill(i * chunk, out));
+    }
+    FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), DType::F32)
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    let power = exp(-x.abs());
+    // What is no number must stay so; `exp` would hide it.
+    (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power) + x * 0.0
+}
+
+/// The sum of `f` in independent chains, which the compiler turns into vectors.
+#[inline(always)]
+fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (x, rest) = x.as_chunks::<16>();
+    let mut sums = [0.0f32; 16];
+    for x in x {
+        for lane in 0..16 {
+            sums[lane] += f(x[lane]);
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|x| f(*x)).sum::<f32>()
+}

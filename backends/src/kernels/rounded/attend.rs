@@ -1,0 +1,216 @@
+//! Attention on the matrix unit: 32 queries of a head at a time, their scores against all keys in the cache.
+//!
+//! Keys are the left factor of the scores, so that a score lies at `[key][query]`: the softmax goes along rows with a query in
+//! each lane, and its result, two keys to a pair, is already laid out as the right factor of the product with the values.
+
+use half::bf16;
+use rayon::prelude::*;
+
+use super::{
+    nearest,
+    transpose::{Square, TILE},
+    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, numbers, pack_tile},
+};
+use crate::{
+    Mask,
+    kernels::{
+        attention::exp,
+        heads::{Head, Heads},
+    },
+};
+
+type Lanes = [f32; TILE];
+
+/// Where a thread keeps what belongs to one head.
+#[derive(Default)]
+struct Scratch {
+    /// `[keys][head_dim]`.
+    keys: Vec<Line>,
+    /// `[head_dim][keys, and a line]`.
+    values: Vec<Line>,
+    queries: Vec<Line>,
+    scores: Vec<Sums>,
+    weights: Vec<Line>,
+}
+
+/// `softmax(q·kᵀ/√head_dim)·v` with `q`, `k`, `v` and the softmax rounded to bf16 and everything summed in f32, token by token;
+/// `None` where there is no matrix unit, or for a mask or a size that it is not made for.
+pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask) -> Option<Vec<f32>> {
+    let fits = q.shape[3].is_multiple_of(PAIR) && q.shape[2] > 1 && matches!(mask, Mask::None | Mask::Causal);
+    if !fits || !is_there() {
+        return None;
+    }
+    let mut buffer = vec![0.0; q.shape.iter().product()];
+    let out = Heads::token_major(&mut buffer, q.shape);
+    (0..q.count()).into_par_iter().for_each_init(Scratch::default, |scratch, i| {
+        let _unit = Unit::configured();
+        // SAFETY: the unit is there and configured, and whoever has it has AVX-512.
+        unsafe { one_head(scratch, [q.head(i), k.head(i), v.head(i)], mask, out.head(i)) };
+    });
+    Some(buffer)
+}
+
+/// # Safety
+/// The unit must be there and configured for this thread.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
+    let (width, padded) = (q.columns, k.rows.next_multiple_of(PAIR));
+    let stride = padded + WIDTH;
+    let Scratch { keys, values, queries, scores, weights } = scratch;
+    fill_keys(keys, k, padded);
+    fill_values(values, v, stride);
+    queries.resize(width, Line::ZERO);
+    let scale = (width as f32).sqrt().recip();
+    for from in (0..q.rows).step_by(PAIR) {
+        let to = (from + PAIR).min(q.rows);
+        let first = k.rows - q.rows + from;
+        let seen = if mask == Mask::None { k.rows } else { k.rows - q.rows + to };
+        for (at, lines) in queries.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+            let rows = from + at % 2 * TILE..to;
+            pack_tile(rows.map(|row| &q.row(row)[at / 2 * WIDTH..][..WIDTH]), lines);
+        }
+        let blocks = seen.div_ceil(PAIR);
+        scores.resize(blocks, Sums::ZERO);
+        for (block, scores) in scores.iter_mut().enumerate() {
+            // SAFETY: by the caller; 32 rows of keys.
+            unsafe { multiply(&numbers(keys)[block * PAIR * width..], width, queries, false, scores) };
+        }
+        weights.resize(blocks * WIDTH, Line::ZERO);
+        let mut shares = [[0.0; TILE]; 2];
+        for (half, share) in shares.iter_mut().enumerate() {
+            let last = (mask == Mask::Causal).then_some(first + half * TILE);
+            *share = softmax(scores, weights, half, seen, last, scale);
+        }
+        for at in (0..width).step_by(PAIR) {
+            let mut sums = Sums::ZERO;
+            // SAFETY: by the caller; 32 rows of values, and the rows of `out` from `from` to `to`.
+            unsafe {
+                multiply(&numbers(values)[at * stride..], stride, weights, false, &mut sums);
+                for (tile, sums) in sums.0.iter_mut().enumerate() {
+                    divide(sums, &shares[tile % 2]);
+                }
+                let (pointer, stride) = out.place(from, at);
+                sums.write(pointer, stride, to - from);
+            }
+        }
+    }
+}
+
+/// The keys rounded, then zeros.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
+    keys.clear();
+    keys.resize(padded * k.columns / WIDTH, Line::ZERO);
+    for (i, key) in numbers(keys).chunks_exact_mut(k.columns).take(k.rows).enumerate() {
+        key.iter_mut().zip(k.row(i)).for_each(|(to, x)| *to = bf16::from_bits(nearest(*x)));
+    }
+}
+
+/// The values rounded, a row for every one of their columns, then zeros.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn fill_values(values: &mut Vec<Line>, v: Head, stride: usize) {
+    values.clear();
+    values.resize(v.columns * stride / WIDTH, Line::ZERO);
+    let values = numbers(values);
+    for i in 0..v.rows {
+        for (column, x) in v.row(i).iter().enumerate() {
+            values[column * stride + i] = bf16::from_bits(nearest(*x));
+        }
+    }
+}
+
+/// Of one half of the queries: their scores to powers of e, rounded and laid out as a right factor; returns each query's sum.
+/// Keys from `seen` on do not count, nor, with `last`, those after a query's own, which is `last` for the first lane.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn softmax(
+    scores: &mut [Sums],
+    weights: &mut [Line],
+    half: usize,
+    seen: usize,
+    last: Option<usize>,
+    scale: f32,
+) -> Lanes {
+    let mut best = [f32::NEG_INFINITY; TILE];
+    let mut check = [0.0f32; TILE];
+    let row = |scores: &[Sums], key: usize| {
+        scores[key / PAIR].0[key % PAIR / TILE * 2 + half].0[key % TILE].map(f32::from_bits)
+    };
+    for key in 0..seen {
+        let row = row(scores, key);
+        for lane in 0..TILE {
+            let score = if last.is_none_or(|last| key <= last + lane) { row[lane] } else { f32::NEG_INFINITY };
+            best[lane] = best[lane].max(score);
+            // Not 0 for what is infinite or no number, which `max` and `exp` would hide.
+            check[lane] += row[lane] * 0.0;
+        }
+    }
+    let mut total = check;
+    for (block, lines) in weights.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate() {
+        for pair in 0..TILE {
+            let key = block * PAIR + 2 * pair;
+            let mut rounded = [[0u32; TILE]; 2];
+            for (i, rounded) in rounded.iter_mut().enumerate().filter(|(i, _)| key + i < seen) {
+                let row = row(scores, key + i);
+                for lane in 0..TILE {
+                    let power = exp((row[lane] - best[lane]).min(0.0) * scale);
+                    let power = if last.is_none_or(|last| key + i <= last + lane) { power } else { 0.0 };
+                    total[lane] += power;
+                    rounded[lane] = u32::from(nearest(power));
+                }
+            }
+            let line = &mut lines[half * TILE + pair].0;
+            for lane in 0..TILE {
+                line[2 * lane] = bf16::from_bits(rounded[0][lane] as u16);
+                line[2 * lane + 1] = bf16::from_bits(rounded[1][lane] as u16);
+            }
+        }
+    }
+    total
+}
+
+/// Sums of a tile by each query's share.
+#[target_feature(enable = "avx512f")]
+fn divide(tile: &mut Square, shares: &Lanes) {
+    for row in &mut tile.0 {
+        for (sum, share) in row.iter_mut().zip(shares) {
+            *sum = (f32::from_bits(*sum) / share).to_bits();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Distribution, Tensor};
+
+    use super::*;
+    use crate::{Flex, VlmBackend, ops::reference_attend};
+
+    /// Of numbers with few bits, so that only the softmax is rounded.
+    #[test]
+    fn equals_the_reference_within_bf16_rounding() {
+        for (queries, keys, width) in [(2, 2, 32), (33, 33, 64), (70, 100, 128), (577, 577, 64)] {
+            for mask in [Mask::None, Mask::Causal] {
+                let random = |tokens| {
+                    let x = Tensor::<Flex, 4>::random(
+                        [2, tokens, 3, width],
+                        Distribution::Normal(0.0, 1.5),
+                        &Default::default(),
+                    );
+                    ((x * 8.0).round() / 8.0).swap_dims(1, 2)
+                };
+                let [q, k, v] = [random(queries), random(keys), random(keys)];
+                let expected = reference_attend(q.clone(), k.clone(), v.clone(), mask);
+                let found = Flex::attend_rounded(q, k, v, mask);
+                let difference = (found - expected).abs().max().into_scalar();
+                assert!(difference < 0.03, "{queries} queries, {keys} keys, {mask:?}: {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_overflows_is_not_hidden() {
+        let tensor = || Tensor::<Flex, 4>::random([1, 1, 3, 32], Distribution::Default, &Default::default());
+        let attended = Flex::attend_rounded(tensor() * f32::MAX, tensor() * f32::MAX, tensor(), Mask::Causal);
+        assert!(attended.into_data().iter::<f32>().all(f32::is_nan));
+    }
+}
