@@ -69,7 +69,7 @@ impl Job for Ask {
         let decoding = Decoding::greedy(32, model.tokenizer().eos());
         let selector = Selector::Before(Box::new(LargestNorm));
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (seen, answer) = answer(&model, &[picture], &prompt, &selector, Some(64), decoding, go_on)?;
+        let (seen, answer) = answer(&model, &[picture.into()], &prompt, &selector, Some(64), decoding, go_on)?;
         println!("kept {:?}", seen[0].keep.indices()[0]);
         println!("{}", model.tokenizer().decode(&answer.ids));
         Ok(())

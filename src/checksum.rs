@@ -66,6 +66,11 @@ pub(crate) fn data_sha256(samples: &[Sample]) -> String {
             }
             Some(Picture::Inline { bytes, .. }) => hex(&Sha256::digest(bytes)),
             Some(Picture::Scene(scene)) => format!("{scene:?}"),
+            Some(Picture::Video(path)) => {
+                // A folder of frames has no size of its own.
+                let size = path.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |metadata| metadata.len());
+                format!("{} {size}", path.file_name().unwrap_or_default().to_string_lossy())
+            }
         };
         let text =
             [&sample.question_id.to_string(), &sample.text, sample.suffix, &sample.clip_text, &picture].join("\0");

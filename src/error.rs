@@ -103,6 +103,20 @@ pub enum Error {
         /// Images given.
         images: usize,
     },
+    /// A video for a model that sees pictures only.
+    #[error("{path}: a video, and this model sees pictures only; LanguageBind/Video-LLaVA-7B sees both")]
+    NoVideo {
+        /// The video.
+        path: PathBuf,
+    },
+    /// A video that cannot be used.
+    #[error("{path}: {reason}")]
+    Video {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A method that compares the picture with the question, in a model that was loaded without CLIP's text side.
     #[error("this method reads CLIP's text side, which was not loaded with the model")]
     NoClipText,

@@ -29,5 +29,6 @@ mod published;
 pub mod shard;
 pub mod task;
 pub mod text;
+pub mod video;
 
 pub use error::Error;

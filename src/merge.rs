@@ -50,6 +50,11 @@ pub enum Visual {
     },
     /// The end of a row of the grid.
     Newline,
+    /// `[CLS]` of a crop, which Video-LLaVA reads of every frame.
+    Class {
+        /// The crop.
+        crop: usize,
+    },
 }
 
 /// A picture's crops, and how they lie in it.
@@ -158,7 +163,23 @@ fn blend<B: Backend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
     weights.matmul(tokens.cast(DType::F32)).cast(dtype)
 }
 
-/// Puts gathered tokens `[crops, kept, width]` in `order`, with `newline` `[width]` where it says so: `[n, width]`.
+/// The same, with `[CLS]` before the patches of every crop.
+pub fn with_class(order: Vec<Visual>) -> Vec<Visual> {
+    let mut all = Vec::new();
+    let mut last = None;
+    for visual in order {
+        if let Visual::Patch { crop, .. } = visual
+            && last != Some(crop)
+        {
+            all.push(Visual::Class { crop });
+            last = Some(crop);
+        }
+        all.push(visual);
+    }
+    all
+}
+
+/// Puts gathered tokens `[crops, kept, width]`, which may begin with each crop's `[CLS]`, in `order`, with `newline` `[width]` where it says so: `[n, width]`.
 pub fn join<B: Backend>(
     tokens: Tensor<B, 3>,
     keep: &Keep,
@@ -167,12 +188,14 @@ pub fn join<B: Backend>(
 ) -> Tensor<B, 2> {
     let [crops, kept, width] = tokens.dims();
     let plain = keep.plain().first().map_or(0, Vec::len);
+    let class = kept - plain - keep.blends().first().map_or(0, Vec::len);
     let rows = order.iter().map(|visual| match *visual {
+        Visual::Class { crop } => crop * kept,
         Visual::Patch { crop, patch } => {
             let slot = keep.plain()[crop].binary_search(&patch).expect("an order has kept patches only");
-            crop * kept + slot
+            crop * kept + class + slot
         }
-        Visual::Blend { crop, index } => crop * kept + plain + index,
+        Visual::Blend { crop, index } => crop * kept + class + plain + index,
         Visual::Newline => crops * kept,
     });
     let rows: Vec<usize> = rows.collect();

@@ -34,7 +34,7 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
         let mut one_by_one = Vec::new();
         for picture in ["boat_123x90.png", "kitchen_85x120.png"] {
             let picture = read_picture(&fixture("tiny-llava-1.5/images").join(picture)).unwrap();
-            let looks = looks(&model, &[picture], &selector);
+            let looks = looks(&model, &[picture.into()], &selector).unwrap();
             for question in QUESTIONS {
                 let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer());
                 let answered =

@@ -69,7 +69,12 @@ pub trait VlmBackend: Backend {
 
     /// Rows of `x` `[rows, features]` less their mean, divided by their standard deviation, times `weight`, plus `bias`, both
     /// `[features]`. Statistics are f32 whatever the dtype of `x`.
-    fn layer_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+    fn layer_norm_rows(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        eps: f64,
+    ) -> Tensor<Self, 2> {
         reference_layer_norm(x, weight, bias, eps)
     }
 

@@ -2,12 +2,12 @@
 
 use std::{io::Write, ops::ControlFlow, path::PathBuf, time::Duration};
 
-use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
 use super::{
     args::AskArgs,
+    check_sampling,
     compare::Comparison,
     ms,
     plan::{MethodPlan, ModelPlan},
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     generate::{Decoding, Generated, Sampling, Stream, answer, kept},
-    image::{Rgb, decode},
     model::{Llava, Seen},
     pruner::selector,
-    text::{Prompt, clip_question, strip, vicuna_v1},
+    text::{Prompt, clip_question, strip},
+    video::Media,
 };
 
 pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
@@ -26,29 +26,22 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     // Clap asks for at least two values, so the last one is not the only one.
     images.pop();
     let question = args.images_and_question.last().cloned().unwrap_or_default();
-    let sampling = sampling(args.temperature, args.top_p, args.model.method.seed)?;
-    let text = vicuna_v1(&question, images.len())?;
+    check_sampling(args.temperature, args.top_p)?;
+    let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
     let plan = ModelPlan::several(&args.model)?;
-    let pictures = images.iter().map(|path| decode(path)).collect::<Result<Vec<_>, _>>()?;
+    let config = &plan.opened.config;
+    let media = images.iter().map(|path| Media::read(path, config.frames())).collect::<Result<Vec<_>, _>>()?;
+    let marks: Vec<usize> = media.iter().map(Media::marks).collect();
+    let text = config.template().turn(&question, &marks)?;
     let backend = plan.method().backend;
     let question = clip_question(&question);
-    let job = Ask { plan, pictures, text, question, sampling, limit: args.max_new_tokens, json: args.json };
+    let job = Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json };
     secateur_backends::run(backend, job)?
-}
-
-fn sampling(temperature: f32, top_p: f32, seed: u64) -> anyhow::Result<Sampling> {
-    if !(0.0..=100.0).contains(&temperature) {
-        bail!("--temperature {temperature} is not possible: 0 is greedy, 100 the most");
-    }
-    if !(top_p > 0.0 && top_p <= 1.0) {
-        bail!("--top-p {top_p} is not possible: it is above 0 and at most 1");
-    }
-    Ok(if temperature == 0.0 { Sampling::Greedy } else { Sampling::Random { temperature, top_p, seed } })
 }
 
 struct Ask {
     plan: ModelPlan,
-    pictures: Vec<Rgb>,
+    media: Vec<Media>,
     text: String,
     question: String,
     sampling: Sampling,
@@ -83,7 +76,7 @@ impl Job for Ask {
         let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, end };
         let ask = |method: &MethodPlan, on_token: &mut dyn FnMut(&[u32]) -> ControlFlow<()>| {
             let selector = selector::<B>(method.method, method.params)?;
-            let (seen, answer) = answer(&model, &self.pictures, &prompt, &selector, method.tokens, decoding, on_token)?;
+            let (seen, answer) = answer(&model, &self.media, &prompt, &selector, method.tokens, decoding, on_token)?;
             let text = model.tokenizer().decode(&answer.ids);
             anyhow::Ok(summary(&seen, &answer, text, method))
         };

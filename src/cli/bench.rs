@@ -19,12 +19,11 @@ use crate::{
     model::{DEMO, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
     pruner::{Params, Place, Selector, check_budget, method, methods, selector},
     text::{IMAGE_TOKEN, Prompt},
+    video::{Media, Video},
 };
 
 /// Text tokens before the picture, as in LLaVA's prompts.
 const BEFORE: usize = 35;
-/// Frames of a video.
-const FRAMES: usize = 8;
 
 pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if args.repeats == 0 || args.new_tokens < 2 || args.prompt_tokens <= BEFORE {
@@ -45,7 +44,11 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let params = Params { seed: args.seed, ..Params::default() };
     let names: Vec<&'static str> = match args.method.as_str() {
-        "all" => methods(params).iter().map(|method| method.name()).collect(),
+        // Of Video-LLaVA, CLIP's text side is not there.
+        "all" => {
+            let reads_text = opened.check_joint().is_ok();
+            methods(params).iter().filter(|m| reads_text || !m.needs().joint).map(|method| method.name()).collect()
+        }
         list => list.split(',').map(|name| Ok(method(name.trim(), params)?.name())).collect::<anyhow::Result<_>>()?,
     };
     let names: Vec<&'static str> = names.into_iter().filter(|&name| name != "none").collect();
@@ -93,7 +96,7 @@ impl Job for Bench {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let Self { args, opened, random, name, names, params, options, backend } = self;
-        let pictures = pictures(&opened.config, &name);
+        let media = [media(&opened.config, &name)];
         let model: Llava<B> = if random { opened.random(options, &device)? } else { opened.load(options, &device)? };
         let mut runs: Vec<(Selector<B>, Option<usize>)> = vec![(selector("none", params)?, None)];
         for name in names {
@@ -101,14 +104,14 @@ impl Job for Bench {
                 runs.push((selector(name, params)?, Some(budget)));
             }
         }
-        let prompt = prompt(args.prompt_tokens, pictures.len());
+        let prompt = prompt(args.prompt_tokens, media[0].marks());
         let mut rows: Vec<Row> = Vec::new();
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
         let bar = ProgressBar::new(((args.repeats + 1) * runs.len()) as u64).with_style(style);
         // Repeats of a row are spread over the whole measurement, so that a slow minute is nobody's own.
         for round in 0..=args.repeats {
             for (i, (selector, budget)) in runs.iter().enumerate() {
-                let measured = measure(&model, &pictures, &prompt, selector, *budget, args.new_tokens)?;
+                let measured = measure(&model, &media, &prompt, selector, *budget, args.new_tokens)?;
                 match rows.get_mut(i) {
                     // The first round warms up; only its counts are kept.
                     None => rows.push(measured),
@@ -144,7 +147,7 @@ impl Job for Bench {
 /// One answer of exactly `new_tokens` tokens.
 fn measure<B: VlmBackend>(
     model: &Llava<B>,
-    pictures: &[Rgb],
+    media: &[Media],
     prompt: &Prompt,
     selector: &Selector<B>,
     budget: Option<usize>,
@@ -153,7 +156,7 @@ fn measure<B: VlmBackend>(
     // No token ends it.
     let decoding = Decoding::greedy(new_tokens, u32::MAX);
     let go_on = |_: &[u32]| ControlFlow::Continue(());
-    let (seen, generated) = answer(model, pictures, prompt, selector, budget, decoding, go_on)?;
+    let (seen, generated) = answer(model, media, prompt, selector, budget, decoding, go_on)?;
     let config = &model.config().text;
     let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
     let sum = |time: fn(&crate::model::Seen<B>) -> Duration| seen.iter().map(time).sum::<Duration>();
@@ -175,8 +178,8 @@ fn measure<B: VlmBackend>(
     })
 }
 
-/// A picture of noise that the model sees as its papers count it: one crop, or five; or the frames of a video.
-fn pictures(config: &LlavaConfig, name: &str) -> Vec<Rgb> {
+/// A picture of noise that the model sees as its papers count it: one crop, or five; or a video, for a model that sees videos.
+fn media(config: &LlavaConfig, name: &str) -> Media {
     let tower = config.vision.image_size;
     let side = match config.pictures {
         Pictures::Single(_) => tower,
@@ -184,14 +187,19 @@ fn pictures(config: &LlavaConfig, name: &str) -> Vec<Rgb> {
     };
     let level = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
     let picture = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
-    vec![picture; if name == "video-7b" { FRAMES } else { 1 }]
+    match config.frames() {
+        None => picture.into(),
+        Some(frames) => {
+            Media::Video(Video { path: name.into(), frames: vec![picture; frames], numbers: (0..frames).collect() })
+        }
+    }
 }
 
-/// So many tokens of text around the pictures, which stand where LLaVA's prompts have them.
-fn prompt(tokens: usize, pictures: usize) -> Prompt {
+/// So many tokens of text around the marks, which stand where LLaVA's prompts have them.
+fn prompt(tokens: usize, marks: usize) -> Prompt {
     let text = |i: usize| if i == 0 { 1 } else { 300 + (i % 200) as i64 };
     let mut ids: Vec<i64> = (0..BEFORE).map(text).collect();
-    ids.extend(std::iter::repeat_n(IMAGE_TOKEN, pictures));
+    ids.extend(std::iter::repeat_n(IMAGE_TOKEN, marks));
     ids.extend((BEFORE..tokens).map(text));
     Prompt { ids, question: "What is in the image?".to_owned() }
 }

@@ -16,11 +16,12 @@ use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
     eval::write_file,
     generate::{Decoding, answer, answer_about, kept},
-    image::{Rgb, kept_patches, png, strip},
+    image::{kept_patches, png, strip},
     model::{DEMO, Llava, LoadOptions, open},
     pruner::{Needs, NoPruning, Params, Selector, method, methods, selector},
     task::{Answer, Demo, Protocol, Sample, Task},
     text::{Prompt, strip as trim, vicuna_v1},
+    video::Media,
 };
 
 /// Visual tokens: all, and the budgets that papers report.
@@ -109,10 +110,11 @@ fn save_pictures<B: VlmBackend>(
     for (i, sample) in samples.iter().step_by(2).take(PICTURES).enumerate() {
         let (pictures, prompt) = asked(model, sample)?;
         let side = model.config().vision.patches().isqrt();
-        let mut shown = vec![pictures[0].clone()];
+        let Some(Media::Picture(whole)) = pictures.first() else { continue };
+        let mut shown = vec![whole.clone()];
         for selector in selectors {
             let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN), decoding(model), go_on)?;
-            shown.push(kept_patches(&pictures[0], side, &kept(&seen, &generated).0[0]));
+            shown.push(kept_patches(whole, side, &kept(&seen, &generated).0[0]));
         }
         write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&strip(&shown)))?;
     }
@@ -171,7 +173,7 @@ fn about_one_picture<B: VlmBackend>(
     pair: &[Sample],
 ) -> anyhow::Result<Vec<Answer>> {
     let (pictures, _) = asked(model, &pair[0])?;
-    let look = model.look_at(&pictures[0], NoPruning::default().tiling, needs);
+    let look = model.look_at_media(&pictures[0], NoPruning::default().tiling, needs)?;
     let mut answers = Vec::new();
     for sample in pair {
         let text = vicuna_v1(&sample.text, 1)?;
@@ -224,8 +226,8 @@ fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
     std::iter::once((0, patches)).chain(pruned).collect()
 }
 
-fn asked<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> anyhow::Result<(Vec<Rgb>, Prompt)> {
-    let pictures = sample.picture.iter().map(|picture| picture.open()).collect::<Result<Vec<_>, _>>()?;
+fn asked<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> anyhow::Result<(Vec<Media>, Prompt)> {
+    let pictures = sample.picture.iter().map(|picture| picture.open(None)).collect::<Result<Vec<_>, _>>()?;
     let text = vicuna_v1(&sample.text, pictures.len())?;
     Ok((pictures, Prompt::new(&text, &sample.clip_text, model.tokenizer())))
 }

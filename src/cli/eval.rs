@@ -11,7 +11,7 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::{EvalArgs, JudgeArgs},
-    data_folder, judge,
+    check_sampling, check_videos, data_folder, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
 };
@@ -33,9 +33,11 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         bail!("--batch-size 0 answers nothing; 1 answers the questions one by one");
     }
     let pace = Pace { batch: args.batch_size, reuse: !args.no_reuse };
+    check_sampling(args.temperature, 1.0)?;
     let plan = ModelPlan::new(&args.model)?;
     let data = data_folder(task, args.data)?;
     let mut samples = task.samples(&data)?;
+    check_videos(&samples, &plan.opened)?;
     // Of all questions: a run may go on with another --limit.
     let data_sha256 = data_sha256(&samples);
     if samples.is_empty() {
@@ -44,7 +46,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     samples.truncate(args.limit.unwrap_or(usize::MAX));
     let shard = shard(args.shard)?;
     let config = Fixed::new(&plan, args.protocol, args.limit)?.config(plan.method(), task, &data, data_sha256)?;
-    let config = RunConfig { shard, ..config };
+    let config = RunConfig { shard, temperature: args.temperature, ..config };
     // A label that is missing should not cost a night of answers first.
     let blank: Vec<Answer> = samples.iter().map(|s| Answer::new(s, String::new(), &config.model_name())).collect();
     let run = args.out.join(config.folder_name());
@@ -154,6 +156,7 @@ impl Fixed {
                 grid: tiling.grid.map(|grid| grid.name().to_owned()),
                 merge: tiling.merge.map(|merge| merge.name().to_owned()),
                 seed: plan.method().seed,
+                temperature: 0.0,
                 data: PathBuf::new(),
                 limit,
                 shard: None,

@@ -24,6 +24,7 @@ const MODELS: &[(&str, &str)] = &[
     ("liuhaotian/llava-v1.6-vicuna-13b", "LLaVA-NeXT 13B, original layout"),
     ("llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B, transformers layout"),
     ("llava-hf/llava-v1.6-vicuna-13b-hf", "LLaVA-NeXT 13B, transformers layout"),
+    ("LanguageBind/Video-LLaVA-7B", "Video-LLaVA 7B, pictures and videos, original layout"),
 ];
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {

@@ -28,7 +28,12 @@ pub use args::Args;
 use args::Command;
 use serde::Serialize;
 
-use crate::{dataset::fetch, task::Task};
+use crate::{
+    Error,
+    dataset::fetch,
+    model::Opened,
+    task::{Picture, Sample, Task},
+};
 
 /// Runs a subcommand.
 ///
@@ -59,6 +64,29 @@ fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBu
         (Some(given), _) => Ok(std::path::absolute(given)?),
         (None, Some(set)) if !Path::new(default).is_dir() => Ok(fetch(task.name(), set)?),
         (None, _) => Ok(std::path::absolute(default)?),
+    }
+}
+
+/// Refuses temperatures and shares that mean nothing.
+fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
+    if !(0.0..=100.0).contains(&temperature) {
+        anyhow::bail!("--temperature {temperature} is not possible: 0 is greedy, 100 the most");
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        anyhow::bail!("--top-p {top_p} is not possible: it is above 0 and at most 1");
+    }
+    Ok(())
+}
+
+/// Refuses questions about videos before the weights of a model that sees none are read.
+fn check_videos(samples: &[Sample], opened: &Opened) -> Result<(), Error> {
+    let video = samples.iter().find_map(|sample| match &sample.picture {
+        Some(Picture::Video(path)) => Some(path),
+        _ => None,
+    });
+    match video {
+        Some(path) if opened.config.video.is_none() => Err(Error::NoVideo { path: path.clone() }),
+        _ => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::{JudgeArgs, MethodArgs, SweepArgs},
-    data_folder,
+    check_videos, data_folder,
     eval::{Fixed, complete},
     judge,
     plan::{MethodPlan, ModelPlan},
@@ -30,7 +30,9 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     let fixed = Fixed::new(&plan, args.protocol, args.limit)?;
     let mut benchmarks = Vec::new();
     for name in &args.benchmarks {
-        benchmarks.push(Benchmark::new(task(name)?, args.data.clone(), args.limit)?);
+        let benchmark = Benchmark::new(task(name)?, args.data.clone(), args.limit)?;
+        check_videos(&benchmark.samples, &plan.opened)?;
+        benchmarks.push(benchmark);
     }
     for benchmark in &benchmarks {
         benchmark.check(&fixed, &methods, &args)?;

@@ -1,33 +1,43 @@
 //! `secateur trace`: one question through every stage, greedily, as JSON.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, path::Path};
 
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
 use super::{args::TraceArgs, ms, plan::ModelPlan, print_json};
 use crate::{
+    Error,
     generate::{Decoding, answer, kept},
-    image::{Rgb, decode},
+    image::decode,
     model::{Llava, Seen},
     pruner::selector,
-    text::{Prompt, clip_question, strip, vicuna_v1},
+    text::{Prompt, clip_question, strip},
+    video::{Media, Video},
 };
 
 pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
-    let text = vicuna_v1(&args.question, 1)?;
     let plan = ModelPlan::new(&args.model)?;
-    let picture = decode(&args.image)?;
+    let config = &plan.opened.config;
+    let media = match (&args.video, &args.image) {
+        (Some(path), _) => {
+            let frames = config.frames().ok_or_else(|| Error::NoVideo { path: path.clone() })?;
+            Media::Video(Video::read(path, frames)?)
+        }
+        // Clap asks for one of them.
+        (None, path) => decode(path.as_deref().unwrap_or(Path::new("")))?.into(),
+    };
+    let text = config.template().turn(&args.question, &[media.marks()])?;
     let backend = plan.method().backend;
     let question = args.clip_text.unwrap_or_else(|| clip_question(&args.question));
-    let job = TraceJob { plan, picture, text, question, limit: args.max_new_tokens, logits: args.logits };
+    let job = TraceJob { plan, media, text, question, limit: args.max_new_tokens, logits: args.logits };
     let trace = secateur_backends::run(backend, job)??;
     print_json(&trace)
 }
 
 struct TraceJob {
     plan: ModelPlan,
-    picture: Rgb,
+    media: Media,
     text: String,
     question: String,
     limit: usize,
@@ -41,6 +51,9 @@ struct Trace {
     patches: usize,
     kept: Vec<Vec<usize>>,
     visual_tokens: usize,
+    /// The numbers of a video's frames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frames: Option<Vec<usize>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     anyres: Option<AnyRes>,
     output_ids: Vec<u32>,
@@ -82,7 +95,8 @@ impl Job for TraceJob {
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer());
         let decoding = Decoding::greedy(self.limit, model.tokenizer().eos());
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (seen, answer) = answer(&model, &[self.picture], &prompt, &selector, method.tokens, decoding, go_on)?;
+        let (seen, answer) =
+            answer(&model, std::slice::from_ref(&self.media), &prompt, &selector, method.tokens, decoding, go_on)?;
         let (kept, visual_tokens) = kept(&seen, &answer);
         let seen = &seen[0];
         Ok(Trace {
@@ -91,6 +105,10 @@ impl Job for TraceJob {
             patches: seen.patches,
             kept,
             visual_tokens,
+            frames: match self.media {
+                Media::Picture(_) => None,
+                Media::Video(video) => Some(video.numbers),
+            },
             anyres: AnyRes::of(seen),
             text: strip(&model.tokenizer().decode(&answer.ids)).to_owned(),
             output_ids: answer.ids,

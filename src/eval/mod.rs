@@ -50,6 +50,9 @@ pub struct RunConfig {
     pub merge: Option<String>,
     /// The seed.
     pub seed: u64,
+    /// How freely answers are drawn; 0 takes the best token.
+    #[serde(default)]
+    pub temperature: f32,
     /// The benchmark's data.
     pub data: PathBuf,
     /// Only the first so many questions.

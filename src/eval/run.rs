@@ -7,11 +7,11 @@ use secateur_backends::VlmBackend;
 use super::{RunConfig, RunFolder};
 use crate::{
     Error,
-    generate::{Begun, Decoding, begin_about, decode, looks},
+    generate::{Begun, Decoding, Sampling, begin_about, decode, looks},
     model::{Llava, Look},
     pruner::Selector,
     task::{Answer, Picture, Sample, Task},
-    text::{Prompt, strip, vicuna_v1},
+    text::{Prompt, Template, strip},
 };
 
 /// How the questions of a run are gone through; the answers are the same up to rounding.
@@ -54,7 +54,11 @@ pub fn evaluate<B: VlmBackend>(
     mut on_answer: impl FnMut(),
 ) -> Result<(), Error> {
     let Run { task, samples, config, pace } = run;
-    let decoding = Decoding::greedy(task.max_new_tokens(), model.tokenizer().eos());
+    let decoding = Decoding {
+        max_new_tokens: task.max_new_tokens(),
+        sampling: Sampling::new(config.temperature, 1.0, config.seed),
+        end: model.tokenizer().eos(),
+    };
     let mut last: Option<(Option<&Picture>, Vec<Look<B>>)> = None;
     let mut begun: Vec<Begun<B>> = Vec::new();
     for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
@@ -66,11 +70,14 @@ pub fn evaluate<B: VlmBackend>(
             let (_, looks) = match last.take_if(|(seen, _)| *seen == picture && pace.reuse) {
                 Some(same) => last.insert(same),
                 None => {
-                    let pictures = picture.map(Picture::open).into_iter().collect::<Result<Vec<_>, _>>()?;
-                    last.insert((picture, looks(model, &pictures, selector)))
+                    let media = picture.map(|picture| picture.open(model.config().frames())).transpose()?;
+                    last.insert((picture, looks(model, media.as_slice(), selector)?))
                 }
             };
-            let asked = vicuna_v1(&format!("{}{}", sample.text, sample.suffix), looks.len())?;
+            // Video-LLaVA's scripts for pictures ask like LLaVA's.
+            let template = if let Some(Picture::Video(_)) = picture { model.template() } else { Template::VicunaV1 };
+            let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
+            let asked = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks)?;
             let prompt = Prompt::new(&asked, &sample.clip_text, model.tokenizer());
             let known = begun.last().or(before.as_ref()).filter(|_| pace.reuse);
             let (_, next) = begin_about(model, looks, &prompt, selector, config.tokens, decoding, known)?;

@@ -18,6 +18,13 @@ pub enum Sampling {
     },
 }
 
+impl Sampling {
+    /// At a temperature of 0, the best token.
+    pub fn new(temperature: f32, top_p: f32, seed: u64) -> Self {
+        if temperature == 0.0 { Self::Greedy } else { Self::Random { temperature, top_p, seed } }
+    }
+}
+
 /// Chooses token after token of one answer.
 #[derive(Debug)]
 pub(super) struct Chooser {

@@ -1,4 +1,4 @@
-//! Answers: pictures and a prompt in, tokens out.
+//! Answers: pictures or videos and a prompt in, tokens out.
 
 mod choose;
 mod decode;
@@ -13,11 +13,11 @@ pub use stream::Stream;
 
 use crate::{
     Error,
-    image::Rgb,
     merge::Visual,
     model::{Llava, Look, Seen},
     pruner::{Needs, NoPruning, Pruner, Selector},
     text::Prompt,
+    video::Media,
 };
 
 /// How an answer is made.
@@ -67,31 +67,34 @@ impl Generated {
     }
 }
 
-/// Looks at `pictures`, prunes them as `selector` does to `budget` tokens a crop (all without one), and answers.
+/// Looks at `media`, prunes them as `selector` does to `budget` tokens a crop (all without one), and answers.
 ///
 /// # Errors
-/// As [`answer_about`].
+/// As [`looks`] and [`answer_about`].
 pub fn answer<B: VlmBackend>(
     model: &Llava<B>,
-    pictures: &[Rgb],
+    media: &[Media],
     prompt: &Prompt,
     selector: &Selector<B>,
     budget: Option<usize>,
     decoding: Decoding,
     on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<(Vec<Seen<B>>, Generated), Error> {
-    answer_about(model, &looks(model, pictures, selector), prompt, selector, budget, decoding, on_token)
+    answer_about(model, &looks(model, media, selector)?, prompt, selector, budget, decoding, on_token)
 }
 
-/// What `selector` must know of `pictures`, for any number of questions about them.
-pub fn looks<B: VlmBackend>(model: &Llava<B>, pictures: &[Rgb], selector: &Selector<B>) -> Vec<Look<B>> {
+/// What `selector` must know of `media`, for any number of questions about them.
+///
+/// # Errors
+/// As [`Llava::look_at_media`].
+pub fn looks<B: VlmBackend>(model: &Llava<B>, media: &[Media], selector: &Selector<B>) -> Result<Vec<Look<B>>, Error> {
     let method = selector.method();
     // A method inside the language model leaves the tower's output alone.
     let needs = match selector {
         Selector::Before(_) => method.needs(),
         Selector::Inside(_) => Needs::default(),
     };
-    pictures.iter().map(|picture| model.look_at(picture, method.tiling(), needs)).collect()
+    media.iter().map(|media| model.look_at_media(media, method.tiling(), needs)).collect()
 }
 
 /// [`answer`] for pictures that were looked at before.
@@ -130,8 +133,12 @@ pub fn begin_about<B: VlmBackend>(
         Selector::Before(pruner) => (&**pruner, None),
         Selector::Inside(pruner) => (&whole, Some(&**pruner)),
     };
-    let see = |(i, look)| model.prune(look, pruner, budget.filter(|_| inside.is_none()), prompt, i);
-    let seen = looks.iter().enumerate().map(see).collect::<Result<Vec<_>, _>>()?;
+    let mut mark = 0;
+    let mut seen = Vec::with_capacity(looks.len());
+    for look in looks {
+        seen.push(model.prune(look, pruner, budget.filter(|_| inside.is_none()), prompt, mark)?);
+        mark += look.marks();
+    }
     let spliced = model.splice(prompt, &seen);
     // Its budget is per crop too, and spent on all crops together.
     let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();

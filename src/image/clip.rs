@@ -31,6 +31,8 @@ pub struct ClipProcessor {
     /// The mean as it is written, in full precision: the padding colour comes from it.
     mean_f64: [f64; 3],
     rescale: f64,
+    /// Whether pictures are scaled as floats, without antialias: LanguageBind.
+    smooth: bool,
 }
 
 /// The file as it is written: sizes are numbers in old files, maps in newer ones.
@@ -96,13 +98,9 @@ impl ClipProcessor {
         let raw: RawProcessor = serde_json::from_str(&text).map_err(|e| Error::config(path, e.to_string()))?;
         let steps = raw.do_resize && raw.do_center_crop && raw.do_rescale && raw.do_normalize;
         match (raw.size.side(), raw.crop_size.side()) {
-            (Some(size), Some(crop)) if size == crop && size > 0 && steps && raw.resample == bicubic() => Ok(Self {
-                size,
-                mean: raw.image_mean.map(|v| v as f32),
-                std: raw.image_std.map(|v| v as f32),
-                mean_f64: raw.image_mean,
-                rescale: raw.rescale_factor,
-            }),
+            (Some(size), Some(crop)) if size == crop && size > 0 && steps && raw.resample == bicubic() => {
+                Ok(Self { rescale: raw.rescale_factor, ..Self::new(size, raw.image_mean, raw.image_std, false) })
+            }
             _ => Err(Error::config(
                 path,
                 "expected a bicubic resize (resample 3) and a centred square crop of one size, rescaled and \
@@ -111,14 +109,21 @@ impl ClipProcessor {
         }
     }
 
+    pub(super) fn new(size: usize, mean: [f64; 3], std: [f64; 3], smooth: bool) -> Self {
+        let (mean_f32, std) = (mean.map(|v| v as f32), std.map(|v| v as f32));
+        Self { size, mean: mean_f32, std, mean_f64: mean, rescale: one_of_255(), smooth }
+    }
+
+    /// The colour of LLaVA's padding.
+    pub(super) fn padding(&self) -> [u8; 3] {
+        self.mean_f64.map(|mean| (mean * 255.0) as u8)
+    }
+
     /// The picture as the 8-bit square that PIL makes.
     pub fn square(&self, picture: &Rgb, aspect: Aspect) -> Rgb {
         let side = self.size;
         match aspect {
-            Aspect::Pad => {
-                let colour = self.mean_f64.map(|mean| (mean * 255.0) as u8);
-                resize(&Canvas::square(picture, colour), (side, side), 0..side, 0..side)
-            }
+            Aspect::Pad => resize(&Canvas::square(picture, self.padding()), (side, side), 0..side, 0..side),
             Aspect::Crop => {
                 let scaled = |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
                 let (width, height) = if picture.width <= picture.height {
@@ -134,7 +139,7 @@ impl ClipProcessor {
 
     /// The normalised pixels of one crop, `[3, size, size]` in row-major order.
     pub fn pixels(&self, picture: &Rgb, aspect: Aspect) -> Vec<f32> {
-        self.normalise(&self.square(picture, aspect))
+        if self.smooth { self.smooth_pixels(picture, aspect) } else { self.normalise(&self.square(picture, aspect)) }
     }
 
     /// Channel by channel, rescaled and normalised: `[3, height, width]`.

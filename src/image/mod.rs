@@ -3,6 +3,8 @@
 mod anyres;
 mod clip;
 mod decode;
+mod interpolate;
+mod languagebind;
 mod overlay;
 mod resize;
 

@@ -15,18 +15,29 @@ use crate::Error;
 /// Replies by what was asked.
 pub(super) struct Cache {
     path: PathBuf,
-    replies: HashMap<String, String>,
+    replies: HashMap<String, Reply>,
     /// Whether the file ends in the middle of a line.
     cut: bool,
     /// Opened with the first new reply.
     file: Option<File>,
 }
 
+/// What came back.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Reply {
+    #[serde(rename = "reply")]
+    pub(super) text: String,
+    /// The model that the server says it came from, which may name a version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) model: Option<String>,
+}
+
 #[derive(Deserialize, Serialize)]
 struct Line {
     /// SHA-256 of the address and the request.
     request: String,
-    reply: String,
+    #[serde(flatten)]
+    reply: Reply,
 }
 
 impl Cache {
@@ -43,12 +54,12 @@ impl Cache {
         Ok(Self { path: path.to_owned(), replies, cut, file: None })
     }
 
-    pub(super) fn get(&self, url: &str, body: &str) -> Option<&str> {
-        self.replies.get(&key(url, body)).map(String::as_str)
+    pub(super) fn get(&self, url: &str, body: &str) -> Option<&Reply> {
+        self.replies.get(&key(url, body))
     }
 
-    pub(super) fn add(&mut self, url: &str, body: &str, reply: &str) -> Result<(), Error> {
-        let line = Line { request: key(url, body), reply: reply.to_owned() };
+    pub(super) fn add(&mut self, url: &str, body: &str, reply: &Reply) -> Result<(), Error> {
+        let line = Line { request: key(url, body), reply: reply.clone() };
         // Strings serialise.
         let first = if std::mem::take(&mut self.cut) { "\n" } else { "" };
         let text = format!("{first}{}\n", serde_json::to_string(&line).unwrap_or_default());

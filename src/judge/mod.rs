@@ -4,9 +4,9 @@
 
 mod cache;
 
-use std::{fmt, path::Path, sync::Mutex, time::Duration};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Mutex, time::Duration};
 
-use cache::Cache;
+use cache::{Cache, Reply};
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,6 +42,8 @@ pub struct Judge {
     config: JudgeConfig,
     agent: ureq::Agent,
     cache: Mutex<Cache>,
+    /// The models that replies came from, as the server names them.
+    versions: Mutex<BTreeSet<String>>,
 }
 
 /// What a list of requests will cost, if every first reply can be scored.
@@ -79,6 +81,7 @@ const PARALLEL: usize = 8;
 
 #[derive(Deserialize)]
 struct Completion {
+    model: Option<String>,
     choices: Vec<Choice>,
 }
 
@@ -109,12 +112,18 @@ impl Judge {
             .http_status_as_error(false)
             .build()
             .into();
-        Ok(Self { config, agent, cache: Mutex::new(Cache::open(cache)?) })
+        Ok(Self { config, agent, cache: Mutex::new(Cache::open(cache)?), versions: Mutex::default() })
     }
 
-    /// The judge's name and place.
+    /// The judge's name and place, and the version that its replies name if it is another name.
     pub fn name(&self) -> String {
-        format!("{} at {}", self.config.model, self.config.url)
+        let JudgeConfig { url, model, .. } = &self.config;
+        let versions = self.versions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let others: Vec<&str> = versions.iter().map(String::as_str).filter(|version| version != model).collect();
+        match &others[..] {
+            [] => format!("{model} at {url}"),
+            others => format!("{model} ({}) at {url}", others.join(", ")),
+        }
     }
 
     /// What `requests` will cost, if every first reply can be scored.
@@ -165,14 +174,21 @@ impl Judge {
     fn reply(&self, body: &str) -> Result<String, Error> {
         let cache = || self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(reply) = cache().get(&self.config.url, body) {
-            return Ok(reply.to_owned());
+            self.note(reply);
+            return Ok(reply.text.clone());
         }
         let reply = self.send(body)?;
+        self.note(&reply);
         cache().add(&self.config.url, body, &reply)?;
-        Ok(reply)
+        Ok(reply.text)
     }
 
-    fn send(&self, body: &str) -> Result<String, Error> {
+    fn note(&self, reply: &Reply) {
+        let mut versions = self.versions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        versions.extend(reply.model.clone());
+    }
+
+    fn send(&self, body: &str) -> Result<Reply, Error> {
         let url =
             format!("{}/chat/completions", self.config.url.trim_end_matches('/').trim_end_matches("/chat/completions"));
         let mut reason = String::new();
@@ -219,12 +235,11 @@ impl Judge {
         Err(self.error(format!("{reason}; replies so far are kept, run it again later")))
     }
 
-    fn content(&self, text: &str) -> Result<String, Error> {
+    fn content(&self, text: &str) -> Result<Reply, Error> {
         let completion: Option<Completion> = serde_json::from_str(text).ok();
-        let message =
-            completion.and_then(|completion| completion.choices.into_iter().next()).map(|choice| choice.message);
-        match message {
-            Some(message) => Ok(message.content.unwrap_or_default()),
+        let choice = completion.and_then(|Completion { model, choices }| Some((choices.into_iter().next()?, model)));
+        match choice {
+            Some((choice, model)) => Ok(Reply { text: choice.message.content.unwrap_or_default(), model }),
             None => {
                 let said: Value = text.chars().take(200).collect::<String>().into();
                 Err(self.error(format!("does not answer like OpenAI's chat interface: {said}")))

@@ -16,13 +16,16 @@ use crate::{
     image::{ClipProcessor, GridRule, Rgb, Tiles, crops},
     merge::Merge,
     pruner::{Needs, Tiling},
-    text::{ClipTokenizer, LlamaTokenizer},
+    text::{ClipTokenizer, LlamaTokenizer, Template},
+    video::Video,
 };
 
 /// The three networks, as one module that a checkpoint fills.
 #[derive(Module, Debug)]
 pub(super) struct Networks<B: Backend> {
     pub(super) vision_tower: ClipVision<B>,
+    /// Video-LLaVA's, for the frames of a video.
+    pub(super) video_tower: Option<ClipVision<B>>,
     pub(super) projector: Projector<B>,
     pub(super) language_model: Llama<B>,
     /// Ends a row of tiles, where the checkpoint was trained so; `[hidden]`.
@@ -35,6 +38,7 @@ impl<B: VlmBackend> Networks<B> {
         let newlines = matches!(config.pictures, Pictures::AnyRes { merge: Merge::SpatialUnpad, .. });
         Self {
             vision_tower: ClipVision::new(&config.vision, config.read_layers, device),
+            video_tower: config.video.as_ref().map(|video| ClipVision::new(video, config.read_layers, device)),
             projector: Projector::new(config.vision.hidden_size, config.text.hidden_size, device),
             language_model: Llama::new(&config.text, device),
             image_newline: newlines.then(|| unfilled([config.text.hidden_size], device)),
@@ -45,6 +49,7 @@ impl<B: VlmBackend> Networks<B> {
 impl<B: Backend> Rounds for Networks<B> {
     fn round(&mut self) {
         self.vision_tower.round();
+        self.video_tower.as_mut().map(Rounds::round);
         self.projector.round();
         self.language_model.round();
     }
@@ -94,6 +99,11 @@ impl<B: VlmBackend> Llava<B> {
         &self.tokenizer
     }
 
+    /// The template that it was trained on.
+    pub fn template(&self) -> Template {
+        self.config.template()
+    }
+
     /// The model's picture settings.
     pub fn processor(&self) -> &ClipProcessor {
         &self.processor
@@ -129,6 +139,26 @@ impl<B: VlmBackend> Llava<B> {
         let pixels = TensorData::new(pixels, [crops, 3, side, side]);
         let pixels = Tensor::<B, 4>::from_data(pixels, (&self.device, DType::F32)).cast(self.activations);
         self.networks.vision_tower.encode(pixels, needs)
+    }
+
+    /// The video tower's view of a video's frames.
+    ///
+    /// # Errors
+    /// When they are not as many as it reads, or there is no such tower.
+    pub fn watch(&self, video: &Video, needs: Needs) -> Result<Sight<B>, Error> {
+        let (tower, frames) = match (&self.networks.video_tower, self.config.frames()) {
+            (Some(tower), Some(frames)) if video.frames.len() == frames => (tower, frames),
+            (Some(_), Some(frames)) => {
+                let reason = format!("{} frames for a tower that reads {frames}", video.frames.len());
+                return Err(Error::Video { path: video.path.clone(), reason });
+            }
+            _ => return Err(Error::NoVideo { path: video.path.clone() }),
+        };
+        let side = self.processor.size;
+        let pixels: Vec<f32> = video.frames.iter().flat_map(|frame| self.processor.frame_pixels(frame)).collect();
+        let pixels = TensorData::new(pixels, [frames, 3, side, side]);
+        let pixels = Tensor::<B, 4>::from_data(pixels, (&self.device, DType::F32)).cast(self.activations);
+        Ok(tower.encode(pixels, needs))
     }
 
     /// Tower features `[crops, patches, vision]` to embeddings `[crops, patches, hidden]`.

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::DType;
 use secateur_backends::VlmBackend;
-use secateur_weights::{Checkpoint, Dtypes, StoredTensor, find, load};
+use secateur_weights::{Checkpoint, Dtypes, StoredTensor, find, find_tower, load};
 use serde::Deserialize;
 
 use super::{
@@ -32,6 +32,8 @@ pub enum Layout {
     /// `liuhaotian/llava-v1.5-*`, `llava-v1.6-*`: flat config, the tower named, and in a checkpoint of its own unless it
     /// was trained too.
     Original,
+    /// `LanguageBind/Video-LLaVA-7B`: flat config, two towers named, each in a checkpoint of its own.
+    Video,
     /// `llava-hf/llava-1.5-*-hf`, `llava-v1.6-*-hf`: nested config, one set of shards.
     Hf,
 }
@@ -48,8 +50,8 @@ pub struct Opened {
     pub tokenizer: LlamaTokenizer,
     /// Its picture settings.
     pub processor: ClipProcessor,
-    /// The tower's own checkpoint, where the config names one.
-    tower: Option<PathBuf>,
+    /// The towers' own checkpoints, where the config names them: that for pictures, then that for videos.
+    towers: Vec<PathBuf>,
     /// Whether the tower's weights are in the checkpoint itself.
     own_tower: bool,
     /// The CLIP checkpoint that the user names for its text side.
@@ -77,9 +79,16 @@ pub const DEMO: &str = "demo";
 /// What tells the layouts apart.
 #[derive(Deserialize)]
 struct Signs {
+    model_type: Option<String>,
     text_config: Option<serde::de::IgnoredAny>,
     mm_vision_tower: Option<serde::de::IgnoredAny>,
+    mm_video_tower: Option<serde::de::IgnoredAny>,
 }
+
+/// Why transformers' conversion of Video-LLaVA is refused: its converter loads the towers into plain CLIP models and passes over
+/// what does not fit, so that attention over time is gone.
+const NOT_THE_SAME: &str = "a `video_llava` checkpoint of transformers is another network: its conversion left out the video \
+                            tower's attention over time; use the original, LanguageBind/Video-LLaVA-7B";
 
 /// Reads the small files of the checkpoint `model`: a folder, a Hugging Face id, or [`DEMO`]. `clip` names the CLIP checkpoint whose
 /// text side to use, where the model's own tower is not it.
@@ -90,21 +99,36 @@ pub fn open(model: &str, clip: Option<&str>) -> Result<Opened, Error> {
     let folder = if model == DEMO { demo::unpack()? } else { find(model, None)? };
     let path = folder.join("config.json");
     let signs: Signs = read_json(&path)?;
-    let (layout, config, tower, own_tower) = if signs.text_config.is_some() {
-        (Layout::Hf, read_json::<HfConfig>(&path)?.check(&path)?, None, true)
+    if signs.model_type.as_deref() == Some("video_llava") {
+        return Err(Error::config(&path, NOT_THE_SAME));
+    }
+    let (layout, config, towers, own_tower) = if signs.text_config.is_some() {
+        (Layout::Hf, read_json::<HfConfig>(&path)?.check(&path)?, Vec::new(), true)
+    } else if signs.mm_video_tower.is_some() {
+        let config: OriginalConfig = read_json(&path)?;
+        let towers = config.towers(&path)?.map(|name| find_tower(name, Some(&folder)));
+        let [image, video] = towers;
+        let (image, video) = (image?, video?);
+        let config = config.check(&path, &image.join("config.json"), Some(&video.join("config.json")))?;
+        (Layout::Video, config, vec![image, video], false)
     } else if signs.mm_vision_tower.is_some() {
         let config: OriginalConfig = read_json(&path)?;
         let tower = find(config.tower(&path)?, Some(&folder))?;
         let own_tower = config.own_tower();
-        (Layout::Original, config.check(&path, &tower.join("config.json"))?, Some(tower), own_tower)
+        (Layout::Original, config.check(&path, &tower.join("config.json"), None)?, vec![tower], own_tower)
     } else {
         return Err(Error::config(
             &path,
-            "neither a llava-hf config (`text_config`) nor an original LLaVA config (`mm_vision_tower` is missing)",
+            "neither a llava-hf config (`text_config`) nor an original LLaVA or Video-LLaVA config (`mm_vision_tower` and \
+             `mm_video_tower` are missing)",
         ));
     };
-    let processor_path = tower.as_ref().unwrap_or(&folder).join("preprocessor_config.json");
-    let processor = ClipProcessor::read(&processor_path)?;
+    let processor_path = towers.first().unwrap_or(&folder).join("preprocessor_config.json");
+    let processor = match layout {
+        // LanguageBind's checkpoints have no such file; its code has the numbers.
+        Layout::Video => ClipProcessor::languagebind(config.vision.image_size),
+        Layout::Original | Layout::Hf => ClipProcessor::read(&processor_path)?,
+    };
     if processor.size != config.vision.image_size {
         return Err(Error::config(
             &processor_path,
@@ -113,7 +137,7 @@ pub fn open(model: &str, clip: Option<&str>) -> Result<Opened, Error> {
     }
     let tokenizer = LlamaTokenizer::read(&folder, config.text.vocab_size)?;
     let clip = clip.map(str::to_owned);
-    Ok(Opened { folder, layout, config, tokenizer, processor, tower, own_tower, clip })
+    Ok(Opened { folder, layout, config, tokenizer, processor, towers, own_tower, clip })
 }
 
 impl Opened {
@@ -189,14 +213,19 @@ impl Opened {
     /// All tensors by their module paths.
     fn tensors(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
         let own = Checkpoint::open(&self.folder)?;
-        let Some(tower) = &self.tower else { return Ok(HF.apply(own)?) };
+        if self.towers.is_empty() {
+            return Ok(HF.apply(own)?);
+        }
         let mut all = ORIGINAL.apply(own)?;
         if self.own_tower {
             return Ok(all);
         }
-        // The official loader takes the tower that the config names, whatever else the checkpoint holds.
+        // The official loader takes the towers that the config names, whatever else the checkpoint holds.
         split_off(&mut all, "vision_tower.");
-        all.extend(TOWER.apply(Checkpoint::open(tower)?)?);
+        for (tower, module) in self.towers.iter().zip(["vision_tower.", "video_tower."]) {
+            let tensors = TOWER.apply(Checkpoint::open(tower)?)?;
+            all.extend(tensors.into_iter().map(|(path, tensor)| (path.replacen("vision_tower.", module, 1), tensor)));
+        }
         Ok(all)
     }
 
@@ -205,8 +234,7 @@ impl Opened {
     /// # Errors
     /// When one cannot be read.
     pub fn sha256(&self) -> Result<String, Error> {
-        let folders: Vec<&Path> =
-            [Some(&self.folder), self.tower.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+        let folders: Vec<&Path> = std::iter::once(&self.folder).chain(&self.towers).map(PathBuf::as_path).collect();
         folders_sha256(&folders)
     }
 
@@ -223,7 +251,12 @@ impl Opened {
     /// # Errors
     /// As [`Self::check_joint`].
     pub fn open_joint(&self) -> Result<(PathBuf, ClipTextConfig, ClipTokenizer), Error> {
-        let folder = match (&self.clip, &self.tower) {
+        if self.layout == Layout::Video {
+            let reason = "methods that compare patches with the question need the text side of CLIP, and LanguageBind's is \
+                          another network";
+            return Err(Error::config(&self.folder, reason));
+        }
+        let folder = match (&self.clip, self.towers.first()) {
             (Some(name), _) => find(name, None)?,
             (None, Some(tower)) => tower.clone(),
             (None, None) => find(CLIP, None)?,

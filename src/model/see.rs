@@ -1,4 +1,4 @@
-//! From pictures to a prompt that the language model can read.
+//! From pictures and videos to a prompt that the language model can read.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,10 @@ use crate::{
     Error,
     hash::fnv1a,
     image::{Rgb, Tiles},
-    merge::{Geometry, Merge, Visual, gather, join, order},
+    merge::{Geometry, Merge, Visual, gather, join, order, with_class},
     pruner::{ClsAttention, Cues, Keep, Needs, NoPruning, Pruner, Tiling},
     text::{Prompt, Span},
+    video::Media,
 };
 
 /// A picture as the language model will read it.
@@ -22,6 +23,8 @@ pub struct Seen<B: Backend> {
     pub tokens: Tensor<B, 2>,
     /// What they are, in their order.
     pub order: Vec<Visual>,
+    /// How many of them stand for each of its marks in the prompt: a picture has one, a video one a frame.
+    pub parts: Vec<usize>,
     /// Which patches were kept.
     pub keep: Keep,
     /// Patches of a crop before pruning.
@@ -49,12 +52,14 @@ pub struct Spliced<B: Backend> {
     pub visual: Vec<usize>,
 }
 
-/// What the tower saw of a picture: enough for any number of questions, methods and budgets.
+/// What the tower saw of a picture or a video: enough for any number of questions, methods and budgets.
 #[derive(Clone, Debug)]
 pub struct Look<B: Backend> {
     sight: Sight<B>,
     /// Width and height of the picture.
     size: (usize, usize),
+    /// Whether the crops are a video's frames.
+    video: bool,
     /// The tiles, where the picture was taken apart.
     tiles: Option<Tiles>,
     /// How the crops become one sequence.
@@ -62,6 +67,28 @@ pub struct Look<B: Backend> {
     fingerprint: u64,
     /// Time in the preprocessing and the tower.
     time: Duration,
+}
+
+impl<B: Backend> Look<B> {
+    /// How many marks stand for it in a prompt.
+    pub fn marks(&self) -> usize {
+        if self.video { self.sight.features.dims()[0] } else { 1 }
+    }
+}
+
+impl<B: Backend> Seen<B> {
+    /// The tokens of each of its marks, in their order.
+    fn marked(&self) -> impl Iterator<Item = Tensor<B, 2>> {
+        let mut from = 0;
+        self.parts.iter().map(move |&count| {
+            from += count;
+            if count == self.order.len() {
+                self.tokens.clone()
+            } else {
+                self.tokens.clone().narrow(0, from - count, count)
+            }
+        })
+    }
 }
 
 impl<B: VlmBackend> Llava<B> {
@@ -73,16 +100,34 @@ impl<B: VlmBackend> Llava<B> {
         let sight = self.look(self.pixels(picture, tiles), needs);
         let fingerprint = if needs.picture { fingerprint(picture) } else { 0 };
         self.wait();
-        Look { sight, size, tiles, merge, fingerprint, time: start.elapsed() }
+        Look { sight, size, video: false, tiles, merge, fingerprint, time: start.elapsed() }
     }
 
-    /// The cues that `needs` names, and tower features, for picture number `index` of `prompt`. The look may have noted
-    /// more.
+    /// Looks at a picture or a video, and notes what `needs` names. Frames of a video are its crops.
+    ///
+    /// # Errors
+    /// When it is a video with another number of frames than the model reads, or the model reads none.
+    pub fn look_at_media(&self, media: &Media, tiling: Tiling, needs: Needs) -> Result<Look<B>, Error> {
+        let video = match media {
+            Media::Picture(picture) => return Ok(self.look_at(picture, tiling, needs)),
+            Media::Video(video) => video,
+        };
+        let start = Instant::now();
+        let sight = self.watch(video, needs)?;
+        let fingerprint =
+            if needs.picture { video.frames.iter().fold(0, |all, frame| all ^ fingerprint(frame)) } else { 0 };
+        let size = video.frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
+        self.wait();
+        Ok(Look { sight, size, video: true, tiles: None, merge: Merge::Flat, fingerprint, time: start.elapsed() })
+    }
+
+    /// The cues that `needs` names, and tower features, for the picture or video whose first mark in `prompt` is number `index`.
+    /// The look may have noted more.
     ///
     /// # Errors
     /// When CLIP's text side is needed and the model was loaded without it.
     pub fn cues(&self, look: &Look<B>, needs: Needs, prompt: &Prompt, index: usize) -> Result<Cues<B>, Error> {
-        let Sight { features, cls_attention, keys } = look.sight.clone();
+        let Sight { features, cls_attention, keys, .. } = look.sight.clone();
         let joint = needs.joint.then(|| self.joint(features.clone(), &prompt.question)).transpose()?;
         let (image_embeds, text_embeds) = joint.unzip();
         let cls_attention = match needs.cls_attention {
@@ -97,7 +142,7 @@ impl<B: VlmBackend> Llava<B> {
             projected: needs.projected.then(|| self.project(features.clone())),
             features: Some(features),
             cls_attention,
-            prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index)),
+            prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index + look.marks() - 1)),
             image_embeds,
             text_embeds,
             keys: keys.filter(|_| needs.keys),
@@ -120,8 +165,8 @@ impl<B: VlmBackend> Llava<B> {
         self.prune(&self.look_at(picture, pruner.tiling(), pruner.needs()), pruner, budget, prompt, index)
     }
 
-    /// Keeps `budget` patches of each crop of a picture, number `index` of `prompt`, or all if there is no budget. The
-    /// look must have noted what the method needs, and taken the picture apart as it asks.
+    /// Keeps `budget` patches of each crop of a picture or video whose first mark in `prompt` is number `index`, or all if there
+    /// is no budget. The look must have noted what the method needs, and taken the picture apart as it asks.
     ///
     /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
     /// kept ones are projected here, which gives the same numbers for less work.
@@ -138,7 +183,7 @@ impl<B: VlmBackend> Llava<B> {
         index: usize,
     ) -> Result<Seen<B>, Error> {
         let start = Instant::now();
-        let &Look { size, tiles, merge, .. } = look;
+        let &Look { size, tiles, merge, video, .. } = look;
         let cues = self.cues(look, pruner.needs(), prompt, index)?;
         self.wait();
         let looked = Instant::now();
@@ -148,18 +193,24 @@ impl<B: VlmBackend> Llava<B> {
         let pruned = Instant::now();
         // Blends are means of tower features, so only patches that stay as they are may be projected before.
         let blended = keep.blends().iter().any(|blends| !blends.is_empty());
-        let tokens = match cues.projected.filter(|_| !blended) {
+        // What Video-LLaVA reads of a video has [CLS] in it; FasterVLM's branch, like everything for pictures, leaves it out.
+        let class = video && pruner.tiling().unpad;
+        let tokens = match cues.projected.filter(|_| !blended && !class) {
             Some(projected) => gather(projected, &keep),
+            None if class => self.project(Tensor::cat(vec![look.sight.class.clone(), gather(features, &keep)], 1)),
             None => self.project(gather(features, &keep)),
         };
         let side = patches.isqrt();
         let order = order(&keep, Geometry { tiles, size, side }, merge);
+        let order = if class { with_class(order) } else { order };
         let tokens = join(tokens, &keep, &order, self.newline());
+        let parts = if video { vec![order.len() / look.marks(); look.marks()] } else { vec![order.len()] };
         self.wait();
         let project = pruned.elapsed();
         let vision = look.time + (looked - start) + project;
-        let unpruned = self.unpruned(size, patches);
-        Ok(Seen { tokens, order, keep, patches, unpruned, tiles, merge, vision, project, prune: pruned - looked })
+        let unpruned = if video { look.marks() * (1 + patches) } else { self.unpruned(size, patches) };
+        let prune = pruned - looked;
+        Ok(Seen { tokens, order, parts, keep, patches, unpruned, tiles, merge, vision, project, prune })
     }
 
     /// The tokens of a picture of `size` when nothing is pruned.
@@ -170,33 +221,33 @@ impl<B: VlmBackend> Llava<B> {
         order(&all, Geometry { tiles, size, side: patches.isqrt() }, merge).len()
     }
 
-    /// Embeddings of all text after picture number `index`, `[text, hidden]`; `None` if there is none.
+    /// Embeddings of all text after mark number `index`, `[text, hidden]`; `None` if there is none.
     fn text_after(&self, prompt: &Prompt, index: usize) -> Option<Tensor<B, 2>> {
-        let mut pictures = 0;
+        let mut marks = 0;
         let mut after = Vec::new();
         for span in prompt.spans() {
             match span {
-                Span::Image => pictures += 1,
-                Span::Text(ids) if pictures > index => after.extend(ids),
+                Span::Image => marks += 1,
+                Span::Text(ids) if marks > index => after.extend(ids),
                 Span::Text(_) => {}
             }
         }
         (!after.is_empty()).then(|| self.embed(&after).squeeze_dim(0))
     }
 
-    /// Places the pictures in the prompt, one for each of its marks. [`crate::text::vicuna_v1`] checks that there are as
-    /// many.
-    pub fn splice(&self, prompt: &Prompt, pictures: &[Seen<B>]) -> Spliced<B> {
-        let mut pictures = pictures.iter();
+    /// Places pictures and the frames of videos in the prompt, one for each of its marks. [`crate::text::Template::turn`] checks that
+    /// there are as many.
+    pub fn splice(&self, prompt: &Prompt, seen: &[Seen<B>]) -> Spliced<B> {
+        let mut marked = seen.iter().flat_map(Seen::marked);
         let (mut parts, mut visual, mut position) = (Vec::new(), Vec::new(), 0);
         for span in prompt.spans() {
             let part = match span {
                 Span::Text(ids) => self.embed(&ids),
-                Span::Image => match pictures.next() {
+                Span::Image => match marked.next() {
                     None => continue,
-                    Some(seen) => {
-                        visual.extend(position..position + seen.order.len());
-                        seen.tokens.clone().unsqueeze()
+                    Some(tokens) => {
+                        visual.extend(position..position + tokens.dims()[0]);
+                        tokens.unsqueeze()
                     }
                 },
             };

@@ -10,18 +10,21 @@ use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
 use super::{
-    ClipJoint, ClipTextConfig, ClipVisionConfig, DEMO, LlamaConfig, Llava, LlavaConfig, LoadOptions, Opened, Pictures,
+    ClipJoint, ClipTextConfig, ClipVisionConfig, DEMO, Layout, LlamaConfig, Llava, LlavaConfig, LoadOptions, Opened,
+    Pictures,
     llava::{Joint, Networks},
     open,
 };
-use crate::{Error, image::Aspect, merge::Merge};
+use crate::{
+    Error,
+    image::{Aspect, ClipProcessor},
+    merge::Merge,
+};
 
 /// What `--shape` takes.
 pub const SHAPES: [&str; 6] = ["llava-1.5-7b", "llava-1.5-13b", "llava-1.6-7b", "llava-1.6-13b", "video-7b", DEMO];
 
-/// A model of this shape, whose tokenizers are those of the built-in checkpoint. Of `video-7b`, the language model and the
-/// projector are Video-LLaVA's, and the tower is one of 24 layers that sees frames of 224 pixels one by one, without
-/// attention between them.
+/// A model of this shape, whose tokenizers are those of the built-in checkpoint.
 ///
 /// # Errors
 /// When there is no such shape.
@@ -40,8 +43,15 @@ pub fn shaped(name: &str) -> Result<Opened, Error> {
     (vision.hidden_size, vision.intermediate_size) = (1024, 4096);
     (vision.num_hidden_layers, vision.num_attention_heads) = (24, 16);
     (vision.image_size, vision.patch_size) = (side, 14);
+    let video = (name == "video-7b").then(|| {
+        vision.hidden_act = "gelu".to_owned();
+        opened.layout = Layout::Video;
+        opened.processor = ClipProcessor::languagebind(side);
+        ClipVisionConfig { add_time_attn: true, num_frames: 8, ..vision.clone() }
+    });
     opened.config = LlavaConfig {
         vision,
+        video,
         text,
         read_layers: 23,
         pictures: match name {

@@ -20,6 +20,7 @@ mod report;
 mod scienceqa;
 mod seed;
 mod textvqa;
+mod videoqa;
 mod vizwiz;
 mod vqav2;
 
@@ -45,6 +46,7 @@ pub use seed::Seed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 pub use textvqa::TextVqa;
+pub use videoqa::VideoQa;
 pub use vizwiz::VizWiz;
 pub use vqav2::VqaV2;
 
@@ -52,7 +54,8 @@ use crate::{
     Error,
     dataset::DataSet,
     demo::Scene,
-    image::{Rgb, decode, decode_bytes},
+    image::{decode, decode_bytes},
+    video::{Media, Video},
 };
 
 /// Every benchmark.
@@ -69,6 +72,10 @@ pub const TASKS: &[&dyn Task] = &[
     &MmVet,
     &Seed,
     &LlavaBench,
+    &VideoQa::TGIF,
+    &VideoQa::MSVD,
+    &VideoQa::MSRVTT,
+    &VideoQa::ACTIVITYNET,
     &Demo,
 ];
 
@@ -103,12 +110,12 @@ impl Protocol {
     }
 }
 
-/// A question, most often about a picture.
+/// A question, most often about a picture or a video.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// As in the question file; a number or a string.
     pub question_id: Value,
-    /// The picture; ScienceQA has questions without one.
+    /// What it is about; ScienceQA has questions about nothing but their text.
     pub picture: Option<Picture>,
     /// The question as an answers file holds it.
     pub text: String,
@@ -120,7 +127,7 @@ pub struct Sample {
     pub more: Map<String, Value>,
 }
 
-/// A picture that is read when its turn comes.
+/// A picture, or a video, that is read when its turn comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Picture {
     /// A file.
@@ -134,18 +141,24 @@ pub enum Picture {
     },
     /// A scene that is drawn.
     Scene(Scene),
+    /// A video: a file, or a folder of its frames.
+    Video(PathBuf),
 }
 
 impl Picture {
-    /// Reads it.
+    /// Reads it; of a video, so many `frames`.
     ///
     /// # Errors
-    /// When it is missing or no picture.
-    pub fn open(&self) -> Result<Rgb, Error> {
+    /// When it is missing or no picture, or a video and the model takes none.
+    pub fn open(&self, frames: Option<usize>) -> Result<Media, Error> {
         match self {
-            Self::File(path) => decode(path),
-            Self::Inline { place, bytes } => decode_bytes(place, bytes),
-            Self::Scene(scene) => Ok(scene.draw()),
+            Self::File(path) => Ok(decode(path)?.into()),
+            Self::Inline { place, bytes } => Ok(decode_bytes(place, bytes)?.into()),
+            Self::Scene(scene) => Ok(scene.draw().into()),
+            Self::Video(path) => {
+                let frames = frames.ok_or_else(|| Error::NoVideo { path: path.clone() })?;
+                Ok(Media::Video(Video::read(path, frames)?))
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod sentencepiece;
 mod tokenizer;
 
 pub use clip::{ClipTokenizer, Pooling, Segment};
-pub use prompt::{IMAGE_MARK, IMAGE_TOKEN, Prompt, Span, vicuna_v1};
+pub use prompt::{IMAGE_MARK, IMAGE_TOKEN, Prompt, Span, Template, VIDEO_MARK, vicuna_v1};
 pub use tokenizer::LlamaTokenizer;
 
 /// Asked at the end of most benchmark questions.

@@ -9,22 +9,59 @@ pub const IMAGE_MARK: &str = "<image>";
 /// What marks a picture among a prompt's ids, as in the reference code.
 pub const IMAGE_TOKEN: i64 = -200;
 
-const SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. The assistant gives \
-                      helpful, detailed, and polite answers to the user's questions.";
+/// What stands for a whole video in a question of Video-LLaVA's training data.
+pub const VIDEO_MARK: &str = "<video>";
 
-/// One turn of the `vicuna_v1` template, with a mark and a newline for each picture before the question unless
-/// the question has its own marks.
+/// The conversation that a model was trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// LLaVA's `vicuna_v1`; a newline after every mark.
+    VicunaV1,
+    /// Video-LLaVA's `llava_v1`, which has another system text; all marks, a newline, the question.
+    VideoLlava,
+}
+
+impl Template {
+    fn system(self) -> &'static str {
+        match self {
+            Self::VicunaV1 => {
+                "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, \
+                 detailed, and polite answers to the user's questions."
+            }
+            Self::VideoLlava => {
+                "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, \
+                 detailed, and polite answers to the human's questions."
+            }
+        }
+    }
+
+    /// One turn about pictures and videos, of which `marks` says how many marks each takes: 1 for a picture, its frames for a video.
+    /// The marks stand before the question unless it has its own; there, [`VIDEO_MARK`] stands for all of a video's.
+    ///
+    /// # Errors
+    /// When the question has marks, but not as many.
+    pub fn turn(self, question: &str, marks: &[usize]) -> Result<String, Error> {
+        let mut question = question.to_owned();
+        for &frames in marks.iter().filter(|&&marks| marks > 1) {
+            question = question.replacen(VIDEO_MARK, &IMAGE_MARK.repeat(frames), 1);
+        }
+        let (images, found) = (marks.iter().sum(), question.matches(IMAGE_MARK).count());
+        let question = match (found, self) {
+            (0, Self::VicunaV1) => format!("{}{question}", format!("{IMAGE_MARK}\n").repeat(images)),
+            (0, Self::VideoLlava) if images > 0 => format!("{}\n{question}", IMAGE_MARK.repeat(images)),
+            _ if found == images => question,
+            _ => return Err(Error::ImageMarks { marks: found, images }),
+        };
+        Ok(format!("{} USER: {question} ASSISTANT:", self.system()))
+    }
+}
+
+/// One turn of [`Template::VicunaV1`] about so many pictures.
 ///
 /// # Errors
-/// When the question has marks, but not one for each picture.
+/// As [`Template::turn`].
 pub fn vicuna_v1(question: &str, images: usize) -> Result<String, Error> {
-    let marks = question.matches(IMAGE_MARK).count();
-    let question = match marks {
-        0 => format!("{}{question}", format!("{IMAGE_MARK}\n").repeat(images)),
-        _ if marks == images => question.to_owned(),
-        _ => return Err(Error::ImageMarks { marks, images }),
-    };
-    Ok(format!("{SYSTEM} USER: {question} ASSISTANT:"))
+    Template::VicunaV1.turn(question, &vec![1; images])
 }
 
 /// A tokenised prompt, with [`IMAGE_TOKEN`] where a picture's tokens go.

@@ -71,7 +71,8 @@ impl Question<'_> {
         let selector: Selector<B> = selector(self.method, self.params).unwrap();
         let decoding = Decoding::greedy(self.max_new_tokens, model.tokenizer().eos());
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (seen, answer) = answer(model, &[picture], &prompt, &selector, self.tokens, decoding, go_on).unwrap();
+        let (seen, answer) =
+            answer(model, &[picture.into()], &prompt, &selector, self.tokens, decoding, go_on).unwrap();
         let (kept, visual_tokens) = kept(&seen, &answer);
         let text = model.tokenizer().decode(&answer.ids);
         Outcome { prompt_ids: prompt.ids, kept, visual_tokens, logits: answer.first_logits, ids: answer.ids, text }

@@ -19,6 +19,6 @@ mod torch;
 
 pub use checkpoint::{Checkpoint, StoredTensor};
 pub use error::WeightsError;
-pub use hub::{cache_root, cached_commit, find, find_data};
+pub use hub::{cache_root, cached_commit, find, find_data, find_tower};
 pub use load::{Dtypes, load};
 pub use rename::{Ignored, Rename};

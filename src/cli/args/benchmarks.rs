@@ -19,6 +19,9 @@ pub(in crate::cli) struct EvalArgs {
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
+    /// 0 takes the best token; higher draws more freely. Video-LLaVA's scripts for videos draw at 0.1
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(in crate::cli) temperature: f32,
     /// Questions that are answered side by side: the same answers up to rounding, for more memory
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) batch_size: usize,
@@ -44,10 +47,10 @@ pub(in crate::cli) struct EvalArgs {
     pub(in crate::cli) json: bool,
 }
 
-/// The judge of mm-vet and llava-bench.
+/// The judge of mm-vet, llava-bench and the sets of questions about videos.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(in crate::cli) struct JudgeArgs {
-    /// mm-vet, llava-bench: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from OPENAI_API_KEY
+    /// mm-vet, llava-bench, videos: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from OPENAI_API_KEY
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) judge_url: Option<String>,
     /// The model that judges; by default the one that the benchmark's authors, or lmms-eval, use

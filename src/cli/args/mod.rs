@@ -22,7 +22,7 @@ pub struct Args {
 pub(in crate::cli) enum Command {
     /// Shows what pruning does to accuracy and speed, with the checkpoint inside the binary
     Demo(DemoArgs),
-    /// Answers a question about pictures
+    /// Answers a question about pictures or a video
     Ask(AskArgs),
     /// Runs a benchmark, resumes an interrupted run, scores it
     Eval(EvalArgs),
@@ -70,7 +70,7 @@ pub(in crate::cli) struct MethodArgs {
     /// The pruning method; see `secateur list methods`. `ask` takes several, with commas, or `all`
     #[arg(long, default_value = "fastervlm")]
     pub(in crate::cli) method: String,
-    /// Visual tokens kept per crop; without it nothing is pruned
+    /// Visual tokens kept per crop, or per frame of a video; without it nothing is pruned
     #[arg(long, value_name = "N")]
     pub(in crate::cli) tokens: Option<usize>,
     /// vispruner: the share of the tokens that goes by attention, from 0 to 1
@@ -110,8 +110,8 @@ impl From<WeightType> for DType {
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct AskArgs {
-    /// Pictures, then the question
-    #[arg(required = true, num_args = 2.., value_names = ["IMAGE", "QUESTION"])]
+    /// Pictures, or videos for a model that sees them (files, or folders of frames), then the question
+    #[arg(required = true, num_args = 2.., value_names = ["IMAGE|VIDEO", "QUESTION"])]
     pub(in crate::cli) images_and_question: Vec<String>,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
@@ -200,8 +200,11 @@ pub(in crate::cli) struct TraceArgs {
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// The picture
+    #[arg(long, required_unless_present = "video", conflicts_with = "video")]
+    pub(in crate::cli) image: Option<PathBuf>,
+    /// The video: a file, or a folder of frames that are taken in the order of their names
     #[arg(long)]
-    pub(in crate::cli) image: PathBuf,
+    pub(in crate::cli) video: Option<PathBuf>,
     /// The question, as it stands in the benchmark's file
     #[arg(long)]
     pub(in crate::cli) question: String,

@@ -1,12 +1,15 @@
 //! The transformer layers that both sides of CLIP are made of.
 
 use burn::{
-    module::Module,
+    module::{Module, Param},
     tensor::{DType, Tensor, activation, backend::Backend},
 };
 use secateur_backends::{Mask, VlmBackend};
 
-use crate::model::{LayerNorm, Linear, layers::Rounds};
+use crate::model::{
+    LayerNorm, Linear,
+    layers::{Rounds, unfilled},
+};
 
 /// The sizes of a stack of layers.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +19,10 @@ pub(super) struct Sizes {
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) eps: f64,
+    /// Whether the MLP's activation is `x · σ(1.702·x)`, and not the exact GELU.
+    pub(super) quick_gelu: bool,
+    /// Frames that attend to each other in every layer.
+    pub(super) frames: Option<usize>,
 }
 
 /// `CLIPEncoder`.
@@ -31,6 +38,10 @@ pub(super) struct Layer<B: Backend> {
     layer_norm1: LayerNorm<B>,
     mlp: Mlp<B>,
     layer_norm2: LayerNorm<B>,
+    /// `[1, frames, hidden]`.
+    temporal_embedding: Option<Param<Tensor<B, 3>>>,
+    temporal_attn: Option<Attention<B>>,
+    temporal_layer_norm1: Option<LayerNorm<B>>,
 }
 
 #[derive(Module, Debug)]
@@ -46,6 +57,7 @@ struct Attention<B: Backend> {
 struct Mlp<B: Backend> {
     fc1: Linear<B>,
     fc2: Linear<B>,
+    quick_gelu: bool,
 }
 
 /// What to note while a layer runs.
@@ -70,32 +82,59 @@ impl<B: VlmBackend> Encoder<B> {
     pub(super) fn new(sizes: Sizes, device: &B::Device) -> Self {
         let norm = || LayerNorm::new(sizes.hidden, sizes.eps, device);
         let square = || Linear::new(sizes.hidden, sizes.hidden, true, device);
+        let attention = || Attention {
+            q_proj: square(),
+            k_proj: square(),
+            v_proj: square(),
+            out_proj: square(),
+            heads: sizes.heads,
+        };
         let layer = |_| Layer {
-            self_attn: Attention {
-                q_proj: square(),
-                k_proj: square(),
-                v_proj: square(),
-                out_proj: square(),
-                heads: sizes.heads,
-            },
+            self_attn: attention(),
             layer_norm1: norm(),
             mlp: Mlp {
                 fc1: Linear::new(sizes.hidden, sizes.inner, true, device),
                 fc2: Linear::new(sizes.inner, sizes.hidden, true, device),
+                quick_gelu: sizes.quick_gelu,
             },
             layer_norm2: norm(),
+            // A single frame has no place in time.
+            temporal_embedding: sizes
+                .frames
+                .filter(|&frames| frames > 1)
+                .map(|frames| unfilled([1, frames, sizes.hidden], device)),
+            temporal_attn: sizes.frames.map(|_| attention()),
+            temporal_layer_norm1: sizes.frames.map(|_| norm()),
         };
         Self { layers: (0..sizes.layers).map(layer).collect() }
     }
 }
 
 impl<B: VlmBackend> Layer<B> {
-    /// `x` `[batch, tokens, hidden]` → the same, and what was to be noted.
+    /// `x` `[batch, tokens, hidden]` → the same, and what was to be noted. In a video tower, the batch is the frames of one video.
     pub(super) fn forward(&self, x: Tensor<B, 3>, mask: Mask, note: Note) -> (Tensor<B, 3>, Noted<B>) {
+        let x = self.through_time(x);
         let (attended, noted) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), mask, note);
         let x = x + attended;
-        let inner = B::quick_gelu(self.mlp.fc1.forward(self.layer_norm2.forward(x.clone())));
-        (x + self.mlp.fc2.forward(inner), noted)
+        (x.clone() + self.mlp.forward(self.layer_norm2.forward(x)), noted)
+    }
+
+    /// LanguageBind's step before the others: every token, `[CLS]` included, attends to itself in the other frames.
+    fn through_time(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let (Some(attention), Some(norm)) = (&self.temporal_attn, &self.temporal_layer_norm1) else { return x };
+        let mut x = x.swap_dims(0, 1);
+        if let Some(embedding) = &self.temporal_embedding {
+            x = x.clone() + embedding.val().cast(x.dtype());
+        }
+        let (attended, _) = attention.forward(norm.forward(x.clone()), Mask::None, Note::default());
+        (x + attended).swap_dims(0, 1)
+    }
+}
+
+impl<B: VlmBackend> Mlp<B> {
+    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let x = self.fc1.forward(x);
+        self.fc2.forward(if self.quick_gelu { B::quick_gelu(x) } else { activation::gelu(x) })
     }
 }
 
@@ -134,10 +173,11 @@ fn mean_keys<B: Backend>(k: Tensor<B, 4>) -> Tensor<B, 3> {
 
 impl<B: Backend> Rounds for Encoder<B> {
     fn round(&mut self) {
-        for Layer { self_attn, mlp, .. } in &mut self.layers {
-            let Attention { q_proj, k_proj, v_proj, out_proj, .. } = self_attn;
-            let Mlp { fc1, fc2 } = mlp;
-            [q_proj, k_proj, v_proj, out_proj, fc1, fc2].into_iter().for_each(Rounds::round);
+        for Layer { self_attn, mlp, temporal_attn, .. } in &mut self.layers {
+            for Attention { q_proj, k_proj, v_proj, out_proj, .. } in std::iter::once(self_attn).chain(temporal_attn) {
+                [q_proj, k_proj, v_proj, out_proj].into_iter().for_each(Rounds::round);
+            }
+            [&mut mlp.fc1, &mut mlp.fc2].into_iter().for_each(Rounds::round);
         }
     }
 }

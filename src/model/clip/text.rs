@@ -42,6 +42,8 @@ impl<B: VlmBackend> ClipText<B> {
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
             eps: config.layer_norm_eps,
+            quick_gelu: true,
+            frames: None,
         };
         let embedding = |rows| Embedding { weight: unfilled([rows, hidden], device) };
         Self {

@@ -1,4 +1,4 @@
-//! The CLIP vision transformer, up to the layer that LLaVA reads.
+//! The CLIP vision transformer, up to the layer that LLaVA reads; with attention over time, LanguageBind's for videos.
 
 use burn::{
     module::{Module, Param, ParamId},
@@ -31,6 +31,8 @@ pub struct ClipVision<B: Backend> {
 pub struct Sight<B: Backend> {
     /// Hidden states of the selected layer without `[CLS]`, `[crops, patches, hidden]`.
     pub features: Tensor<B, 3>,
+    /// Those of `[CLS]`, `[crops, 1, hidden]`.
+    pub class: Tensor<B, 3>,
     /// The `[CLS]` rows of the attention without the `[CLS]` column, `[layers, crops, heads, patches]`, for the layers
     /// that were asked for.
     pub cls_attention: Option<Tensor<B, 4>>,
@@ -67,6 +69,8 @@ impl<B: VlmBackend> ClipVision<B> {
             layers: config.num_hidden_layers,
             heads: config.num_attention_heads,
             eps: config.layer_norm_eps,
+            quick_gelu: config.quick_gelu(),
+            frames: config.add_time_attn.then_some(config.num_frames),
         };
         Self {
             embeddings: Embeddings {
@@ -108,6 +112,7 @@ impl<B: VlmBackend> ClipVision<B> {
         }
         let [_, tokens, _] = features.dims();
         Sight {
+            class: features.clone().narrow(1, 0, 1),
             features: features.narrow(1, 1, tokens - 1),
             cls_attention: (!rows.is_empty()).then(|| Tensor::stack(rows, 0)),
             keys,

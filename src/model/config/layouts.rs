@@ -13,6 +13,8 @@ pub(in crate::model) struct OriginalConfig {
     #[serde(flatten)]
     text: RawLlama,
     mm_vision_tower: Option<String>,
+    mm_image_tower: Option<String>,
+    mm_video_tower: Option<String>,
     mm_projector_type: Option<String>,
     mm_hidden_size: Option<usize>,
     mm_vision_select_layer: Option<i64>,
@@ -20,7 +22,8 @@ pub(in crate::model) struct OriginalConfig {
     image_aspect_ratio: Option<String>,
     image_grid_pinpoints: Option<RawResolutions>,
     mm_patch_merge_type: Option<String>,
-    #[serde(default)]
+    // Video-LLaVA's published config had the field under its training name for a while.
+    #[serde(default, alias = "mm_use_x_start_end")]
     mm_use_im_start_end: bool,
     #[serde(default)]
     unfreeze_mm_vision_tower: bool,
@@ -67,10 +70,22 @@ impl OriginalConfig {
         self.mm_vision_tower.as_deref().ok_or_else(|| missing(path, "mm_vision_tower"))
     }
 
-    /// The whole description, with the tower's from its own folder.
-    pub(in crate::model) fn check(self, path: &Path, tower_config: &Path) -> Result<LlavaConfig, Error> {
+    /// The names of Video-LLaVA's two, for pictures and for videos.
+    pub(in crate::model) fn towers(&self, path: &Path) -> Result<[&str; 2], Error> {
+        let image = self.mm_image_tower.as_deref().ok_or_else(|| missing(path, "mm_image_tower"))?;
+        Ok([image, self.mm_video_tower.as_deref().ok_or_else(|| missing(path, "mm_video_tower"))?])
+    }
+
+    /// The whole description, with the tower's from its own folder, and the video tower's where there is one.
+    pub(in crate::model) fn check(
+        self,
+        path: &Path,
+        tower_config: &Path,
+        video_config: Option<&Path>,
+    ) -> Result<LlavaConfig, Error> {
         let vision = read_json::<ClipConfig>(tower_config)?.vision_config;
         vision.check(tower_config)?;
+        let video = video_config.map(|path| video_tower(path, &vision)).transpose()?;
         match self.mm_projector_type.as_deref() {
             Some("mlp2x_gelu") => {}
             Some(other) => {
@@ -119,6 +134,7 @@ impl OriginalConfig {
             read_layers: read_layers(layer, &vision, path)?,
             text: self.text.check(path, |name, _| Err(missing(path, name)))?,
             vision,
+            video,
             pictures,
         })
     }
@@ -179,9 +195,30 @@ impl HfConfig {
             read_layers: read_layers(self.vision_feature_layer.unwrap_or(-2), &vision, path)?,
             text: self.text_config.check(path, |_, default| Ok(default))?,
             vision,
+            video: None,
             pictures,
         })
     }
+}
+
+/// The description of a video tower, whose features go through the same projector as those of the tower `vision`.
+fn video_tower(path: &Path, vision: &ClipVisionConfig) -> Result<ClipVisionConfig, Error> {
+    let video = read_json::<ClipConfig>(path)?.vision_config;
+    video.check(path)?;
+    let sizes =
+        |tower: &ClipVisionConfig| (tower.hidden_size, tower.image_size, tower.patch_size, tower.num_hidden_layers);
+    if sizes(&video) != sizes(vision) {
+        return Err(Error::config(
+            path,
+            format!(
+                "the video tower has hidden size, picture size, patch size and layers {:?}, the picture tower {:?}; \
+                 expected the same",
+                sizes(&video),
+                sizes(vision)
+            ),
+        ));
+    }
+    Ok(video)
 }
 
 /// `hidden_states[layer]` counts the embedding as entry 0, and negative ones from the end.

@@ -13,19 +13,33 @@ pub use llama::LlamaConfig;
 use serde::de::DeserializeOwned;
 pub use vision::ClipVisionConfig;
 
-use crate::{Error, image::Aspect, merge::Merge};
+use crate::{Error, image::Aspect, merge::Merge, text::Template};
 
 /// All that the networks and the prompt need to know of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct LlavaConfig {
     /// The vision tower.
     pub vision: ClipVisionConfig,
+    /// The tower for videos, where there is one: Video-LLaVA.
+    pub video: Option<ClipVisionConfig>,
     /// The language model.
     pub text: LlamaConfig,
     /// How many of the tower's layers run before the features are read.
     pub read_layers: usize,
     /// How pictures are cut.
     pub pictures: Pictures,
+}
+
+impl LlavaConfig {
+    /// The template of its conversations.
+    pub fn template(&self) -> Template {
+        if self.video.is_some() { Template::VideoLlava } else { Template::VicunaV1 }
+    }
+
+    /// Frames that are taken from a video; `None` for a model that sees pictures only.
+    pub fn frames(&self) -> Option<usize> {
+        self.video.as_ref().map(|video| video.num_frames)
+    }
 }
 
 /// How a checkpoint was trained to see pictures.

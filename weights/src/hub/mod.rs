@@ -47,6 +47,18 @@ const SMALL: [&str; 8] = [
 /// # Errors
 /// When there is no such folder and no such model, the hub does not answer, or what it sends is damaged.
 pub fn find(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
+    find_with(id, beside, true)
+}
+
+/// The same for a vision tower of which only config and weights are read: its folder is whole without a tokenizer.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_tower(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
+    find_with(id, beside, false)
+}
+
+fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, WeightsError> {
     let here = Path::new(id);
     let relative = beside.map(|folder| folder.join(id));
     if let Some(folder) = relative.into_iter().chain([here.to_owned()]).find(|folder| folder.is_dir()) {
@@ -61,7 +73,7 @@ pub fn find(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
     let Some(folder) = cached else { return fetch::folder(id, Kind::Model, &checkpoint_files) };
     let weights = complete(&folder) && !fetch::unverified(id, Kind::Model);
     let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file());
-    if weights && tokenizer {
+    if weights && (tokenizer || !speaks) {
         return Ok(folder);
     }
     match fetch::folder(id, Kind::Model, &checkpoint_files) {

@@ -1,0 +1,77 @@
+//! What LanguageBind's towers read, as the processors in Video-LLaVA's `llava/model/multimodal_encoder/languagebind` make it: pixels
+//! are floats before they are scaled, and scaling has no antialias. A video's frames are normalised first and scaled
+//! bilinearly, pictures are scaled bicubically and then normalised.
+//!
+//! Official inference also mirrors every second video at random (`RandomHorizontalFlipVideo` is left in); here none is.
+
+use super::{
+    Aspect, ClipProcessor, Rgb,
+    interpolate::{Kernel, interpolate},
+};
+
+const MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+
+impl ClipProcessor {
+    /// The settings that LanguageBind has in its code: pictures of `size` pixels.
+    pub fn languagebind(size: usize) -> Self {
+        Self::new(size, MEAN, STD, true)
+    }
+
+    /// The normalised pixels of a video's frame, `[3, size, size]`: short side to `size`, the centre cut out.
+    pub fn frame_pixels(&self, frame: &Rgb) -> Vec<f32> {
+        let pixel =
+            |channel: usize, x: usize, y: usize| (level(frame, channel, x, y) - self.mean[channel]) / self.std[channel];
+        // Floored, and in this order of operations.
+        let scaled = |long: usize, short: usize| (long as f64 / short as f64 * self.size as f64) as usize;
+        self.centre(pixel, (frame.width, frame.height), scaled, Kernel::Bilinear)
+    }
+
+    /// The normalised pixels of a picture, `[3, size, size]`.
+    pub(super) fn smooth_pixels(&self, picture: &Rgb, aspect: Aspect) -> Vec<f32> {
+        let scaled = |long: usize, short: usize| (self.size as f64 * long as f64 / short as f64) as usize;
+        let mut pixels = match aspect {
+            Aspect::Crop => {
+                let pixel = |channel: usize, x: usize, y: usize| level(picture, channel, x, y);
+                self.centre(pixel, (picture.width, picture.height), scaled, Kernel::Bicubic)
+            }
+            Aspect::Pad => {
+                let side = picture.width.max(picture.height);
+                let (left, top) = ((side - picture.width) / 2, (side - picture.height) / 2);
+                let colour = self.padding().map(|level| f32::from(level) / 255.0);
+                let pixel = |channel: usize, x: usize, y: usize| match (x.checked_sub(left), y.checked_sub(top)) {
+                    (Some(x), Some(y)) if x < picture.width && y < picture.height => level(picture, channel, x, y),
+                    _ => colour[channel],
+                };
+                self.centre(pixel, (side, side), scaled, Kernel::Bicubic)
+            }
+        };
+        let plane = self.size * self.size;
+        for (i, pixel) in pixels.iter_mut().enumerate() {
+            *pixel = (*pixel - self.mean[i / plane]) / self.std[i / plane];
+        }
+        pixels
+    }
+
+    /// The centre of a picture of `from` (width, height) after its short side was scaled to `size`, and its long one to what
+    /// `scaled` makes of long and short.
+    fn centre(
+        &self,
+        pixel: impl Fn(usize, usize, usize) -> f32,
+        from: (usize, usize),
+        scaled: impl Fn(usize, usize) -> usize,
+        kernel: Kernel,
+    ) -> Vec<f32> {
+        let to =
+            if from.0 < from.1 { (self.size, scaled(from.1, from.0)) } else { (scaled(from.0, from.1), self.size) };
+        // Python rounds halves to even.
+        let offset = |side: usize| ((side - self.size) as f64 / 2.0).round_ties_even() as usize;
+        let (left, top) = (offset(to.0), offset(to.1));
+        interpolate(pixel, from, to, left..left + self.size, top..top + self.size, kernel)
+    }
+}
+
+/// A channel's level at a place, from 0 to 1.
+fn level(picture: &Rgb, channel: usize, x: usize, y: usize) -> f32 {
+    f32::from(picture.data[(y * picture.width + x) * 3 + channel]) / 255.0
+}

@@ -1,0 +1,309 @@
+//! TGIF-QA, MSVD-QA, MSRVTT-QA and ActivityNet-QA: short open questions about videos, as Video-LLaVA and FasterVLM's branch `video`
+//! ask them: the first 1,000 of each set.
+//!
+//! A question, in the list of `test_q_1k.json` (or `test_q.json`): `{"video_name": "jfrrO5K_vKM_55_65", "question": "who opened the box
+//! that held an automatic weapon in a gun?", "question_id": "v_jfrrO5K_vKM_55_65_0"}`
+//!
+//! Its label, at the same place in `test_a_1k.json`: `{"answer": "someone", "type": 2, "question_id": "v_jfrrO5K_vKM_55_65_0"}`
+//!
+//! Judged by GPT-3.5, which is told question, answer and prediction and says yes or no and 0 to 5 (`eval_video_qa.py`). `accuracy` is
+//! the share of yes among yes and no, `score` the mean of the points. Without a judge, `exact` is the share of predictions whose words
+//! are the answer's, and `contains` of those in which the answer's words stand one after another; lower case, punctuation left out.
+//!
+//! Differences: a video that is missing ends the run (there: passed over without a word); answers are greedy unless `--temperature`
+//! says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here); a reply without a verdict is asked
+//! again five times and then left out (there: for ever), and so is an answer that its judge finds neither right nor wrong in `accuracy`, as
+//! there. A folder of frames may stand for a video.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    Answer, Judged, Picture, Protocol, Report, Sample, Task, ids::ById, llava_only, python_json, questions::json,
+};
+use crate::{Error, judge::Request};
+
+/// One of the four sets.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoQa {
+    name: &'static str,
+    about: &'static str,
+    data: &'static str,
+    /// Where videos lie in it.
+    folders: &'static [&'static str],
+    /// What stands before a video's name in its file's.
+    prefix: &'static str,
+}
+
+impl VideoQa {
+    /// Animated GIFs.
+    pub const TGIF: Self = Self {
+        name: "tgif-qa",
+        about: "TGIF-QA: open questions about animated GIFs; graded by a judge",
+        data: "eval/GPT_Zero_Shot_QA/TGIF_Zero_Shot_QA",
+        folders: &["mp4", "videos"],
+        prefix: "",
+    };
+    /// Short clips.
+    pub const MSVD: Self = Self {
+        name: "msvd-qa",
+        about: "MSVD-QA: open questions about short clips; graded by a judge",
+        data: "eval/GPT_Zero_Shot_QA/MSVD_Zero_Shot_QA",
+        folders: &["videos"],
+        prefix: "",
+    };
+    /// Clips of 10 to 30 seconds.
+    pub const MSRVTT: Self = Self {
+        name: "msrvtt-qa",
+        about: "MSRVTT-QA: open questions about clips of 10 to 30 seconds; graded by a judge",
+        data: "eval/GPT_Zero_Shot_QA/MSRVTT_Zero_Shot_QA",
+        folders: &["videos/all", "videos"],
+        prefix: "",
+    };
+    /// Videos of minutes.
+    pub const ACTIVITYNET: Self = Self {
+        name: "activitynet-qa",
+        about: "ActivityNet-QA: open questions about videos of minutes; graded by a judge",
+        data: "eval/GPT_Zero_Shot_QA/Activitynet_Zero_Shot_QA",
+        folders: &["all_test", "videos"],
+        prefix: "v_",
+    };
+
+    /// The video called `name`: a file with one of the official extensions, or of others that ffmpeg reads, or a folder of frames.
+    fn video(&self, folder: &Path, name: &str) -> Option<PathBuf> {
+        let names =
+            ["mp4", "avi", "mov", "mkv", "webm", "gif"].map(|extension| format!("{}{name}.{extension}", self.prefix));
+        let files = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+        files.or_else(|| Some(folder.join(format!("{}{name}", self.prefix))).filter(|path| path.is_dir()))
+    }
+}
+
+#[derive(Deserialize)]
+struct Question {
+    video_name: String,
+    question: String,
+    question_id: Value,
+}
+
+#[derive(Deserialize)]
+struct Label {
+    answer: String,
+    question_id: Value,
+}
+
+/// A question with its label and the answer to it.
+struct Answered<'a> {
+    question: Question,
+    label: Label,
+    answer: &'a Answer,
+}
+
+/// A line of the official results.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a Value,
+    question: &'a str,
+    answer: &'a str,
+    pred: &'a str,
+}
+
+/// What the judge is told, in our words, with the meaning of the official instruction.
+const INSTRUCTION: &str = "\
+You check answers to questions about videos that you cannot see. Compare the prediction with the correct answer: it is right if it means the \
+same, and other words for the same thing are fine; what matters is the meaning, not the wording or the length. Say whether it is right, yes or \
+no, and how well it fits, as a whole number from 0 (not at all) to 5 (fully). Reply with one Python dictionary and nothing else, like \
+{'pred': 'yes', 'score': 4}.";
+
+impl Task for VideoQa {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn about(&self) -> &'static str {
+        self.about
+    }
+
+    fn default_data(&self) -> &'static str {
+        self.data
+    }
+
+    fn headline(&self, _protocol: Protocol) -> &'static str {
+        "accuracy"
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        1024
+    }
+
+    fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
+        let folder = self.folders.iter().map(|name| data.join(name)).find(|folder| folder.is_dir());
+        let folder =
+            folder.ok_or_else(|| Error::data(data, format!("expected the videos in {}", self.folders.join(" or "))))?;
+        let questions = questions(data)?;
+        let mut samples = Vec::with_capacity(questions.len());
+        for Question { video_name, question, question_id } in questions {
+            let video = self.video(&folder, &video_name).ok_or_else(|| {
+                let reason = format!(
+                    "the video {}{video_name} of a question is missing (mp4, avi, mov, mkv, webm, gif, or a folder of frames)",
+                    self.prefix
+                );
+                Error::data(&folder, reason)
+            })?;
+            let clip_text = question.clone();
+            let picture = Some(Picture::Video(video));
+            samples.push(Sample { question_id, picture, text: question, suffix: "", clip_text, more: Map::new() });
+        }
+        Ok(samples)
+    }
+
+    fn upload_name(&self) -> Option<&'static str> {
+        Some("merge.jsonl")
+    }
+
+    fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
+        let mut lines = Vec::new();
+        for Answered { question, label, answer } in answered(data, answers)? {
+            let (id, question) = (&question.question_id, &question.question);
+            lines.extend(python_json::compact(&Line { id, question, answer: &label.answer, pred: &answer.text }));
+            lines.push(b'\n');
+        }
+        Ok(lines)
+    }
+
+    fn judged(&self) -> Option<&dyn Judged> {
+        Some(self)
+    }
+
+    fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        llava_only(self, protocol, data)?;
+        let answered = answered(data, answers)?;
+        let share = |right: fn(&[String], &[String]) -> bool| {
+            let words = |text: &str| words(text);
+            let count =
+                answered.iter().filter(|one| right(&words(&one.answer.text), &words(&one.label.answer))).count();
+            count as f64 / answered.len().max(1) as f64
+        };
+        let metrics = vec![("exact".to_owned(), share(<[String]>::eq)), ("contains".to_owned(), share(contains))];
+        let mut notes = ById::new(answers).repeated();
+        notes.push("accuracy and score, which papers report, need a judge: --judge-url".to_owned());
+        Ok(Report { benchmark: self.name, protocol, n: answered.len(), metrics, notes })
+    }
+}
+
+impl Judged for VideoQa {
+    fn judge(&self, _protocol: Protocol) -> &'static str {
+        "gpt-3.5-turbo"
+    }
+
+    fn requests(&self, data: &Path, answers: &[Answer], instruction: Option<&Value>) -> Result<Vec<Request>, Error> {
+        let instruction = instruction.and_then(Value::as_str).unwrap_or(INSTRUCTION).trim_end();
+        let request = |Answered { question, label, answer }: Answered| Request {
+            text: format!(
+                "{instruction}\n\nQuestion: {}\nCorrect answer: {}\nPrediction: {}",
+                question.question, label.answer, answer.text
+            ),
+            max_tokens: 64,
+            temperature: 0.0,
+        };
+        Ok(answered(data, answers)?.into_iter().map(request).collect())
+    }
+
+    /// 1 for yes, 0 for no, −1 for neither; and the points.
+    fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
+        let dictionary = &reply[reply.find('{')?..=reply.rfind('}')?];
+        let verdict: Value = serde_json::from_str(&dictionary.replace('\'', "\"")).ok()?;
+        let pred = verdict["pred"].as_str()?.to_lowercase();
+        let right = if pred.contains("yes") {
+            1.0
+        } else if pred.contains("no") {
+            0.0
+        } else {
+            -1.0
+        };
+        let score = &verdict["score"];
+        let score = score.as_f64().or_else(|| score.as_str()?.trim().parse().ok())?;
+        // Official: Python's int().
+        Some(vec![right, score.trunc()])
+    }
+
+    fn report(
+        &self,
+        data: &Path,
+        answers: &[Answer],
+        verdicts: &[Option<Vec<f64>>],
+        protocol: Protocol,
+    ) -> Result<Report, Error> {
+        let mut report = self.score(data, answers, protocol)?;
+        report.notes.pop();
+        let given: Vec<&[f64]> = verdicts.iter().flatten().map(Vec::as_slice).collect();
+        let said = |what: f64| given.iter().filter(|verdict| verdict.first() == Some(&what)).count();
+        let (yes, no) = (said(1.0), said(0.0));
+        let score = given.iter().filter_map(|verdict| verdict.get(1)).sum::<f64>() / given.len().max(1) as f64;
+        let accuracy = yes as f64 / (yes + no).max(1) as f64;
+        report.metrics.splice(0..0, [("accuracy".to_owned(), accuracy), ("score".to_owned(), score)]);
+        if yes + no < given.len() {
+            report.notes.push(format!("{} answer(s) are neither right nor wrong to the judge", given.len() - yes - no));
+        }
+        if given.len() < verdicts.len() {
+            let without = verdicts.len() - given.len();
+            report.notes.push(format!("{without} answer(s) got no verdict from the judge and are left out"));
+        }
+        Ok(report)
+    }
+}
+
+fn questions(data: &Path) -> Result<Vec<Question>, Error> {
+    json(&either(data, "test_q_1k.json", "test_q.json")?)
+}
+
+/// The first of two files that is there.
+fn either(data: &Path, first: &str, second: &str) -> Result<PathBuf, Error> {
+    let there = [first, second].map(|name| data.join(name)).into_iter().find(|path| path.is_file());
+    there.ok_or_else(|| {
+        Error::data(
+            data,
+            format!(
+                "expected {first} or {second} here, as in Video-LLaVA's evaluation folders; --data names the folder"
+            ),
+        )
+    })
+}
+
+/// The questions that have an answer, in the order of the questions.
+fn answered<'a>(data: &Path, answers: &'a [Answer]) -> Result<Vec<Answered<'a>>, Error> {
+    let questions = questions(data)?;
+    let path = either(data, "test_a_1k.json", "test_a.json")?;
+    let labels: Vec<Label> = json(&path)?;
+    if questions.len() != labels.len() {
+        let counts = format!("{} labels for {} questions", labels.len(), questions.len());
+        return Err(Error::data(&path, format!("{counts}; they must be of the same release")));
+    }
+    let by_id = ById::new(answers);
+    let mut found = Vec::new();
+    for (i, (question, label)) in questions.into_iter().zip(labels).enumerate() {
+        if question.question_id != label.question_id {
+            let (label, question) = (&label.question_id, &question.question_id);
+            return Err(Error::data(&path, format!("label {} is that of {label}, not of question {question}", i + 1)));
+        }
+        if let Some(answer) = by_id.get(&question.question_id) {
+            found.push(Answered { question, label, answer });
+        }
+    }
+    if found.is_empty() && !answers.is_empty() {
+        return Err(Error::data(&path, "none of the answers is to one of these questions"));
+    }
+    Ok(found)
+}
+
+/// Words in lower case; whatever is no letter and no digit stands between words.
+fn words(text: &str) -> Vec<String> {
+    let lower = text.to_lowercase();
+    lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// Whether the words of `label` stand one after another in `text`.
+fn contains(text: &[String], label: &[String]) -> bool {
+    !label.is_empty() && text.windows(label.len()).any(|words| words == label)
+}

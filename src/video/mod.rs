@@ -1,0 +1,158 @@
+//! Videos: which frames a model sees, and where they come from.
+//!
+//! A folder of pictures and a GIF are read here, anything else by the `ffmpeg` program.
+
+mod ffmpeg;
+mod folder;
+mod gif;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Error,
+    image::{Rgb, decode},
+};
+
+/// The frames of a video that a model sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Video {
+    /// Where it is.
+    pub path: PathBuf,
+    /// As many pictures of one size as were wanted.
+    pub frames: Vec<Rgb>,
+    /// Their numbers in the video, from 0.
+    pub numbers: Vec<usize>,
+}
+
+/// What a model looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Media {
+    /// A picture.
+    Picture(Rgb),
+    /// A video.
+    Video(Video),
+}
+
+impl From<Rgb> for Media {
+    fn from(picture: Rgb) -> Self {
+        Self::Picture(picture)
+    }
+}
+
+impl Media {
+    /// Reads a picture, or a video where `path` is a folder or has a video's extension. `frames` is how many the model takes of a
+    /// video; without it, a GIF is a picture.
+    ///
+    /// # Errors
+    /// As [`decode`] and [`Video::read`], or when the model takes no video.
+    pub fn read(path: &Path, frames: Option<usize>) -> Result<Self, Error> {
+        match frames {
+            Some(frames) if is_video(path) => Ok(Self::Video(Video::read(path, frames)?)),
+            None if is_video(path) && !is_gif(path) => Err(Error::NoVideo { path: path.to_owned() }),
+            _ => Ok(Self::Picture(decode(path)?)),
+        }
+    }
+
+    /// How many marks stand for it in a prompt.
+    pub fn marks(&self) -> usize {
+        match self {
+            Self::Picture(_) => 1,
+            Self::Video(video) => video.frames.len(),
+        }
+    }
+}
+
+impl Video {
+    /// `wanted` frames, spread over the whole video; a video with fewer has some of them twice, as in the official code.
+    ///
+    /// # Errors
+    /// When there is no such file, it holds no video, is damaged, or `ffmpeg` is needed and not there.
+    pub fn read(path: &Path, wanted: usize) -> Result<Self, Error> {
+        let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
+        let meta = std::fs::metadata(path).map_err(Error::io(path, "the video cannot be read"))?;
+        if meta.is_file() && meta.len() == 0 {
+            return Err(fail("the file has 0 bytes, which is no video".to_owned()));
+        }
+        let (numbers, frames) = if meta.is_dir() {
+            folder::read(path, wanted)?
+        } else if is_gif(path) {
+            gif::read(path, wanted)?
+        } else {
+            ffmpeg::read(path, wanted)?
+        };
+        let Some(first) = frames.first() else { return Err(fail("there is no frame in it".to_owned())) };
+        if let Some(i) = frames.iter().position(|frame| (frame.width, frame.height) != (first.width, first.height)) {
+            let (a, b) = (&frames[0], &frames[i]);
+            return Err(fail(format!(
+                "frame {} is {}×{} pixels and frame {} is {}×{}; the frames of a video have one size",
+                numbers[0], a.width, a.height, numbers[i], b.width, b.height
+            )));
+        }
+        Ok(Self { path: path.to_owned(), frames, numbers })
+    }
+}
+
+/// The numbers of `wanted` of `count` frames: `numpy.linspace(0, count − 1, wanted)` cut to whole numbers, as the official code has
+/// it; empty without frames.
+pub fn frame_numbers(count: usize, wanted: usize) -> Vec<usize> {
+    let Some(last) = count.checked_sub(1) else { return Vec::new() };
+    let step = last as f64 / (wanted.max(2) - 1) as f64;
+    // The last one is exact there, whatever the step rounds to.
+    (0..wanted).map(|i| if i > 0 && i + 1 == wanted { last } else { (i as f64 * step) as usize }).collect()
+}
+
+/// Extensions that are videos; anything else is tried as a picture.
+const EXTENSIONS: [&str; 16] =
+    ["mp4", "avi", "mov", "mkv", "webm", "gif", "m4v", "mpg", "mpeg", "wmv", "flv", "ts", "m2ts", "ogv", "3gp", "y4m"];
+
+/// Whether `path` is a folder or has a video's extension.
+pub fn is_video(path: &Path) -> bool {
+    path.is_dir() || EXTENSIONS.iter().any(|known| has_extension(path, known))
+}
+
+fn is_gif(path: &Path) -> bool {
+    has_extension(path, "gif")
+}
+
+fn has_extension(path: &Path, known: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known))
+}
+
+/// Each of `numbers` once.
+fn distinct(numbers: &[usize]) -> Vec<usize> {
+    let mut distinct = numbers.to_vec();
+    distinct.dedup();
+    distinct
+}
+
+/// The frames of `numbers`, from those of its distinct ones.
+fn repeated(numbers: &[usize], frames: &[Rgb]) -> Vec<Rgb> {
+    let mut at = 0;
+    let mut all: Vec<Rgb> = Vec::with_capacity(numbers.len());
+    for (i, number) in numbers.iter().enumerate() {
+        if i > 0 && numbers[i - 1] != *number {
+            at += 1;
+        }
+        all.extend(frames.get(at).cloned());
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_numbers_are_those_of_numpy() {
+        for (count, expected) in [
+            (1, [0; 8]),
+            (2, [0, 0, 0, 0, 0, 0, 0, 1]),
+            (8, [0, 1, 2, 3, 4, 5, 6, 7]),
+            (20, [0, 2, 5, 8, 10, 13, 16, 19]),
+        ] {
+            assert_eq!(frame_numbers(count, 8), expected, "{count} frames");
+        }
+        assert!(frame_numbers(0, 8).is_empty());
+        assert_eq!(frame_numbers(9, 1), [0]);
+    }
+}
