@@ -67,9 +67,13 @@ pub(crate) fn data_sha256(samples: &[Sample]) -> String {
             Some(Picture::Inline { bytes, .. }) => hex(&Sha256::digest(bytes)),
             Some(Picture::Scene(scene)) => format!("{scene:?}"),
             Some(Picture::Video(path)) => {
-                // A folder of frames has no size of its own.
-                let size = path.metadata().ok().filter(std::fs::Metadata::is_file).map_or(0, |metadata| metadata.len());
-                format!("{} {size}", path.file_name().unwrap_or_default().to_string_lossy())
+                // A folder of frames has the number and the sizes of its files.
+                let files =
+                    std::fs::read_dir(path).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
+                let files: Vec<PathBuf> = files.unwrap_or_else(|_| vec![path.clone()]);
+                let size: u64 =
+                    files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
+                format!("{} {} {size}", path.file_name().unwrap_or_default().to_string_lossy(), files.len())
             }
         };
         let text =

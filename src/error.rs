@@ -96,7 +96,9 @@ pub enum Error {
         reason: String,
     },
     /// A prompt with another number of `<image>` marks than images.
-    #[error("the question has {marks} `<image>` marks for {images} image(s); leave them out, or give one for each")]
+    #[error(
+        "the question has {marks} `<image>` marks for {images} picture(s) and frames; leave them out, or give one for each"
+    )]
     ImageMarks {
         /// Marks in the question.
         marks: usize,
@@ -116,6 +118,14 @@ pub enum Error {
         path: PathBuf,
         /// Why, and what to do.
         reason: String,
+    },
+    /// `<video>` marks that do not fit the videos.
+    #[error(
+        "`{question}` has a `<video>` where no video's turn is; pictures and videos go to the marks in their order"
+    )]
+    VideoMarks {
+        /// The question.
+        question: String,
     },
     /// A method that compares the picture with the question, in a model that was loaded without CLIP's text side.
     #[error("this method reads CLIP's text side, which was not loaded with the model")]

@@ -9,6 +9,8 @@
 //! embeds ── Llama (LayerPruner inside?) + KvCache ──▶ generate:: ──▶ answer ── task:: ──▶ Report
 //! ```
 //!
+//! A video is read by `video::`; its frames are crops too, which a tower of their own sees.
+//!
 //! Everything from the pixels to the logits is generic over [`secateur_backends::VlmBackend`].
 
 mod checksum;

@@ -163,7 +163,7 @@ fn blend<B: Backend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
     weights.matmul(tokens.cast(DType::F32)).cast(dtype)
 }
 
-/// The same, with `[CLS]` before the patches of every crop.
+/// An order with `[CLS]` before the patches of every crop.
 pub fn with_class(order: Vec<Visual>) -> Vec<Visual> {
     let mut all = Vec::new();
     let mut last = None;

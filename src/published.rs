@@ -1,7 +1,7 @@
 //! What papers report, to stand beside what was measured.
 //!
 //! `published.csv` has a row a figure: model, method, tokens a crop (none without pruning), benchmark, score, source. MME is
-//! its perception score, ScienceQA that of questions with pictures, POPE the mean F1; everything but MME is in percent.
+//! its perception score, ScienceQA that of questions with pictures, POPE the mean F1, the sets about videos GPT-3.5's accuracy; everything but MME is in percent.
 
 use std::sync::LazyLock;
 

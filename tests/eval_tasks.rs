@@ -6,11 +6,12 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use common::fixture;
+use common::{copy_folder, fixture};
 use secateur::{task::TASKS, text::SINGLE_WORD};
 use serde_json::{Value, json};
 
 const PICTURES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
+const VIDEOS: [&str; 4] = ["tgif-qa", "msvd-qa", "msrvtt-qa", "activitynet-qa"];
 const CHOOSE: &str = "\nAnswer with the option's letter from the given choices directly.";
 
 /// Writes a benchmark of three questions about two pictures in LLaVA's layout. A new benchmark needs a row here.
@@ -123,6 +124,22 @@ fn write_data(benchmark: &str, data: &Path) {
                 json!({"question_type": {"Scene Understanding": 1}, "questions": [label(0), label(1), label(2)]});
             write("SEED-Bench.json", labels.to_string());
         }
+        name if VIDEOS.contains(&name) => {
+            let prefix = if name == "activitynet-qa" { "v_" } else { "" };
+            let folder = match name {
+                "tgif-qa" => "mp4",
+                "msrvtt-qa" => "videos/all",
+                "activitynet-qa" => "all_test",
+                _ => "videos",
+            };
+            copy_folder(&fixture("tiny-video-llava/video/frames"), &data.join(folder).join(format!("{prefix}clip")));
+            let id = |i: usize| format!("v_clip_{i}");
+            let question =
+                |i: usize| json!({"video_name": "clip", "question": format!("what moves {i}?"), "question_id": id(i)});
+            let label = |i: usize| json!({"answer": "square", "type": 1, "question_id": id(i)});
+            write("test_q_1k.json", Value::from_iter((0..3).map(question)).to_string());
+            write("test_a_1k.json", Value::from_iter((0..3).map(label)).to_string());
+        }
         // It brings its own.
         "demo" => {}
         other => panic!("no data for the benchmark {other}: add a row"),
@@ -135,10 +152,14 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
         let folder = tempfile::tempdir().unwrap();
         let (data, out) = (folder.path().join("data"), folder.path().join("runs"));
         write_data(task.name(), &data);
+        let (model, method) = match VIDEOS.contains(&task.name()) {
+            true => ("tiny-video-llava/Video-LLaVA-tiny", "fastervlm"),
+            false => ("tiny-llava-1.5/llava-v1.5-tiny", "cdpruner"),
+        };
         let output = Command::cargo_bin("secateur")
             .unwrap()
-            .args(["eval", task.name(), "--json", "--method", "cdpruner", "--tokens", "16", "--limit", "9", "--model"])
-            .arg(fixture("tiny-llava-1.5/llava-v1.5-tiny"))
+            .args(["eval", task.name(), "--json", "--method", method, "--tokens", "16", "--limit", "9", "--model"])
+            .arg(fixture(model))
             .arg("--data")
             .arg(&data)
             .arg("--out")
@@ -149,7 +170,8 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
         assert!(output.status.success(), "{}: {stderr}", task.name());
         let stdout = String::from_utf8(output.stdout).unwrap();
         let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
-        let run = out.join(format!("{}-llava-v1.5-tiny-cdpruner-16", task.name()));
+        let model = Path::new(model).file_name().unwrap().to_str().unwrap();
+        let run = out.join(format!("{}-{model}-{method}-16", task.name()));
         let answers = std::fs::read_to_string(run.join("answers.jsonl")).unwrap();
         let mut samples = task.samples(&data).unwrap();
         samples.truncate(9);

@@ -172,7 +172,7 @@ fn crops_are_put_in_the_official_order() {
                     .map(|visual| match visual {
                         Visual::Patch { crop, patch } => (crop * 576 + patch) as i64,
                         Visual::Newline => -1,
-                        Visual::Blend { .. } => panic!("nothing was blended"),
+                        Visual::Blend { .. } | Visual::Class { .. } => panic!("there is no such token here"),
                     })
                     .collect();
                 let key = "visual_order_flat_crop576_plus_patch_newline_minus1";

@@ -6,11 +6,13 @@
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        const ALL: libc::c_int = 1 << 30;
+        // Before 2.35, glibc takes no more than the second.
+        const THRESHOLDS: [libc::c_int; 2] = [1 << 30, 32 << 20];
         // SAFETY: these only set the allocator's thresholds.
         unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, ALL);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, ALL);
+            if THRESHOLDS.into_iter().any(|bytes| libc::mallopt(libc::M_MMAP_THRESHOLD, bytes) == 1) {
+                libc::mallopt(libc::M_TRIM_THRESHOLD, THRESHOLDS[0]);
+            }
         }
     }
 }

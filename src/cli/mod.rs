@@ -33,6 +33,7 @@ use crate::{
     dataset::fetch,
     model::Opened,
     task::{Picture, Sample, Task},
+    video::check_reader,
 };
 
 /// Runs a subcommand.
@@ -78,15 +79,18 @@ fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses questions about videos before the weights of a model that sees none are read.
+/// Refuses questions about videos before weights are read, for a model that sees none, or where nothing reads them.
 fn check_videos(samples: &[Sample], opened: &Opened) -> Result<(), Error> {
-    let video = samples.iter().find_map(|sample| match &sample.picture {
+    let mut videos = samples.iter().filter_map(|sample| match &sample.picture {
         Some(Picture::Video(path)) => Some(path),
         _ => None,
     });
-    match video {
+    match videos.next() {
         Some(path) if opened.config.video.is_none() => Err(Error::NoVideo { path: path.clone() }),
-        _ => Ok(()),
+        Some(first) => {
+            std::iter::once(first).chain(videos).find(|path| path.is_file()).map_or(Ok(()), |path| check_reader(path))
+        }
+        None => Ok(()),
     }
 }
 

@@ -20,6 +20,13 @@ pub const MAX_PIXELS: u64 = 178_956_970;
 /// The most memory that a decoder may take: two copies of [`MAX_PIXELS`] in 16-bit RGBA are 2.9 GB.
 const MAX_ALLOCATION: u64 = 4 << 30;
 
+/// What a decoder may take.
+pub(crate) fn limits() -> Limits {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    limits
+}
+
 /// Reads the picture at `path`.
 ///
 /// # Errors
@@ -44,9 +51,7 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
         return Err(fail("not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read".to_owned()));
     }
     // Frames inside an animation can be larger than the size that it declares.
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_ALLOCATION);
-    reader.limits(limits);
+    reader.limits(limits());
     let decoder = reader.into_decoder().map_err(|e| fail(format!("the image cannot be decoded: {e}")))?;
     let (width, height) = decoder.dimensions();
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {

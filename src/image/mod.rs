@@ -10,6 +10,7 @@ mod resize;
 
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
+pub(crate) use decode::limits;
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes};
 pub use overlay::{kept_patches, png, strip};
 

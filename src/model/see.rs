@@ -114,8 +114,11 @@ impl<B: VlmBackend> Llava<B> {
         };
         let start = Instant::now();
         let sight = self.watch(video, needs)?;
-        let fingerprint =
-            if needs.picture { video.frames.iter().fold(0, |all, frame| all ^ fingerprint(frame)) } else { 0 };
+        let fingerprint = if needs.picture {
+            video.frames.iter().fold(0, |all: u64, frame| all.rotate_left(5) ^ fingerprint(frame))
+        } else {
+            0
+        };
         let size = video.frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
         self.wait();
         Ok(Look { sight, size, video: true, tiles: None, merge: Merge::Flat, fingerprint, time: start.elapsed() })

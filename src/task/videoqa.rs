@@ -11,9 +11,11 @@
 //! are the answer's, and `contains` of those in which the answer's words stand one after another; lower case, punctuation left out.
 //!
 //! Differences: a video that is missing ends the run (there: passed over without a word); answers are greedy unless `--temperature`
-//! says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here); a reply without a verdict is asked
-//! again five times and then left out (there: for ever), and so is an answer that its judge finds neither right nor wrong in `accuracy`, as
-//! there. A folder of frames may stand for a video.
+//! says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here); the judge gets one message of the user (there
+//! a system message, too) and replies at temperature 0, with up to 64 tokens; a reply without a verdict is asked for up to five times in
+//! all, more freely each time, and then left out (there: for ever); points in a string, "4.8", count as 4 (there they stop
+//! the reading of that reply). An answer that its judge finds neither right nor wrong does not count in `accuracy`, as there. A folder of
+//! frames, a .webm or a .gif may stand for a video, and `test_q.json` for `test_q_1k.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -212,9 +214,7 @@ impl Judged for VideoQa {
 
     /// 1 for yes, 0 for no, −1 for neither; and the points.
     fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
-        let dictionary = &reply[reply.find('{')?..=reply.rfind('}')?];
-        let verdict: Value = serde_json::from_str(&dictionary.replace('\'', "\"")).ok()?;
-        let pred = verdict["pred"].as_str()?.to_lowercase();
+        let pred = value(reply, "pred")?.to_lowercase();
         let right = if pred.contains("yes") {
             1.0
         } else if pred.contains("no") {
@@ -222,10 +222,9 @@ impl Judged for VideoQa {
         } else {
             -1.0
         };
-        let score = &verdict["score"];
-        let score = score.as_f64().or_else(|| score.as_str()?.trim().parse().ok())?;
+        let score: f64 = value(reply, "score")?.parse().ok()?;
         // Official: Python's int().
-        Some(vec![right, score.trunc()])
+        (0.0..=5.0).contains(&score).then(|| vec![right, score.trunc()])
     }
 
     fn report(
@@ -252,6 +251,19 @@ impl Judged for VideoQa {
         }
         Ok(report)
     }
+}
+
+/// The value of `key` in a dictionary as Python or JSON writes it, whatever stands around: a string or a number.
+fn value<'a>(reply: &'a str, key: &str) -> Option<&'a str> {
+    let dictionary = reply.get(reply.find('{')?..)?;
+    let quoted = ["'", "\""].map(|quote| format!("{quote}{key}{quote}"));
+    let after = quoted.iter().find_map(|key| Some(&dictionary[dictionary.find(key)? + key.len()..]))?;
+    let value = after.trim_start().strip_prefix(':')?.trim_start();
+    let end = match value.chars().next()? {
+        quote @ ('\'' | '"') => return value[1..].split(quote).next().map(str::trim),
+        _ => value.find([',', '}'])?,
+    };
+    Some(value[..end].trim())
 }
 
 fn questions(data: &Path) -> Result<Vec<Question>, Error> {
@@ -306,4 +318,33 @@ fn words(text: &str) -> Vec<String> {
 /// Whether the words of `label` stand one after another in `text`.
 fn contains(text: &[String], label: &[String]) -> bool {
     !label.is_empty() && text.windows(label.len()).any(|words| words == label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_read_out_of_what_judges_write() {
+        for (reply, expected) in [
+            ("{'pred': 'yes', 'score': 4.8}", Some(vec![1.0, 4.0])),
+            ("Sure: {\"pred\": \"No\", \"score\": \"2\"}.", Some(vec![0.0, 2.0])),
+            ("{'pred': 'yes', 'score': 4, 'reason': \"it's so\"}", Some(vec![1.0, 4.0])),
+            ("{'pred': 'unsure', 'score': 0}", Some(vec![-1.0, 0.0])),
+            ("} see {", None),
+            ("{'pred': 'yes', 'score': nan}", None),
+            ("{'pred': 'yes', 'score': 7}", None),
+            ("{'pred': 'yes'}", None),
+            ("{'pred': 'é', 'score'", None),
+            ("yes, 5", None),
+        ] {
+            assert_eq!(VideoQa::MSVD.verdict(reply), expected, "{reply}");
+        }
+    }
+
+    #[test]
+    fn words_are_compared_without_case_and_punctuation() {
+        let (text, label) = (words("The man's playing a Guitar."), words("playing a guitar"));
+        assert!(contains(&text, &label) && !contains(&label, &text) && !contains(&text, &[]));
+    }
 }

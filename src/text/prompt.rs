@@ -36,15 +36,25 @@ impl Template {
     }
 
     /// One turn about pictures and videos, of which `marks` says how many marks each takes: 1 for a picture, its frames for a video.
-    /// The marks stand before the question unless it has its own; there, [`VIDEO_MARK`] stands for all of a video's.
+    /// The marks stand before the question unless it has its own; there, [`VIDEO_MARK`] stands for all of a video's. Pictures and videos
+    /// go to the marks in their order.
     ///
     /// # Errors
-    /// When the question has marks, but not as many.
+    /// When the question has marks, but not as many, or one for a video where a picture's turn is, or the other way round.
     pub fn turn(self, question: &str, marks: &[usize]) -> Result<String, Error> {
-        let mut question = question.to_owned();
-        for &frames in marks.iter().filter(|&&marks| marks > 1) {
-            question = question.replacen(VIDEO_MARK, &IMAGE_MARK.repeat(frames), 1);
+        let mut whole = String::new();
+        let (mut rest, mut media) = (question, marks.iter());
+        // Where the question says which is which, it must be so.
+        while let Some(at) = rest.find(VIDEO_MARK).filter(|_| self == Self::VideoLlava) {
+            let before = &rest[..at];
+            let pictures = media.by_ref().take(before.matches(IMAGE_MARK).count()).all(|&marks| marks == 1);
+            let frames = media.next().copied().filter(|&frames| pictures && frames > 1);
+            let frames = frames.ok_or_else(|| Error::VideoMarks { question: question.to_owned() })?;
+            whole += before;
+            whole += &IMAGE_MARK.repeat(frames);
+            rest = &rest[at + VIDEO_MARK.len()..];
         }
+        let question = whole + rest;
         let (images, found) = (marks.iter().sum(), question.matches(IMAGE_MARK).count());
         let question = match (found, self) {
             (0, Self::VicunaV1) => format!("{}{question}", format!("{IMAGE_MARK}\n").repeat(images)),

@@ -1,19 +1,16 @@
 //! Video files, through the `ffmpeg` and `ffprobe` programs: whatever they read is read.
 //!
 //! Frames are counted as decord counts them for the official code, packet by packet without decoding, and are then picked by
-//! their numbers while ffmpeg decodes.
+//! their numbers while ffmpeg decodes. Where packets give fewer frames than there are of them (a file that is cut short, a clip
+//! that was cut without encoding it anew), the frames that can be seen are counted instead; decord keeps its count there.
 
 use std::{
-    io::ErrorKind,
+    io::{BufRead, BufReader, ErrorKind, Read},
     path::Path,
     process::{Command, Stdio},
 };
 
-use ffmpeg_sidecar::{
-    command::FfmpegCommand,
-    event::{FfmpegEvent, LogLevel},
-    ffprobe::ffprobe_path,
-};
+use ffmpeg_sidecar::{child::FfmpegChild, command::FfmpegCommand, ffprobe::ffprobe_path, paths::ffmpeg_path};
 use serde::Deserialize;
 
 use super::{distinct, frame_numbers, repeated};
@@ -23,7 +20,7 @@ use crate::{
 };
 
 /// What ffprobe says of a file.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Probe {
     #[serde(default)]
     streams: Vec<Stream>,
@@ -81,11 +78,12 @@ fn count(path: &Path, how: Count) -> Result<usize, Error> {
         .output()
         .map_err(|error| not_there(path, "ffprobe", &error))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let probe: Probe = serde_json::from_slice(&output.stdout).unwrap_or(Probe { streams: Vec::new() });
+    let probe: Probe = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let Some(stream) = probe.streams.first() else {
-        return Err(fail(match last_line(&said) {
-            Some(line) if !output.status.success() => format!("ffmpeg cannot read it: {line}"),
-            _ => "there is no video in this file".to_owned(),
+        return Err(fail(match said.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+            _ if output.status.success() => "there is no video in this file".to_owned(),
+            Some(line) => format!("ffmpeg cannot read it: {line}"),
+            None => format!("ffmpeg cannot read it ({})", output.status),
         }));
     };
     let (width, height) = (stream.width.unwrap_or(0), stream.height.unwrap_or(0));
@@ -96,35 +94,78 @@ fn count(path: &Path, how: Count) -> Result<usize, Error> {
     Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
 }
 
-/// The frames of these numbers, which ascend, as far as they can be decoded, and the last that ffmpeg had to say.
+/// The frames of these numbers, which ascend, as far as they can be decoded, and the first that ffmpeg had to complain about.
 fn pick(path: &Path, numbers: &[usize]) -> Result<(Vec<Rgb>, String), Error> {
+    let (frames, said) = pick_with(path, numbers, "-fps_mode")?;
+    // Before 5.1, the option had another name.
+    if frames.is_empty() && said.contains("fps_mode") { pick_with(path, numbers, "-vsync") } else { Ok((frames, said)) }
+}
+
+fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(Vec<Rgb>, String), Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let chosen: Vec<String> = numbers.iter().map(|number| format!("eq(n,{number})")).collect();
-    let mut child = FfmpegCommand::new()
-        .args(["-nostdin"])
+    let child = FfmpegCommand::new()
+        .arg("-nostdin")
         .input(local(path))
         .map("0:V:0")
         .filter(format!("select='{}'", chosen.join("+")))
-        .fps_mode("passthrough")
+        .args([every_frame_once, "passthrough"])
         .frames(u32::try_from(numbers.len()).unwrap_or(u32::MAX))
-        .rawvideo()
+        // One after another, each with its own size. Not the wrapper's own reading of frames: it waits for ever for videos whose
+        // rate ffmpeg prints as \"1k\".
+        .args(["-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"])
         .spawn()
         .map_err(|error| not_there(path, "ffmpeg", &error))?;
-    let events = child.iter().map_err(|error| fail(format!("ffmpeg cannot be heard: {error}")))?;
-    let mut frames = Vec::with_capacity(numbers.len());
-    let mut said = String::new();
-    for event in events {
-        match event {
-            FfmpegEvent::OutputFrame(frame) => {
-                frames.push(Rgb { width: frame.width as usize, height: frame.height as usize, data: frame.data });
-            }
-            FfmpegEvent::Log(LogLevel::Error | LogLevel::Fatal, line) => said = line,
-            _ => {}
+    let mut child = Running(child);
+    let (Some(mut stdout), Some(stderr)) = (child.0.take_stdout(), child.0.take_stderr()) else {
+        return Err(fail("ffmpeg cannot be heard".to_owned()));
+    };
+    let complaint = std::thread::spawn(move || first_complaint(stderr));
+    let mut bytes = Vec::new();
+    stdout.read_to_end(&mut bytes).map_err(Error::io(path, "ffmpeg's frames cannot be read"))?;
+    let frames = ppm_pictures(&bytes).ok_or_else(|| fail("ffmpeg gave something else than pictures".to_owned()))?;
+    Ok((frames, complaint.join().unwrap_or_default()))
+}
+
+/// A program that does not outlive its reader.
+struct Running(FfmpegChild);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, which is as well.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The first error among what ffmpeg says, all of which is read, so that it never waits.
+fn first_complaint(stderr: impl Read) -> String {
+    let mut first = String::new();
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        let level = ["[error]", "[fatal]"].iter().find_map(|level| line.split_once(level));
+        if let Some((_, text)) = level.filter(|_| first.is_empty()) {
+            text.trim().chars().take(300).collect::<String>().clone_into(&mut first);
         }
     }
-    // Whatever its status, what counts is which frames came.
-    let _ = child.wait();
-    Ok((frames, said.trim().to_owned()))
+    first
+}
+
+/// Binary PPM pictures, one after another; one that is cut short at the end is left out. `None` for anything else.
+fn ppm_pictures(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
+    let mut pictures = Vec::new();
+    while !bytes.is_empty() {
+        // "P6\n<width> <height>\n255\n"
+        let mut lines = bytes.splitn(4, |&byte| byte == b'\n');
+        let (magic, size, most, rest) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
+        let (width, height) = std::str::from_utf8(size).ok()?.split_once(' ')?;
+        let (width, height) = (width.parse::<usize>().ok()?, height.parse::<usize>().ok()?);
+        (magic == b"P6" && most == b"255").then_some(())?;
+        let Some((data, after)) = rest.split_at_checked(width.checked_mul(height)?.checked_mul(3)?) else { break };
+        pictures.push(Rgb { width, height, data: data.to_vec() });
+        bytes = after;
+    }
+    Some(pictures)
 }
 
 /// The name of a file that ffmpeg takes for nothing else: no option, no address.
@@ -132,6 +173,15 @@ fn local(path: &Path) -> std::ffi::OsString {
     let mut name = std::ffi::OsString::from("file:");
     name.push(path);
     name
+}
+
+/// Whether both programs can be started; before a run that needs them.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    for (name, program) in [("ffprobe", ffprobe_path()), ("ffmpeg", ffmpeg_path())] {
+        let started = Command::new(program).arg("-version").stdin(Stdio::null()).output();
+        started.map_err(|error| not_there(path, name, &error))?;
+    }
+    Ok(())
 }
 
 fn not_there(path: &Path, program: &str, error: &std::io::Error) -> Error {
@@ -143,8 +193,4 @@ fn not_there(path: &Path, program: &str, error: &std::io::Error) -> Error {
         _ => format!("the program `{program}` cannot be started: {error}"),
     };
     Error::Video { path: path.to_owned(), reason }
-}
-
-fn last_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }

@@ -8,14 +8,14 @@ use crate::{
     image::{Rgb, decode},
 };
 
-/// Only the wanted frames are decoded. Files whose names begin with a dot, and what is in folders, are no frames.
+/// Only the wanted frames are decoded. Files without a picture's extension, and what is in folders, are no frames.
 pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
     let fail = || Error::io(path, "the frames cannot be listed");
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail())? {
-        let entry = entry.map_err(fail())?;
-        if entry.path().is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".") {
-            files.push(entry.path());
+        let path = entry.map_err(fail())?.path();
+        if path.is_file() && image::ImageFormat::from_path(&path).is_ok() {
+            files.push(path);
         }
     }
     files.sort();

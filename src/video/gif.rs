@@ -7,7 +7,7 @@ use image::{AnimationDecoder, Frame, ImageDecoder, codecs::gif::GifDecoder};
 use super::{distinct, frame_numbers, repeated};
 use crate::{
     Error,
-    image::{MAX_PIXELS, Rgb},
+    image::{MAX_PIXELS, Rgb, limits},
 };
 
 /// Two passes: one to count, one for the wanted frames.
@@ -37,7 +37,9 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
 fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let file = File::open(path).map_err(Error::io(path, "the video cannot be read"))?;
-    let decoder = GifDecoder::new(BufReader::new(file)).map_err(|error| fail(format!("not a GIF: {error}")))?;
+    let mut decoder = GifDecoder::new(BufReader::new(file)).map_err(|error| fail(format!("not a GIF: {error}")))?;
+    // Frames can be larger than the size that the file declares.
+    decoder.set_limits(limits()).map_err(|error| fail(format!("the GIF cannot be read: {error}")))?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS || width == 0 || height == 0 {
         return Err(fail(format!("{width}×{height} pixels cannot be read; up to {MAX_PIXELS} in all are")));
@@ -45,7 +47,8 @@ fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {
     Ok(decoder.into_frames())
 }
 
-/// Where nothing was drawn, white, as ffmpeg has it.
+/// Where nothing was drawn, white, as ffmpeg has it for GIFs with transparent pixels; in others that leave pixels out, which is rare,
+/// it takes the palette's background colour.
 fn opaque(frame: &Frame) -> Rgb {
     let picture = frame.buffer();
     let pixel = |pixel: &image::Rgba<u8>| match pixel.0 {

@@ -49,7 +49,15 @@ impl Media {
         match frames {
             Some(frames) if is_video(path) => Ok(Self::Video(Video::read(path, frames)?)),
             None if is_video(path) && !is_gif(path) => Err(Error::NoVideo { path: path.to_owned() }),
-            _ => Ok(Self::Picture(decode(path)?)),
+            None => Ok(Self::Picture(decode(path)?)),
+            Some(frames) => match decode(path) {
+                // Whatever ffmpeg reads is a video, by any name.
+                Err(error @ Error::Image { .. }) => match Video::read(path, frames) {
+                    Ok(video) => Ok(Self::Video(video)),
+                    Err(_) => Err(error),
+                },
+                picture => Ok(Self::Picture(picture?)),
+            },
         }
     }
 
@@ -90,6 +98,14 @@ impl Video {
         }
         Ok(Self { path: path.to_owned(), frames, numbers })
     }
+}
+
+/// Checks that what reads the video at `path` is on this machine.
+///
+/// # Errors
+/// When it is a file for `ffmpeg`, and that is not there.
+pub fn check_reader(path: &Path) -> Result<(), Error> {
+    if path.is_dir() || is_gif(path) { Ok(()) } else { ffmpeg::check(path) }
 }
 
 /// The numbers of `wanted` of `count` frames: `numpy.linspace(0, count − 1, wanted)` cut to whole numbers, as the official code has

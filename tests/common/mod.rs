@@ -5,6 +5,7 @@
 pub mod cues;
 pub mod golden;
 pub mod hub;
+pub mod judge;
 
 use std::{
     collections::BTreeMap,

@@ -32,7 +32,7 @@ pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
 /// Rows by their root mean square, times `weight`; `None` as above.
 pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<FlexTensor> {
     let (numbers, weight) = (numbers(x)?, numbers(weight)?);
-    let width = weight.len();
+    let width = features(x, weight);
     Some(filled(x, rows(width), |from, out| {
         for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
             let scale = (sum(x, |x| x * x) / width as f32 + eps).sqrt().recip();
@@ -44,7 +44,8 @@ pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<
 /// Rows less their mean, by their standard deviation, times `weight`, plus `bias`; `None` as above.
 pub(crate) fn layer_norm(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, eps: f32) -> Option<FlexTensor> {
     let (numbers, weight, bias) = (numbers(x)?, numbers(weight)?, numbers(bias)?);
-    let width = weight.len();
+    let width = features(x, weight);
+    assert_eq!(bias.len(), width, "the bias is of another size");
     Some(filled(x, rows(width), |from, out| {
         for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
             let mean = sum(x, |x| x) / width as f32;
@@ -61,6 +62,12 @@ fn numbers(tensor: &FlexTensor) -> Option<&[f32]> {
     let count: usize = tensor.layout().shape()[..].iter().product();
     (tensor.dtype() == DType::F32 && tensor.is_contiguous())
         .then(|| &tensor.storage::<f32>()[tensor.layout().start_offset()..][..count])
+}
+
+/// The length of a row, which is that of `weight`.
+fn features(x: &FlexTensor, weight: &[f32]) -> usize {
+    assert_eq!(x.layout().shape()[..].last(), Some(&weight.len()), "the weight is of another size");
+    weight.len()
 }
 
 /// About as many numbers as a thread takes at a time, in whole rows.

@@ -5,7 +5,9 @@ pub(crate) mod attention;
 mod columns;
 pub(crate) mod elementwise;
 mod heads;
-pub(crate) mod linear16;
+pub(crate) mod linear;
 pub(crate) mod rotate;
 pub(crate) mod rounded;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 pub(crate) mod widen;

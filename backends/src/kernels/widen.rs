@@ -1,14 +1,59 @@
-//! 16-bit floats to f32, as fast as the processor can, chosen at run time.
+//! Floats of 16 bits (and of 32, for which there is nothing to do) to f32, as fast as the processor can, chosen at run time.
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-/// A 16-bit float that widens to f32 without loss.
-pub(crate) trait Half: Copy + Sync {
+/// A float that widens to f32 without loss.
+pub(crate) trait Weight: Copy + Sync {
     /// Writes `from` as f32 into `to`; both have one length.
     fn widen(from: &[Self], to: &mut [f32]);
 
+    /// `from` as f32, in `buffer` unless it is.
+    fn wide<'a>(from: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
+        use rayon::prelude::*;
+        const CHUNK: usize = 1 << 16;
+        buffer.resize(from.len(), 0.0);
+        buffer.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| Self::widen(from, to));
+        buffer
+    }
+
     /// `Σ x·w` over one length, in f32.
     fn dot(x: &[f32], w: &[Self]) -> f32;
+
+    /// The product of many rows by [`super::tiles`]; `None` where the processor or the sizes are not made for it.
+    fn tiles(x: &[f32], weight: &[Self], sizes: [usize; 3]) -> Option<Vec<f32>>;
+}
+
+/// [`Weight::tiles`] of a type.
+macro_rules! by_tiles {
+    () => {
+        fn tiles(x: &[f32], weight: &[Self], sizes: [usize; 3]) -> Option<Vec<f32>> {
+            #[cfg(target_arch = "x86_64")]
+            return super::tiles::product::<super::tiles::Wide<Self>>(x, weight, sizes);
+            #[cfg(not(target_arch = "x86_64"))]
+            return None;
+        }
+    };
+}
+
+impl Weight for f32 {
+    fn widen(from: &[Self], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+
+    fn wide<'a>(from: &'a [Self], _: &'a mut Vec<f32>) -> &'a [f32] {
+        from
+    }
+
+    fn dot(x: &[f32], w: &[Self]) -> f32 {
+        #[cfg(target_arch = "x86_64")]
+        if x86::has_avx512() {
+            // SAFETY: the processor has the features that the function is compiled for.
+            return unsafe { x86::dot_f32(x, w) };
+        }
+        portable_dot(x, w, |w| w)
+    }
+
+    by_tiles!();
 }
 
 /// Partial sums of the portable dot product: enough independent chains to fill a vector unit.
@@ -27,7 +72,7 @@ fn portable_dot<T: Copy>(x: &[f32], w: &[T], widen: impl Fn(T) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-impl Half for f16 {
+impl Weight for f16 {
     fn widen(from: &[Self], to: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx512() {
@@ -45,9 +90,11 @@ impl Half for f16 {
         }
         portable_dot(x, w, f16::to_f32)
     }
+
+    by_tiles!();
 }
 
-impl Half for bf16 {
+impl Weight for bf16 {
     fn widen(from: &[Self], to: &mut [f32]) {
         // A shift: the compiler vectorises it.
         for (to, from) in to.iter_mut().zip(from) {
@@ -63,6 +110,8 @@ impl Half for bf16 {
         }
         portable_dot(x, w, |w| f32::from_bits(u32::from(w.to_bits()) << 16))
     }
+
+    by_tiles!();
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -92,13 +141,13 @@ mod x86 {
 
     /// The dot product over 64 elements a step in four independent chains; `$load` widens 16 weights.
     macro_rules! dot {
-        ($name:ident, $half:ty, $load:expr) => {
+        ($name:ident, $weight:ty, $load:expr, $widen:expr) => {
             /// # Safety
             /// The processor must have AVX-512F.
             #[target_feature(enable = "avx512f")]
-            pub(super) unsafe fn $name(x: &[f32], w: &[$half]) -> f32 {
+            pub(super) unsafe fn $name(x: &[f32], w: &[$weight]) -> f32 {
                 let len = x.len().min(w.len());
-                let (x, w) = (x.as_ptr(), w.as_ptr().cast::<u16>());
+                let (x, w) = (x.as_ptr(), w.as_ptr());
                 let load = $load;
                 let mut sums = [_mm512_setzero_ps(); 4];
                 let mut i = 0;
@@ -115,7 +164,7 @@ mod x86 {
                 let mut total = _mm512_reduce_add_ps(sum);
                 while i < len {
                     // SAFETY: `i < len`.
-                    total += unsafe { *x.add(i) * <$half>::from_bits(*w.add(i)).to_f32() };
+                    total += unsafe { *x.add(i) * $widen(*w.add(i)) };
                     i += 1;
                 }
                 total
@@ -123,17 +172,23 @@ mod x86 {
         };
     }
 
-    dot!(dot_f16, f16, |w: *const u16| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())) });
-    dot!(dot_bf16, bf16, |w: *const u16| unsafe {
-        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(w.cast()))))
-    });
+    dot!(dot_f32, f32, |w: *const f32| unsafe { _mm512_loadu_ps(w) }, f32::from);
+    dot!(dot_f16, f16, |w: *const f16| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())) }, f16::to_f32);
+    dot!(
+        dot_bf16,
+        bf16,
+        |w: *const bf16| unsafe {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(w.cast()))))
+        },
+        bf16::to_f32
+    );
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check<T: Half>(name: &str, narrow: impl Fn(f32) -> T, to_f32: impl Fn(T) -> f32 + Copy) {
+    fn check<T: Weight>(name: &str, narrow: impl Fn(f32) -> T, to_f32: impl Fn(T) -> f32 + Copy) {
         for len in [0, 1, 15, 16, 63, 64, 65, 200, 1024] {
             let x: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 32.0).collect();
             let w: Vec<T> = (0..len).map(|i| narrow(((i * 53 % 97) as f32 - 48.0) / 64.0)).collect();
@@ -151,5 +206,6 @@ mod tests {
     fn every_path_agrees() {
         check("f16", f16::from_f32, f16::to_f32);
         check("bf16", bf16::from_f32, bf16::to_f32);
+        check("f32", f32::from, f32::from);
     }
 }

@@ -98,11 +98,7 @@ impl<B: VlmBackend> Encoder<B> {
                 quick_gelu: sizes.quick_gelu,
             },
             layer_norm2: norm(),
-            // A single frame has no place in time.
-            temporal_embedding: sizes
-                .frames
-                .filter(|&frames| frames > 1)
-                .map(|frames| unfilled([1, frames, sizes.hidden], device)),
+            temporal_embedding: sizes.frames.map(|frames| unfilled([1, frames, sizes.hidden], device)),
             temporal_attn: sizes.frames.map(|_| attention()),
             temporal_layer_norm1: sizes.frames.map(|_| norm()),
         };
@@ -123,7 +119,8 @@ impl<B: VlmBackend> Layer<B> {
     fn through_time(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let (Some(attention), Some(norm)) = (&self.temporal_attn, &self.temporal_layer_norm1) else { return x };
         let mut x = x.swap_dims(0, 1);
-        if let Some(embedding) = &self.temporal_embedding {
+        // A single frame has no place in time.
+        if let Some(embedding) = self.temporal_embedding.as_ref().filter(|_| x.dims()[1] > 1) {
             x = x.clone() + embedding.val().cast(x.dtype());
         }
         let (attended, _) = attention.forward(norm.forward(x.clone()), Mask::None, Note::default());

@@ -22,9 +22,11 @@ pub(in crate::model) struct OriginalConfig {
     image_aspect_ratio: Option<String>,
     image_grid_pinpoints: Option<RawResolutions>,
     mm_patch_merge_type: Option<String>,
-    // Video-LLaVA's published config had the field under its training name for a while.
-    #[serde(default, alias = "mm_use_x_start_end")]
+    #[serde(default)]
     mm_use_im_start_end: bool,
+    // Video-LLaVA's published config had the field under its training name for a while.
+    #[serde(default)]
+    mm_use_x_start_end: bool,
     #[serde(default)]
     unfreeze_mm_vision_tower: bool,
 }
@@ -85,6 +87,10 @@ impl OriginalConfig {
     ) -> Result<LlavaConfig, Error> {
         let vision = read_json::<ClipConfig>(tower_config)?.vision_config;
         vision.check(tower_config)?;
+        if vision.add_time_attn {
+            let reason = "a tower for pictures with attention over time (add_time_attn); expected one without";
+            return Err(Error::config(tower_config, reason));
+        }
         let video = video_config.map(|path| video_tower(path, &vision)).transpose()?;
         match self.mm_projector_type.as_deref() {
             Some("mlp2x_gelu") => {}
@@ -106,6 +112,7 @@ impl OriginalConfig {
         }
         if self.mm_vision_select_feature.as_deref().is_some_and(|feature| feature != "patch")
             || self.mm_use_im_start_end
+            || self.mm_use_x_start_end
         {
             return Err(Error::config(path, "expected mm_vision_select_feature patch and no mm_use_im_start_end"));
         }

@@ -36,6 +36,9 @@ struct Scratch {
 /// `softmax(q·kᵀ/√head_dim)·v` with `q`, `k`, `v` and the softmax rounded to bf16 and everything summed in f32, token by token;
 /// `None` where there is no matrix unit, or for a mask or a size that it is not made for.
 pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask) -> Option<Vec<f32>> {
+    let same = q.shape[..2] == k.shape[..2] && k.shape == v.shape && q.shape[3] == k.shape[3];
+    assert!(same, "attention of {:?} on keys {:?} and values {:?}", q.shape, k.shape, v.shape);
+    assert!(mask == Mask::None || q.shape[2] <= k.shape[2], "queries are the last of the keys' positions");
     let fits = q.shape[3].is_multiple_of(PAIR) && q.shape[2] > 1 && matches!(mask, Mask::None | Mask::Causal);
     if !fits || !is_there() {
         return None;
@@ -63,8 +66,11 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
     let scale = (width as f32).sqrt().recip();
     for from in (0..q.rows).step_by(PAIR) {
         let to = (from + PAIR).min(q.rows);
-        let first = k.rows - q.rows + from;
-        let seen = if mask == Mask::None { k.rows } else { k.rows - q.rows + to };
+        // A query stands at its position among the keys, and sees none after it.
+        let (first, seen) = match mask {
+            Mask::None => (0, k.rows),
+            _ => (k.rows - q.rows + from, k.rows - q.rows + to),
+        };
         for (at, lines) in queries.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
             let rows = from + at % 2 * TILE..to;
             pack_tile(rows.map(|row| &q.row(row)[at / 2 * WIDTH..][..WIDTH]), lines);
@@ -138,10 +144,10 @@ fn softmax(
     for key in 0..seen {
         let row = row(scores, key);
         for lane in 0..TILE {
-            let score = if last.is_none_or(|last| key <= last + lane) { row[lane] } else { f32::NEG_INFINITY };
-            best[lane] = best[lane].max(score);
+            let counts = last.is_none_or(|last| key <= last + lane);
+            best[lane] = best[lane].max(if counts { row[lane] } else { f32::NEG_INFINITY });
             // Not 0 for what is infinite or no number, which `max` and `exp` would hide.
-            check[lane] += row[lane] * 0.0;
+            check[lane] += if counts { row[lane] * 0.0 } else { 0.0 };
         }
     }
     let mut total = check;

@@ -5,8 +5,6 @@
 mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(super) mod attend;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod transpose;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -16,7 +14,7 @@ use half::bf16;
 
 /// The bits of `x` as bf16, to nearest even: [`bf16::from_f32`] without branches, which the compiler turns into vectors.
 #[inline(always)]
-fn nearest(x: f32) -> u16 {
+pub(super) fn nearest(x: f32) -> u16 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     // What is no number stays so, whatever rounding made of it.
@@ -37,7 +35,7 @@ const PRODUCTS: &[Product] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     amx::product,
     #[cfg(target_arch = "x86_64")]
-    avx512::product,
+    super::tiles::product::<super::tiles::Rounded>,
 ];
 
 #[cfg(test)]

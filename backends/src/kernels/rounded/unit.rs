@@ -57,6 +57,9 @@ impl Sums {
     pub(super) unsafe fn write(&self, out: *mut f32, stride: usize, rows: usize) {
         for (i, tile) in self.0.iter().enumerate() {
             let (output, row) = (i / 2 * TILE, i % 2 * TILE);
+            if rows <= row {
+                continue;
+            }
             // SAFETY: by the caller; a tile that is not whole goes through a buffer.
             unsafe {
                 let to = out.add(row * stride + output);
@@ -66,7 +69,7 @@ impl Sums {
                 }
                 let mut buffer = Square::ZERO;
                 transpose(tile, buffer.0.as_mut_ptr().cast(), TILE);
-                for (i, line) in buffer.0.iter().take(rows.saturating_sub(row)).enumerate() {
+                for (i, line) in buffer.0.iter().take(rows - row).enumerate() {
                     to.add(i * stride).cast::<[u32; TILE]>().write_unaligned(*line);
                 }
             }
@@ -80,7 +83,7 @@ impl Sums {
 /// [`is_there`] must hold, and [`Unit::configured`] for this thread; `weight` must reach to the end of the block in its last row, and
 /// `x` must hold as many lines as the block has inputs, a multiple of 32 above 0.
 pub(super) unsafe fn multiply(weight: &[bf16], stride: usize, x: &[Line], add: bool, sums: &mut Sums) {
-    debug_assert!(weight.len() >= (PAIR - 1) * stride + x.len());
+    assert!(weight.len() >= (PAIR - 1) * stride + x.len());
     // SAFETY: every step reads 64 bytes of each of 32 rows of the weight, and 2,048 bytes of `x`; there are x.len() / 32 of them.
     // The tiles are loaded from and stored to the four of `sums`, whose rows are 64 bytes.
     unsafe {

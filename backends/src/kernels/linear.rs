@@ -1,8 +1,8 @@
-//! `x · Wᵀ` for f32 `x` `[rows, in]` and 16-bit `W` `[out, in]`, read in the layout of the file.
+//! `x · Wᵀ` for f32 `x` `[rows, in]` and `W` `[out, in]` of 16 or 32 bits, read in the layout of the file.
 //!
 //! Few rows (decoding): one dot product an output, the weight widened in registers, so that the time is that of
-//! reading the weight once. Many rows (prefill): the weight is widened a block of outputs at a time into a buffer
-//! that stays in cache, then multiplied in f32. Both sum in f32; the weight itself is exact.
+//! reading the weight once. More (a short prompt): tiles of dot products, where the processor has AVX-512. Many (a long one): the weight
+//! is widened a block of outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself is exact.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::FlexTensor;
@@ -10,12 +10,16 @@ use burn_flex::Layout;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{columns::Columns, rounded, widen::Half};
+use super::{columns::Columns, rounded, widen::Weight};
 
 /// Up to here a row of `x` is multiplied by dot products.
 const FEW_ROWS: usize = 4;
-/// Outputs widened at a time: 128 rows of a 4,096-wide f32 weight are 2 MiB, the size of an L2 cache.
+/// Outputs whose dot products a thread computes at a time.
 const BLOCK: usize = 128;
+/// From here on tiles lose to a product that lays out both factors.
+const MANY_ROWS: usize = 256;
+/// Outputs widened at a time for many rows.
+const WIDE: usize = 2048;
 
 /// `x · weightᵀ`; both tensors contiguous from offset 0, `weight` f16 or bf16.
 pub(crate) fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
@@ -26,17 +30,22 @@ pub(crate) fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
     let out = match weight.dtype() {
         DType::F16 => dispatch(x, &weight.storage::<f16>()[..outputs * inner], rows, inner, outputs),
         DType::BF16 => dispatch(x, &weight.storage::<bf16>()[..outputs * inner], rows, inner, outputs),
-        other => unreachable!("linear16 was given {other:?} weights"),
+        DType::F32 => dispatch(x, &weight.storage::<f32>()[..outputs * inner], rows, inner, outputs),
+        other => unreachable!("the product was given {other:?} weights"),
     };
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32)
 }
 
-fn dispatch<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
-    if rows <= FEW_ROWS { by_dots(x, weight, rows, inner, outputs) } else { by_blocks(x, weight, rows, inner, outputs) }
+fn dispatch<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+    if rows <= FEW_ROWS {
+        return by_dots(x, weight, rows, inner, outputs);
+    }
+    let tiles = (rows < MANY_ROWS).then(|| T::tiles(x, weight, [rows, inner, outputs])).flatten();
+    tiles.unwrap_or_else(|| by_blocks(x, weight, rows, inner, outputs))
 }
 
 /// Every row of the weight is read once, for all rows of `x`.
-fn by_dots<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
     weight.par_chunks(BLOCK * inner).enumerate().for_each(|(block, weight)| {
@@ -61,28 +70,27 @@ pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor) -> Option<FlexTensor>
     Some(FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32))
 }
 
-fn by_blocks<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+fn by_blocks<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
-    let columns = Columns(out.as_mut_ptr());
-    weight.par_chunks(BLOCK * inner).enumerate().for_each_init(Vec::new, |wide, (block, weight)| {
+    let mut wide = Vec::new();
+    for (block, weight) in weight.chunks(WIDE * inner).enumerate() {
         let width = weight.len() / inner;
-        wide.resize(weight.len(), 0.0);
-        T::widen(weight, wide);
-        // SAFETY: the pointers cover `rows` rows of `x`, `width` rows of the widened block, and `width` columns of
-        // `out` that no other thread touches; strides are those of row-major matrices.
+        let weight = T::wide(weight, &mut wide);
+        // SAFETY: the pointers cover `rows` rows of `x`, `width` rows of the widened block, and `width` columns of `out`; strides are
+        // those of row-major matrices.
         unsafe {
             gemm::gemm(
                 rows,
                 width,
                 inner,
-                columns.at(block * BLOCK),
+                out.as_mut_ptr().add(block * WIDE),
                 1,
                 outputs as isize,
                 false,
                 x.as_ptr(),
                 1,
                 inner as isize,
-                wide.as_ptr(),
+                weight.as_ptr(),
                 inner as isize,
                 1,
                 0.0,
@@ -90,10 +98,10 @@ fn by_blocks<T: Half>(x: &[f32], weight: &[T], rows: usize, inner: usize, output
                 false,
                 false,
                 false,
-                gemm::Parallelism::None,
+                gemm::Parallelism::Rayon(0),
             );
         }
-    });
+    }
     out
 }
 
