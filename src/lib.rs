@@ -13,6 +13,7 @@
 //!
 //! Everything from the pixels to the logits is generic over [`secateur_backends::VlmBackend`].
 
+pub mod analysis;
 mod checksum;
 pub mod cli;
 pub mod cost;
@@ -26,6 +27,7 @@ pub mod image;
 pub mod judge;
 pub mod merge;
 pub mod model;
+pub mod plot;
 pub mod pruner;
 mod published;
 pub mod shard;

@@ -15,6 +15,7 @@ use secateur::{
     pruner::{Needs, NoPruning, Params, Pruner, Selector, selector},
     task::{Answer, Demo, Picture, Protocol, Sample, Task},
     text::{Prompt, strip, vicuna_v1},
+    video::Media,
 };
 use secateur_backends::{Job, Mask, VlmBackend};
 
@@ -60,8 +61,8 @@ impl Job for Accuracies {
         let needs = runs.iter().fold(Needs::default(), |needs, (selector, _)| needs.and(selector.method().needs()));
         let mut answers = vec![Vec::new(); runs.len()];
         for pair in samples().chunks(2).take(pictures) {
-            let picture = pair[0].picture.as_ref().unwrap().open().unwrap();
-            let look = model.look_at(&picture, NoPruning::default().tiling, needs);
+            let picture = pair[0].picture.as_ref().unwrap().open(None).unwrap();
+            let look = model.look_at_media(&picture, NoPruning::default().tiling, needs).unwrap();
             for (sample, (i, (selector, budget))) in
                 pair.iter().flat_map(|sample| runs.iter().enumerate().map(move |run| (sample, run)))
             {
@@ -187,7 +188,9 @@ fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
 
 /// The likeliest first token, with a bug built in.
 fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> String {
-    let mut picture = sample.picture.as_ref().unwrap().open().unwrap();
+    let Media::Picture(mut picture) = sample.picture.as_ref().unwrap().open(None).unwrap() else {
+        unreachable!("the demo's questions are about pictures")
+    };
     if bug == Bug::Patches {
         // The same as columns for rows: each patch shows what belongs to the one mirrored at the diagonal.
         let (side, patch) = (picture.width, 14);

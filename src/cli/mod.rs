@@ -1,5 +1,6 @@
 //! The command line: [`args`](Args) as typed, a plan checked before any weight is read, one file a subcommand.
 
+mod analyze;
 mod args;
 mod ask;
 mod bench;
@@ -15,6 +16,7 @@ mod plan;
 mod prune;
 mod pull;
 mod score;
+mod show;
 mod sweep;
 mod sweep_table;
 mod trace;
@@ -51,6 +53,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Pull(args) => pull::run(&args),
         Command::Score(args) => score::run(args),
         Command::Trace(args) => trace::run(args),
+        Command::Show(args) => show::run(args),
+        Command::Analyze(args) => analyze::run(args),
         Command::Prune(args) => prune::run(args),
         Command::List(args) => list::run(&args),
     }

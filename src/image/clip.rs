@@ -121,7 +121,11 @@ impl ClipProcessor {
 
     /// The picture as the 8-bit square that PIL makes.
     pub fn square(&self, picture: &Rgb, aspect: Aspect) -> Rgb {
-        let side = self.size;
+        self.square_of(picture, aspect, self.size)
+    }
+
+    /// The same part of the picture with `side` pixels a side: larger, it shows to people what the tower sees.
+    pub fn square_of(&self, picture: &Rgb, aspect: Aspect, side: usize) -> Rgb {
         match aspect {
             Aspect::Pad => resize(&Canvas::square(picture, self.padding()), (side, side), 0..side, 0..side),
             Aspect::Crop => {

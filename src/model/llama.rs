@@ -1,5 +1,7 @@
 //! The Llama language model: one sequence at a time with a cache, or whole sequences for training.
 
+mod watch;
+
 use std::ops::Range;
 
 use burn::{

@@ -80,10 +80,14 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
         let crops = chosen.chunks(budget).map(|crop| crop.iter().map(|&patch| patch as usize).collect());
         Ok(Keep::new(crops.collect(), budget))
     }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        Ok(Some(relevance(cues.image_embeds(self.name())?, cues.text_embeds(self.name())?)))
+    }
 }
 
 /// How much each patch matters to the question, `[crops, patches]` in 0..=1 but for the 1e-6.
-fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
     let [crops, patches, _] = image.dims();
     let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
     // The mean of the cosines with each segment is the product with the segments' mean. No matrix product: one of

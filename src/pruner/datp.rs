@@ -51,6 +51,16 @@ impl Method for Datp {
 
 impl<B: VlmBackend> Pruner<B> for Datp {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
+        top_k(self.ranking(cues)?, budget)
+    }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        self.ranking(cues).map(Some)
+    }
+}
+
+impl Datp {
+    fn ranking<B: VlmBackend>(&self, cues: &Cues<B>) -> Result<Tensor<B, 2>, Error> {
         let attention = cues.cls_attention(self.name())?;
         let [layers, crops, _, patches] = attention.dims();
         let per_layer = attention.cast(DType::F32).mean_dim(2).reshape([layers, crops, patches]);
@@ -70,7 +80,7 @@ impl<B: VlmBackend> Pruner<B> for Datp {
                 vision * VISION + z_score(gate) * TEXT
             }
         };
-        top_k(score, budget)
+        Ok(score)
     }
 }
 

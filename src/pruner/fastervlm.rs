@@ -11,6 +11,7 @@
 //!
 //! Defaults: attention of the layer whose features are used (−2 in LLaVA), mean over heads, original order.
 
+use burn::tensor::{Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
 
 use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
@@ -44,9 +45,17 @@ impl Method for FasterVlm {
 
 impl<B: VlmBackend> Pruner<B> for FasterVlm {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
-        let attention = cues.selected_attention(self.name())?;
-        let [crops, _, patches] = attention.dims();
-        let score = attention.mean_dim(1).reshape([crops, patches]);
-        top_k(score, budget)
+        top_k(attention(cues, self.name())?, budget)
     }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        attention(cues, self.name()).map(Some)
+    }
+}
+
+/// What `[CLS]` pays to each patch in the selected layer, averaged over heads: `[crops, patches]`.
+pub(super) fn attention<B: Backend>(cues: &Cues<B>, method: &'static str) -> Result<Tensor<B, 2>, Error> {
+    let attention = cues.selected_attention(method)?;
+    let [crops, _, patches] = attention.dims();
+    Ok(attention.mean_dim(1).reshape([crops, patches]))
 }

@@ -20,6 +20,7 @@ mod visionzip;
 mod vispruner;
 
 pub use cdpruner::CdPruner;
+pub(crate) use cdpruner::relevance;
 use cosine::cosines;
 pub use cues::{ClsAttention, Cues, Needs};
 pub use datp::Datp;
@@ -201,6 +202,15 @@ pub trait Pruner<B: VlmBackend>: Method {
     /// When a cue that [`Method::needs`] names is missing or of another number of layers, or the budget is not between 1
     /// and the patch count.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error>;
+
+    /// What it ranks patches by, `[crops, patches]`, higher first; `None` for a method that has no such number. For pictures of
+    /// it: a method may choose by more.
+    ///
+    /// # Errors
+    /// As [`Self::keep`].
+    fn score(&self, _cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        Ok(None)
+    }
 }
 
 /// A method that drops visual tokens between two layers of the language model.

@@ -18,7 +18,7 @@
 //! request for a single word (there: with it). When every patch is kept no token is added (there: one of zeros).
 //! Ties go to the first patch.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Tensor};
 use secateur_backends::VlmBackend;
 
 use super::{Blend, Cues, Keep, Method, Needs, Pruner, top_k};
@@ -48,10 +48,8 @@ impl Method for Trim {
 
 impl<B: VlmBackend> Pruner<B> for Trim {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
-        let image = cues.image_embeds(self.name())?.cast(DType::F32);
-        let text = cues.text_embeds(self.name())?.cast(DType::F32).mean_dim(0);
-        let [crops, patches, _] = image.dims();
-        let score = (image * text.unsqueeze()).sum_dim(2).reshape([crops, patches]).neg();
+        let score = self.ranking(cues)?;
+        let [_, patches] = score.dims();
         let kept = top_k(score, budget)?;
         if budget == patches {
             return Ok(kept);
@@ -62,5 +60,18 @@ impl<B: VlmBackend> Pruner<B> for Trim {
         };
         let rests = kept.indices().iter().map(rest).collect();
         Ok(Keep::with_blends(kept.indices().to_vec(), rests, budget))
+    }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        self.ranking(cues).map(Some)
+    }
+}
+
+impl Trim {
+    fn ranking<B: VlmBackend>(&self, cues: &Cues<B>) -> Result<Tensor<B, 2>, Error> {
+        let image = cues.image_embeds(self.name())?.cast(DType::F32);
+        let text = cues.text_embeds(self.name())?.cast(DType::F32).mean_dim(0);
+        let [crops, patches, _] = image.dims();
+        Ok((image * text.unsqueeze()).sum_dim(2).reshape([crops, patches]).neg())
     }
 }

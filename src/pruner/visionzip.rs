@@ -16,9 +16,10 @@
 //!
 //! Defaults: 10 of 64 tokens are contextual, as in the official settings (54 + 10, 108 + 20, 162 + 30), rounded down.
 
+use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{Blend, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, host, ranked};
+use super::{Blend, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, fastervlm::attention, host, ranked};
 use crate::Error;
 
 /// The method; it has no parameters.
@@ -63,6 +64,10 @@ impl<B: VlmBackend> Pruner<B> for VisionZip {
             blends.push(merge(&rest, contextual, keys, width));
         }
         Ok(Keep::with_blends(plain, blends, budget))
+    }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        attention(cues, self.name()).map(Some)
     }
 }
 

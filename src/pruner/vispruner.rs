@@ -24,7 +24,9 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, host, ranked};
+use super::{
+    ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, fastervlm::attention, host, ranked,
+};
 use crate::{Error, image::GridRule};
 
 /// How many patches a round drops at most.
@@ -84,6 +86,10 @@ impl<B: VlmBackend> Pruner<B> for VisPruner {
             })
             .collect();
         Ok(Keep::new(indices, budget))
+    }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        attention(cues, self.name()).map(Some)
     }
 }
 

@@ -1,0 +1,98 @@
+//! Attention dispersion: the tower's `[CLS]` looks at few tokens, the language model's last token a little at all of them.
+//!
+//! Both attentions (the second layer's, in the language model) as the share that the best tokens have together, averaged over
+//! pictures, and as the distribution of single values, the largest of all pictures being 1.
+
+use super::Attention;
+
+/// Bins of a distribution.
+pub const BINS: usize = 200;
+
+/// The values of all pictures.
+#[derive(Clone, Debug, Default)]
+pub struct Dispersion {
+    /// `[CLS]`'s, picture by picture.
+    cls: Vec<Vec<f32>>,
+    /// The last token's.
+    last: Vec<Vec<f32>>,
+}
+
+/// How one attention spreads.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// The share of the attention that the best tokens have together, by how many they are less one.
+    pub cumulative: Vec<f32>,
+    /// How often values occur.
+    pub histogram: Histogram,
+}
+
+/// Counts in [`BINS`] bins of one width.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    /// Ends of bins, one more than there are counts.
+    pub edges: Vec<f64>,
+    /// Values in each; one at the last end belongs to the last bin.
+    pub counts: Vec<u64>,
+}
+
+impl Dispersion {
+    /// Counts a picture, of which two layers of the language model were watched.
+    pub fn add(&mut self, attention: &Attention) {
+        self.cls.push(attention.cls.clone());
+        self.last.extend(attention.layers.get(1).map(|[_, _, last]| last.clone()));
+    }
+
+    /// That of `[CLS]`, then that of the last token.
+    pub fn spreads(&self) -> [Spread; 2] {
+        [&self.cls, &self.last]
+            .map(|pictures| Spread { cumulative: cumulative(pictures), histogram: histogram(pictures) })
+    }
+}
+
+fn cumulative(pictures: &[Vec<f32>]) -> Vec<f32> {
+    let mut mean = vec![0.0f64; pictures.first().map_or(0, Vec::len)];
+    for picture in pictures {
+        let mut sorted: Vec<f64> = picture.iter().map(|&value| f64::from(value)).collect();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let total: f64 = sorted.iter().sum();
+        mean.iter_mut().zip(sorted).for_each(|(mean, value)| *mean += value / total / pictures.len() as f64);
+    }
+    let mut sum = 0.0;
+    mean.iter()
+        .map(|share| {
+            sum += share;
+            sum as f32
+        })
+        .collect()
+}
+
+fn histogram(pictures: &[Vec<f32>]) -> Histogram {
+    let values = || pictures.iter().flatten().map(|&value| f64::from(value));
+    let largest = values().fold(f64::MIN_POSITIVE, f64::max);
+    let (least, most) = (values().fold(f64::INFINITY, f64::min) / largest, 1.0);
+    // As numpy: equal values lie in the middle of a range of 1.
+    let (least, most) = if least < most { (least, most) } else { (most - 0.5, most + 0.5) };
+    let edges: Vec<f64> = (0..=BINS).map(|i| least + (most - least) * i as f64 / BINS as f64).collect();
+    let mut counts = vec![0; BINS];
+    for value in values().map(|value| value / largest) {
+        let bin = ((value - least) / (most - least) * BINS as f64) as usize;
+        counts[bin.min(BINS - 1)] += 1;
+    }
+    Histogram { edges, counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_and_every_value_is_counted() {
+        let pictures = [vec![0.1, 0.3, 0.2], vec![0.5, 0.0, 0.5]];
+        let found = cumulative(&pictures);
+        assert!((found[0] - 0.5).abs() < 1e-6 && (found[2] - 1.0).abs() < 1e-6, "{found:?}");
+        let Histogram { edges, counts } = histogram(&pictures);
+        assert_eq!((edges.len(), counts.iter().sum::<u64>()), (BINS + 1, 6));
+        assert_eq!((counts[0], counts[BINS - 1]), (1, 2));
+        assert_eq!(histogram(&[vec![0.25; 3]]).counts.iter().sum::<u64>(), 3);
+    }
+}

@@ -1,0 +1,62 @@
+//! LLaVA's instruction data: `{"id": "000000033471", "image": "coco/train2017/000000033471.jpg", "conversations": [{"from": "human",
+//! "value": "<image>\nWhat are the colors of the bus?"}, {"from": "gpt", "value": "…"}]}`, an object a line or one list.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Error, text::IMAGE_MARK};
+
+/// A picture, and the first question about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// The picture.
+    pub image: PathBuf,
+    /// The question without its mark.
+    pub question: String,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    image: Option<String>,
+    conversations: Vec<Turn>,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    value: String,
+}
+
+/// The entries of a file that have a picture, below `images`, and how many have none.
+///
+/// # Errors
+/// When the file cannot be read, an entry is another thing, or a picture is missing.
+pub fn read(path: &Path, images: &Path) -> Result<(Vec<Instruction>, usize), Error> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
+    let entries: Vec<Entry> = if text.trim_start().starts_with('[') {
+        serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))?
+    } else {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let parse = |(i, line)| {
+            serde_json::from_str(line).map_err(|e| Error::data(path, format!("line {} is no instruction: {e}", i + 1)))
+        };
+        lines.map(parse).collect::<Result<_, _>>()?
+    };
+    let count = entries.len();
+    let mut found = Vec::new();
+    for Entry { image, conversations } in entries {
+        let (Some(image), Some(first)) = (image, conversations.into_iter().next()) else { continue };
+        let image = images.join(image);
+        if !image.is_file() {
+            return Err(Error::data(&image, "the picture of an instruction is missing; --images names their folder"));
+        }
+        // As the official scripts: only the mark, so that a newline after the question stays.
+        let question = first.value.replace(&format!("{IMAGE_MARK}\n"), "").replace(IMAGE_MARK, "");
+        found.push(Instruction { image, question });
+    }
+    if found.is_empty() {
+        return Err(Error::data(path, "there is no instruction with a picture"));
+    }
+    let without = count - found.len();
+    Ok((found, without))
+}

@@ -1,0 +1,85 @@
+//! What attention says about visual tokens: FasterVLM's two analyses (`llava/eval/analyze_attn_shift.py` and
+//! `analyze_attn_dispersion.py` at `f5d5f120`), for any checkpoint, in f32.
+
+mod dispersion;
+mod instructions;
+mod shift;
+
+pub use dispersion::{BINS, Dispersion, Histogram, Spread};
+pub use instructions::{Instruction, read};
+use secateur_backends::VlmBackend;
+pub use shift::{KINDS, Shift};
+
+use crate::{
+    Error,
+    image::Rgb,
+    merge::Visual,
+    model::Llava,
+    pruner::{ClsAttention, Needs, NoPruning},
+    text::Prompt,
+};
+
+/// What one picture's tokens are paid in a prompt, unpruned. The tokens are the patches of the whole picture, which LLaVA-NeXT has
+/// tiles beside.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// By `[CLS]`, in the tower's layer whose features are read; averaged over heads.
+    pub cls: Vec<f32>,
+    /// In each layer of the language model by all visual tokens together, by the text after them without its last token,
+    /// and by that; averaged over heads.
+    pub layers: Vec<[Vec<f32>; 3]>,
+    /// How many visual tokens can see each token.
+    pub images: Vec<usize>,
+    /// How many tokens of any kind can see it.
+    pub all: Vec<usize>,
+    /// Tokens after the visual ones, the last included.
+    pub texts: usize,
+}
+
+impl Attention {
+    /// Measures it, in the first `layers` layers of the language model.
+    ///
+    /// # Errors
+    /// When the prompt has no picture or no text after it, or is longer than the model reads.
+    pub fn measure<B: VlmBackend>(
+        model: &Llava<B>,
+        picture: &Rgb,
+        prompt: &Prompt,
+        layers: usize,
+    ) -> Result<Self, Error> {
+        let whole = NoPruning::default();
+        let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
+        let look = model.look_at(picture, whole.tiling, needs);
+        let attention = model.cues(&look, needs, prompt, 0)?.selected_attention("none")?;
+        let seen = model.prune(&look, &whole, None, prompt, 0)?;
+        let cls: Vec<f32> =
+            attention.mean_dim(1).into_data().convert::<f32>().iter::<f32>().take(seen.patches).collect();
+        let of_whole = |visual: &Visual| matches!(visual, Visual::Patch { crop: 0, .. });
+        let places: Vec<usize> = (0..seen.order.len()).filter(|&i| of_whole(&seen.order[i])).collect();
+
+        let spliced = model.splice(prompt, &[seen]);
+        let length = spliced.embeds.dims()[1];
+        let limit = model.config().text.max_position_embeddings;
+        if length > limit {
+            return Err(Error::TooLong { prompt: length, limit });
+        }
+        let (Some(&first), Some(&last)) = (spliced.visual.first(), spliced.visual.last()) else {
+            return Err(Error::ImageMarks { marks: prompt.images(), images: 1 });
+        };
+        let spans = [first..last + 1, last + 1..length - 1, length - 1..length];
+        let columns: Vec<usize> = places.iter().map(|&place| spliced.visual[place]).collect();
+        let config = &model.config().text;
+        let watched = model.language_model().watch(config, spliced.embeds, &columns, &spans, layers);
+        let layers = watched.into_iter().map(|spans| {
+            let mut spans = spans.into_iter();
+            std::array::from_fn(|_| spans.next().unwrap_or_default())
+        });
+        Ok(Self {
+            cls,
+            layers: layers.collect(),
+            images: places.iter().map(|place| spliced.visual.len() - place).collect(),
+            all: columns.iter().map(|column| length - column).collect(),
+            texts: length - 1 - last,
+        })
+    }
+}

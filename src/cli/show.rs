@@ -1,0 +1,203 @@
+//! `secateur show`: what each method keeps of a picture or a video, as pictures.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+use secateur_backends::{Job, VlmBackend};
+
+use super::{
+    args::ShowArgs,
+    plan::{MethodPlan, ModelPlan},
+    print,
+};
+use crate::{
+    eval::write_file,
+    generate::{Decoding, answer, kept},
+    image::{Aspect, Rgb, Tiles, crops, kept_patches, png},
+    model::{Llava, Pictures},
+    plot::{Scale, captioned, columns, cut, heat, stack},
+    pruner::{Needs, Selector, relevance, selector},
+    text::{Prompt, clip_question},
+    video::Media,
+};
+
+/// How much of the picture colours hide.
+const ALPHA: f32 = 0.5;
+/// Pictures side by side in a sheet.
+const COLUMNS: usize = 3;
+
+pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
+    if args.model.method.tokens.is_none() && args.relevance.is_empty() {
+        bail!("what is to be shown? --tokens N draws what methods keep, --relevance WORD,… where CLIP sees words");
+    }
+    let mut plan = ModelPlan::several(&args.model)?;
+    if !args.relevance.is_empty() {
+        plan.opened.check_joint()?;
+        plan.options.joint = true;
+    }
+    let config = &plan.opened.config;
+    let media = Media::read(&args.media, config.frames())?;
+    let question = args.question.clone().unwrap_or_default();
+    let text = config.template().turn(&question, &[media.marks()])?;
+    std::fs::create_dir_all(&args.out)?;
+    let backend = plan.method().backend;
+    secateur_backends::run(backend, Show { args, plan, media, text, question })?
+}
+
+struct Show {
+    args: ShowArgs,
+    plan: ModelPlan,
+    media: Media,
+    text: String,
+    question: String,
+}
+
+/// What became of the picture's crops, or the video's frames.
+struct Shown {
+    tiles: Option<Tiles>,
+    kept: Vec<Vec<usize>>,
+    /// Visual tokens left, and before.
+    counts: [usize; 2],
+    /// What the method ranks patches by, of each crop.
+    scores: Option<Vec<Vec<f32>>>,
+}
+
+impl Job for Show {
+    type Output = anyhow::Result<()>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let Self { args, plan, media, text, question } = self;
+        let methods = plan.methods.clone();
+        let model: Llava<B> = plan.load(&device)?;
+        let prompt = Prompt::new(&text, &clip_question(&question), model.tokenizer());
+        let mut sheet = vec![captioned(&arranged(&model, &media, None, |square, _| square), "as the model sees it")];
+        let mut files = Vec::new();
+        for method in methods.iter().filter(|method| method.tokens.is_some()) {
+            let shown = look::<B>(&model, &media, &prompt, method)?;
+            let side = model.config().vision.patches().isqrt();
+            let dimmed = |square: Rgb, crop: usize| kept_patches(&square, side, &shown.kept[crop]);
+            let picture = arranged(&model, &media, shown.tiles, dimmed);
+            files.push(save(&args.out, method.method, &picture)?);
+            let [left, before] = shown.counts;
+            sheet.push(captioned(&picture, &format!("{} · {left} of {before} tokens", method.method)));
+            if let Some(scores) = shown.scores.as_ref().filter(|_| args.heat) {
+                let scale = args.colormap.unwrap_or(Scale::Viridis);
+                let under = |square: Rgb, crop: usize| heat(&square, side, &scores[crop], scale, ALPHA);
+                let picture = arranged(&model, &media, shown.tiles, under);
+                files.push(save(&args.out, &format!("{}-score", method.method), &picture)?);
+                sheet.push(captioned(&picture, &format!("{} · score", method.method)));
+            }
+        }
+        for (word, picture) in relevances(&model, &media, &args)? {
+            let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            files.push(save(&args.out, &format!("relevance-{name}"), &picture)?);
+            sheet.push(captioned(&picture, &word));
+        }
+        // Frames and tiles make wide pictures.
+        let wide = sheet.iter().any(|picture| picture.width > 2 * picture.height);
+        files.push(save(&args.out, "sheet", &columns(&sheet, if wide { 1 } else { COLUMNS }))?);
+        files.iter().try_for_each(|file| print(&file.display().to_string()))?;
+        Ok(())
+    }
+}
+
+/// One method's choice.
+fn look<B: VlmBackend>(model: &Llava<B>, media: &Media, prompt: &Prompt, method: &MethodPlan) -> anyhow::Result<Shown> {
+    let selector = selector::<B>(method.method, method.params)?;
+    match &selector {
+        Selector::Before(pruner) => {
+            let look = model.look_at_media(media, pruner.tiling(), pruner.needs())?;
+            let seen = model.prune(&look, &**pruner, method.tokens, prompt, 0)?;
+            let score = pruner.score(&model.cues(&look, pruner.needs(), prompt, 0)?)?;
+            let scores = score.map(|score| {
+                let numbers: Vec<f32> = score.into_data().convert::<f32>().into_vec().unwrap_or_default();
+                numbers.chunks(seen.patches).map(<[f32]>::to_vec).collect()
+            });
+            let counts = [seen.order.len(), seen.unpruned];
+            Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores })
+        }
+        // Only the language model can say.
+        Selector::Inside(_) => {
+            let first = Decoding::greedy(1, model.tokenizer().eos());
+            let go_on = |_: &[u32]| ControlFlow::Continue(());
+            let media = std::slice::from_ref(media);
+            let (seen, generated) = answer(model, media, prompt, &selector, method.tokens, first, go_on)?;
+            let (kept, left) = kept(&seen, &generated);
+            Ok(Shown { tiles: seen[0].tiles, kept, counts: [left, seen[0].unpruned], scores: None })
+        }
+    }
+}
+
+/// The picture, or every frame or crop in its place, each drawn by `draw` as a square of whole patches.
+fn arranged<B: VlmBackend>(
+    model: &Llava<B>,
+    media: &Media,
+    tiles: Option<Tiles>,
+    draw: impl Fn(Rgb, usize) -> Rgb,
+) -> Rgb {
+    let processor = model.processor();
+    match (media, &model.config().pictures, tiles) {
+        (Media::Video(video), ..) => {
+            let frames = video.frames.iter().map(|frame| processor.square(frame, Aspect::Crop));
+            let drawn: Vec<Rgb> = frames.enumerate().map(|(i, square)| draw(square, i)).collect();
+            columns(&drawn, drawn.len())
+        }
+        (Media::Picture(picture), Pictures::Single(aspect), _) => {
+            // Twice as large as the tower sees it.
+            let side = 2 * processor.size;
+            let drawn = draw(processor.square_of(picture, *aspect, side), 0);
+            if *aspect == Aspect::Crop { drawn } else { without_padding(&drawn, picture) }
+        }
+        (Media::Picture(picture), Pictures::AnyRes { .. }, tiles) => {
+            let none = Tiles { columns: 0, rows: 0 };
+            let tiles = tiles.unwrap_or(none);
+            let squares = crops(picture, processor, tiles);
+            let mut drawn: Vec<Rgb> = squares.into_iter().enumerate().map(|(i, square)| draw(square, i)).collect();
+            let parts = drawn.split_off(1);
+            if parts.is_empty() {
+                return drawn.swap_remove(0);
+            }
+            let rows: Vec<Rgb> = parts.chunks(tiles.columns).map(|row| columns(row, tiles.columns)).collect();
+            columns(&[drawn.swap_remove(0), stack(&rows)], 2)
+        }
+    }
+}
+
+/// A padded square without its padding.
+fn without_padding(square: &Rgb, picture: &Rgb) -> Rgb {
+    let longer = picture.width.max(picture.height);
+    let part = |length: usize| (square.width * length).div_ceil(longer);
+    let (width, height) = (part(picture.width), part(picture.height));
+    cut(square, ((square.width - width) / 2, (square.height - height) / 2), (width, height))
+}
+
+/// Where CLIP sees each word: minus the cosine of a patch and the question about it, as CDPruner's
+/// `scripts/visualize_relevance.py` draws it, over the picture squeezed into a square.
+fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -> anyhow::Result<Vec<(String, Rgb)>> {
+    let Media::Picture(picture) = media else {
+        if args.relevance.is_empty() {
+            return Ok(Vec::new());
+        }
+        bail!("{}: --relevance draws over pictures", args.media.display());
+    };
+    let processor = model.processor();
+    let square = crops(picture, processor, Tiles { columns: 0, rows: 0 }).swap_remove(0);
+    let scale = args.colormap.unwrap_or(Scale::Jet);
+    let mut maps = Vec::new();
+    for word in &args.relevance {
+        let sight = model.look(processor.normalise(&square), Needs::default());
+        let (image, text) = model.joint(sight.features, &format!("Is there a {word} in the image?"))?;
+        let numbers: Vec<f32> = relevance(image, text).into_data().convert::<f32>().into_vec().unwrap_or_default();
+        maps.push((word.clone(), heat(&square, numbers.len().isqrt(), &numbers, scale, ALPHA)));
+    }
+    Ok(maps)
+}
+
+fn save(out: &Path, name: &str, picture: &Rgb) -> anyhow::Result<PathBuf> {
+    let path = out.join(format!("{name}.png"));
+    write_file(&path, &png(picture))?;
+    Ok(path)
+}

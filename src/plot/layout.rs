@@ -1,0 +1,121 @@
+//! Pictures together: with captions, in columns and rows, under maps of numbers.
+
+use super::{
+    Scale,
+    text::{draw, width},
+};
+use crate::image::Rgb;
+
+/// The height of a caption's line, and the space around it.
+const LINE: f32 = 26.0;
+const MARGIN: usize = 6;
+/// Pixels between pictures.
+const GAP: usize = 12;
+
+const INK: [u8; 3] = [20, 20, 20];
+
+pub(super) fn white(width: usize, height: usize) -> Rgb {
+    Rgb { width, height, data: vec![255; 3 * width * height] }
+}
+
+/// Copies `from` into `to` with its corner at (`left`, `top`); it must fit.
+fn paste(to: &mut Rgb, from: &Rgb, left: usize, top: usize) {
+    for (y, row) in from.data.chunks_exact(3 * from.width).enumerate() {
+        let at = 3 * ((top + y) * to.width + left);
+        to.data[at..at + row.len()].copy_from_slice(row);
+    }
+}
+
+/// `picture` under a line of text, wider if the text is.
+pub fn captioned(picture: &Rgb, text: &str) -> Rgb {
+    let height = LINE as usize + 2 * MARGIN;
+    let mut whole = white(picture.width.max(width(text, LINE).ceil() as usize), picture.height + height);
+    draw(&mut whole, text, (0.0, MARGIN as f32), LINE, INK);
+    paste(&mut whole, picture, 0, height);
+    whole
+}
+
+/// Pictures one above the other, on white.
+pub fn stack(pictures: &[Rgb]) -> Rgb {
+    let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
+    let gaps = GAP * pictures.len().saturating_sub(1);
+    let mut whole = white(width, pictures.iter().map(|picture| picture.height).sum::<usize>() + gaps);
+    let mut top = 0;
+    for picture in pictures {
+        paste(&mut whole, picture, 0, top);
+        top += picture.height + GAP;
+    }
+    whole
+}
+
+/// Pictures in rows of so many, on white.
+pub fn columns(pictures: &[Rgb], columns: usize) -> Rgb {
+    let rows: Vec<Rgb> = pictures
+        .chunks(columns.max(1))
+        .map(|row| {
+            let gaps = GAP * (row.len() - 1);
+            let width = row.iter().map(|picture| picture.width).sum::<usize>() + gaps;
+            let mut whole = white(width, row.iter().map(|picture| picture.height).max().unwrap_or(0));
+            let mut left = 0;
+            for picture in row {
+                paste(&mut whole, picture, left, 0);
+                left += picture.width + GAP;
+            }
+            whole
+        })
+        .collect();
+    stack(&rows)
+}
+
+/// A part of a picture: `size` (width, height) from (left, top) on, as far as it is there.
+pub fn cut(picture: &Rgb, (left, top): (usize, usize), size: (usize, usize)) -> Rgb {
+    let (width, height) = (size.0.min(picture.width - left), size.1.min(picture.height - top));
+    let row = |y: usize| &picture.data[3 * ((top + y) * picture.width + left)..][..3 * width];
+    Rgb { width, height, data: (0..height).flat_map(row).copied().collect() }
+}
+
+/// A square picture under colours that hide a share `alpha` of it: `side`·`side` numbers, each over its patch, the least and the
+/// most at the ends of the scale. Equal numbers all have the colour in the middle.
+pub fn heat(square: &Rgb, side: usize, numbers: &[f32], scale: Scale, alpha: f32) -> Rgb {
+    let patch = (square.width / side).max(1);
+    let least = numbers.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let share = |number: f32| if most > least { (number - least) / (most - least) } else { 0.5 };
+    let mut data = square.data.clone();
+    for (i, pixel) in data.chunks_exact_mut(3).enumerate() {
+        // Pixels beyond the last whole patch go with it.
+        let (x, y) = ((i % square.width / patch).min(side - 1), (i / square.width / patch).min(side - 1));
+        let colour = scale.colour(share(numbers[y * side + x]));
+        for (level, ink) in pixel.iter_mut().zip(colour) {
+            // Cut to a whole level, as numpy does it.
+            *level = (f32::from(*level) * (1.0 - alpha) + f32::from(ink) * alpha) as u8;
+        }
+    }
+    Rgb { data, ..*square }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heat_lies_on_its_patch() {
+        let black = Rgb { width: 8, height: 8, data: vec![0; 8 * 8 * 3] };
+        let map = heat(&black, 2, &[0.0, 0.0, 3.0, 0.0], Scale::Viridis, 0.5);
+        for (i, pixel) in map.data.chunks(3).enumerate() {
+            let hot = i % 8 < 4 && i / 8 >= 4;
+            assert_eq!(pixel, if hot { [126, 115, 18] } else { [34, 0, 42] }, "pixel {i}");
+        }
+    }
+
+    #[test]
+    fn pictures_stand_side_by_side_in_rows() {
+        let picture = |level: u8, width| Rgb { width, height: 3, data: vec![level; 9 * width] };
+        let sheet = columns(&[picture(1, 2), picture(2, 2), picture(3, 4)], 2);
+        assert_eq!((sheet.width, sheet.height), (4 + GAP, 6 + GAP));
+        assert_eq!(sheet.data[0], 1);
+        assert_eq!(sheet.data[3 * (2 + GAP)], 2);
+        assert_eq!(sheet.data[3 * (3 + GAP) * sheet.width], 3);
+        assert_eq!(cut(&sheet, (2 + GAP, 0), (9, 1)).data, [2; 6]);
+    }
+}
