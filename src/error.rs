@@ -106,7 +106,9 @@ pub enum Error {
         images: usize,
     },
     /// A video for a model that sees pictures only.
-    #[error("{path}: a video, and this model sees pictures only; LanguageBind/Video-LLaVA-7B sees both")]
+    #[error(
+        "{path}: a folder of frames or a video, and this model sees pictures only; LanguageBind/Video-LLaVA-7B sees both"
+    )]
     NoVideo {
         /// The video.
         path: PathBuf,

@@ -11,8 +11,8 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(crate) struct Published {
     model: String,
-    method: String,
-    tokens: Option<usize>,
+    pub(crate) method: String,
+    pub(crate) tokens: Option<usize>,
     benchmark: String,
     /// In the unit of the paper.
     pub(crate) score: f64,
@@ -26,6 +26,17 @@ static FIGURES: LazyLock<Vec<Published>> = LazyLock::new(|| {
     reader.deserialize().flatten().collect()
 });
 
+/// A score as papers write it: shares of 1 in percent, points as they are.
+pub(crate) fn in_papers_unit(benchmark: &str, score: f64) -> f64 {
+    // MME's points and the demo's percents are above 1.
+    if ["mme", "demo"].contains(&benchmark) { score } else { 100.0 * score }
+}
+
+/// All figures for a checkpoint and a benchmark.
+pub(crate) fn figures(checkpoint: &str, benchmark: &str) -> impl Iterator<Item = &'static Published> {
+    FIGURES.iter().filter(move |figure| figure.is_of(checkpoint) && figure.benchmark == benchmark)
+}
+
 /// The figure for a checkpoint, by the last part of its path or id, and a run; `None` where nobody reports one.
 pub(crate) fn published(
     checkpoint: &str,
@@ -33,11 +44,14 @@ pub(crate) fn published(
     tokens: Option<usize>,
     benchmark: &str,
 ) -> Option<&'static Published> {
-    let name = checkpoint.to_lowercase().replace("llava-v", "llava-").replace("-vicuna", "");
-    FIGURES.iter().find(|figure| {
-        let size = name.strip_prefix(&figure.model).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        size && figure.method == method && figure.tokens == tokens && figure.benchmark == benchmark
-    })
+    figures(checkpoint, benchmark).find(|figure| figure.method == method && figure.tokens == tokens)
+}
+
+impl Published {
+    fn is_of(&self, checkpoint: &str) -> bool {
+        let name = checkpoint.to_lowercase().replace("llava-v", "llava-").replace("-vicuna", "");
+        name.strip_prefix(&self.model).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ fn missing_files() {
 fn configs_that_lack_a_field_or_ask_for_another_model() {
     for (from, to, parts) in [
         ("\"hidden_size\"", "\"hidden_sighs\"", &["config.json", "`hidden_size` is missing"][..]),
-        ("\"mm_vision_tower\"", "\"mm_tower\"", &["config.json", "`mm_vision_tower` is missing"]),
+        ("\"mm_vision_tower\"", "\"mm_tower\"", &["config.json", "`mm_vision_tower` and `mm_video_tower` are missing"]),
         ("\"mm_projector_type\": \"mlp2x_gelu\"", "\"mm_projector_type\": \"linear\"", &["linear", "mlp2x_gelu"]),
         ("\"mm_vision_select_layer\": -2", "\"mm_vision_select_layer\": -9", &["vision layer -9"]),
         ("\"hidden_size\": 160", "\"hidden_size\": \"wide\"", &["config.json", "wide"]),
@@ -172,7 +172,7 @@ fn pictures_that_are_none() {
     refuses(&model(), &write("text.jpg", b"this is a letter\n"), &["text.jpg", "not an image"]);
     let boat = std::fs::read(boat()).unwrap();
     refuses(&model(), &write("cut.png", &boat[..boat.len() / 2]), &["cut.png"]);
-    refuses(&model(), folder.path(), &["cannot be read"]);
+    refuses(&model(), folder.path(), &["a folder of frames or a video, and this model sees pictures only"]);
 }
 
 #[test]

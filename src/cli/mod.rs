@@ -15,6 +15,7 @@ mod merge;
 mod plan;
 mod prune;
 mod pull;
+mod report;
 mod score;
 mod show;
 mod sweep;
@@ -54,6 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Score(args) => score::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Show(args) => show::run(args),
+        Command::Report(args) => report::run(&args),
         Command::Analyze(args) => analyze::run(args),
         Command::Prune(args) => prune::run(args),
         Command::List(args) => list::run(&args),

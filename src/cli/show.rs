@@ -132,7 +132,7 @@ fn look<B: VlmBackend>(model: &Llava<B>, media: &Media, prompt: &Prompt, method:
 }
 
 /// The picture, or every frame or crop in its place, each drawn by `draw` as a square of whole patches.
-fn arranged<B: VlmBackend>(
+pub(super) fn arranged<B: VlmBackend>(
     model: &Llava<B>,
     media: &Media,
     tiles: Option<Tiles>,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::published::published;
+use crate::published::{in_papers_unit, published};
 
 /// What the averages are.
 const RULE: &str = "average: the mean over benchmarks of score / score without pruning, as in FasterVLM's tables";
@@ -32,9 +32,7 @@ impl Row {
         tokens: Option<usize>,
         score: Option<f64>,
     ) -> Self {
-        // MME's points and the demo's percents are above 1.
-        let points = ["mme", "demo"].contains(&benchmark);
-        let accuracy = score.map(|score| if points { score } else { 100.0 * score });
+        let accuracy = score.map(|score| in_papers_unit(benchmark, score));
         let figure = published(model, method, tokens, benchmark);
         let (published, source) = (figure.map(|figure| figure.score), figure.map(|figure| figure.source.as_str()));
         Self { benchmark, method, tokens, accuracy, percent: None, published, source }

@@ -4,9 +4,11 @@ mod canvas;
 mod chart;
 mod colour;
 mod layout;
+mod scatter;
 mod text;
 
 pub use chart::{Labels, bars, curves, map, shares};
 pub use colour::Scale;
 pub use layout::{captioned, columns, cut, heat, stack};
+pub use scatter::{Point, Scatter, Series};
 pub use text::{draw, width};

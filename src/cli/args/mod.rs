@@ -40,6 +40,8 @@ pub(in crate::cli) enum Command {
     Bench(BenchArgs),
     /// Draws what each method keeps of a picture or a video, or where CLIP sees words
     Show(ShowArgs),
+    /// Makes one page of finished runs: charts, tables, and questions on which methods disagree
+    Report(ReportArgs),
     /// Measures how attention goes to visual tokens, in the tower and layer by layer in the language model
     Analyze(AnalyzeArgs),
     /// Runs one method on tensors exported from anywhere
@@ -247,6 +249,22 @@ pub(in crate::cli) struct ShowArgs {
     pub(in crate::cli) colormap: Option<Scale>,
     /// Where the pictures go
     #[arg(long, value_name = "DIR", default_value = "secateur-show")]
+    pub(in crate::cli) out: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct ReportArgs {
+    /// Run folders, as `eval` and `sweep` leave them
+    #[arg(required = true, value_name = "RUN")]
+    pub(in crate::cli) runs: Vec<PathBuf>,
+    /// Questions on which methods disagree that are shown with their pictures, and timed; 0 leaves both out and loads no model
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub(in crate::cli) gallery: usize,
+    /// Where to run the gallery; by default the first backend that is compiled in
+    #[arg(long)]
+    pub(in crate::cli) backend: Option<String>,
+    /// Where the page and its charts go
+    #[arg(long, value_name = "DIR", default_value = "secateur-report")]
     pub(in crate::cli) out: PathBuf,
 }
 

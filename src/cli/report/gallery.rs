@@ -1,0 +1,184 @@
+//! Questions on which methods disagree, with what each method kept, and the time to the first token on the way.
+
+use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
+
+use anyhow::Context;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use burn::tensor::DType;
+use image::{ExtendedColorType, RgbImage, codecs::jpeg::JpegEncoder, imageops};
+use secateur_backends::{Job, VlmBackend};
+
+use super::runs::{Group, Stored};
+use crate::{
+    cli::show::arranged,
+    generate::{Decoding, answer, kept},
+    image::{Rgb, kept_patches},
+    model::{Llava, LoadOptions, Opened, TilingChoice, open},
+    pruner::{Params, method, selector},
+    task::{Picture, Sample, normalise},
+    text::{Prompt, Template},
+    video::Media,
+};
+
+/// The longest side of a picture on the page.
+const SIDE: u32 = 320;
+
+/// A question, and what came of it.
+pub(super) struct Shown {
+    pub(super) question: String,
+    /// The picture as the model sees it, as a `data:` address.
+    pub(super) picture: String,
+    /// Method and budget, the answer, and what was kept.
+    pub(super) answers: Vec<(String, String, String)>,
+}
+
+/// What a model has to be loaded for.
+#[derive(Default)]
+pub(super) struct Gallery {
+    pub(super) shown: Vec<Shown>,
+    /// Of each run in its group, the median over the gallery's questions.
+    pub(super) first_token: Vec<Option<Duration>>,
+}
+
+/// The numbers of questions with the most different answers at any one budget, that budget, and how many answers there are.
+pub(super) fn disagreements(group: &Group, count: usize) -> Vec<(usize, usize)> {
+    let budgets: BTreeSet<usize> = group.runs.iter().filter_map(|run| run.config.tokens).collect();
+    let questions = group.runs.iter().map(|run| run.answers.len()).min().unwrap_or(0);
+    let mut found: Vec<(usize, usize, usize)> = Vec::new();
+    for question in 0..questions {
+        let different = |budget: usize| {
+            let runs = group.runs.iter().filter(|run| run.config.tokens.is_none_or(|tokens| tokens == budget));
+            let texts: BTreeSet<String> = runs.map(|run| normalise(&run.answers[question].text)).collect();
+            texts.len()
+        };
+        // Of budgets with as many answers, the largest: the most surprising.
+        let best = budgets.iter().map(|&budget| (different(budget), budget)).max();
+        found.extend(best.filter(|(answers, _)| *answers > 1).map(|(answers, budget)| (answers, question, budget)));
+    }
+    found.sort_by_key(|&(answers, question, _)| (std::cmp::Reverse(answers), question));
+    found.into_iter().take(count).map(|(_, question, budget)| (question, budget)).collect()
+}
+
+/// Loads the group's model and answers the chosen questions with every run's method.
+pub(super) fn gallery(group: &Group, chosen: &[(usize, usize)], backend: &'static str) -> anyhow::Result<Gallery> {
+    let config = &group.runs[0].config;
+    let samples = group.task.samples(&config.data).context("the questions are not there any more")?;
+    let opened = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
+    let joint = group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.needs().joint));
+    let dtype = match config.dtype.as_deref() {
+        Some("f32") => Some(DType::F32),
+        Some("f16") => Some(DType::F16),
+        Some("bf16") => Some(DType::BF16),
+        _ => None,
+    };
+    let options = LoadOptions { dtype, joint, tiling: TilingChoice::default() };
+    secateur_backends::run(backend, Make { group, chosen, samples, opened, options })?
+}
+
+/// The parameters that a run was made with.
+fn params(run: &Stored) -> Params {
+    let given = |name: &str| run.config.params.get(name).copied();
+    let default = Params::default();
+    Params {
+        important_ratio: given("important_ratio").unwrap_or(default.important_ratio),
+        theta: given("theta"),
+        fastv_layer: given("fastv_layer").map_or(default.fastv_layer, |layer| layer as usize),
+        seed: run.config.seed,
+    }
+}
+
+struct Make<'a> {
+    group: &'a Group,
+    chosen: &'a [(usize, usize)],
+    samples: Vec<Sample>,
+    opened: Opened,
+    options: LoadOptions,
+}
+
+impl Job for Make<'_> {
+    type Output = anyhow::Result<Gallery>;
+
+    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
+        let Self { group, chosen, samples, opened, options } = self;
+        let model: Llava<B> = opened.load(options, &device)?;
+        let mut times = vec![Vec::new(); group.runs.len()];
+        let mut shown = Vec::new();
+        for &(question, budget) in chosen {
+            // Answers were written in the order of the questions.
+            let Some(sample) = samples.get(question) else { continue };
+            let Some(picture) = &sample.picture else { continue };
+            let media = picture.open(model.config().frames())?;
+            let prompt = prompt(&model, sample, picture, &media)?;
+            if shown.is_empty() {
+                // Warms up.
+                one(&model, &media, &prompt, &group.runs[0])?;
+            }
+            let whole = data_address(&arranged(&model, &media, None, |square, _| square));
+            let mut answers = Vec::new();
+            for (run, times) in group.runs.iter().zip(&mut times) {
+                let (time, overlay) = one(&model, &media, &prompt, run)?;
+                times.push(time);
+                if run.config.tokens.is_none_or(|tokens| tokens == budget) {
+                    answers.push((run.name(), run.answers[question].text.clone(), overlay));
+                }
+            }
+            shown.push(Shown { question: sample.text.clone(), picture: whole, answers });
+        }
+        let median = |mut times: Vec<Duration>| {
+            times.sort_unstable();
+            times.get(times.len() / 2).copied()
+        };
+        Ok(Gallery { shown, first_token: times.into_iter().map(median).collect() })
+    }
+}
+
+fn prompt<B: VlmBackend>(
+    model: &Llava<B>,
+    sample: &Sample,
+    picture: &Picture,
+    media: &Media,
+) -> anyhow::Result<Prompt> {
+    let template = if let Picture::Video(_) = picture { model.template() } else { Template::VicunaV1 };
+    let text = template.turn(&format!("{}{}", sample.text, sample.suffix), &[media.marks()])?;
+    Ok(Prompt::new(&text, &sample.clip_text, model.tokenizer()))
+}
+
+/// The time to the first token of one run's method, and a picture of what it keeps; empty where it keeps everything.
+fn one<B: VlmBackend>(
+    model: &Llava<B>,
+    media: &Media,
+    prompt: &Prompt,
+    run: &Stored,
+) -> anyhow::Result<(Duration, String)> {
+    let selector = selector::<B>(&run.config.method, params(run))?;
+    let go_on = |_: &[u32]| ControlFlow::Continue(());
+    let first = Decoding::greedy(1, model.tokenizer().eos());
+    let tokens = run.config.tokens;
+    let (seen, generated) = answer(model, std::slice::from_ref(media), prompt, &selector, tokens, first, go_on)?;
+    let time = seen[0].vision + seen[0].prune + generated.prefill;
+    if tokens.is_none() {
+        return Ok((time, String::new()));
+    }
+    let (kept, side) = (kept(&seen, &generated).0, seen[0].patches.isqrt());
+    let picture = arranged(model, media, seen[0].tiles, |square, crop| kept_patches(&square, side, &kept[crop]));
+    Ok((time, data_address(&picture)))
+}
+
+/// A small JPEG as a `data:` address.
+fn data_address(picture: &Rgb) -> String {
+    let (width, height) = (picture.width as u32, picture.height as u32);
+    let Some(whole) = RgbImage::from_raw(width, height, picture.data.clone()) else { return String::new() };
+    // Strips of frames are wide, and stay so.
+    let share = f64::from(SIDE) / f64::from(height.max(width.min(3 * height)));
+    let size = |length: u32| ((f64::from(length) * share.min(1.0)).round() as u32).max(1);
+    let small = imageops::resize(&whole, size(width), size(height), imageops::FilterType::Triangle);
+    let mut bytes = Vec::new();
+    // Writing to memory does not fail.
+    let _ = JpegEncoder::new_with_quality(&mut bytes, 85).encode(
+        small.as_raw(),
+        small.width(),
+        small.height(),
+        ExtendedColorType::Rgb8,
+    );
+    format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes))
+}

@@ -1,0 +1,113 @@
+//! `secateur report`: finished runs as one page that needs nothing else.
+
+mod gallery;
+mod page;
+mod runs;
+
+use std::path::Path;
+
+use anyhow::Context;
+use gallery::{Gallery, disagreements, gallery};
+use page::{Part, page};
+use runs::{Group, groups};
+use secateur_backends::{default_backend, find};
+
+use super::{args::ReportArgs, print};
+use crate::{
+    eval::write_file,
+    image::png,
+    plot::{Point, Scatter, Series},
+    published::{figures, in_papers_unit},
+};
+
+pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
+    let groups = groups(&args.runs)?;
+    let backend = match &args.backend {
+        Some(name) => find(name)?.name,
+        None => default_backend()?,
+    };
+    std::fs::create_dir_all(&args.out).with_context(|| format!("{}: cannot be made", args.out.display()))?;
+    let mut parts = Vec::new();
+    for group in &groups {
+        let chosen = disagreements(group, args.gallery);
+        let (gallery, missing) = match chosen.is_empty() {
+            true if args.gallery == 0 => (Gallery::default(), Some("left out by --gallery 0".to_owned())),
+            true => (Gallery::default(), Some("the runs agree on every question".to_owned())),
+            false => match gallery(group, &chosen, backend) {
+                Ok(gallery) => (gallery, None),
+                // The rest of the page needs no model.
+                Err(error) => (Gallery::default(), Some(format!("{error:#}"))),
+            },
+        };
+        if let Some(reason) = &missing {
+            eprintln!("note: {} has no gallery and no times: {reason}", group.task.name());
+        }
+        let tokens = by_tokens(group);
+        let times = by_time(group, &gallery, chosen.len());
+        let name = format!("{}-{}", group.task.name(), group.model);
+        for (what, chart) in [("tokens", Some(&tokens)), ("time", times.as_ref())] {
+            let Some(chart) = chart else { continue };
+            write(&args.out, &format!("{name}-{what}.svg"), chart.svg().as_bytes())?;
+            write(&args.out, &format!("{name}-{what}.png"), &png(&chart.picture()))?;
+        }
+        parts.push(Part { group, tokens, times, gallery, missing });
+    }
+    write(&args.out, "report.html", page(&parts).as_bytes())?;
+    Ok(print(&args.out.join("report.html").display().to_string())?)
+}
+
+fn write(out: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    Ok(write_file(&out.join(name), bytes)?)
+}
+
+/// Scores against budgets, beside what papers report.
+fn by_tokens(group: &Group) -> Scatter {
+    let mut series: Vec<Series> = Vec::new();
+    let mut baseline = None;
+    for run in &group.runs {
+        match (run.score(group.task), run.config.tokens) {
+            (Some(score), None) => baseline = Some(score),
+            (Some(y), Some(tokens)) => of(&mut series, &run.config.method).measured.push(Point { x: tokens as f64, y }),
+            (None, _) => {}
+        }
+    }
+    for figure in figures(&group.model, group.task.name()) {
+        if let Some(tokens) = figure.tokens {
+            of(&mut series, &figure.method).published.push(Point { x: tokens as f64, y: figure.score });
+        }
+    }
+    scatter(group, "visual tokens kept per crop or frame", true, baseline, series)
+}
+
+/// Scores against the time to the first token; `None` where it was not measured.
+fn by_time(group: &Group, gallery: &Gallery, questions: usize) -> Option<Scatter> {
+    let mut series: Vec<Series> = Vec::new();
+    for (run, time) in group.runs.iter().zip(&gallery.first_token) {
+        if let (Some(y), Some(time)) = (run.score(group.task), time) {
+            of(&mut series, &run.config.method).measured.push(Point { x: time.as_secs_f64() * 1e3, y });
+        }
+    }
+    let x = format!("time to the first token in ms, median of {questions} questions");
+    (!series.is_empty()).then(|| scatter(group, &x, false, None, series))
+}
+
+fn of<'a>(series: &'a mut Vec<Series>, method: &str) -> &'a mut Series {
+    let at = series.iter().position(|one| one.method == method).unwrap_or_else(|| {
+        series.push(Series { method: method.to_owned(), measured: Vec::new(), published: Vec::new() });
+        series.len() - 1
+    });
+    &mut series[at]
+}
+
+fn scatter(group: &Group, x: &str, doublings: bool, baseline: Option<f64>, series: Vec<Series>) -> Scatter {
+    let headline = group.task.headline(group.runs[0].config.protocol);
+    let unit = if in_papers_unit(group.task.name(), 1.0) > 1.0 { ", %" } else { "" };
+    Scatter {
+        title: format!("{}, {}", group.task.name(), group.model),
+        x: x.to_owned(),
+        y: headline.replace('_', " ") + unit,
+        doublings,
+        baseline,
+        series,
+    }
+}

@@ -1,0 +1,120 @@
+//! Finished runs, as they lie in their folders.
+
+use std::{fmt, path::Path};
+
+use anyhow::{Context, bail};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+use crate::{
+    eval::{RunConfig, read_config},
+    pruner::{Params, methods},
+    published::in_papers_unit,
+    task::{Answer, Task, task},
+};
+
+/// A run with its score and answers.
+pub(super) struct Stored {
+    pub(super) config: RunConfig,
+    pub(super) metrics: Vec<(String, Option<f64>)>,
+    pub(super) notes: Vec<String>,
+    pub(super) answers: Vec<Answer>,
+}
+
+impl Stored {
+    /// The metric that papers report, in their unit.
+    pub(super) fn score(&self, task: &dyn Task) -> Option<f64> {
+        let headline = task.headline(self.config.protocol);
+        let score = self.metrics.iter().find(|(name, _)| name == headline)?.1?;
+        Some(in_papers_unit(task.name(), score))
+    }
+
+    /// The method, and its budget.
+    pub(super) fn name(&self) -> String {
+        match self.config.tokens {
+            Some(tokens) => format!("{} {tokens}", self.config.method),
+            None => self.config.method.clone(),
+        }
+    }
+}
+
+/// Runs of the same questions with the same weights.
+pub(super) struct Group {
+    pub(super) task: &'static dyn Task,
+    pub(super) model: String,
+    pub(super) runs: Vec<Stored>,
+}
+
+#[derive(Deserialize)]
+struct Metrics {
+    #[serde(deserialize_with = "in_order")]
+    metrics: Vec<(String, Option<f64>)>,
+    #[serde(default)]
+    notes: Vec<String>,
+}
+
+/// A map's entries in the order of the file, which is that of the benchmark's table.
+fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Option<f64>)>, D::Error> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Vec<(String, Option<f64>)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("metrics")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = Vec::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+    deserializer.deserialize_map(Entries)
+}
+
+fn read(folder: &Path) -> anyhow::Result<Stored> {
+    let config = read_config(folder)?;
+    if config.shard.is_some() {
+        bail!("{}: a shard, which has no score; `secateur merge` joins them", folder.display());
+    }
+    let path = folder.join("metrics.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{}: not there; `secateur eval` finishes the run", path.display()))?;
+    let Metrics { metrics, notes } =
+        serde_json::from_str(&text).with_context(|| format!("{}: not a run's score", path.display()))?;
+    let answers = Answer::read_all(&folder.join("answers.jsonl"))?;
+    Ok(Stored { config, metrics, notes, answers })
+}
+
+/// All runs, those that can be compared together; methods in the order of the registry, large budgets first.
+pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>> {
+    let order: Vec<&str> = methods(Params::default()).iter().map(|method| method.name()).collect();
+    let mut groups: Vec<Group> = Vec::new();
+    for folder in folders {
+        let run = read(folder.as_ref())?;
+        let same = |group: &&mut Group| {
+            let one = &group.runs[0].config;
+            let keys = |config: &RunConfig| {
+                let RunConfig { benchmark, protocol, checkpoint_sha256, data_sha256, limit, .. } = config;
+                (benchmark.clone(), *protocol, checkpoint_sha256.clone(), data_sha256.clone(), *limit)
+            };
+            keys(one) == keys(&run.config)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.runs.push(run),
+            None => {
+                let (task, model) = (task(&run.config.benchmark)?, run.config.model_name());
+                groups.push(Group { task, model, runs: vec![run] });
+            }
+        }
+    }
+    for group in &mut groups {
+        let place = |method: &str| order.iter().position(|name| *name == method);
+        group.runs.sort_by_key(|run| (place(&run.config.method), std::cmp::Reverse(run.config.tokens)));
+    }
+    Ok(groups)
+}

@@ -1,0 +1,309 @@
+//! Methods compared: points joined by lines, a colour and a marker a method, as SVG for pages and as a picture.
+
+use plotters::{coord::Shift, prelude::*};
+use plotters_backend::{DrawingBackend, FontFamily, text_anchor::HPos, text_anchor::Pos, text_anchor::VPos};
+
+use super::{canvas::Canvas, layout::white};
+use crate::{
+    image::Rgb,
+    pruner::{Params, methods},
+};
+
+// Small, so that text is large enough on a phone.
+const WIDTH: u32 = 420;
+const HEIGHT: u32 = 320;
+/// A line of the legend, and how wide an entry of it is.
+const LEGEND: i32 = 22;
+const ENTRY: i32 = 134;
+const FONT: FontFamily = FontFamily::SansSerif;
+const INK: RGBColor = RGBColor(17, 17, 17);
+const GRID: RGBColor = RGBColor(221, 221, 222);
+/// Okabe's and Ito's colours without the yellow, which is too light for lines.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// A place in the chart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Across.
+    pub x: f64,
+    /// Up.
+    pub y: f64,
+}
+
+/// What one method reached.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// The method, which decides colour and marker.
+    pub method: String,
+    /// Measured: filled, joined by a line.
+    pub measured: Vec<Point>,
+    /// Published: hollow.
+    pub published: Vec<Point>,
+}
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub struct Scatter {
+    /// Above it.
+    pub title: String,
+    /// Below it.
+    pub x: String,
+    /// Beside it.
+    pub y: String,
+    /// Whether steps across are doublings.
+    pub doublings: bool,
+    /// What no pruning reaches, as a line.
+    pub baseline: Option<f64>,
+    /// The methods.
+    pub series: Vec<Series>,
+}
+
+/// What stands before a name in the legend.
+enum Sign {
+    Line,
+    Marker { colour: RGBColor, marker: usize, filled: bool },
+}
+
+/// A colour and a marker for a method, by its place in the registry, so that it looks the same everywhere.
+fn look(method: &str) -> (RGBColor, usize) {
+    let all = methods(Params::default());
+    let place = all.iter().position(|known| known.name() == method).unwrap_or(0);
+    // The first is the baseline, which has a line of its own.
+    match place.checked_sub(1) {
+        None => (INK, 0),
+        Some(place) => (COLOURS[place % COLOURS.len()], place / COLOURS.len()),
+    }
+}
+
+impl Scatter {
+    /// As a picture, at twice its size.
+    pub fn picture(&self) -> Rgb {
+        let mut picture = white(2 * WIDTH as usize, 2 * self.height() as usize);
+        // Drawing into memory cannot fail.
+        let _ = self.draw(&Canvas(&mut picture).into_drawing_area(), 2);
+        picture
+    }
+
+    /// As a file of its own: dark on white.
+    pub fn svg(&self) -> String {
+        self.transparent().replacen("<svg ", "<svg style=\"background:#fff\" ", 1)
+    }
+
+    /// For a page that is light or dark: ink is the text's colour, the grid `var(--grid)`, and the width the page's.
+    pub fn inline(&self) -> String {
+        let size = format!("width=\"{WIDTH}\" height=\"{}\"", self.height());
+        let hex = |colour: RGBColor| format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2);
+        let svg = self.transparent().replacen(&size, &format!("role=\"img\" aria-label=\"{}\"", self.title), 1);
+        let svg = svg.replace(&hex(INK), "currentColor").replace(&hex(GRID), "var(--grid)");
+        // No declaration inside of a page.
+        svg.split_once("<svg").map_or(svg.clone(), |(_, rest)| format!("<svg{rest}"))
+    }
+
+    fn transparent(&self) -> String {
+        let mut text = String::new();
+        let _ = self.draw(&SVGBackend::with_string(&mut text, (WIDTH, self.height())).into_drawing_area(), 1);
+        text
+    }
+
+    fn entries(&self) -> usize {
+        self.series.len() + usize::from(self.baseline.is_some()) + usize::from(self.has_published())
+    }
+
+    fn has_published(&self) -> bool {
+        self.series.iter().any(|series| !series.published.is_empty())
+    }
+
+    fn per_row(&self) -> usize {
+        (WIDTH as i32 / ENTRY) as usize
+    }
+
+    fn height(&self) -> u32 {
+        HEIGHT + self.entries().div_ceil(self.per_row()) as u32 * LEGEND as u32 + 8
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, scale: i32) -> Option<()> {
+        let font = |size: i32| TextStyle::from((FONT, size * scale)).color(&INK);
+        let (chart_area, legend) = area.split_vertically(HEIGHT as i32 * scale);
+        let [xs, ys] = self.ranges();
+        let mut chart = ChartBuilder::on(&chart_area)
+            .caption(&self.title, font(19))
+            .margin(8 * scale)
+            .margin_right(22 * scale)
+            .x_label_area_size(46 * scale)
+            .y_label_area_size(62 * scale)
+            .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)
+            .ok()?;
+        let across = |x: &f64| if self.doublings { format!("{:.0}", x.exp2()) } else { short(*x) };
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .x_labels(if self.doublings { 6 } else { 5 })
+            .x_desc(&self.x)
+            .y_desc(&self.y)
+            .label_style(font(14))
+            .axis_desc_style(font(15))
+            .x_label_formatter(&across)
+            .y_label_formatter(&|y| short(*y))
+            .draw()
+            .ok()?;
+        if let Some(y) = self.baseline {
+            let dashes = (0..40).map(|i| {
+                let at = |share: f64| xs.0 + (xs.1 - xs.0) * share / 40.0;
+                PathElement::new([(at(f64::from(i)), y), (at(f64::from(i) + 0.6), y)], INK.stroke_width(scale as u32))
+            });
+            chart.draw_series(dashes).ok()?;
+        }
+        for Series { method, measured, published } in &self.series {
+            let (colour, marker) = look(method);
+            let place = |point: &Point| (self.across(point.x), point.y);
+            chart
+                .draw_series(LineSeries::new(measured.iter().map(place), colour.stroke_width(2 * scale as u32)))
+                .ok()?;
+            for (points, filled) in [(measured, true), (published, false)] {
+                for point in points {
+                    let at = chart.backend_coord(&place(point));
+                    mark(area, at, colour, marker, filled, scale)?;
+                }
+            }
+        }
+        self.legend(&legend, scale)?;
+        area.present().ok()
+    }
+
+    fn legend<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, scale: i32) -> Option<()> {
+        let mut entries: Vec<(&str, Sign)> = Vec::new();
+        entries.extend(self.baseline.map(|_| ("no pruning", Sign::Line)));
+        for series in &self.series {
+            let (colour, marker) = look(&series.method);
+            entries.push((&series.method, Sign::Marker { colour, marker, filled: true }));
+        }
+        let hollow = Sign::Marker { colour: INK, marker: 0, filled: false };
+        entries.extend(self.has_published().then_some(("published", hollow)));
+        let style = TextStyle::from((FONT, 14 * scale)).color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+        for (i, (name, sign)) in entries.into_iter().enumerate() {
+            let (row, column) = ((i / self.per_row()) as i32, (i % self.per_row()) as i32);
+            let (x, y) = ((12 + column * ENTRY) * scale, (LEGEND / 2 + row * LEGEND) * scale);
+            match sign {
+                Sign::Marker { colour, marker, filled } => mark(area, (x, y), colour, marker, filled, scale)?,
+                Sign::Line => {
+                    let style = INK.stroke_width(scale as u32);
+                    area.draw(&PathElement::new([(x - 6 * scale, y), (x + 6 * scale, y)], style)).ok()?;
+                }
+            }
+            area.draw(&Text::new(name.to_owned(), (x + 12 * scale, y), style.clone())).ok()?;
+        }
+        Some(())
+    }
+
+    fn across(&self, x: f64) -> f64 {
+        if self.doublings { x.log2() } else { x }
+    }
+
+    /// What is in the chart, with room around.
+    fn ranges(&self) -> [(f64, f64); 2] {
+        let points = || self.series.iter().flat_map(|series| series.measured.iter().chain(&series.published));
+        let room = |numbers: Vec<f64>, least: f64| {
+            let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            if low > high {
+                return (0.0, 1.0);
+            }
+            let more = (0.08 * (high - low)).max(least);
+            (low - more, high + more)
+        };
+        let ys = points().map(|point| point.y).chain(self.baseline).collect();
+        let (low, high) = room(points().map(|point| self.across(point.x)).collect(), 0.1);
+        [(if self.doublings { low } else { low.max(0.0) }, high), room(ys, 0.5)]
+    }
+}
+
+/// A marker: a circle, a triangle or a square.
+fn mark<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    (x, y): (i32, i32),
+    colour: RGBColor,
+    marker: usize,
+    filled: bool,
+    scale: i32,
+) -> Option<()> {
+    let size = 5 * scale;
+    let style = if filled { colour.filled() } else { colour.stroke_width(2 * scale as u32) };
+    match marker {
+        0 => area.draw(&Circle::new((x, y), size, style)).ok(),
+        1 if filled => area.draw(&TriangleMarker::new((x, y), size + scale, style)).ok(),
+        1 => {
+            let corners = [(x, y - size), (x + size, y + size), (x - size, y + size), (x, y - size)];
+            area.draw(&PathElement::new(corners, style)).ok()
+        }
+        _ => area.draw(&Rectangle::new([(x - size, y - size), (x + size, y + size)], style)).ok(),
+    }
+}
+
+fn short(number: f64) -> String {
+    let digits = if number.abs() >= 10.0 || number == 0.0 { 0 } else { 1 };
+    format!("{number:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Scatter {
+        let points = |start: f64| [29.0, 64.0, 192.0].iter().map(|&x| Point { x, y: start + x / 50.0 }).collect();
+        let series = ["fastervlm", "cdpruner", "grid"];
+        let series = series.iter().enumerate().map(|(i, method)| Series {
+            method: (*method).to_owned(),
+            measured: points(80.0 + 3.0 * i as f64),
+            published: vec![Point { x: 64.0, y: 81.0 }],
+        });
+        Scatter {
+            title: "POPE".to_owned(),
+            x: "visual tokens".to_owned(),
+            y: "F1".to_owned(),
+            doublings: true,
+            baseline: Some(90.0),
+            series: series.collect(),
+        }
+    }
+
+    #[test]
+    fn no_two_methods_look_alike() {
+        let looks: Vec<_> = methods(Params::default()).iter().map(|method| look(method.name())).collect();
+        for (i, one) in looks.iter().enumerate() {
+            assert!(looks[..i].iter().all(|other| other != one), "method {i} looks like another");
+        }
+    }
+
+    #[test]
+    fn a_page_gets_no_size_no_declaration_and_its_own_colours() {
+        let svg = example().inline();
+        assert!(svg.starts_with("<svg") && svg.contains("viewBox") && svg.contains("currentColor"), "{svg}");
+        assert!(svg.contains("var(--grid)") && !svg.contains("width=\"420\""));
+        for text in ["POPE", "visual tokens", "F1", "fastervlm", "published", "no pruning"] {
+            assert!(svg.contains(text), "{text}");
+        }
+        let file = example().svg();
+        assert!(file.contains("width=\"420\"") && file.contains("background:#fff"));
+    }
+
+    #[test]
+    fn a_picture_has_every_methods_colour_and_survives_having_none() {
+        let picture = example().picture();
+        for method in ["fastervlm", "cdpruner", "grid"] {
+            let (colour, _) = look(method);
+            let ink = [colour.0, colour.1, colour.2];
+            assert!(picture.data.chunks(3).any(|pixel| pixel == ink), "{method}");
+        }
+        let empty = Scatter { series: Vec::new(), baseline: None, ..example() };
+        assert!(empty.inline().contains("POPE"));
+    }
+}
