@@ -140,6 +140,9 @@ pub enum Error {
         /// The model's layers.
         layers: usize,
     },
+    /// A prompt that ends with its picture.
+    #[error("the prompt ends with its picture; attention to it is measured from the text after it")]
+    NoText,
     /// A prompt that does not fit the model.
     #[error(
         "the prompt has {prompt} tokens, and the model reads {limit} with its answer; shorten the question, or prune more \

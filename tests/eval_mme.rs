@@ -197,6 +197,26 @@ fn a_folder_with_another_run_is_left_alone() {
 }
 
 #[test]
+fn a_temperature_draws_the_same_answers_again_and_is_a_setting_of_the_run() {
+    let (_data, root) = data(true);
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let answers = |name: &str, extra: &[&str]| {
+        let (code, _, stderr) = eval(&root, &out(name), extra);
+        assert_eq!(code, 0, "{stderr}");
+        std::fs::read_to_string(run_folder(&out(name)).join("answers.jsonl")).unwrap()
+    };
+    let drawn = answers("a", &["--temperature", "1.5"]);
+    assert_eq!(answers("b", &["--temperature", "1.5"]), drawn);
+    assert_ne!(answers("c", &["--temperature", "1.5", "--seed", "7"]), drawn);
+    assert_ne!(answers("d", &[]), drawn);
+    let (code, _, stderr) = eval(&root, &out("a"), &["--temperature", "0.5"]);
+    assert!(code == 1 && stderr.contains("a run with other settings"), "{stderr}");
+    let (code, _, stderr) = eval(&root, &out("e"), &["--temperature", "-1"]);
+    assert!(code == 1 && stderr.contains("--temperature -1 is not possible"), "{stderr}");
+}
+
+#[test]
 fn the_release_alone_gives_the_same_questions() {
     let (_keep, with_file) = data(true);
     let (_keep_too, without) = data(false);

@@ -41,7 +41,15 @@ fn a_page_holds_charts_tables_and_what_methods_disagree_on() {
     assert_eq!(html.matches("class=\"question\"").count(), 2);
     // A picture, and what two methods keep of it, twice.
     assert_eq!(html.matches("src=\"data:image/jpeg;base64,").count(), 6);
-    for text in ["fastervlm 4", "random 4", "<td>none</td>", "existence", "time to the first token", "no pruning"] {
+    for text in [
+        "fastervlm 4",
+        "random 4",
+        "<td>none</td>",
+        "existence",
+        "to the first token",
+        "no pruning",
+        "first 12 questions",
+    ] {
         assert!(html.contains(text), "{text}");
     }
     // Nothing is fetched: the only addresses name the language of drawings.
@@ -65,9 +73,9 @@ fn without_its_checkpoint_a_run_has_no_gallery_and_says_so() {
         std::fs::write(&path, config.replace("\"model\": \"demo\"", "\"model\": \"/nowhere/demo\"")).unwrap();
     }
     let (success, stderr) = report(&folders, &page, &[]);
-    assert!(success && stderr.contains("no gallery and no times: the checkpoint is not there any more"), "{stderr}");
+    assert!(success && stderr.contains("has no gallery: the checkpoint is not there any more"), "{stderr}");
     let html = std::fs::read_to_string(page.join("report.html")).unwrap();
-    assert!(html.contains("No questions and no times here: the checkpoint is not there any more"));
+    assert!(html.contains("No pictures here: the checkpoint is not there any more"));
     assert_eq!(html.matches("<svg").count(), 1);
     assert!(!page.join("demo-demo-time.svg").exists());
 }

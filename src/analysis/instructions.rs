@@ -27,11 +27,11 @@ struct Turn {
     value: String,
 }
 
-/// The entries of a file that have a picture, below `images`, and how many have none.
+/// The first `limit` entries of a file that have a picture, below `images`, and how many on the way have none.
 ///
 /// # Errors
 /// When the file cannot be read, an entry is another thing, or a picture is missing.
-pub fn read(path: &Path, images: &Path) -> Result<(Vec<Instruction>, usize), Error> {
+pub fn read(path: &Path, images: &Path, limit: usize) -> Result<(Vec<Instruction>, usize), Error> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
     let entries: Vec<Entry> = if text.trim_start().starts_with('[') {
         serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))?
@@ -42,10 +42,16 @@ pub fn read(path: &Path, images: &Path) -> Result<(Vec<Instruction>, usize), Err
         };
         lines.map(parse).collect::<Result<_, _>>()?
     };
-    let count = entries.len();
     let mut found = Vec::new();
+    let mut without = 0;
     for Entry { image, conversations } in entries {
-        let (Some(image), Some(first)) = (image, conversations.into_iter().next()) else { continue };
+        if found.len() == limit {
+            break;
+        }
+        let (Some(image), Some(first)) = (image, conversations.into_iter().next()) else {
+            without += 1;
+            continue;
+        };
         let image = images.join(image);
         if !image.is_file() {
             return Err(Error::data(&image, "the picture of an instruction is missing; --images names their folder"));
@@ -57,6 +63,5 @@ pub fn read(path: &Path, images: &Path) -> Result<(Vec<Instruction>, usize), Err
     if found.is_empty() {
         return Err(Error::data(path, "there is no instruction with a picture"));
     }
-    let without = count - found.len();
     Ok((found, without))
 }

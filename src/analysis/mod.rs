@@ -1,5 +1,5 @@
 //! What attention says about visual tokens: FasterVLM's two analyses (`llava/eval/analyze_attn_shift.py` and
-//! `analyze_attn_dispersion.py` at `f5d5f120`), for any checkpoint, in f32.
+//! `analyze_attn_dispersion.py` at `f5d5f120`), for any checkpoint; softmax and sums are f32.
 
 mod dispersion;
 mod instructions;
@@ -66,6 +66,9 @@ impl Attention {
         let (Some(&first), Some(&last)) = (spliced.visual.first(), spliced.visual.last()) else {
             return Err(Error::ImageMarks { marks: prompt.images(), images: 1 });
         };
+        if last + 1 >= length {
+            return Err(Error::NoText);
+        }
         let spans = [first..last + 1, last + 1..length - 1, length - 1..length];
         let columns: Vec<usize> = places.iter().map(|&place| spliced.visual[place]).collect();
         let config = &model.config().text;

@@ -26,13 +26,12 @@ const COLUMNS: usize = 8;
 
 pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     let images = args.images.clone().or_else(|| args.data.parent().map(Path::to_owned)).unwrap_or_default();
-    let (mut questions, without) = read(&args.data, &images)?;
-    if without > 0 {
-        eprintln!("note: {without} entries have no picture and are passed over");
-    }
-    questions.truncate(args.limit.unwrap_or(usize::MAX));
-    if questions.is_empty() {
+    if args.limit == Some(0) {
         bail!("--limit 0 leaves no question; leave it out for all of them");
+    }
+    let (questions, without) = read(&args.data, &images, args.limit.unwrap_or(usize::MAX))?;
+    if without > 0 {
+        eprintln!("note: {without} entries have no picture or no question and are passed over");
     }
     let opened = open(&args.model, None)?;
     if args.what == Analysis::AttentionDispersion && opened.config.text.num_hidden_layers < 2 {

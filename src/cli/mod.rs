@@ -36,7 +36,7 @@ use crate::{
     dataset::fetch,
     model::Opened,
     task::{Picture, Sample, Task},
-    video::check_reader,
+    video::{check_reader, needs_ffmpeg},
 };
 
 /// Runs a subcommand.
@@ -93,9 +93,10 @@ fn check_videos(samples: &[Sample], opened: &Opened) -> Result<(), Error> {
     });
     match videos.next() {
         Some(path) if opened.config.video.is_none() => Err(Error::NoVideo { path: path.clone() }),
-        Some(first) => {
-            std::iter::once(first).chain(videos).find(|path| path.is_file()).map_or(Ok(()), |path| check_reader(path))
-        }
+        Some(first) => match std::iter::once(first).chain(videos).find(|path| needs_ffmpeg(path)) {
+            Some(path) => check_reader(path),
+            None => Ok(()),
+        },
         None => Ok(()),
     }
 }

@@ -33,6 +33,12 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     if args.model.method.tokens.is_none() && args.relevance.is_empty() {
         bail!("what is to be shown? --tokens N draws what methods keep, --relevance WORD,… where CLIP sees words");
     }
+    if args.relevance.iter().any(|word| word.trim().is_empty()) {
+        bail!("--relevance takes words with commas between them, as in bird,tree");
+    }
+    if args.question.is_none() && args.model.method.tokens.is_some() {
+        eprintln!("note: there is no question; methods that read it, and fastv, choose without one");
+    }
     let mut plan = ModelPlan::several(&args.model)?;
     if !args.relevance.is_empty() {
         plan.opened.check_joint()?;
@@ -168,10 +174,12 @@ pub(super) fn arranged<B: VlmBackend>(
 
 /// A padded square without its padding.
 fn without_padding(square: &Rgb, picture: &Rgb) -> Rgb {
+    // LLaVA floors the padding in the picture's own pixels.
     let longer = picture.width.max(picture.height);
-    let part = |length: usize| (square.width * length).div_ceil(longer);
-    let (width, height) = (part(picture.width), part(picture.height));
-    cut(square, ((square.width - width) / 2, (square.height - height) / 2), (width, height))
+    let scaled = |length: usize| (square.width * length) / longer;
+    let (left, top) = (scaled((longer - picture.width) / 2), scaled((longer - picture.height) / 2));
+    let whole = |length: usize| (square.width * length).div_ceil(longer);
+    cut(square, (left, top), (whole(picture.width), whole(picture.height)))
 }
 
 /// Where CLIP sees each word: minus the cosine of a patch and the question about it, as CDPruner's

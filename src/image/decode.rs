@@ -27,6 +27,12 @@ pub(crate) fn limits() -> Limits {
     limits
 }
 
+/// Whether the file at `path` begins like a picture of a known format, damaged or not.
+pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
+    let read = || ImageReader::open(path).ok()?.with_guessed_format().ok()?.format();
+    read().is_some()
+}
+
 /// Reads the picture at `path`.
 ///
 /// # Errors

@@ -10,8 +10,8 @@ mod resize;
 
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
-pub(crate) use decode::limits;
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes};
+pub(crate) use decode::{limits, looks_like_a_picture};
 pub use overlay::{kept_patches, png, strip};
 
 /// An 8-bit RGB picture.

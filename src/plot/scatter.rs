@@ -42,6 +42,8 @@ pub struct Point {
 pub struct Series {
     /// The method, which decides colour and marker.
     pub method: String,
+    /// Its name in the legend.
+    pub name: String,
     /// Measured: filled, joined by a line.
     pub measured: Vec<Point>,
     /// Published: hollow.
@@ -100,7 +102,8 @@ impl Scatter {
     pub fn inline(&self) -> String {
         let size = format!("width=\"{WIDTH}\" height=\"{}\"", self.height());
         let hex = |colour: RGBColor| format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2);
-        let svg = self.transparent().replacen(&size, &format!("role=\"img\" aria-label=\"{}\"", self.title), 1);
+        let svg =
+            self.transparent().replacen(&size, &format!("role=\"img\" aria-label=\"{}\"", attribute(&self.title)), 1);
         let svg = svg.replace(&hex(INK), "currentColor").replace(&hex(GRID), "var(--grid)");
         // No declaration inside of a page.
         svg.split_once("<svg").map_or(svg.clone(), |(_, rest)| format!("<svg{rest}"))
@@ -140,21 +143,29 @@ impl Scatter {
             .y_label_area_size(62 * scale)
             .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)
             .ok()?;
-        let across = |x: &f64| if self.doublings { format!("{:.0}", x.exp2()) } else { short(*x) };
+        let across = |x: &f64| if self.doublings { format!("{:.0}", x.exp2()) } else { short(*x, xs.1 - xs.0) };
         chart
             .configure_mesh()
+            // Labels below stand where there are budgets, which plotters does not know.
+            .disable_x_mesh()
+            .x_labels(0)
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
             .axis_style(INK)
-            .x_labels(if self.doublings { 6 } else { 5 })
             .x_desc(&self.x)
             .y_desc(&self.y)
             .label_style(font(14))
             .axis_desc_style(font(15))
-            .x_label_formatter(&across)
-            .y_label_formatter(&|y| short(*y))
+            .y_labels(7)
+            .y_label_formatter(&|y| short(*y, ys.1 - ys.0))
             .draw()
             .ok()?;
+        let below = font(14).pos(Pos::new(HPos::Center, VPos::Top));
+        for x in self.ticks(xs) {
+            chart.draw_series([PathElement::new([(x, ys.0), (x, ys.1)], GRID)]).ok()?;
+            let (left, bottom) = chart.backend_coord(&(x, ys.0));
+            area.draw(&Text::new(across(&x), (left, bottom + 6 * scale), below.clone())).ok()?;
+        }
         if let Some(y) = self.baseline {
             let dashes = (0..40).map(|i| {
                 let at = |share: f64| xs.0 + (xs.1 - xs.0) * share / 40.0;
@@ -162,7 +173,7 @@ impl Scatter {
             });
             chart.draw_series(dashes).ok()?;
         }
-        for Series { method, measured, published } in &self.series {
+        for Series { method, measured, published, .. } in &self.series {
             let (colour, marker) = look(method);
             let place = |point: &Point| (self.across(point.x), point.y);
             chart
@@ -184,7 +195,7 @@ impl Scatter {
         entries.extend(self.baseline.map(|_| ("no pruning", Sign::Line)));
         for series in &self.series {
             let (colour, marker) = look(&series.method);
-            entries.push((&series.method, Sign::Marker { colour, marker, filled: true }));
+            entries.push((&series.name, Sign::Marker { colour, marker, filled: true }));
         }
         let hollow = Sign::Marker { colour: INK, marker: 0, filled: false };
         entries.extend(self.has_published().then_some(("published", hollow)));
@@ -208,9 +219,30 @@ impl Scatter {
         if self.doublings { x.log2() } else { x }
     }
 
+    /// Where labels stand below: at the budgets that there are, as far as they leave room for each other, or at even steps.
+    fn ticks(&self, (low, high): (f64, f64)) -> Vec<f64> {
+        let room = (high - low) / 12.0;
+        if !self.doublings {
+            // 1, 2 or 5 times a power of ten, about five of them.
+            let power = 10f64.powf(((high - low) / 5.0).log10().floor());
+            let step =
+                [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|step| (high - low) / step <= 6.0);
+            let step = step.unwrap_or(high - low);
+            return (0..=7).map(|i| ((low / step).ceil() + f64::from(i)) * step).filter(|x| *x <= high).collect();
+        }
+        let mut places: Vec<f64> = self.points().map(|point| self.across(point.x)).collect();
+        places.sort_by(f64::total_cmp);
+        places.dedup_by(|next, before| *next - *before < room);
+        places
+    }
+
+    fn points(&self) -> impl Iterator<Item = &Point> {
+        self.series.iter().flat_map(|series| series.measured.iter().chain(&series.published))
+    }
+
     /// What is in the chart, with room around.
     fn ranges(&self) -> [(f64, f64); 2] {
-        let points = || self.series.iter().flat_map(|series| series.measured.iter().chain(&series.published));
+        let points = || self.points();
         let room = |numbers: Vec<f64>, least: f64| {
             let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
             let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -248,9 +280,15 @@ fn mark<B: DrawingBackend>(
     }
 }
 
-fn short(number: f64) -> String {
-    let digits = if number.abs() >= 10.0 || number == 0.0 { 0 } else { 1 };
+/// A number with as many digits as tell labels apart on an axis of this length.
+fn short(number: f64, length: f64) -> String {
+    let digits = if length > 10.0 { 0 } else { 1 + usize::from(length < 1.5) };
     format!("{number:.digits$}")
+}
+
+/// Text for an attribute in quotes.
+fn attribute(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -262,6 +300,7 @@ mod tests {
         let series = ["fastervlm", "cdpruner", "grid"];
         let series = series.iter().enumerate().map(|(i, method)| Series {
             method: (*method).to_owned(),
+            name: (*method).to_owned(),
             measured: points(80.0 + 3.0 * i as f64),
             published: vec![Point { x: 64.0, y: 81.0 }],
         });
@@ -303,6 +342,8 @@ mod tests {
             let ink = [colour.0, colour.1, colour.2];
             assert!(picture.data.chunks(3).any(|pixel| pixel == ink), "{method}");
         }
+        let hostile = Scatter { title: "x\" onload=\"alert(1)".to_owned(), ..example() };
+        assert!(!hostile.inline().contains("\" onload=\""));
         let empty = Scatter { series: Vec::new(), baseline: None, ..example() };
         assert!(empty.inline().contains("POPE"));
     }

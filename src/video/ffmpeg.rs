@@ -157,7 +157,7 @@ fn ppm_pictures(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
     while !bytes.is_empty() {
         // "P6\n<width> <height>\n255\n"
         let mut lines = bytes.splitn(4, |&byte| byte == b'\n');
-        let (magic, size, most, rest) = (lines.next()?, lines.next()?, lines.next()?, lines.next()?);
+        let [Some(magic), Some(size), Some(most), Some(rest)] = std::array::from_fn(|_| lines.next()) else { break };
         let (width, height) = std::str::from_utf8(size).ok()?.split_once(' ')?;
         let (width, height) = (width.parse::<usize>().ok()?, height.parse::<usize>().ok()?);
         (magic == b"P6" && most == b"255").then_some(())?;

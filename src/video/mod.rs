@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     Error,
-    image::{Rgb, decode},
+    image::{Rgb, decode, looks_like_a_picture},
 };
 
 /// The frames of a video that a model sees.
@@ -52,7 +52,7 @@ impl Media {
             None => Ok(Self::Picture(decode(path)?)),
             Some(frames) => match decode(path) {
                 // Whatever ffmpeg reads is a video, by any name.
-                Err(error @ Error::Image { .. }) => match Video::read(path, frames) {
+                Err(error @ Error::Image { .. }) if !looks_like_a_picture(path) => match Video::read(path, frames) {
                     Ok(video) => Ok(Self::Video(video)),
                     Err(_) => Err(error),
                 },
@@ -100,12 +100,17 @@ impl Video {
     }
 }
 
+/// Whether the video at `path` is read by `ffmpeg`, and neither a folder nor a GIF.
+pub fn needs_ffmpeg(path: &Path) -> bool {
+    !path.is_dir() && !is_gif(path)
+}
+
 /// Checks that what reads the video at `path` is on this machine.
 ///
 /// # Errors
-/// When it is a file for `ffmpeg`, and that is not there.
+/// When `ffmpeg` is needed, and not there.
 pub fn check_reader(path: &Path) -> Result<(), Error> {
-    if path.is_dir() || is_gif(path) { Ok(()) } else { ffmpeg::check(path) }
+    if needs_ffmpeg(path) { ffmpeg::check(path) } else { Ok(()) }
 }
 
 /// The numbers of `wanted` of `count` frames: `numpy.linspace(0, count − 1, wanted)` cut to whole numbers, as the official code has

@@ -90,8 +90,9 @@ fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sy
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     let power = exp(-x.abs());
+    let share = (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power);
     // What is no number must stay so; `exp` would hide it.
-    (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power) + x * 0.0
+    if x.is_nan() { x } else { share }
 }
 
 /// The sum of `f` in independent chains, which the compiler turns into vectors.

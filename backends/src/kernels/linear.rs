@@ -21,7 +21,7 @@ const MANY_ROWS: usize = 256;
 /// Outputs widened at a time for many rows.
 const WIDE: usize = 2048;
 
-/// `x · weightᵀ`; both tensors contiguous from offset 0, `weight` f16 or bf16.
+/// `x · weightᵀ`; both tensors contiguous from offset 0, `weight` f16, bf16 or f32.
 pub(crate) fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
     let (x_shape, w_shape) = (x.layout().shape(), weight.layout().shape());
     let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
@@ -139,12 +139,14 @@ mod tests {
     #[test]
     fn equals_the_reference_within_f32_rounding() {
         let device = Default::default();
-        for (rows, inner, outputs) in [(1, 1, 1), (1, 160, 1280), (3, 70, 129), (5, 64, 300), (77, 333, 257)] {
-            for dtype in [DType::F16, DType::BF16] {
+        for (rows, inner, outputs) in
+            [(1, 1, 1), (1, 160, 1280), (3, 70, 129), (5, 64, 300), (77, 333, 257), (90, 1024, 300), (300, 960, 300)]
+        {
+            for dtype in [DType::F16, DType::BF16, DType::F32] {
                 let x = Tensor::<Flex, 2>::random([rows, inner], Distribution::Uniform(-1.0, 1.0), &device);
                 let w = Tensor::<Flex, 2>::random([outputs, inner], Distribution::Uniform(-1.0, 1.0), &device);
                 let (x, w) = (x.into_primitive().tensor(), w.cast(dtype).into_primitive().tensor());
-                let fast = Flex::apply_weight(x.clone(), w.clone());
+                let fast = product(&x, &w);
                 let slow = reference_product::<Flex>(x, w);
                 let (fast, slow): (&[f32], &[f32]) = (fast.storage(), slow.storage());
                 let worst = fast.iter().zip(slow).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

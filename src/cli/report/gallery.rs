@@ -2,17 +2,20 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use burn::tensor::DType;
+use clap::ValueEnum;
 use image::{ExtendedColorType, RgbImage, codecs::jpeg::JpegEncoder, imageops};
 use secateur_backends::{Job, VlmBackend};
 
 use super::runs::{Group, Stored};
 use crate::{
+    checksum::data_sha256,
     cli::show::arranged,
     generate::{Decoding, answer, kept},
-    image::{Rgb, kept_patches},
+    image::{GridRule, Rgb, kept_patches},
+    merge::Merge,
     model::{Llava, LoadOptions, Opened, TilingChoice, open},
     pruner::{Params, method, selector},
     task::{Picture, Sample, normalise},
@@ -30,6 +33,8 @@ pub(super) struct Shown {
     pub(super) picture: String,
     /// Method and budget, the answer, and what was kept.
     pub(super) answers: Vec<(String, String, String)>,
+    /// Whether the pictures are strips.
+    pub(super) wide: bool,
 }
 
 /// What a model has to be loaded for.
@@ -38,10 +43,13 @@ pub(super) struct Gallery {
     pub(super) shown: Vec<Shown>,
     /// Of each run in its group, the median over the gallery's questions.
     pub(super) first_token: Vec<Option<Duration>>,
+    /// How many questions that is.
+    pub(super) timed: usize,
 }
 
-/// The numbers of questions with the most different answers at any one budget, that budget, and how many answers there are.
-pub(super) fn disagreements(group: &Group, count: usize) -> Vec<(usize, usize)> {
+/// The numbers of questions with the most different answers at any one budget, and that budget; where there are too few, the first
+/// others, which are only timed.
+pub(super) fn questions(group: &Group, count: usize) -> Vec<(usize, Option<usize>)> {
     let budgets: BTreeSet<usize> = group.runs.iter().filter_map(|run| run.config.tokens).collect();
     let questions = group.runs.iter().map(|run| run.answers.len()).min().unwrap_or(0);
     let mut found: Vec<(usize, usize, usize)> = Vec::new();
@@ -56,13 +64,24 @@ pub(super) fn disagreements(group: &Group, count: usize) -> Vec<(usize, usize)> 
         found.extend(best.filter(|(answers, _)| *answers > 1).map(|(answers, budget)| (answers, question, budget)));
     }
     found.sort_by_key(|&(answers, question, _)| (std::cmp::Reverse(answers), question));
-    found.into_iter().take(count).map(|(_, question, budget)| (question, budget)).collect()
+    let mut chosen: Vec<(usize, Option<usize>)> =
+        found.into_iter().take(count).map(|(_, question, budget)| (question, Some(budget))).collect();
+    let others: Vec<usize> = (0..questions).filter(|i| chosen.iter().all(|(question, _)| question != i)).collect();
+    chosen.extend(others.into_iter().take(count - chosen.len()).map(|question| (question, None)));
+    chosen
 }
 
 /// Loads the group's model and answers the chosen questions with every run's method.
-pub(super) fn gallery(group: &Group, chosen: &[(usize, usize)], backend: &'static str) -> anyhow::Result<Gallery> {
+pub(super) fn gallery(
+    group: &Group,
+    chosen: &[(usize, Option<usize>)],
+    backend: &'static str,
+) -> anyhow::Result<Gallery> {
     let config = &group.runs[0].config;
     let samples = group.task.samples(&config.data).context("the questions are not there any more")?;
+    if !config.data_sha256.is_empty() && data_sha256(&samples) != config.data_sha256 {
+        bail!("{}: the questions are others than when they were answered", config.data.display());
+    }
     let opened = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
     let joint = group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.needs().joint));
     let dtype = match config.dtype.as_deref() {
@@ -71,7 +90,11 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, usize)], backend: &'stati
         Some("bf16") => Some(DType::BF16),
         _ => None,
     };
-    let options = LoadOptions { dtype, joint, tiling: TilingChoice::default() };
+    // Settings that this version does not know leave the page without pictures.
+    let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
+    let merge = config.merge.as_deref().map(|name| Merge::from_str(name, true)).transpose();
+    let tiling = TilingChoice { grid: grid.map_err(anyhow::Error::msg)?, merge: merge.map_err(anyhow::Error::msg)? };
+    let options = LoadOptions { dtype, joint, tiling };
     secateur_backends::run(backend, Make { group, chosen, samples, opened, options })?
 }
 
@@ -89,7 +112,7 @@ fn params(run: &Stored) -> Params {
 
 struct Make<'a> {
     group: &'a Group,
-    chosen: &'a [(usize, usize)],
+    chosen: &'a [(usize, Option<usize>)],
     samples: Vec<Sample>,
     opened: Opened,
     options: LoadOptions,
@@ -102,33 +125,40 @@ impl Job for Make<'_> {
         let Self { group, chosen, samples, opened, options } = self;
         let model: Llava<B> = opened.load(options, &device)?;
         let mut times = vec![Vec::new(); group.runs.len()];
-        let mut shown = Vec::new();
+        let (mut shown, mut timed) = (Vec::new(), 0);
         for &(question, budget) in chosen {
             // Answers were written in the order of the questions.
             let Some(sample) = samples.get(question) else { continue };
+            if group.runs.iter().any(|run| !run.answers[question].answers(sample)) {
+                bail!("the answers are not to these questions");
+            }
             let Some(picture) = &sample.picture else { continue };
             let media = picture.open(model.config().frames())?;
             let prompt = prompt(&model, sample, picture, &media)?;
-            if shown.is_empty() {
+            if timed == 0 {
                 // Warms up.
-                one(&model, &media, &prompt, &group.runs[0])?;
+                group.runs.iter().try_for_each(|run| one(&model, &media, &prompt, run).map(|_| ()))?;
             }
-            let whole = data_address(&arranged(&model, &media, None, |square, _| square));
+            timed += 1;
+            let whole = arranged(&model, &media, None, |square, _| square);
             let mut answers = Vec::new();
             for (run, times) in group.runs.iter().zip(&mut times) {
                 let (time, overlay) = one(&model, &media, &prompt, run)?;
                 times.push(time);
-                if run.config.tokens.is_none_or(|tokens| tokens == budget) {
+                if budget.is_some_and(|budget| run.config.tokens.is_none_or(|tokens| tokens == budget)) {
                     answers.push((run.name(), run.answers[question].text.clone(), overlay));
                 }
             }
-            shown.push(Shown { question: sample.text.clone(), picture: whole, answers });
+            if budget.is_some() {
+                let wide = whole.width > 2 * whole.height;
+                shown.push(Shown { question: sample.text.clone(), picture: data_address(&whole), answers, wide });
+            }
         }
         let median = |mut times: Vec<Duration>| {
             times.sort_unstable();
             times.get(times.len() / 2).copied()
         };
-        Ok(Gallery { shown, first_token: times.into_iter().map(median).collect() })
+        Ok(Gallery { shown, first_token: times.into_iter().map(median).collect(), timed })
     }
 }
 

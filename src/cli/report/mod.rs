@@ -4,10 +4,8 @@ mod gallery;
 mod page;
 mod runs;
 
-use std::path::Path;
-
 use anyhow::Context;
-use gallery::{Gallery, disagreements, gallery};
+use gallery::{Gallery, gallery, questions};
 use page::{Part, page};
 use runs::{Group, groups};
 use secateur_backends::{default_backend, find};
@@ -28,36 +26,45 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}: cannot be made", args.out.display()))?;
     let mut parts = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for group in &groups {
-        let chosen = disagreements(group, args.gallery);
-        let (gallery, missing) = match chosen.is_empty() {
-            true if args.gallery == 0 => (Gallery::default(), Some("left out by --gallery 0".to_owned())),
-            true => (Gallery::default(), Some("the runs agree on every question".to_owned())),
-            false => match gallery(group, &chosen, backend) {
+        let (gallery, missing) = if args.gallery == 0 {
+            (Gallery::default(), Some("left out by --gallery 0".to_owned()))
+        } else {
+            match gallery(group, &questions(group, args.gallery), backend) {
+                Ok(gallery) if gallery.shown.is_empty() => {
+                    (gallery, Some("there is no picture with a question on which the runs disagree".to_owned()))
+                }
                 Ok(gallery) => (gallery, None),
                 // The rest of the page needs no model.
                 Err(error) => (Gallery::default(), Some(format!("{error:#}"))),
-            },
+            }
         };
         if let Some(reason) = &missing {
-            eprintln!("note: {} has no gallery and no times: {reason}", group.task.name());
+            eprintln!("note: {} has no gallery: {reason}", group.task.name());
         }
         let tokens = by_tokens(group);
-        let times = by_time(group, &gallery, chosen.len());
+        let times = by_time(group, &gallery, backend);
         let name = format!("{}-{}", group.task.name(), group.model);
+        // The same benchmark and model with other settings.
+        let same = names.iter().filter(|other| **other == name).count();
+        names.push(name.clone());
+        let name = if same == 0 { name } else { format!("{name}-{}", same + 1) };
         for (what, chart) in [("tokens", Some(&tokens)), ("time", times.as_ref())] {
-            let Some(chart) = chart else { continue };
-            write(&args.out, &format!("{name}-{what}.svg"), chart.svg().as_bytes())?;
-            write(&args.out, &format!("{name}-{what}.png"), &png(&chart.picture()))?;
+            let [svg, picture] = ["svg", "png"].map(|kind| args.out.join(format!("{name}-{what}.{kind}")));
+            match chart {
+                Some(chart) => {
+                    write_file(&svg, chart.svg().as_bytes())?;
+                    write_file(&picture, &png(&chart.picture()))?;
+                }
+                // Of an earlier report, which would belong to another page.
+                None => [svg, picture].iter().for_each(|old| drop(std::fs::remove_file(old))),
+            }
         }
         parts.push(Part { group, tokens, times, gallery, missing });
     }
-    write(&args.out, "report.html", page(&parts).as_bytes())?;
+    write_file(&args.out.join("report.html"), page(&parts).as_bytes())?;
     Ok(print(&args.out.join("report.html").display().to_string())?)
-}
-
-fn write(out: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    Ok(write_file(&out.join(name), bytes)?)
 }
 
 /// Scores against budgets, beside what papers report.
@@ -67,33 +74,40 @@ fn by_tokens(group: &Group) -> Scatter {
     for run in &group.runs {
         match (run.score(group.task), run.config.tokens) {
             (Some(score), None) => baseline = Some(score),
-            (Some(y), Some(tokens)) => of(&mut series, &run.config.method).measured.push(Point { x: tokens as f64, y }),
+            (Some(y), Some(tokens)) => {
+                of(&mut series, &run.config.method, &run.method()).measured.push(Point { x: tokens as f64, y })
+            }
             (None, _) => {}
         }
     }
     for figure in figures(&group.model, group.task.name()) {
         if let Some(tokens) = figure.tokens {
-            of(&mut series, &figure.method).published.push(Point { x: tokens as f64, y: figure.score });
+            of(&mut series, &figure.method, &figure.method).published.push(Point { x: tokens as f64, y: figure.score });
         }
     }
     scatter(group, "visual tokens kept per crop or frame", true, baseline, series)
 }
 
 /// Scores against the time to the first token; `None` where it was not measured.
-fn by_time(group: &Group, gallery: &Gallery, questions: usize) -> Option<Scatter> {
+fn by_time(group: &Group, gallery: &Gallery, backend: &str) -> Option<Scatter> {
     let mut series: Vec<Series> = Vec::new();
     for (run, time) in group.runs.iter().zip(&gallery.first_token) {
         if let (Some(y), Some(time)) = (run.score(group.task), time) {
-            of(&mut series, &run.config.method).measured.push(Point { x: time.as_secs_f64() * 1e3, y });
+            of(&mut series, &run.config.method, &run.method()).measured.push(Point { x: time.as_secs_f64() * 1e3, y });
         }
     }
-    let x = format!("time to the first token in ms, median of {questions} questions");
+    let x = format!("ms to the first token, {backend}, median of {} questions", gallery.timed);
     (!series.is_empty()).then(|| scatter(group, &x, false, None, series))
 }
 
-fn of<'a>(series: &'a mut Vec<Series>, method: &str) -> &'a mut Series {
-    let at = series.iter().position(|one| one.method == method).unwrap_or_else(|| {
-        series.push(Series { method: method.to_owned(), measured: Vec::new(), published: Vec::new() });
+fn of<'a>(series: &'a mut Vec<Series>, method: &str, name: &str) -> &'a mut Series {
+    let at = series.iter().position(|one| one.name == name).unwrap_or_else(|| {
+        series.push(Series {
+            method: method.to_owned(),
+            name: name.to_owned(),
+            measured: Vec::new(),
+            published: Vec::new(),
+        });
         series.len() - 1
     });
     &mut series[at]

@@ -1,6 +1,6 @@
 //! The page: HTML with everything inside.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use super::{gallery::Gallery, runs::Group};
 use crate::plot::Scatter;
@@ -31,6 +31,7 @@ th:first-child, td:first-child { text-align: left; }
 .question p { margin: 0 0 8px; overflow-wrap: anywhere; white-space: pre-line; }
 .kept { display: flex; flex-wrap: wrap; gap: 12px; }
 .kept figure { margin: 0; max-width: 100%; width: 240px; }
+.kept figure.strip { width: 100%; }
 .kept img { display: block; max-width: 100%; }
 figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 .note { font-size: .9rem; opacity: .8; }
@@ -53,40 +54,41 @@ fn section(html: &mut String, part: &Part) {
     let config = &group.runs[0].config;
     let (name, model) = (escape(group.task.name()), escape(&group.model));
     let _ = write!(html, "<section>\n<h2>{name}, {model}</h2>\n<p class=\"note\">{}; ", escape(group.task.about()));
-    let (count, rules) = (group.runs[0].answers.len(), config.protocol.name());
-    let _ = write!(html, "{count} questions, {rules} rules, backend {}.", escape(&config.backend));
+    let (count, settings) = (group.runs[0].answers.len(), escape(&group.settings()));
+    let _ = write!(html, "{count} questions, {settings}, answered on {}.", escape(&config.backend));
     html.push_str("</p>\n<div class=\"charts\">\n");
     for chart in [Some(tokens), times.as_ref()].into_iter().flatten() {
         let _ = writeln!(html, "<figure>{}</figure>", chart.inline());
     }
     html.push_str("</div>\n");
     table(html, group);
-    let mut notes: Vec<&String> = group.runs.iter().flat_map(|run| &run.notes).collect();
-    notes.dedup();
+    let notes: BTreeSet<&String> = group.runs.iter().flat_map(|run| &run.notes).collect();
     for note in notes {
         let _ = writeln!(html, "<p class=\"note\">{}</p>", escape(note));
     }
     html.push_str("<h3>Where methods disagree</h3>\n");
     if let Some(reason) = missing {
-        let _ = writeln!(html, "<p class=\"note\">No questions and no times here: {}.</p>", escape(reason));
+        let _ = writeln!(html, "<p class=\"note\">No pictures here: {}.</p>", escape(reason));
     }
     for shown in &gallery.shown {
         let _ = write!(html, "<div class=\"question\">\n<p>{}</p>\n<div class=\"kept\">\n", escape(&shown.question));
         // Who keeps everything sees the picture as it is.
         let (whole, pruned): (Vec<_>, Vec<_>) = shown.answers.iter().partition(|(.., picture)| picture.is_empty());
         let (name, answer) = whole.first().map_or(("as the model sees it", ""), |(name, answer, _)| (name, answer));
-        figure(html, &shown.picture, name, answer);
+        figure(html, &shown.picture, name, answer, shown.wide);
         for (method, answer, picture) in pruned {
-            figure(html, picture, method, answer);
+            figure(html, picture, method, answer, shown.wide);
         }
         html.push_str("</div>\n</div>\n");
     }
     html.push_str("</section>\n");
 }
 
-fn figure(html: &mut String, picture: &str, method: &str, answer: &str) {
+fn figure(html: &mut String, picture: &str, method: &str, answer: &str, wide: bool) {
     let method = escape(method);
-    let _ = write!(html, "<figure><img src=\"{picture}\" alt=\"{method}\" loading=\"lazy\"><figcaption>{method}");
+    let class = if wide { " class=\"strip\"" } else { "" };
+    let _ =
+        write!(html, "<figure{class}><img src=\"{picture}\" alt=\"{method}\" loading=\"lazy\"><figcaption>{method}");
     if !answer.is_empty() {
         let _ = write!(html, ": <b>{}</b>", escape(answer));
     }

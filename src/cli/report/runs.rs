@@ -10,7 +10,7 @@ use serde::{
 
 use crate::{
     eval::{RunConfig, read_config},
-    pruner::{Params, methods},
+    pruner::{Params, method, methods},
     published::in_papers_unit,
     task::{Answer, Task, task},
 };
@@ -23,6 +23,20 @@ pub(super) struct Stored {
     pub(super) answers: Vec<Answer>,
 }
 
+impl Group {
+    /// What tells this group from others of the same benchmark and model; empty for a usual run.
+    pub(super) fn settings(&self) -> String {
+        let RunConfig { protocol, limit, dtype, clip, grid, merge, temperature, .. } = &self.runs[0].config;
+        let mut settings = vec![format!("{} rules", protocol.name())];
+        settings.extend(limit.map(|limit| format!("first {limit} questions")));
+        for (name, value) in [("dtype", dtype), ("clip", clip), ("grid", grid), ("merge", merge)] {
+            settings.extend(value.as_ref().map(|value| format!("{name} {value}")));
+        }
+        settings.extend((*temperature > 0.0).then(|| format!("temperature {temperature}")));
+        settings.join(", ")
+    }
+}
+
 impl Stored {
     /// The metric that papers report, in their unit.
     pub(super) fn score(&self, task: &dyn Task) -> Option<f64> {
@@ -31,12 +45,18 @@ impl Stored {
         Some(in_papers_unit(task.name(), score))
     }
 
+    /// The method, with parameters that are not its defaults.
+    pub(super) fn method(&self) -> String {
+        let RunConfig { method: name, params, .. } = &self.config;
+        let usual = method(name, Params::default()).map(|method| method.parameters()).unwrap_or_default();
+        let own = params.iter().filter(|(key, value)| !usual.contains(&(key.as_str(), **value)));
+        let own: Vec<String> = own.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
+        if own.is_empty() { name.clone() } else { format!("{name} ({})", own.join(", ")) }
+    }
+
     /// The method, and its budget.
     pub(super) fn name(&self) -> String {
-        match self.config.tokens {
-            Some(tokens) => format!("{} {tokens}", self.config.method),
-            None => self.config.method.clone(),
-        }
+        self.config.tokens.map_or_else(|| self.method(), |tokens| format!("{} {tokens}", self.method()))
     }
 }
 
@@ -99,8 +119,10 @@ pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>>
         let same = |group: &&mut Group| {
             let one = &group.runs[0].config;
             let keys = |config: &RunConfig| {
-                let RunConfig { benchmark, protocol, checkpoint_sha256, data_sha256, limit, .. } = config;
-                (benchmark.clone(), *protocol, checkpoint_sha256.clone(), data_sha256.clone(), *limit)
+                let RunConfig { benchmark, protocol, limit, dtype, clip, grid, merge, .. } = config;
+                let sums = (config.checkpoint_sha256.clone(), config.data_sha256.clone(), config.model_name());
+                let settings = (dtype.clone(), clip.clone(), grid.clone(), merge.clone(), config.temperature.to_bits());
+                (benchmark.clone(), *protocol, *limit, sums, settings)
             };
             keys(one) == keys(&run.config)
         };
