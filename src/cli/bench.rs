@@ -13,10 +13,11 @@ use super::{
     print, print_json,
 };
 use crate::{
+    Error,
     cost::{kv_bytes, prefill_flops, visual_tokens},
     generate::{Decoding, answer},
     image::Rgb,
-    model::{DEMO, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
+    model::{DEMO, Layout, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
     pruner::{Params, Place, Selector, check_budget, method, methods, selector},
     text::{IMAGE_TOKEN, Prompt},
     video::{Media, Video},
@@ -45,7 +46,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     let params = Params { seed: args.seed, ..Params::default() };
     let names: Vec<&'static str> = match args.method.as_str() {
         "all" => {
-            let reads_text = opened.check_joint().inspect_err(|error| {
+            let reads_text = check_joint(&opened, random).inspect_err(|error| {
                 eprintln!("note: methods that read CLIP's text side are left out: {error}");
             });
             let reads_text = reads_text.is_ok();
@@ -66,7 +67,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         check_budget(budget, opened.config.vision.patches())?;
     }
     if joint {
-        opened.check_joint()?;
+        check_joint(&opened, random)?;
     }
     let backend = match &args.backend {
         Some(name) => find(name)?.name,
@@ -144,6 +145,11 @@ impl Job for Bench {
         };
         Ok((table, args.json))
     }
+}
+
+/// Whether CLIP's text side is there; random weights make one for every tower that is CLIP's.
+fn check_joint(opened: &Opened, random: bool) -> Result<(), Error> {
+    if random && opened.layout != Layout::Video { Ok(()) } else { opened.check_joint() }
 }
 
 /// One answer of exactly `new_tokens` tokens.
@@ -224,4 +230,18 @@ fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_have_clips_text_but_for_videos() {
+        for (name, there) in [("llava-1.5-7b", true), ("llava-1.6-13b", true), ("video-7b", false)] {
+            assert_eq!(check_joint(&shaped(name).unwrap(), true).is_ok(), there, "{name}");
+        }
+        // A checkpoint's own is looked for.
+        assert!(check_joint(&shaped("llava-1.5-7b").unwrap(), false).is_err());
+    }
 }

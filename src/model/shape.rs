@@ -92,7 +92,8 @@ impl Opened {
         let joint = match options.joint {
             false => None,
             true => {
-                let (_, _, tokenizer) = self.open_joint()?;
+                // The built-in checkpoint's, whose own text side is smaller.
+                let (_, _, tokenizer) = open(DEMO, None)?.open_joint()?;
                 let (text, vision) = (clip_text(), &self.config.vision);
                 let clip = ClipJoint::new(vision.hidden_size, vision.layer_norm_eps, &text, device);
                 let weights = if activations == DType::F32 { weights } else { DType::F32 };
