@@ -185,19 +185,19 @@ fn without_padding(square: &Rgb, picture: &Rgb) -> Rgb {
 /// Where CLIP sees each word: minus the cosine of a patch and the question about it, as CDPruner's
 /// `scripts/visualize_relevance.py` draws it, over the picture squeezed into a square.
 fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -> anyhow::Result<Vec<(String, Rgb)>> {
+    if args.relevance.is_empty() {
+        return Ok(Vec::new());
+    }
     let Media::Picture(picture) = media else {
-        if args.relevance.is_empty() {
-            return Ok(Vec::new());
-        }
         bail!("{}: --relevance draws over pictures", args.media.display());
     };
     let processor = model.processor();
     let square = crops(picture, processor, Tiles { columns: 0, rows: 0 }).swap_remove(0);
     let scale = args.colormap.unwrap_or(Scale::Jet);
     let mut maps = Vec::new();
+    let seen = model.look(processor.normalise(&square), Needs::default()).features;
     for word in &args.relevance {
-        let sight = model.look(processor.normalise(&square), Needs::default());
-        let (image, text) = model.joint(sight.features, &format!("Is there a {word} in the image?"))?;
+        let (image, text) = model.joint(seen.clone(), &format!("Is there a {word} in the image?"))?;
         let numbers: Vec<f32> = relevance(image, text).into_data().convert::<f32>().into_vec().unwrap_or_default();
         maps.push((word.clone(), heat(&square, numbers.len().isqrt(), &numbers, scale, ALPHA)));
     }
