@@ -3,13 +3,13 @@
 
 use burn::tensor::{DType, Distribution, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use secateur_backends::{Flex, VlmBackend, keep_freed_memory};
+use secateur_backends::{Flex, VlmBackend, prepare_host};
 
 const INPUTS: usize = 4096;
 const OUTPUTS: usize = 11_008;
 
 fn products(criterion: &mut Criterion) {
-    keep_freed_memory();
+    prepare_host();
     let device = Default::default();
     let random = |shape: [usize; 2]| Tensor::<Flex, 2>::random(shape, Distribution::Uniform(-1.0, 1.0), &device);
     let weight = random([OUTPUTS, INPUTS]);

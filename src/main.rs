@@ -7,7 +7,7 @@ use secateur::cli::{Args, run};
 
 /// 0; 1 with `error: …` on stderr; 2 for usage, which clap prints.
 fn main() -> ExitCode {
-    secateur_backends::keep_freed_memory();
+    secateur_backends::prepare_host();
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,

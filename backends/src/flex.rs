@@ -17,6 +17,8 @@ pub type Flex = burn_flex::Flex;
 
 /// Numbers of an f32 weight that is large.
 const LARGE: usize = 1 << 18;
+/// Numbers of a token in a network that is.
+const WIDE: usize = 1 << 9;
 
 /// The CPU.
 pub(crate) fn device() -> burn_flex::FlexDevice {
@@ -48,15 +50,15 @@ impl VlmBackend for Flex {
         linear::rounded(&x, &weight).unwrap_or_else(|| Self::apply_weight(x, weight))
     }
 
-    /// In the language model, bodies that read heads where they lie: Flex's own attention copies them first. The tower keeps
-    /// Flex's unless its numbers may be rounded: VisPruner's official picks hang on the last bits of its features, and are met with
-    /// these.
+    /// Bodies that read heads where they lie: Flex's own attention copies them first. Only small towers keep Flex's: VisPruner's
+    /// official picks hang on the last bits of their features, and are met with these.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         let [flex_q, flex_k, flex_v] = inputs.each_ref();
-        let attended = match (q.dims()[2], mask) {
+        let [_, heads, queries, head_dim] = q.dims();
+        let attended = match (queries, mask) {
             (1, Mask::None | Mask::Causal) => attend::one_query(flex_q, flex_k, flex_v),
-            (_, Mask::None) => None,
+            (_, Mask::None) if heads * head_dim < WIDE => None,
             _ => attention::attend([flex_q, flex_k, flex_v], mask),
         };
         match attended {
@@ -89,6 +91,15 @@ impl VlmBackend for Flex {
         match elementwise::quick_gelu(&x.clone().into_primitive().tensor()) {
             Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
             None => x.clone() * activation::sigmoid(x * 1.702),
+        }
+    }
+
+    /// In place, on all threads.
+    fn add_bias(x: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
+        let flex_bias = bias.clone().into_primitive().tensor();
+        match elementwise::add_bias(x.into_primitive().tensor(), &flex_bias) {
+            Ok(sum) => Tensor::from_primitive(TensorPrimitive::Float(sum)),
+            Err(x) => Tensor::from_primitive(TensorPrimitive::Float(x)) + bias.unsqueeze(),
         }
     }
 
@@ -204,6 +215,10 @@ mod tests {
             check(flat(Flex::gate(wide_x.clone(), wide_y)), flat(gated), "gate");
             let gelu = wide_x.clone() * activation::sigmoid(wide_x.clone() * 1.702);
             check(flat(Flex::quick_gelu(wide_x)), flat(gelu), "quick_gelu");
+            let expected = deep(x.clone() + bias.clone().unsqueeze());
+            let shared = x.clone();
+            check(deep(Flex::add_bias(shared, bias.clone())), expected.clone(), "add_bias of what others hold");
+            check(deep(Flex::add_bias(x.clone() + 0.0, bias.clone())), expected, "add_bias in place");
             let expected = reference_rms_norm(x.clone(), weight.clone(), 1e-5);
             check(deep(Flex::rms_norm_rows(x.clone(), weight.clone(), 1e-5)), deep(expected), "rms_norm");
             let expected = reference_layer_norm(x.clone(), weight.clone(), bias.clone(), 1e-5);

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 
-pub use host::keep_freed_memory;
+pub use host::prepare_host;
 pub use mask::Mask;
 pub use ops::VlmBackend;
 

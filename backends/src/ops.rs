@@ -61,6 +61,11 @@ pub trait VlmBackend: Backend {
         x.clone() * activation::sigmoid(x * 1.702)
     }
 
+    /// `x` `[rows, features]` plus `bias` `[features]`.
+    fn add_bias(x: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
+        x + bias.unsqueeze()
+    }
+
     /// Rows of `x` `[rows, features]` divided by their root mean square, times `weight` `[features]`. Statistics are f32 whatever
     /// the dtype of `x`.
     fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {

@@ -49,7 +49,7 @@ impl<B: VlmBackend> Linear<B> {
         let weight = self.weight.val();
         let y = if self.rounds { linear_rounded(rows, weight) } else { linear(rows, weight) };
         let y = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => B::add_bias(y, bias.val()),
             None => y,
         };
         shape[D - 1] = y.dims()[1];

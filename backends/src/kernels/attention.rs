@@ -2,9 +2,11 @@
 //! ever there, and in the cache.
 
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
-use super::heads::{Head, Heads, Matrix, product, tensor};
+use super::{
+    heads::{Head, Heads, Matrix, product, tensor},
+    turns::in_turn,
+};
 use crate::Mask;
 
 /// Queries of a block.
@@ -15,7 +17,7 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
     let (q, k, v) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?);
     let mut buffer = vec![0.0; q.shape.iter().product()];
     let out = Heads::token_major(&mut buffer, q.shape);
-    (0..q.count()).into_par_iter().for_each_init(Vec::new, |scores, i| {
+    in_turn(q.count(), |scores, i| {
         forward(scores, [q.head(i), k.head(i), v.head(i)], mask, out.head(i));
     });
     Some(tensor(buffer, q.shape))
@@ -41,7 +43,7 @@ pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, ma
     let mut buffers = shapes.map(|shape| vec![0.0; shape.iter().product()]);
     let [dq, dk, dv] = &mut buffers;
     let out = [(dq, q.shape), (dk, k.shape), (dv, v.shape)].map(|(buffer, shape)| Heads::token_major(buffer, shape));
-    (0..q.count()).into_par_iter().for_each_init(Default::default, |scratch, i| {
+    in_turn(q.count(), |scratch, i| {
         backward(scratch, [q.head(i), k.head(i), v.head(i)], grad.head(i), mask, [0, 1, 2].map(|x| out[x].head(i)));
     });
     let [dq, dk, dv] = buffers;

@@ -1,11 +1,13 @@
 //! Steps between products, each in one pass: plain tensor operations write a whole tensor for every step of theirs, on one
 //! thread.
 
+use std::mem::MaybeUninit;
+
 use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::attention::exp;
+use super::{attention::exp, vectors::on_vectors};
 
 /// Numbers that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -16,7 +18,7 @@ pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
     assert_eq!(gates.len(), ups.len(), "gate and up are of different sizes");
     Some(filled(gate, CHUNK, |from, out| {
         for ((out, gate), up) in out.iter_mut().zip(&gates[from..]).zip(&ups[from..]) {
-            *out = gate * sigmoid(*gate) * up;
+            out.write(gate * sigmoid(*gate) * up);
         }
     }))
 }
@@ -25,7 +27,9 @@ pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
 pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
     let numbers = numbers(x)?;
     Some(filled(x, CHUNK, |from, out| {
-        out.iter_mut().zip(&numbers[from..]).for_each(|(out, x)| *out = x * sigmoid(1.702 * x));
+        for (out, x) in out.iter_mut().zip(&numbers[from..]) {
+            out.write(x * sigmoid(1.702 * x));
+        }
     }))
 }
 
@@ -36,7 +40,9 @@ pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<
     Some(filled(x, rows(width), |from, out| {
         for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
             let scale = (sum(x, |x| x * x) / width as f32 + eps).sqrt().recip();
-            out.iter_mut().zip(x).zip(weight).for_each(|((out, x), weight)| *out = x * scale * weight);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                out.write(x * scale * weight);
+            }
         }
     }))
 }
@@ -51,10 +57,26 @@ pub(crate) fn layer_norm(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor,
             let mean = sum(x, |x| x) / width as f32;
             let scale = (sum(x, |x| (x - mean) * (x - mean)) / width as f32 + eps).sqrt().recip();
             for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                *out = (x - mean) * scale * weight + bias;
+                out.write((x - mean) * scale * weight + bias);
             }
         }
     }))
+}
+
+/// Adds `bias` to every row of `x`, in place; gives `x` back untouched where it is shared or not made for it.
+pub(crate) fn add_bias(mut x: FlexTensor, bias: &FlexTensor) -> Result<FlexTensor, FlexTensor> {
+    let whole = x.is_contiguous() && x.layout().start_offset() == 0 && x.is_unique() && x.dtype() == DType::F32;
+    let Some(bias) = numbers(bias).filter(|_| whole) else { return Err(x) };
+    let width = features(&x, bias);
+    let count = x.layout().shape()[..].iter().product();
+    in_chunks(&mut x.storage_mut::<f32>()[..count], rows(width), |_, x| {
+        on_vectors(|| {
+            for row in x.chunks_exact_mut(width) {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+        });
+    });
+    Ok(x)
 }
 
 /// The numbers of an f32 tensor that lies in one piece.
@@ -75,16 +97,23 @@ fn rows(width: usize) -> usize {
     (CHUNK / width).max(1) * width
 }
 
-/// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk.
-fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
+/// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk, all of which it must write.
+fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> FlexTensor {
     let shape = like.layout().shape().clone();
-    let mut out = vec![0.0f32; shape[..].iter().product()];
-    if out.len() <= chunk {
-        fill(0, &mut out);
-    } else {
-        out.par_chunks_mut(chunk).enumerate().for_each(|(i, out)| fill(i * chunk, out));
-    }
+    let count = shape[..].iter().product();
+    let mut out = Vec::with_capacity(count);
+    in_chunks(&mut out.spare_capacity_mut()[..count], chunk, |from, out| on_vectors(|| fill(from, out)));
+    // SAFETY: `fill` has written all of them.
+    unsafe { out.set_len(count) };
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), DType::F32)
+}
+
+/// Calls `work` for every chunk, and with where it begins.
+fn in_chunks<T: Send>(numbers: &mut [T], chunk: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    if numbers.len() <= chunk {
+        return work(0, numbers);
+    }
+    numbers.par_chunks_mut(chunk).enumerate().for_each(|(i, numbers)| work(i * chunk, numbers));
 }
 
 #[inline(always)]

@@ -1,23 +1,20 @@
 //! `x · Wᵀ` for f32 `x` `[rows, in]` and `W` `[out, in]` of 16 or 32 bits, read in the layout of the file.
 //!
 //! Few rows (decoding): one dot product an output, the weight widened in registers, so that the time is that of
-//! reading the weight once. More (a short prompt): tiles of dot products, where the processor has AVX-512. Many (a long one): the weight
-//! is widened a block of outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself is exact.
+//! reading the weight once. More: [`super::panels`], where the processor has AVX-512; elsewhere the weight is widened a block of
+//! outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself is exact.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::FlexTensor;
 use burn_flex::Layout;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
-use super::{columns::Columns, rounded, widen::Weight};
+use super::{columns::Columns, rounded, turns::in_turn, widen::Weight};
 
 /// Up to here a row of `x` is multiplied by dot products.
 const FEW_ROWS: usize = 4;
 /// Outputs whose dot products a thread computes at a time.
 const BLOCK: usize = 128;
-/// From here on tiles lose to a product that lays out both factors.
-const MANY_ROWS: usize = 256;
 /// Outputs widened at a time for many rows.
 const WIDE: usize = 2048;
 
@@ -40,15 +37,19 @@ fn dispatch<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outpu
     if rows <= FEW_ROWS {
         return by_dots(x, weight, rows, inner, outputs);
     }
-    let tiles = (rows < MANY_ROWS).then(|| T::tiles(x, weight, [rows, inner, outputs])).flatten();
-    tiles.unwrap_or_else(|| by_blocks(x, weight, rows, inner, outputs))
+    #[cfg(target_arch = "x86_64")]
+    if let Some(product) = super::panels::product(x, weight, [rows, inner, outputs]) {
+        return product;
+    }
+    by_blocks(x, weight, rows, inner, outputs)
 }
 
 /// Every row of the weight is read once, for all rows of `x`.
 fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
-    weight.par_chunks(BLOCK * inner).enumerate().for_each(|(block, weight)| {
+    in_turn(outputs.div_ceil(BLOCK), |(): &mut (), block| {
+        let weight = &weight[block * BLOCK * inner..][..BLOCK.min(outputs - block * BLOCK) * inner];
         for (i, weight) in weight.chunks_exact(inner).enumerate() {
             for (row, x) in x.chunks_exact(inner).enumerate() {
                 // SAFETY: inside of the matrix, in a column of this block.

@@ -6,8 +6,10 @@ mod columns;
 pub(crate) mod elementwise;
 mod heads;
 pub(crate) mod linear;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 pub(crate) mod rotate;
 pub(crate) mod rounded;
-#[cfg(target_arch = "x86_64")]
-mod tiles;
+mod turns;
+mod vectors;
 pub(crate) mod widen;

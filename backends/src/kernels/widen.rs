@@ -18,21 +18,6 @@ pub(crate) trait Weight: Copy + Sync {
 
     /// `Σ x·w` over one length, in f32.
     fn dot(x: &[f32], w: &[Self]) -> f32;
-
-    /// The product of many rows by [`super::tiles`]; `None` where the processor or the sizes are not made for it.
-    fn tiles(x: &[f32], weight: &[Self], sizes: [usize; 3]) -> Option<Vec<f32>>;
-}
-
-/// [`Weight::tiles`] of a type.
-macro_rules! by_tiles {
-    () => {
-        fn tiles(x: &[f32], weight: &[Self], sizes: [usize; 3]) -> Option<Vec<f32>> {
-            #[cfg(target_arch = "x86_64")]
-            return super::tiles::product::<super::tiles::Wide<Self>>(x, weight, sizes);
-            #[cfg(not(target_arch = "x86_64"))]
-            return None;
-        }
-    };
 }
 
 impl Weight for f32 {
@@ -52,8 +37,6 @@ impl Weight for f32 {
         }
         portable_dot(x, w, |w| w)
     }
-
-    by_tiles!();
 }
 
 /// Partial sums of the portable dot product: enough independent chains to fill a vector unit.
@@ -90,8 +73,6 @@ impl Weight for f16 {
         }
         portable_dot(x, w, f16::to_f32)
     }
-
-    by_tiles!();
 }
 
 impl Weight for bf16 {
@@ -110,8 +91,6 @@ impl Weight for bf16 {
         }
         portable_dot(x, w, |w| f32::from_bits(u32::from(w.to_bits()) << 16))
     }
-
-    by_tiles!();
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -139,6 +118,11 @@ mod x86 {
         }
     }
 
+    /// Bytes of a row of the weight that memory is asked for beforehand.
+    const AHEAD: usize = 1024;
+    /// Bytes of a line of the cache.
+    const LINE: usize = 64;
+
     /// The dot product over 64 elements a step in four independent chains; `$load` widens 16 weights.
     macro_rules! dot {
         ($name:ident, $weight:ty, $load:expr, $widen:expr) => {
@@ -149,6 +133,7 @@ mod x86 {
                 let len = x.len().min(w.len());
                 let (x, w) = (x.as_ptr(), w.as_ptr());
                 let load = $load;
+                let ahead = w.wrapping_byte_add(AHEAD);
                 let mut sums = [_mm512_setzero_ps(); 4];
                 let mut i = 0;
                 while i + 64 <= len {
@@ -156,6 +141,10 @@ mod x86 {
                         let at = i + 16 * lane;
                         // SAFETY: `at + 16 <= len`, and both slices hold `len` elements.
                         let (x, w) = unsafe { (_mm512_loadu_ps(x.add(at)), load(w.add(at))) };
+                        if lane * 16 * size_of::<$weight>() % LINE == 0 {
+                            // A hint, which faults nowhere.
+                            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
+                        }
                         *sum = _mm512_fmadd_ps(x, w, *sum);
                     }
                     i += 64;

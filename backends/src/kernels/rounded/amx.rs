@@ -1,27 +1,58 @@
 //! By the matrix unit (AMX) of Intel's server processors: `tdpbf16ps` multiplies 16×32 by 32×16 numbers at once.
 //!
-//! The weight is the left factor, read as it lies in the file; `x` is the right one, laid out once as the unit wants it: for 32
-//! rows, 32 inputs after another, pairs of inputs, row by row. A thread takes 128 outputs and goes along the inputs in blocks
-//! whose part of the weight stays in its L2 cache while all rows of `x` pass by; between blocks, sums wait in memory.
+//! The weight is the left factor, copied block by block from the file into lines of the cache; `x` is the right one, laid out once as
+//! the unit wants it: for 32 rows, 32 inputs after another, pairs of inputs, row by row. Two ways through the weight, as reading it or
+//! multiplying takes the time:
+//!
+//! - Few rows: 32 outputs at a time, whole rows of the weight, so that memory is read in long runs. While a block is multiplied,
+//!   the next one is copied.
+//! - Many rows: 192 outputs at a time, in blocks of inputs that stay in the L2 cache while all rows of `x` pass by.
+
+use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::{
     transpose::TILE,
-    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, numbers, pack_tile},
+    unit::{AHEAD, Ahead, Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, pack_tile},
 };
-use crate::kernels::columns::Columns;
+use crate::kernels::{columns::Columns, turns::in_turn};
 
-/// Outputs that a thread takes at a time, in pairs of tiles.
-const CHUNK: usize = 4;
-/// Inputs gone along at a time: of 128 outputs, that is 512 KiB of the weight.
-const BLOCK: usize = 2048;
-/// From here on the part of the weight in a block is copied first: files lay rows across the lines of the cache, of which every load
-/// then touches two.
-const MANY_ROWS: usize = 256;
 /// Fewer rows take the time that reading the weight takes, and need no matrix unit.
-const FEW_ROWS: usize = 8;
+const FEW_ROWS: usize = 1;
+
+/// A way through the weight.
+struct Way {
+    /// Pairs of tiles of outputs in a block.
+    pairs: usize,
+    /// Steps of 32 inputs in a block, at most.
+    steps: usize,
+    /// Blocks of outputs that a thread takes at a time.
+    span: usize,
+    /// Whether the next block is copied meanwhile; blocks are then one pair of tiles.
+    ahead: bool,
+}
+
+const FEW: Way = Way { pairs: 1, steps: 128, span: 16, ahead: true };
+const MANY: Way = Way { pairs: 6, steps: 64, span: 1, ahead: false };
+/// From here on `x` does not stay in the L2 cache.
+const MANY_ROWS: usize = 256;
+
+/// A block of the weight: some rows of a thread's part, and some steps of their inputs.
+#[derive(Clone)]
+struct Block {
+    pairs: Range<usize>,
+    steps: Range<usize>,
+}
+
+/// Where a thread keeps what it works on.
+#[derive(Default)]
+struct Scratch {
+    sums: Vec<Sums>,
+    /// The block, and the next.
+    blocks: [Vec<Line>; 2],
+}
 
 pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
     let fits = rows > FEW_ROWS && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
@@ -29,63 +60,135 @@ pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize
         return None;
     }
     assert!(x.len() == rows * inner && weight.len() == outputs * inner);
+    let way = if rows < MANY_ROWS { FEW } else { MANY };
     let packed = pack(x, rows, inner);
-    let groups = rows.div_ceil(PAIR);
     let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
-    weight.par_chunks(CHUNK * PAIR * inner).enumerate().for_each_init(
-        Default::default,
-        |(sums, copy), (number, weight)| {
-            let _unit = Unit::configured();
-            let sums: &mut Vec<Sums> = sums;
-            sums.resize(groups * CHUNK, Sums::ZERO);
-            for (from, to) in blocks(inner) {
-                let block =
-                    if rows < MANY_ROWS { (&weight[from..], inner) } else { aligned(weight, inner, [from, to], copy) };
-                for (group, x) in packed.chunks_exact(inner).enumerate() {
-                    for pair in 0..weight.len() / (PAIR * inner) {
-                        let sums = &mut sums[group * CHUNK + pair];
-                        let (block, stride) = (&block.0[pair * PAIR * block.1..], block.1);
-                        // SAFETY: the unit is there and configured; the block lies in the weight's rows and in the group.
-                        unsafe { multiply(block, stride, &x[from..to], from > 0, sums) };
-                        if to == inner {
-                            let at = group * PAIR * outputs + (number * CHUNK + pair) * PAIR;
-                            // SAFETY: the rows of this group in the columns of this chunk.
-                            unsafe { sums.write(columns.at(at), outputs, PAIR.min(rows - group * PAIR)) };
-                        }
-                    }
-                }
-            }
-        },
-    );
+    let span = way.span * way.pairs * PAIR;
+    in_turn(outputs.div_ceil(span), |scratch, number| {
+        let weight = &weight[number * span * inner..][..span.min(outputs - number * span) * inner];
+        let _unit = Unit::configured();
+        // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
+        unsafe { part(&way, &packed, weight, [rows, inner, outputs], scratch, columns.at(number * span)) };
+    });
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
     Some(out)
 }
 
-/// Blocks of inputs of about the same length, each a multiple of what an instruction takes.
-fn blocks(inner: usize) -> impl Iterator<Item = (usize, usize)> {
-    let (steps, count) = (inner / WIDTH, inner.div_ceil(BLOCK));
-    (0..count).map(move |i| (steps * i / count * WIDTH, steps * (i + 1) / count * WIDTH))
+/// The outputs of some rows of the weight, written to `out`.
+///
+/// # Safety
+/// The unit must be there and configured; `out` must have room for `rows` rows, `outputs` apart.
+unsafe fn part(
+    way: &Way,
+    packed: &[Line],
+    weight: &[bf16],
+    [rows, inner, outputs]: [usize; 3],
+    Scratch { sums, blocks: [block_lines, next_lines] }: &mut Scratch,
+    out: *mut f32,
+) {
+    let groups = rows.div_ceil(PAIR);
+    sums.resize(groups * way.pairs, Sums::ZERO);
+    let blocks = blocks(way, weight.len() / (PAIR * inner), inner / WIDTH);
+    let mut ready = false;
+    for (i, Block { pairs, steps }) in blocks.iter().cloned().enumerate() {
+        if !ready {
+            // SAFETY: whoever has the matrix unit has AVX-512; so below.
+            unsafe { copy(weight, inner, &blocks[i], 0, block_lines) };
+        }
+        let next = blocks.get(i + 1).filter(|next| way.ahead && next.steps.len() == steps.len());
+        ready = next.is_some();
+        if ready {
+            next_lines.resize(steps.len() * PAIR, Line::ZERO);
+        }
+        for (group, x) in packed.chunks_exact(inner).enumerate() {
+            let ahead = next.and_then(|next| ahead(weight, inner, next, group, next_lines));
+            let rows = PAIR.min(rows - group * PAIR);
+            for (pair, left) in pairs.clone().zip(block_lines.chunks_exact(steps.len() * PAIR)) {
+                let sums = &mut sums[group * way.pairs + pair - pairs.start];
+                let x = &x[steps.start * PAIR..steps.end * PAIR];
+                // SAFETY: the unit is there and configured; the rows of the weight and the lines of the next block are there.
+                unsafe { multiply(left, x, rows, steps.start > 0, sums, ahead) };
+                if steps.end * WIDTH == inner {
+                    // SAFETY: the rows of this group in the columns of this pair.
+                    unsafe { sums.write(out.add(group * PAIR * outputs + pair * PAIR), outputs, rows) };
+                }
+            }
+        }
+        if let Some(next) = next {
+            // SAFETY: as above.
+            unsafe { copy(weight, inner, next, groups * AHEAD, next_lines) };
+            std::mem::swap(block_lines, next_lines);
+        }
+    }
 }
 
-/// Inputs `from..to` of all rows of a weight, in `copy`, and how far apart its rows are there: one line more than they are long,
-/// so that 32 of them do not fall on the same places of the cache.
-fn aligned<'a>(weight: &[bf16], inner: usize, [from, to]: [usize; 2], copy: &'a mut Vec<Line>) -> (&'a [bf16], usize) {
-    let stride = to - from + WIDTH;
-    copy.resize(weight.len() / inner * stride / WIDTH, Line::ZERO);
-    let copy = numbers(copy);
-    for (row, copy) in weight.chunks_exact(inner).zip(copy.chunks_exact_mut(stride)) {
-        copy[..to - from].copy_from_slice(&row[from..to]);
+/// The blocks of a part of the weight, all steps of some outputs after another; where the next one is copied ahead, of one length if
+/// that can be.
+fn blocks(way: &Way, pairs: usize, steps: usize) -> Vec<Block> {
+    let least = steps.div_ceil(way.steps);
+    let even = (least..2 * least).find(|count| steps.is_multiple_of(*count)).filter(|_| way.ahead);
+    let count = even.unwrap_or(least);
+    (0..pairs)
+        .step_by(way.pairs)
+        .flat_map(|first| {
+            (0..count).map(move |i| Block {
+                pairs: first..pairs.min(first + way.pairs),
+                steps: steps * i / count..steps * (i + 1) / count,
+            })
+        })
+        .collect()
+}
+
+/// The rows of the next block that are copied while a group of rows of `x` is multiplied.
+fn ahead(weight: &[bf16], inner: usize, next: &Block, group: usize, lines: &mut [Line]) -> Option<Ahead> {
+    let row = group * AHEAD;
+    (row < PAIR).then(|| Ahead {
+        from: weight[(next.pairs.start * PAIR + row) * inner + next.steps.start * WIDTH..].as_ptr(),
+        stride: size_of::<bf16>() * inner,
+        to: lines[row..].as_mut_ptr(),
+    })
+}
+
+/// Copies rows of a block, of every pair of tiles from `first` on, to lines.
+#[target_feature(enable = "avx512f")]
+fn copy(weight: &[bf16], inner: usize, Block { pairs, steps }: &Block, first: usize, lines: &mut Vec<Line>) {
+    lines.resize(pairs.len() * steps.len() * PAIR, Line::ZERO);
+    for (pair, lines) in pairs.clone().zip(lines.chunks_exact_mut(steps.len() * PAIR)) {
+        for row in (first..PAIR).step_by(4) {
+            // Four rows at once: memory gives more to several runs than to one.
+            let rows: [&[bf16]; 4] = std::array::from_fn(|i| {
+                let row = &weight[(pair * PAIR + row + i) * inner..][..inner];
+                &row[steps.start * WIDTH..steps.end * WIDTH]
+            });
+            for (step, lines) in lines.chunks_exact_mut(PAIR).enumerate() {
+                for (line, row) in lines[row..].iter_mut().zip(rows) {
+                    line.0.copy_from_slice(&row[step * WIDTH..][..WIDTH]);
+                    prefetch(row.as_ptr().wrapping_add((step + AHEAD_OF_COPY) * WIDTH));
+                }
+            }
+        }
     }
-    (copy, stride)
+}
+
+/// Steps that memory is asked for before they are copied.
+const AHEAD_OF_COPY: usize = 16;
+
+/// Asks for a line; any address will do.
+fn prefetch(line: *const bf16) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint, which faults nowhere.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 
 /// `x` rounded, in groups of 32 rows, the last filled up with zeros; each as `[inner / 32][2 tiles][16 pairs of inputs]`, a line
 /// each.
 fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
-    let mut packed = vec![Line::ZERO; rows.div_ceil(PAIR) * inner];
-    packed.par_chunks_mut(inner).enumerate().for_each(|(group, packed)| {
+    let count = rows.div_ceil(PAIR) * inner;
+    let mut packed = Vec::with_capacity(count);
+    let lines = &mut packed.spare_capacity_mut()[..count];
+    lines.par_chunks_mut(inner).enumerate().for_each(|(group, packed)| {
         for (at, lines) in packed.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
             let (step, row) = (at / 2, group * PAIR + at % 2 * TILE);
             let inputs = x.chunks_exact(inner).skip(row).map(|x| &x[step * WIDTH..][..WIDTH]);
@@ -93,5 +196,7 @@ fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
             unsafe { pack_tile(inputs, lines) };
         }
     });
+    // SAFETY: every tile was written.
+    unsafe { packed.set_len(count) };
     packed
 }

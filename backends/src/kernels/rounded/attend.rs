@@ -4,18 +4,18 @@
 //! each lane, and its result, two keys to a pair, is already laid out as the right factor of the product with the values.
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::{
     nearest,
     transpose::{Square, TILE},
-    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, numbers, pack_tile},
+    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, pack_tile},
 };
 use crate::{
     Mask,
     kernels::{
         attention::exp,
         heads::{Head, Heads},
+        turns::in_turn,
     },
 };
 
@@ -24,9 +24,9 @@ type Lanes = [f32; TILE];
 /// Where a thread keeps what belongs to one head.
 #[derive(Default)]
 struct Scratch {
-    /// `[keys][head_dim]`.
+    /// A left factor for every 32 keys.
     keys: Vec<Line>,
-    /// `[head_dim][keys, and a line]`.
+    /// One for every 32 columns of the values.
     values: Vec<Line>,
     queries: Vec<Line>,
     scores: Vec<Sums>,
@@ -45,7 +45,7 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask) -> Option<V
     }
     let mut buffer = vec![0.0; q.shape.iter().product()];
     let out = Heads::token_major(&mut buffer, q.shape);
-    (0..q.count()).into_par_iter().for_each_init(Scratch::default, |scratch, i| {
+    in_turn(q.count(), |scratch, i| {
         let _unit = Unit::configured();
         // SAFETY: the unit is there and configured, and whoever has it has AVX-512.
         unsafe { one_head(scratch, [q.head(i), k.head(i), v.head(i)], mask, out.head(i)) };
@@ -58,11 +58,10 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask) -> Option<V
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
     let (width, padded) = (q.columns, k.rows.next_multiple_of(PAIR));
-    let stride = padded + WIDTH;
     let Scratch { keys, values, queries, scores, weights } = scratch;
     fill_keys(keys, k, padded);
-    fill_values(values, v, stride);
-    queries.resize(width, Line::ZERO);
+    fill_values(values, v, padded);
+    queries.reserve(width);
     let scale = (width as f32).sqrt().recip();
     for from in (0..q.rows).step_by(PAIR) {
         let to = (from + PAIR).min(q.rows);
@@ -71,15 +70,18 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
             Mask::None => (0, k.rows),
             _ => (k.rows - q.rows + from, k.rows - q.rows + to),
         };
-        for (at, lines) in queries.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+        queries.clear();
+        for (at, lines) in queries.spare_capacity_mut()[..width].as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
             let rows = from + at % 2 * TILE..to;
             pack_tile(rows.map(|row| &q.row(row)[at / 2 * WIDTH..][..WIDTH]), lines);
         }
+        // SAFETY: every tile was written.
+        unsafe { queries.set_len(width) };
         let blocks = seen.div_ceil(PAIR);
         scores.resize(blocks, Sums::ZERO);
         for (block, scores) in scores.iter_mut().enumerate() {
             // SAFETY: by the caller; 32 rows of keys.
-            unsafe { multiply(&numbers(keys)[block * PAIR * width..], width, queries, false, scores) };
+            unsafe { multiply(&keys[block * width..][..width], queries, PAIR, false, scores, None) };
         }
         weights.resize(blocks * WIDTH, Line::ZERO);
         let mut shares = [[0.0; TILE]; 2];
@@ -91,7 +93,7 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
             let mut sums = Sums::ZERO;
             // SAFETY: by the caller; 32 rows of values, and the rows of `out` from `from` to `to`.
             unsafe {
-                multiply(&numbers(values)[at * stride..], stride, weights, false, &mut sums);
+                multiply(&values[at / PAIR * padded..][..weights.len()], weights, PAIR, false, &mut sums, None);
                 for (tile, sums) in sums.0.iter_mut().enumerate() {
                     divide(sums, &shares[tile % 2]);
                 }
@@ -107,20 +109,23 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
 fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
     keys.clear();
     keys.resize(padded * k.columns / WIDTH, Line::ZERO);
-    for (i, key) in numbers(keys).chunks_exact_mut(k.columns).take(k.rows).enumerate() {
-        key.iter_mut().zip(k.row(i)).for_each(|(to, x)| *to = bf16::from_bits(nearest(*x)));
+    for i in 0..k.rows {
+        let lines = keys[i / PAIR * k.columns + i % PAIR..].iter_mut().step_by(PAIR);
+        for (line, key) in lines.zip(k.row(i).as_chunks::<WIDTH>().0) {
+            line.0.iter_mut().zip(key).for_each(|(to, x)| *to = bf16::from_bits(nearest(*x)));
+        }
     }
 }
 
 /// The values rounded, a row for every one of their columns, then zeros.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn fill_values(values: &mut Vec<Line>, v: Head, stride: usize) {
+fn fill_values(values: &mut Vec<Line>, v: Head, padded: usize) {
     values.clear();
-    values.resize(v.columns * stride / WIDTH, Line::ZERO);
-    let values = numbers(values);
+    values.resize(padded * v.columns / WIDTH, Line::ZERO);
     for i in 0..v.rows {
         for (column, x) in v.row(i).iter().enumerate() {
-            values[column * stride + i] = bf16::from_bits(nearest(*x));
+            let line = column / PAIR * padded + i / WIDTH * PAIR + column % PAIR;
+            values[line].0[i % WIDTH] = bf16::from_bits(nearest(*x));
         }
     }
 }

@@ -5,6 +5,8 @@
 mod amx;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(super) mod attend;
+#[cfg(target_arch = "x86_64")]
+mod dots;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod transpose;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -35,7 +37,7 @@ const PRODUCTS: &[Product] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     amx::product,
     #[cfg(target_arch = "x86_64")]
-    super::tiles::product::<super::tiles::Rounded>,
+    dots::product,
 ];
 
 #[cfg(test)]
@@ -55,6 +57,9 @@ mod tests {
             [16, 64, 32],
             [33, 4096, 96],
             [70, 4128, 160],
+            [40, 8288, 1056],
+            [300, 4096, 224],
+            [258, 2144, 416],
         ] {
             let [rows, inner, outputs] = sizes;
             let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);

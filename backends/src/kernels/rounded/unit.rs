@@ -1,6 +1,6 @@
 //! The matrix unit itself: what it reads, what it writes, one block of products, and the permission to use it.
 
-use std::{arch::asm, sync::OnceLock};
+use std::{arch::asm, mem::MaybeUninit, sync::OnceLock};
 
 use half::bf16;
 
@@ -23,15 +23,9 @@ impl Line {
     pub(super) const ZERO: Self = Self([bf16::ZERO; WIDTH]);
 }
 
-/// Lines as the numbers in them.
-pub(super) fn numbers(lines: &mut [Line]) -> &mut [bf16] {
-    // SAFETY: a line is 32 numbers and nothing else.
-    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * WIDTH) }
-}
-
-/// A tile of the right factor: 32 inputs of each of up to 16 rows, rounded; missing rows are 0.
+/// A tile of the right factor: 32 inputs of each of up to 16 rows, rounded; missing rows are 0. All of `lines` is written.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32]>, lines: &mut [Line; TILE]) {
+pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32]>, lines: &mut [MaybeUninit<Line>; TILE]) {
     let mut tile = Square::ZERO;
     for (row, pairs) in rows.zip(&mut tile.0) {
         let (inputs, _) = row.as_chunks::<2>();
@@ -40,7 +34,7 @@ pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32]>, lines: &mut [
         }
     }
     // SAFETY: a line is a row of pairs.
-    unsafe { transpose(&tile, numbers(lines).as_mut_ptr().cast(), TILE) };
+    unsafe { transpose(&tile, lines.as_mut_ptr().cast(), TILE) };
 }
 
 /// Sums of 32 outputs for 32 rows, as four tiles: outputs `0..16` for rows `0..16` and `16..32`, then outputs `16..32`.
@@ -77,16 +71,26 @@ impl Sums {
     }
 }
 
-/// A block of 32 rows of the weight, `stride` numbers apart, times a block of packed `x`; written to `sums`, or with `add`, added.
-///
-/// # Safety
-/// [`is_there`] must hold, and [`Unit::configured`] for this thread; `weight` must reach to the end of the block in its last row, and
-/// `x` must hold as many lines as the block has inputs, a multiple of 32 above 0.
-pub(super) unsafe fn multiply(weight: &[bf16], stride: usize, x: &[Line], add: bool, sums: &mut Sums) {
-    assert!(weight.len() >= (PAIR - 1) * stride + x.len());
-    // SAFETY: every step reads 64 bytes of each of 32 rows of the weight, and 2,048 bytes of `x`; there are x.len() / 32 of them.
-    // The tiles are loaded from and stored to the four of `sums`, whose rows are 64 bytes.
-    unsafe {
+/// What is copied while the unit multiplies: 8 rows of a weight, `stride` bytes apart, into lines of another left factor that has
+/// as many steps. The processor waits for memory and multiplies at once.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub(super) from: *const bf16,
+    pub(super) stride: usize,
+    pub(super) to: *mut Line,
+}
+
+/// Rows of an [`Ahead`].
+pub(super) const AHEAD: usize = 8;
+
+/// [`multiply`]'s loop: `$right` loads what is right besides the first tile, `$upper` and `$lower` multiply it, `$copy` and
+/// `$copy_more` copy a step ahead.
+macro_rules! along {
+    (
+        $add:ident, $left:ident, $x:ident, $sums:ident,
+        [$($right:literal),*], [$($upper:literal),*], [$($lower:literal),*], [$($copy:literal),*], [$($copy_more:literal),*],
+        {$($operands:tt)*}
+    ) => {
         asm!(
             "test {add}, {add}",
             "jnz 3f",
@@ -101,16 +105,17 @@ pub(super) unsafe fn multiply(weight: &[bf16], stride: usize, x: &[Line], add: b
             "tileloadd tmm2, [{sums} + {line} + 2048]",
             "tileloadd tmm3, [{sums} + {line} + 3072]",
             "2:",
-            "tileloadd tmm4, [{upper} + {stride}]",
+            "tileloadd tmm4, [{left} + {line}]",
             "tileloadd tmm6, [{x} + {line}]",
-            "tileloadd tmm7, [{x} + {line} + 1024]",
+            $($right,)*
             "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{lower} + {stride}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
+            $($copy,)*
+            "tileloadd tmm5, [{left} + {line} + 1024]",
+            $($upper,)*
+            $($copy_more,)*
             "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {upper}, 64",
-            "add {lower}, 64",
+            $($lower,)*
+            "add {left}, 2048",
             "add {x}, 2048",
             "dec {steps}",
             "jnz 2b",
@@ -118,18 +123,88 @@ pub(super) unsafe fn multiply(weight: &[bf16], stride: usize, x: &[Line], add: b
             "tilestored [{sums} + {line} + 1024], tmm1",
             "tilestored [{sums} + {line} + 2048], tmm2",
             "tilestored [{sums} + {line} + 3072], tmm3",
-            add = in(reg) usize::from(add),
-            upper = inout(reg) weight.as_ptr() => _,
-            lower = inout(reg) weight.as_ptr().add(TILE * stride) => _,
-            x = inout(reg) x.as_ptr() => _,
-            steps = inout(reg) x.len() / WIDTH => _,
-            stride = in(reg) 2 * stride,
+            add = in(reg) usize::from($add),
+            left = inout(reg) $left.as_ptr() => _,
+            x = inout(reg) $x.as_ptr() => _,
+            steps = inout(reg) $x.len() / PAIR => _,
             line = in(reg) 64usize,
-            sums = in(reg) sums.0.as_mut_ptr(),
+            sums = in(reg) $sums.0.as_mut_ptr(),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            $($operands)*
             options(nostack),
-        );
+        )
+    };
+    // With both tiles of the right factor, or with the first alone.
+    ($both:expr, [$($names:ident),*], $copy:tt, $copy_more:tt, $operands:tt) => {
+        if $both {
+            along!(
+                $($names),*, ["tileloadd tmm7, [{x} + {line} + 1024]"], ["tdpbf16ps tmm1, tmm4, tmm7"],
+                ["tdpbf16ps tmm3, tmm5, tmm7"], $copy, $copy_more, $operands
+            )
+        } else {
+            along!($($names),*, [], [], [], $copy, $copy_more, $operands)
+        }
+    };
+}
+
+/// A left factor of 32 rows times a right one of `rows` rows, at most 32; written to `sums`, or with `add`, added. Both factors are
+/// laid out step by step, 32 lines each: of the left one 32 inputs of every row; of the right one the pairs of 32 inputs, of 16
+/// rows, then of the others.
+///
+/// # Safety
+/// [`is_there`] must hold, and [`Unit::configured`] for this thread; what is copied ahead must be there, and written by nobody else.
+pub(super) unsafe fn multiply(
+    left: &[Line],
+    x: &[Line],
+    rows: usize,
+    add: bool,
+    sums: &mut Sums,
+    ahead: Option<Ahead>,
+) {
+    assert!(left.len() == x.len() && x.len().is_multiple_of(PAIR) && !x.is_empty());
+    let both = rows > TILE;
+    // SAFETY: every step reads 2,048 bytes of each factor; there are x.len() / 32 of them. The tiles are loaded from and stored to
+    // the four of `sums`, whose rows are 64 bytes. With `ahead`, by the caller.
+    unsafe {
+        match ahead {
+            None => along!(both, [add, left, x, sums], [], [], {}),
+            Some(Ahead { from, stride, to }) => along!(
+                both,
+                [add, left, x, sums],
+                [
+                    "vmovups zmm16, [{from}]",
+                    "vmovups zmm17, [{from} + {stride}]",
+                    "vmovups zmm18, [{from} + 2 * {stride}]",
+                    "vmovups zmm19, [{from} + {thrice}]",
+                    "vmovaps [{to}], zmm16",
+                    "vmovaps [{to} + 64], zmm17",
+                    "vmovaps [{to} + 128], zmm18",
+                    "vmovaps [{to} + 192], zmm19"
+                ],
+                [
+                    "vmovups zmm16, [{fifth}]",
+                    "vmovups zmm17, [{fifth} + {stride}]",
+                    "vmovups zmm18, [{fifth} + 2 * {stride}]",
+                    "vmovups zmm19, [{fifth} + {thrice}]",
+                    "vmovaps [{to} + 256], zmm16",
+                    "vmovaps [{to} + 320], zmm17",
+                    "vmovaps [{to} + 384], zmm18",
+                    "vmovaps [{to} + 448], zmm19",
+                    "add {from}, 64",
+                    "add {fifth}, 64",
+                    "add {to}, 2048"
+                ],
+                {
+                    from = inout(reg) from => _,
+                    fifth = inout(reg) from.byte_add(4 * stride) => _,
+                    stride = in(reg) stride,
+                    thrice = in(reg) 3 * stride,
+                    to = inout(reg) to => _,
+                    out("xmm16") _, out("xmm17") _, out("xmm18") _, out("xmm19") _,
+                }
+            ),
+        }
     }
 }
 
