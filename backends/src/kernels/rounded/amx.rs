@@ -19,9 +19,6 @@ use super::{
 };
 use crate::kernels::{columns::Columns, turns::in_turn};
 
-/// Fewer rows take the time that reading the weight takes, and need no matrix unit.
-const FEW_ROWS: usize = 1;
-
 /// A way through the weight.
 struct Way {
     /// Pairs of tiles of outputs in a block.
@@ -55,7 +52,8 @@ struct Scratch {
 }
 
 pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    let fits = rows > FEW_ROWS && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
+    // A single row takes the time that reading the weight takes, and needs no matrix unit.
+    let fits = rows > 1 && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
     if !fits || !is_there() {
         return None;
     }
