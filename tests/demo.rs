@@ -71,7 +71,7 @@ impl Job for Accuracies {
                 let seen = model.prune(&look, &**pruner as &dyn Pruner<B>, Some(*budget), &prompt, 0).unwrap();
                 let decoding = Decoding::greedy(8, model.tokenizer().eos());
                 let spliced = model.splice(&prompt, &[seen]);
-                let generated = generate(&model, spliced, None, decoding, |_| ControlFlow::Continue(())).unwrap();
+                let generated = generate(&model, spliced.into(), decoding, |_| ControlFlow::Continue(())).unwrap();
                 let text = strip(&model.tokenizer().decode(&generated.ids)).to_owned();
                 answers[i].push(Answer::new(sample, text, DEMO));
             }

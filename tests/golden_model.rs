@@ -235,7 +235,7 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
         let model = load::<Flex>(LAYOUTS[1], None, dtype, &Default::default());
         let (seen, prompt) = boat(&model, "What is this?", 29, &picture);
         let decoding = Decoding::greedy(8, model.tokenizer().eos());
-        let answer = generate(&model, model.splice(&prompt, std::slice::from_ref(&seen)), None, decoding, |_| {
+        let answer = generate(&model, model.splice(&prompt, std::slice::from_ref(&seen)).into(), decoding, |_| {
             ControlFlow::Continue(())
         });
         (seen.keep, answer.unwrap().ids)
@@ -257,19 +257,19 @@ fn an_answer_ends_at_the_end_token_the_limit_the_caller_or_the_context() {
     let spliced = model.splice(&prompt, &[seen]);
     let go_on = |_: &[u32]| ControlFlow::Continue(());
 
-    let ended = generate(&model, spliced.clone(), None, Decoding::greedy(16, wanted[2]), go_on).unwrap();
+    let ended = generate(&model, spliced.clone().into(), Decoding::greedy(16, wanted[2]), go_on).unwrap();
     assert_eq!(ended.ids, wanted[..2], "the end token is no part of the answer");
-    let limited = generate(&model, spliced.clone(), None, Decoding::greedy(5, 2), go_on).unwrap();
+    let limited = generate(&model, spliced.clone().into(), Decoding::greedy(5, 2), go_on).unwrap();
     assert_eq!(limited.ids, wanted[..5]);
-    let stopped = generate(&model, spliced.clone(), None, Decoding::greedy(16, 2), |ids| {
+    let stopped = generate(&model, spliced.clone().into(), Decoding::greedy(16, 2), |ids| {
         if ids.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!(stopped.unwrap().ids, wanted[..3]);
-    let endless = generate(&model, spliced.clone(), None, Decoding::greedy(usize::MAX, wanted[4]), go_on).unwrap();
+    let endless = generate(&model, spliced.clone().into(), Decoding::greedy(usize::MAX, wanted[4]), go_on).unwrap();
     assert_eq!(endless.ids, wanted[..4]);
 
     // The model is made for 4,096 positions.
     let long = Spliced { embeds: Tensor::cat(vec![spliced.embeds; 40], 1), visual: Vec::new() };
-    let refused = generate(&model, long, None, Decoding::greedy(1, 2), go_on).unwrap_err().to_string();
+    let refused = generate(&model, long.into(), Decoding::greedy(1, 2), go_on).unwrap_err().to_string();
     assert!(refused.contains("4960 tokens") && refused.contains("4096"), "{refused}");
 }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use assert_cmd::Command;
 use common::fixture;
 use secateur::{
-    generate::{Begun, Decoding, answer_about, begin_about, decode, looks},
+    generate::{Begun, Decoding, Reuse, ask_about, begin, decode, generate, looks},
     image::decode as read_picture,
     model::{LoadOptions, open},
     pruner::{Params, selector},
@@ -30,32 +30,32 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
         [("none", None), ("fastervlm", Some(64)), ("cdpruner", Some(64)), ("trim", Some(29)), ("fastv", Some(64))]
     {
         let selector = selector::<Flex>(method, Params::default()).unwrap();
-        let (mut alone, mut shared, mut begun) = (Vec::new(), Vec::new(), Vec::<Begun<Flex>>::new());
-        let mut one_by_one = Vec::new();
+        let (mut alone, mut asked, mut shared) = (Vec::new(), Vec::new(), Vec::new());
+        let mut one_by_one = Vec::<(Begun<Flex>, _)>::new();
         for picture in ["boat_123x90.png", "kitchen_85x120.png"] {
             let picture = read_picture(&fixture("tiny-llava-1.5/images").join(picture)).unwrap();
             let looks = looks(&model, &[picture.into()], &selector).unwrap();
             for question in QUESTIONS {
                 let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer());
-                let answered =
-                    answer_about(&model, &looks, &prompt, &selector, budget, decoding, |_| ControlFlow::Continue(()));
-                alone.push(answered.unwrap().1);
-                let (_, next) =
-                    begin_about(&model, &looks, &prompt, &selector, budget, decoding, begun.last()).unwrap();
-                begun.push(next);
+                let ask = || ask_about(&model, &looks, &prompt, &selector, budget).unwrap().1;
+                alone.push(generate(&model, ask(), decoding, |_| ControlFlow::Continue(())).unwrap());
+                asked.push(ask());
                 // The prompt before has been continued meanwhile.
-                let before = one_by_one.last().map(|(begun, _): &(Begun<Flex>, _)| begun);
-                let (_, mut own) = begin_about(&model, &looks, &prompt, &selector, budget, decoding, before).unwrap();
-                let answer = decode(&model, std::slice::from_mut(&mut own), decoding, go_on).swap_remove(0);
+                let before = one_by_one.last().map(|(begun, _)| begun);
+                let mut own = begin(&model, vec![ask()], decoding, Reuse::On(before)).unwrap();
+                let answer = decode(&model, &mut own, decoding, go_on).swap_remove(0);
                 shared.push(answer.shared);
-                one_by_one.push((own, answer));
+                one_by_one.push((own.swap_remove(0), answer));
             }
         }
+        // Read together too: without pruning, more than fit into a pass.
+        let mut begun = begin(&model, asked, decoding, Reuse::On(None)).unwrap();
         let together = decode(&model, &mut begun, decoding, go_on);
         for ((alone, (_, in_turn)), together) in alone.iter().zip(&one_by_one).zip(&together) {
             assert_eq!(alone.ids, in_turn.ids, "{method}, in turn");
             assert_eq!(alone.ids, together.ids, "{method}, side by side");
             assert_eq!((alone.steps, &alone.kept), (together.steps, &together.kept), "{method}");
+            assert_eq!(in_turn.shared, together.shared, "{method}");
         }
         let system = 35;
         let expected = match (method, budget) {

@@ -7,7 +7,7 @@ use secateur_backends::VlmBackend;
 use super::{RunConfig, RunFolder};
 use crate::{
     Error,
-    generate::{Begun, Decoding, Sampling, begin_about, decode, looks},
+    generate::{Begun, Decoding, Reuse, Sampling, ask_about, begin, decode, looks},
     model::{Llava, Look},
     pruner::Selector,
     task::{Answer, Picture, Sample, Task},
@@ -62,9 +62,7 @@ pub fn evaluate<B: VlmBackend>(
     let mut last: Option<(Option<&Picture>, Vec<Look<B>>)> = None;
     let mut begun: Vec<Begun<B>> = Vec::new();
     for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
-        // The last prompt of the batch before.
-        let mut before = begun.pop().filter(|_| pace.reuse);
-        begun.clear();
+        let mut asked = Vec::with_capacity(batch.len());
         for sample in batch {
             let picture = sample.picture.as_ref();
             let (_, looks) = match last.take_if(|(seen, _)| *seen == picture && pace.reuse) {
@@ -77,13 +75,12 @@ pub fn evaluate<B: VlmBackend>(
             // Video-LLaVA's scripts for pictures ask like LLaVA's.
             let template = if let Some(Picture::Video(_)) = picture { model.template() } else { Template::VicunaV1 };
             let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
-            let asked = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks)?;
-            let prompt = Prompt::new(&asked, &sample.clip_text, model.tokenizer());
-            let known = begun.last().or(before.as_ref()).filter(|_| pace.reuse);
-            let (_, next) = begin_about(model, looks, &prompt, selector, config.tokens, decoding, known)?;
-            begun.push(next);
-            before = None;
+            let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks)?;
+            let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
+            asked.push(ask_about(model, looks, &prompt, selector, config.tokens)?.1);
         }
+        let reuse = if pace.reuse { Reuse::On(begun.last()) } else { Reuse::Off };
+        begun = begin(model, asked, decoding, reuse)?;
         let answers = decode(model, &mut begun, decoding, |_, _| ControlFlow::Continue(()));
         for (sample, answer) in batch.iter().zip(answers) {
             let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();

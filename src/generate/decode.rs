@@ -8,9 +8,31 @@ use secateur_backends::VlmBackend;
 use super::{Decoding, Generated, choose::Chooser};
 use crate::{
     Error,
-    model::{KvCache, LayerCut, Llava, Spliced},
+    model::{KvCache, LayerCut, Llava, Part, Spliced},
     pruner::LayerPruner,
 };
+
+/// A prompt that is to be read.
+pub struct Asked<'a, B: VlmBackend> {
+    /// Its embeddings.
+    pub prompt: Spliced<B>,
+    /// What drops visual tokens on the way through the language model, down to so many.
+    pub inside: Option<(&'a dyn LayerPruner<B>, usize)>,
+}
+
+impl<B: VlmBackend> From<Spliced<B>> for Asked<'_, B> {
+    fn from(prompt: Spliced<B>) -> Self {
+        Self { prompt, inside: None }
+    }
+}
+
+/// What prompts take over from those before them instead of computing it again: keys and values of what both begin with.
+pub enum Reuse<'a, B: VlmBackend> {
+    /// Nothing.
+    Off,
+    /// From each other, and the first one from this prompt.
+    On(Option<&'a Begun<B>>),
+}
 
 /// A prompt that was read, and waits for the tokens of its answer. Afterwards, prompts that begin like it are read faster.
 pub struct Begun<B: VlmBackend> {
@@ -20,65 +42,119 @@ pub struct Begun<B: VlmBackend> {
     generated: Generated,
 }
 
-impl<B: VlmBackend> Begun<B> {
-    /// How many tokens at the beginning of `embeds` are those of this prompt, without the last one: it gives the logits.
-    fn shared(&self, embeds: &Tensor<B, 3>) -> usize {
-        let Some(own) = &self.embeds else { return 0 };
-        let length = own.dims()[1].min(embeds.dims()[1] - 1);
-        if length == 0 {
-            return 0;
+/// New tokens that are read in one pass: with more, reading the weights is no longer what takes the time, and memory fills up.
+const PASS: usize = 1024;
+
+/// Reads prompts, as many in a pass as are short; every weight is read once for all of them. Where tokens are dropped inside the language
+/// model, one prompt after another, and whole.
+///
+/// # Errors
+/// When a prompt is longer than the model reads, or the budget inside cannot be kept.
+pub fn begin<B: VlmBackend>(
+    model: &Llava<B>,
+    asked: Vec<Asked<B>>,
+    decoding: Decoding,
+    reuse: Reuse<B>,
+) -> Result<Vec<Begun<B>>, Error> {
+    let (reuses, first) = match reuse {
+        Reuse::Off => (false, None),
+        Reuse::On(first) => (true, first),
+    };
+    let mut begun: Vec<Begun<B>> = Vec::with_capacity(asked.len());
+    let mut pass = Pass { prompts: Vec::new(), rows: 0 };
+    for Asked { prompt, inside } in asked {
+        let length = prompt.embeds.dims()[1];
+        let mut cache = model.cache(length, decoding.max_new_tokens)?;
+        if let Some((pruner, budget)) = inside {
+            begun.extend(pass.read(model));
+            begun.push(read_cut(model, prompt, cache, pruner, budget)?);
+            continue;
         }
-        // Compared as numbers, so that there is no key that could go stale.
-        let equal = own.clone().narrow(1, 0, length).equal(embeds.clone().narrow(1, 0, length));
-        let equal = equal.int().sum_dim(2).flatten::<1>(0, 2).into_data().convert::<i64>().into_vec::<i64>();
-        let hidden = embeds.dims()[2] as i64;
-        equal.unwrap_or_default().iter().take_while(|&&count| count == hidden).count()
+        let last = || begun.last().or(first).and_then(|before| before.embeds.clone());
+        let before = pass.prompts.last().map(|before| before.embeds.clone()).or_else(last).filter(|_| reuses);
+        let shared = before.map_or(0, |before| in_common(&before, &prompt.embeds));
+        if pass.rows + length - shared > PASS {
+            begun.extend(pass.read(model));
+        }
+        if pass.prompts.is_empty() && shared > 0 {
+            begun.last().or(first).into_iter().for_each(|before| cache.start_with(&before.cache, shared));
+        }
+        pass.rows += length - shared;
+        pass.prompts.push(Unread { embeds: prompt.embeds, cache, shared });
+    }
+    begun.extend(pass.read(model));
+    Ok(begun)
+}
+
+/// How many tokens at the beginning of `next` are those of `before`, without the last one: it gives the logits.
+fn in_common<B: VlmBackend>(before: &Tensor<B, 3>, next: &Tensor<B, 3>) -> usize {
+    let length = before.dims()[1].min(next.dims()[1] - 1);
+    if length == 0 {
+        return 0;
+    }
+    // Compared as numbers, so that there is no key that could go stale.
+    let equal = before.clone().narrow(1, 0, length).equal(next.clone().narrow(1, 0, length));
+    let equal = equal.int().sum_dim(2).flatten::<1>(0, 2).into_data().convert::<i64>().into_vec::<i64>();
+    let hidden = next.dims()[2] as i64;
+    equal.unwrap_or_default().iter().take_while(|&&count| count == hidden).count()
+}
+
+/// Prompts that are read together.
+struct Pass<B: VlmBackend> {
+    prompts: Vec<Unread<B>>,
+    /// Their new tokens.
+    rows: usize,
+}
+
+/// A prompt of a pass.
+struct Unread<B: VlmBackend> {
+    embeds: Tensor<B, 3>,
+    /// Of the first one of a pass, it holds what is shared.
+    cache: KvCache<B>,
+    /// Tokens that are taken over from the prompt before.
+    shared: usize,
+}
+
+impl<B: VlmBackend> Pass<B> {
+    /// Reads them, and leaves none.
+    fn read(&mut self, model: &Llava<B>) -> Vec<Begun<B>> {
+        let mut prompts = std::mem::take(&mut self.prompts);
+        self.rows = 0;
+        if prompts.is_empty() {
+            return Vec::new();
+        }
+        let start = Instant::now();
+        let mut rows = Vec::with_capacity(prompts.len());
+        let mut parts = Vec::with_capacity(prompts.len());
+        for Unread { embeds, cache, shared } in &mut prompts {
+            let new = embeds.dims()[1] - *shared;
+            rows.push(embeds.clone().narrow(1, *shared, new));
+            let shared = *shared - cache.len();
+            parts.push(Part { cache, new, shared });
+        }
+        let logits = model.logits_each(Tensor::cat(rows, 1), &mut parts);
+        let prefill = start.elapsed();
+        let read = |(Unread { embeds, cache, shared }, logits)| {
+            let generated = Generated::unanswered(logits, embeds.dims()[1], prefill);
+            Begun { embeds: Some(embeds), cache, generated: Generated { shared, ..generated } }
+        };
+        prompts.into_iter().zip(logits).map(read).collect()
     }
 }
 
-/// Reads a prompt. `inside` drops visual tokens on the way through the language model, down to so many; else what the
-/// prompt has in common with the beginning of `before` is not computed again.
-///
-/// # Errors
-/// When the prompt is longer than the model reads, or `inside` cannot keep as many tokens as asked for.
-pub fn begin<B: VlmBackend>(
+/// Reads a prompt, and drops visual tokens on the way through the language model.
+fn read_cut<B: VlmBackend>(
     model: &Llava<B>,
-    prompt: Spliced<B>,
-    inside: Option<(&dyn LayerPruner<B>, usize)>,
-    decoding: Decoding,
-    before: Option<&Begun<B>>,
+    Spliced { embeds, visual }: Spliced<B>,
+    mut cache: KvCache<B>,
+    pruner: &dyn LayerPruner<B>,
+    budget: usize,
 ) -> Result<Begun<B>, Error> {
-    let Spliced { embeds, visual } = prompt;
-    let length = embeds.dims()[1];
-    let mut cache = model.cache(length, decoding.max_new_tokens)?;
     let start = Instant::now();
-    let (first_logits, kept, shared) = match inside {
-        None => {
-            let shared = before.map_or(0, |before| before.shared(&embeds));
-            if let Some(before) = before.filter(|_| shared > 0) {
-                cache.start_with(&before.cache, shared);
-            }
-            let rest = embeds.clone().narrow(1, shared, length - shared);
-            (model.logits(rest, &mut cache), None, shared)
-        }
-        Some((pruner, budget)) => {
-            let cut = LayerCut { pruner, visual: &visual, budget };
-            let (logits, kept) = model.logits_cut(embeds.clone(), &mut cache, &cut)?;
-            (logits, Some(kept), 0)
-        }
-    };
-    let embeds = kept.is_none().then_some(embeds);
-    let generated = Generated {
-        ids: Vec::new(),
-        first_logits,
-        prompt: length,
-        shared,
-        kept,
-        prefill: start.elapsed(),
-        decode: std::time::Duration::ZERO,
-        steps: 0,
-    };
-    Ok(Begun { embeds, cache, generated })
+    let length = embeds.dims()[1];
+    let (logits, kept) = model.logits_cut(embeds, &mut cache, &LayerCut { pruner, visual: &visual, budget })?;
+    let generated = Generated::unanswered(logits, length, start.elapsed());
+    Ok(Begun { embeds: None, cache, generated: Generated { kept: Some(kept), ..generated } })
 }
 
 /// Once for each prompt: continues them until each has its end token, the longest answer, or `on_token` breaks; it is given the prompt's number
@@ -116,25 +192,24 @@ pub fn decode<B: VlmBackend>(
         }
         let mut going = next.iter().map(|(i, _)| *i).peekable();
         let caches = begun.iter_mut().enumerate().filter(|(i, _)| going.next_if_eq(i).is_some());
-        let mut caches: Vec<&mut KvCache<B>> = caches.map(|(_, begun)| &mut begun.cache).collect();
+        let mut parts: Vec<_> = caches.map(|(_, begun)| Part { cache: &mut begun.cache, new: 1, shared: 0 }).collect();
         let ids: Vec<u32> = next.iter().map(|(_, id)| *id).collect();
-        let found = model.next_logits(&ids, &mut caches);
+        let found = model.logits_each(model.embed(&ids), &mut parts);
         logits = next.iter().map(|(i, _)| *i).zip(found).collect();
     }
 }
 
-/// Continues `prompt` until the end token, the longest answer, or until `on_token` breaks; it sees all ids so far after
-/// each new one. `inside` drops visual tokens on the way through the language model, down to so many.
+/// Continues a prompt until the end token, the longest answer, or until `on_token` breaks; it sees all ids so far after
+/// each new one.
 ///
 /// # Errors
 /// As [`begin`].
 pub fn generate<B: VlmBackend>(
     model: &Llava<B>,
-    prompt: Spliced<B>,
-    inside: Option<(&dyn LayerPruner<B>, usize)>,
+    asked: Asked<B>,
     decoding: Decoding,
     mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<Generated, Error> {
-    let begun = begin(model, prompt, inside, decoding, None)?;
-    Ok(decode(model, &mut [begun], decoding, |_, ids| on_token(ids)).swap_remove(0))
+    let mut begun = begin(model, vec![asked], decoding, Reuse::Off)?;
+    Ok(decode(model, &mut begun, decoding, |_, ids| on_token(ids)).swap_remove(0))
 }

@@ -7,7 +7,7 @@ mod stream;
 use std::{ops::ControlFlow, time::Duration};
 
 pub use choose::Sampling;
-pub use decode::{Begun, begin, decode, generate};
+pub use decode::{Asked, Begun, Reuse, begin, decode, generate};
 use secateur_backends::VlmBackend;
 pub use stream::Stream;
 
@@ -52,7 +52,7 @@ pub struct Generated {
     /// The visual tokens that were kept inside the language model, as indices into [`crate::model::Spliced::visual`]; `None` where
     /// nothing was dropped there.
     pub kept: Option<Vec<usize>>,
-    /// Time to the first token.
+    /// Time to the first token; of prompts that were read together, that of all.
     pub prefill: Duration,
     /// Time for the rest.
     pub decode: Duration,
@@ -61,6 +61,12 @@ pub struct Generated {
 }
 
 impl Generated {
+    /// Before its first token.
+    fn unanswered(first_logits: Vec<f32>, prompt: usize, prefill: Duration) -> Self {
+        let (ids, kept, decode) = (Vec::new(), None, Duration::ZERO);
+        Self { ids, first_logits, prompt, shared: 0, kept, prefill, decode, steps: 0 }
+    }
+
     /// Tokens a second after the first, the end token counted; `None` if there was only one.
     pub fn tokens_per_second(&self) -> Option<f64> {
         (self.steps > 0).then(|| self.steps as f64 / self.decode.as_secs_f64())
@@ -100,7 +106,7 @@ pub fn looks<B: VlmBackend>(model: &Llava<B>, media: &[Media], selector: &Select
 /// [`answer`] for pictures that were looked at before.
 ///
 /// # Errors
-/// As [`begin_about`].
+/// As [`ask_about`] and [`begin`].
 pub fn answer_about<B: VlmBackend>(
     model: &Llava<B>,
     looks: &[Look<B>],
@@ -108,26 +114,23 @@ pub fn answer_about<B: VlmBackend>(
     selector: &Selector<B>,
     budget: Option<usize>,
     decoding: Decoding,
-    mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
+    on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<(Vec<Seen<B>>, Generated), Error> {
-    let (seen, begun) = begin_about(model, looks, prompt, selector, budget, decoding, None)?;
-    Ok((seen, decode(model, &mut [begun], decoding, |_, ids| on_token(ids)).swap_remove(0)))
+    let (seen, asked) = ask_about(model, looks, prompt, selector, budget)?;
+    Ok((seen, generate(model, asked, decoding, on_token)?))
 }
 
-/// Reads a prompt about pictures that were looked at, up to its answer's first token. What it has in common with the
-/// beginning of the prompt `before` is taken over from there.
+/// Prunes pictures that were looked at, and puts them into the prompt.
 ///
 /// # Errors
-/// As [`Llava::prune`] and [`begin`].
-pub fn begin_about<B: VlmBackend>(
+/// As [`Llava::prune`].
+pub fn ask_about<'a, B: VlmBackend>(
     model: &Llava<B>,
     looks: &[Look<B>],
     prompt: &Prompt,
-    selector: &Selector<B>,
+    selector: &'a Selector<B>,
     budget: Option<usize>,
-    decoding: Decoding,
-    before: Option<&Begun<B>>,
-) -> Result<(Vec<Seen<B>>, Begun<B>), Error> {
+) -> Result<(Vec<Seen<B>>, Asked<'a, B>), Error> {
     let whole = NoPruning { tiling: selector.method().tiling() };
     let (pruner, inside): (&dyn Pruner<B>, _) = match selector {
         Selector::Before(pruner) => (&**pruner, None),
@@ -139,12 +142,11 @@ pub fn begin_about<B: VlmBackend>(
         seen.push(model.prune(look, pruner, budget.filter(|_| inside.is_none()), prompt, mark)?);
         mark += look.marks();
     }
-    let spliced = model.splice(prompt, &seen);
+    let prompt = model.splice(prompt, &seen);
     // Its budget is per crop too, and spent on all crops together.
     let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();
-    let inside = inside.zip(budget).map(|(pruner, budget)| (pruner, (crops * budget).min(spliced.visual.len())));
-    let begun = begin(model, spliced, inside, decoding, before)?;
-    Ok((seen, begun))
+    let inside = inside.zip(budget).map(|(pruner, budget)| (pruner, (crops * budget).min(prompt.visual.len())));
+    Ok((seen, Asked { prompt, inside }))
 }
 
 /// What became of the pictures in the end, for a method that prunes inside the language model too: the kept patches of

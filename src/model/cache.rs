@@ -54,14 +54,17 @@ impl<B: VlmBackend> KvCache<B> {
 
     /// Takes over the first `count` positions of another cache, of which no token was dropped.
     pub fn start_with(&mut self, other: &Self, count: usize) {
-        for (layer, slot) in other.layers.iter().enumerate() {
-            if let Some(slot) = slot {
-                let [keys, values] = [&slot.keys, &slot.values].map(|all| all.clone().narrow(2, 0, count));
-                self.layers[layer] = Some(self.slot(&keys, self.capacity()));
-                self.append(layer, keys, values);
-            }
-        }
+        (0..self.layers.len()).for_each(|layer| self.take_over(layer, other, count));
         self.advance(count);
+    }
+
+    /// The same for one layer; positions are counted once, with [`Self::advance`].
+    pub(super) fn take_over(&mut self, layer: usize, other: &Self, count: usize) {
+        if let Some(slot) = &other.layers[layer] {
+            let [keys, values] = [&slot.keys, &slot.values].map(|all| all.clone().narrow(2, 0, count));
+            self.layers[layer] = Some(self.slot(&keys, self.capacity()));
+            self.append(layer, keys, values);
+        }
     }
 
     /// Appends `new` keys and values `[1, kv_heads, n, head_dim]` to a layer and returns all of its tokens.

@@ -36,6 +36,17 @@ pub struct LayerCut<'a, B: VlmBackend> {
     pub budget: usize,
 }
 
+/// A sequence among others that a pass reads.
+pub struct Part<'a, B: Backend> {
+    /// What was read of it before.
+    pub cache: &'a mut KvCache<B>,
+    /// How many new tokens of it there are.
+    pub new: usize,
+    /// How many tokens before these, of which its cache has none yet, are those at the beginning of the part before it: keys and values
+    /// are taken over from there, layer by layer.
+    pub shared: usize,
+}
+
 #[derive(Module, Debug)]
 struct Embedding<B: Backend> {
     /// `[vocabulary, hidden]`.
@@ -118,15 +129,22 @@ impl<B: VlmBackend> Llama<B> {
         self.head(x)
     }
 
-    /// Runs one new token of each of several sequences, `embeds` `[1, sequences, hidden]`, at the positions after those in
-    /// their caches, and returns their logits, `[sequences, vocabulary]` in f32. Products read every weight once for all of them;
-    /// attention is each sequence's own, so that none needs padding.
-    pub fn forward_each(&self, embeds: Tensor<B, 3>, caches: &mut [&mut KvCache<B>]) -> Tensor<B, 2> {
+    /// Runs the new tokens of several sequences, `embeds` `[1, all of them, hidden]`, one sequence after another, at the positions after those in
+    /// their caches, and returns the logits of each one's last token, `[sequences, vocabulary]` in f32. Products read every weight once for
+    /// all of them; attention is each sequence's own, so that none needs padding.
+    pub fn forward_each(&self, embeds: Tensor<B, 3>, parts: &mut [Part<B>]) -> Tensor<B, 2> {
         let dtype = embeds.dtype();
-        let ropes: Vec<RopeRows<B>> = caches.iter().map(|cache| cache.rope.rows(cache.len(), 1, dtype)).collect();
-        let x = self.layers.iter().enumerate().fold(embeds, |x, (i, layer)| layer.forward_each(x, i, &ropes, caches));
-        caches.iter_mut().for_each(|cache| cache.advance(1));
-        self.logits(self.norm.forward(x).squeeze_dim(0))
+        parts.iter_mut().for_each(|part| part.cache.advance(part.shared));
+        let ropes: Vec<RopeRows<B>> =
+            parts.iter().map(|Part { cache, new, .. }| cache.rope.rows(cache.len(), *new, dtype)).collect();
+        let x = self.layers.iter().enumerate().fold(embeds, |x, (i, layer)| layer.forward_each(x, i, &ropes, parts));
+        parts.iter_mut().for_each(|part| part.cache.advance(part.new));
+        let mut rows = 0;
+        let last = parts.iter().map(|part| {
+            rows += part.new;
+            rows - 1
+        });
+        self.logits(self.norm.forward(select(x.squeeze_dim(0), last.collect())))
     }
 
     /// The same for a prompt of which some visual tokens are dropped between two layers; also returns which of them
@@ -196,37 +214,47 @@ impl<B: VlmBackend> Llama<B> {
     }
 }
 
+/// What so many new tokens see: a single one, which is the last, sees all.
+fn causal(new: usize) -> Mask {
+    if new > 1 { Mask::Causal } else { Mask::None }
+}
+
 impl<B: VlmBackend> Layer<B> {
     fn forward(&self, x: Tensor<B, 3>, index: usize, rope: &RopeRows<B>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
         let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
-        let mask = if q.dims()[2] > 1 { Mask::Causal } else { Mask::None };
-        self.finish(x, [q, k, v], mask)
+        let mask = causal(q.dims()[2]);
+        self.finish(x, self.self_attn.attend([q, k, v], mask))
     }
 
-    /// The same for one token of each of several sequences, `[1, sequences, hidden]`.
+    /// The same for the new tokens of several sequences, one sequence after another.
     fn forward_each(
         &self,
         x: Tensor<B, 3>,
         index: usize,
         ropes: &[RopeRows<B>],
-        caches: &mut [&mut KvCache<B>],
+        parts: &mut [Part<B>],
     ) -> Tensor<B, 3> {
         let all = self.self_attn.products(self.input_layernorm.forward(x.clone()));
-        let mut attended = Vec::new();
-        for (i, (cache, rope)) in caches.iter_mut().zip(ropes).enumerate() {
-            let (q, [k, v]) = self.self_attn.split(all.clone().map(|x| x.narrow(1, i, 1)), rope);
+        let (mut attended, mut row) = (Vec::new(), 0);
+        for (i, rope) in ropes.iter().enumerate() {
+            let (before, rest) = parts.split_at_mut(i);
+            let Part { cache, new, shared } = &mut rest[0];
+            if let (Some(before), 1..) = (before.last(), *shared) {
+                cache.take_over(index, before.cache, *shared);
+            }
+            let (q, [k, v]) = self.self_attn.split(all.clone().map(|x| x.narrow(1, row, *new)), rope);
             let [k, v] = cache.append(index, k, v).map(|x| self.self_attn.repeat(x));
-            attended.push(self.self_attn.join(B::attend(q, k, v, Mask::None)));
+            attended.push(self.self_attn.attend([q, k, v], causal(*new)));
+            row += *new;
         }
-        let x = x + self.self_attn.o_proj.forward(Tensor::cat(attended, 1));
-        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
+        self.finish(x, Tensor::cat(attended, 1))
     }
 
     /// The same for whole sequences, without a cache.
     fn forward_all(&self, x: Tensor<B, 3>, rope: &RopeRows<B>, mask: Mask) -> Tensor<B, 3> {
         let (q, new) = self.self_attn.heads(self.input_layernorm.forward(x.clone()), rope);
         let [k, v] = new.map(|x| self.self_attn.repeat(x));
-        self.finish(x, [q, k, v], mask)
+        self.finish(x, self.self_attn.attend([q, k, v], mask))
     }
 
     /// The same as [`Self::forward`], and the attention that the last position pays to all, `[heads, positions]` in f32.
@@ -242,12 +270,13 @@ impl<B: VlmBackend> Layer<B> {
         let last = q.clone().narrow(2, q.dims()[2] - 1, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
         let scores = last.matmul(k.clone().cast(DType::F32).swap_dims(2, 3));
         let row = activation::softmax(scores, 3).reshape([heads, len]);
-        let mask = if q.dims()[2] > 1 { Mask::Causal } else { Mask::None };
-        (self.finish(x, [q, k, v], mask), row)
+        let mask = causal(q.dims()[2]);
+        (self.finish(x, self.self_attn.attend([q, k, v], mask)), row)
     }
 
-    fn finish(&self, x: Tensor<B, 3>, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
-        let x = x + self.self_attn.attend([q, k, v], mask);
+    /// What comes after attention.
+    fn finish(&self, x: Tensor<B, 3>, attended: Tensor<B, 3>) -> Tensor<B, 3> {
+        let x = x + self.self_attn.o_proj.forward(attended);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
     }
 }
@@ -291,9 +320,9 @@ impl<B: VlmBackend> Attention<B> {
         attended.swap_dims(1, 2).reshape([batch, new, heads * head_dim])
     }
 
+    /// Attention as `[batch, tokens, heads · head_dim]`.
     fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
-        let attended = if self.q_proj.rounds() { B::attend_rounded(q, k, v, mask) } else { B::attend(q, k, v, mask) };
-        self.o_proj.forward(self.join(attended))
+        self.join(if self.q_proj.rounds() { B::attend_rounded(q, k, v, mask) } else { B::attend(q, k, v, mask) })
     }
 
     /// Key and value heads, each as often as query heads share it.

@@ -7,7 +7,7 @@ use burn::{
 use secateur_backends::VlmBackend;
 
 use super::{
-    ClipJoint, ClipVision, KvCache, LayerCut, Llama, LlavaConfig, Projector, Sight,
+    ClipJoint, ClipVision, KvCache, LayerCut, Llama, LlavaConfig, Part, Projector, Sight,
     config::Pictures,
     layers::{Rounds, unfilled},
 };
@@ -193,16 +193,16 @@ impl<B: VlmBackend> Llava<B> {
         values(self.networks.language_model.forward(embeds, cache))
     }
 
-    /// Runs one new token of each of several sequences, and returns the logits of what comes next in each.
-    pub fn next_logits(&self, ids: &[u32], caches: &mut [&mut KvCache<B>]) -> Vec<Vec<f32>> {
-        if let [cache] = caches {
-            return vec![self.logits(self.embed(ids), cache)];
+    /// Runs the new tokens of several sequences, `[1, all of them, hidden]`, and returns the logits of what comes next in each.
+    pub fn logits_each(&self, embeds: Tensor<B, 3>, parts: &mut [Part<B>]) -> Vec<Vec<f32>> {
+        if let [Part { cache, shared: 0, .. }] = parts {
+            return vec![self.logits(embeds, cache)];
         }
-        let logits = values(self.networks.language_model.forward_each(self.embed(ids), caches).flatten(0, 1));
-        logits.chunks(logits.len() / ids.len().max(1)).map(<[f32]>::to_vec).collect()
+        let logits = values(self.networks.language_model.forward_each(embeds, parts).flatten(0, 1));
+        logits.chunks(logits.len() / parts.len().max(1)).map(<[f32]>::to_vec).collect()
     }
 
-    /// The same for a prompt of which visual tokens are dropped inside the language model; also returns which of them
+    /// [`Self::logits`] for a prompt of which visual tokens are dropped inside the language model; also returns which of them
     /// stayed.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub use cache::KvCache;
 pub use clip::{ClipJoint, ClipText, ClipVision, Sight};
 pub use config::{ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig, Pictures};
 pub use layers::{LayerNorm, Linear, RmsNorm};
-pub use llama::{LayerCut, Llama};
+pub use llama::{LayerCut, Llama, Part};
 pub use llava::{Llava, TilingChoice, check_layer};
 pub use open::{DEMO, Layout, LoadOptions, Opened, open};
 pub use projector::Projector;

@@ -32,7 +32,7 @@ impl<B: VlmBackend> Llama<B> {
             let (q, new) = layer.self_attn.heads(layer.input_layernorm.forward(x.clone()), &rope);
             let [k, v] = new.map(|x| layer.self_attn.repeat(x));
             found.push(spans.iter().map(|span| paid(&q, &k, span, &columns)).collect());
-            x = layer.finish(x, [q, k, v], Mask::Causal);
+            x = layer.finish(x, layer.self_attn.attend([q, k, v], Mask::Causal));
         }
         found
     }
