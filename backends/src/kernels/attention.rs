@@ -27,7 +27,7 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub(crate) fn attend_rounded([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
     let heads = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
-    Some(tensor(super::rounded::attend::attend(heads.each_ref(), mask)?, heads[0].shape))
+    Some(tensor(super::amx::attend::attend(heads.each_ref(), mask)?, heads[0].shape))
 }
 
 /// As where there is no such processor.

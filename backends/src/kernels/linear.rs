@@ -37,6 +37,10 @@ fn dispatch<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outpu
     if rows <= FEW_ROWS {
         return by_dots(x, weight, rows, inner, outputs);
     }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if let Some(product) = super::amx::exact::product(x, weight, [rows, inner, outputs]) {
+        return product;
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(product) = super::panels::product(x, weight, [rows, inner, outputs]) {
         return product;

@@ -1,5 +1,7 @@
 //! Fast bodies, used by the backend files only.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 pub(crate) mod attend;
 pub(crate) mod attention;
 mod columns;

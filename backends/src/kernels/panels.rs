@@ -38,9 +38,9 @@ impl Default for Scratch {
     }
 }
 
-/// The product, `[rows, outputs]`; `None` where the processor is another.
+/// The product, `[rows, outputs]`; `None` where the processor is another, or there is nothing to multiply.
 pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    if !is_x86_feature_detected!("avx512f") || rows == 0 {
+    if !is_x86_feature_detected!("avx512f") || x.is_empty() {
         return None;
     }
     assert!(x.len() == rows * inner && weight.len() == outputs * inner);

@@ -4,6 +4,9 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 /// A float that widens to f32 without loss.
 pub(crate) trait Weight: Copy + Sync {
+    /// How many bf16 numbers add up to it.
+    const PARTS: usize;
+
     /// Writes `from` as f32 into `to`; both have one length.
     fn widen(from: &[Self], to: &mut [f32]);
 
@@ -21,6 +24,8 @@ pub(crate) trait Weight: Copy + Sync {
 }
 
 impl Weight for f32 {
+    const PARTS: usize = 3;
+
     fn widen(from: &[Self], to: &mut [f32]) {
         to.copy_from_slice(from);
     }
@@ -56,6 +61,8 @@ fn portable_dot<T: Copy>(x: &[f32], w: &[T], widen: impl Fn(T) -> f32) -> f32 {
 }
 
 impl Weight for f16 {
+    const PARTS: usize = 2;
+
     fn widen(from: &[Self], to: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx512() {
@@ -76,6 +83,8 @@ impl Weight for f16 {
 }
 
 impl Weight for bf16 {
+    const PARTS: usize = 1;
+
     fn widen(from: &[Self], to: &mut [f32]) {
         // A shift: the compiler vectorises it.
         for (to, from) in to.iter_mut().zip(from) {

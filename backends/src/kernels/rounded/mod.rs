@@ -1,16 +1,8 @@
 //! `x · Wᵀ` for bf16 `W` `[out, in]` with `x` rounded to bf16 too, summed in f32: what GPUs do with bf16 activations, by the
 //! processor's own instructions for it, in the layout of the file.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod amx;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(super) mod attend;
 #[cfg(target_arch = "x86_64")]
 mod dots;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod transpose;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-mod unit;
 
 use half::bf16;
 
@@ -35,7 +27,7 @@ type Product = fn(&[f32], &[bf16], [usize; 3]) -> Option<Vec<f32>>;
 /// The fastest first.
 const PRODUCTS: &[Product] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    amx::product,
+    super::amx::rounded::product,
     #[cfg(target_arch = "x86_64")]
     dots::product,
 ];

@@ -6,7 +6,6 @@
 use half::bf16;
 
 use super::{
-    nearest,
     transpose::{Square, TILE},
     unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, pack_tile},
 };
@@ -15,6 +14,7 @@ use crate::{
     kernels::{
         attention::exp,
         heads::{Head, Heads},
+        rounded::nearest,
         turns::in_turn,
     },
 };

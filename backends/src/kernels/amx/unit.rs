@@ -4,10 +4,8 @@ use std::{arch::asm, mem::MaybeUninit, sync::OnceLock};
 
 use half::bf16;
 
-use super::{
-    nearest,
-    transpose::{Square, TILE, transpose},
-};
+use super::transpose::{Square, TILE, transpose};
+use crate::kernels::rounded::nearest;
 
 /// Inputs that an instruction takes.
 pub(super) const WIDTH: usize = 32;
@@ -21,6 +19,12 @@ pub(super) struct Line(pub(super) [bf16; WIDTH]);
 
 impl Line {
     pub(super) const ZERO: Self = Self([bf16::ZERO; WIDTH]);
+
+    /// Two numbers each.
+    pub(super) fn pairs(self) -> [u32; TILE] {
+        // SAFETY: both are 64 bytes, of which any are numbers.
+        unsafe { std::mem::transmute(self) }
+    }
 }
 
 /// A tile of the right factor: 32 inputs of each of up to 16 rows, rounded; missing rows are 0. All of `lines` is written.
@@ -43,6 +47,18 @@ pub(super) struct Sums(pub(super) [Square; 4]);
 
 impl Sums {
     pub(super) const ZERO: Self = Self([Square::ZERO; 4]);
+
+    /// Adds others.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn add(&mut self, other: &Self) {
+        for (sum, other) in
+            self.0.iter_mut().flat_map(|square| &mut square.0).zip(other.0.iter().flat_map(|square| &square.0))
+        {
+            for (sum, other) in sum.iter_mut().zip(other) {
+                *sum = (f32::from_bits(*sum) + f32::from_bits(*other)).to_bits();
+            }
+        }
+    }
 
     /// Writes `rows` rows of 32 outputs, `stride` numbers apart.
     ///
@@ -241,7 +257,9 @@ pub(super) fn is_there() -> bool {
     *THERE.get_or_init(|| {
         use std::arch::x86_64::{__cpuid, __cpuid_count};
         const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-        let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        let vectors = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16");
         let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
         has && vectors && permitted()
     })

@@ -1,4 +1,4 @@
-//! By the matrix unit (AMX) of Intel's server processors: `tdpbf16ps` multiplies 16×32 by 32×16 numbers at once.
+//! Products of numbers rounded to bf16.
 //!
 //! The weight is the left factor, copied block by block from the file into lines of the cache; `x` is the right one, laid out once as
 //! the unit wants it: for 32 rows, 32 inputs after another, pairs of inputs, row by row. Two ways through the weight, as reading it or
@@ -51,7 +51,7 @@ struct Scratch {
     blocks: [Vec<Line>; 2],
 }
 
-pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
+pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
     // A single row takes the time that reading the weight takes, and needs no matrix unit.
     let fits = rows > 1 && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
     if !fits || !is_there() {

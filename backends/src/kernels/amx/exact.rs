@@ -1,0 +1,323 @@
+//! Products in f32, on a unit that multiplies bf16 numbers: [`super::parts`] takes both factors apart, and what is added up are the products
+//! of their parts but for those that are below the last bit of f32. An f32 weight costs 6 products, an f16 one 5, a bf16 one 3, of which
+//! the unit makes more than ten times as many as the vector units do of f32 ones. oneMKL calls the scheme bf16x3.
+//!
+//! Factors are laid out as for [`super::rounded`], part after part in every step.
+
+use std::arch::asm;
+
+use rayon::prelude::*;
+
+use super::{
+    parts::take_apart,
+    transpose::{Square, TILE, transpose},
+    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there},
+};
+use crate::kernels::{columns::Columns, turns::in_turn, widen::Weight};
+
+/// Parts of an f32 number.
+const PARTS: usize = 3;
+/// Pairs of tiles of outputs that a thread takes at a time.
+const PAIRS: usize = 6;
+/// Steps of 32 inputs gone along at a time, of a weight in one part: a block of both factors is then about an L2 cache.
+const STEPS: usize = 48;
+/// Below, a weight is too small to be worth it, and so are the differences that another order of sums makes to small networks.
+const LARGE: usize = 1 << 18;
+
+/// Where a thread keeps what it works on.
+#[derive(Default)]
+struct Scratch {
+    sums: Vec<Sums>,
+    block: Vec<Line>,
+    wide: Vec<f32>,
+}
+
+/// The product, `[rows, outputs]`; `None` without the unit, or for sizes that it is not made for.
+pub(in crate::kernels) fn product<T: Weight>(
+    x: &[f32],
+    weight: &[T],
+    [rows, inner, outputs]: [usize; 3],
+) -> Option<Vec<f32>> {
+    let fits = inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner * outputs >= LARGE;
+    if !fits || rows == 0 || !is_there() {
+        return None;
+    }
+    assert!(x.len() == rows * inner && weight.len() == outputs * inner);
+    let packed = pack(x, rows, inner);
+    let mut out = Vec::with_capacity(rows * outputs);
+    let columns = Columns(out.as_mut_ptr());
+    let span = PAIRS * PAIR;
+    in_turn(outputs.div_ceil(span), |scratch, number| {
+        let weight = &weight[number * span * inner..][..span.min(outputs - number * span) * inner];
+        let _unit = Unit::configured();
+        // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
+        unsafe { part(&packed, weight, [rows, inner, outputs], scratch, columns.at(number * span)) };
+    });
+    // SAFETY: every row of every column was written.
+    unsafe { out.set_len(rows * outputs) };
+    Some(out)
+}
+
+/// The outputs of some rows of the weight, written to `out`.
+///
+/// # Safety
+/// The unit must be there and configured; `out` must have room for `rows` rows, `outputs` apart.
+unsafe fn part<T: Weight>(
+    packed: &[Line],
+    weight: &[T],
+    [rows, inner, outputs]: [usize; 3],
+    Scratch { sums, block, wide }: &mut Scratch,
+    out: *mut f32,
+) {
+    let pairs = weight.len() / (PAIR * inner);
+    sums.resize(rows.div_ceil(PAIR) * pairs, Sums::ZERO);
+    let mut own = Sums::ZERO;
+    let steps = inner / WIDTH;
+    for from in (0..steps).step_by(STEPS / T::PARTS) {
+        let length = (STEPS / T::PARTS).min(steps - from);
+        // SAFETY: whoever has the unit has AVX-512.
+        unsafe { copy(weight, inner, [from, length], wide, block) };
+        for (group, (x, sums)) in packed.chunks_exact(inner * PARTS).zip(sums.chunks_exact_mut(pairs)).enumerate() {
+            let rows = PAIR.min(rows - group * PAIR);
+            let x = &x[from * PARTS * PAIR..][..length * PARTS * PAIR];
+            for (left, sums) in block.chunks_exact(length * T::PARTS * PAIR).zip(sums) {
+                // A sum of its own for every block: the fewer sums a number goes through, the less it is rounded.
+                // SAFETY: the unit is there and configured.
+                unsafe {
+                    multiply(T::PARTS, left, x, rows, &mut own);
+                    if from == 0 { *sums = own } else { sums.add(&own) }
+                }
+            }
+        }
+    }
+    for (group, sums) in sums.chunks_exact(pairs).enumerate() {
+        for (pair, sums) in sums.iter().enumerate() {
+            // SAFETY: the rows of this group in the columns of this pair.
+            unsafe {
+                sums.write(out.add(group * PAIR * outputs + pair * PAIR), outputs, PAIR.min(rows - group * PAIR))
+            };
+        }
+    }
+}
+
+/// Takes `length` steps of inputs of the weight apart, from step `from` on: for every 32 outputs, step by step, part by part.
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], wide: &mut Vec<f32>, block: &mut Vec<Line>) {
+    let outputs = weight.len() / inner;
+    block.resize(outputs * length * T::PARTS, Line::ZERO);
+    wide.resize(length * WIDTH, 0.0);
+    for (output, weight) in weight.chunks_exact(inner).enumerate() {
+        T::widen(&weight[from * WIDTH..][..length * WIDTH], wide);
+        let lines = &mut block[output / PAIR * PAIR * length * T::PARTS..][..PAIR * length * T::PARTS];
+        for (step, numbers) in lines.chunks_exact_mut(PAIR * T::PARTS).zip(wide.as_chunks::<WIDTH>().0) {
+            let row = output % PAIR;
+            match T::PARTS {
+                1 => [step[row]] = take_apart(numbers),
+                2 => [step[row], step[PAIR + row]] = take_apart(numbers),
+                _ => [step[row], step[PAIR + row], step[2 * PAIR + row]] = take_apart(numbers),
+            }
+        }
+    }
+}
+
+/// `x` in groups of 32 rows, the last filled up with zeros; each as `[inner / 32][3 parts][2 tiles][16 pairs of inputs]`, a line each.
+fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
+    let count = rows.div_ceil(PAIR) * inner * PARTS;
+    let mut packed = Vec::with_capacity(count);
+    let lines = &mut packed.spare_capacity_mut()[..count];
+    lines.par_chunks_mut(inner * PARTS).zip(x.par_chunks(PAIR * inner)).for_each(|(lines, x)| {
+        for (step, lines) in lines.chunks_exact_mut(PARTS * PAIR).enumerate() {
+            for tile in 0..2 {
+                let mut parts = [Square::ZERO; PARTS];
+                for (row, x) in x.chunks_exact(inner).skip(tile * TILE).take(TILE).enumerate() {
+                    // SAFETY: whoever has the unit has these instructions.
+                    let apart: [Line; PARTS] = unsafe { take_apart(&x[step * WIDTH..].as_chunks().0[0]) };
+                    for (part, line) in parts.iter_mut().zip(apart) {
+                        part.0[row] = line.pairs();
+                    }
+                }
+                for (part, square) in parts.iter().enumerate() {
+                    let lines = &mut lines[part * PAIR + tile * TILE..][..TILE];
+                    // SAFETY: a line is a row of pairs; there are 16.
+                    unsafe { transpose(square, lines.as_mut_ptr().cast(), TILE) };
+                }
+            }
+        }
+    });
+    // SAFETY: every tile was written.
+    unsafe { packed.set_len(count) };
+    packed
+}
+
+/// Loads both tiles of a part of the left factor.
+macro_rules! left {
+    ($at:literal) => {
+        concat!(
+            "tileloadd tmm4, [{left} + {line} + ",
+            $at,
+            "]\n",
+            "tileloadd tmm5, [{left} + {line} + ",
+            $at,
+            " + 1024]\n"
+        )
+    };
+}
+
+/// Those of a part of the right factor.
+macro_rules! right {
+    (both $at:literal) => {
+        concat!("tileloadd tmm6, [{x} + {line} + ", $at, "]\n", "tileloadd tmm7, [{x} + {line} + ", $at, " + 1024]\n")
+    };
+    (first $at:literal) => {
+        concat!("tileloadd tmm6, [{x} + {line} + ", $at, "]\n")
+    };
+}
+
+/// Multiplies what is loaded.
+macro_rules! times {
+    (both) => {
+        "tdpbf16ps tmm0, tmm4, tmm6
+         tdpbf16ps tmm1, tmm4, tmm7
+         tdpbf16ps tmm2, tmm5, tmm6
+         tdpbf16ps tmm3, tmm5, tmm7"
+    };
+    (first) => {
+        "tdpbf16ps tmm0, tmm4, tmm6
+         tdpbf16ps tmm2, tmm5, tmm6"
+    };
+}
+
+/// [`multiply`]'s loop for a left factor of so many bytes a step; `$terms` multiply its parts with those of the right one.
+macro_rules! along {
+    ($left:ident, $x:ident, $sums:ident, $stride:literal, [$($terms:expr),*]) => {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            $($terms,)*
+            concat!("add {left}, ", $stride),
+            "add {x}, 6144",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {line}], tmm0",
+            "tilestored [{sums} + {line} + 1024], tmm1",
+            "tilestored [{sums} + {line} + 2048], tmm2",
+            "tilestored [{sums} + {line} + 3072], tmm3",
+            left = inout(reg) $left.as_ptr() => _,
+            x = inout(reg) $x.as_ptr() => _,
+            steps = inout(reg) $x.len() / (PARTS * PAIR) => _,
+            line = in(reg) 64usize,
+            sums = in(reg) $sums.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// The terms for a left factor in so many parts. One factor's part stays loaded from term to term.
+macro_rules! terms {
+    (1, $tiles:ident, [$($names:ident),*]) => {
+        along!($($names),*, 2048, [
+            left!(0), right!($tiles 4096), times!($tiles),
+            right!($tiles 2048), times!($tiles),
+            right!($tiles 0), times!($tiles)
+        ])
+    };
+    (2, $tiles:ident, [$($names:ident),*]) => {
+        along!($($names),*, 4096, [
+            left!(0), right!($tiles 4096), times!($tiles),
+            right!($tiles 0), times!($tiles),
+            right!($tiles 2048), times!($tiles),
+            left!(2048), times!($tiles),
+            right!($tiles 0), times!($tiles)
+        ])
+    };
+    (3, $tiles:ident, [$($names:ident),*]) => {
+        along!($($names),*, 6144, [
+            left!(0), right!($tiles 4096), times!($tiles),
+            right!($tiles 0), times!($tiles),
+            right!($tiles 2048), times!($tiles),
+            left!(2048), times!($tiles),
+            right!($tiles 0), times!($tiles),
+            left!(4096), times!($tiles)
+        ])
+    };
+}
+
+/// A left factor of 32 rows in `parts` parts times a right one of `rows` rows, at most 32, in three.
+///
+/// # Safety
+/// [`is_there`] must hold, and [`Unit::configured`] for this thread.
+unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usize, sums: &mut Sums) {
+    let steps = x.len() / (PARTS * PAIR);
+    assert!(steps > 0 && x.len() == steps * PARTS * PAIR && left.len() == steps * parts * PAIR);
+    let sums = &mut sums.0;
+    // SAFETY: every step reads 2,048 bytes of each part of each factor; there are so many steps. The tiles are loaded from and stored
+    // to the four of `sums`, whose rows are 64 bytes.
+    unsafe {
+        match (parts, rows > TILE) {
+            (1, true) => terms!(1, both, [left, x, sums]),
+            (1, false) => terms!(1, first, [left, x, sums]),
+            (2, true) => terms!(2, both, [left, x, sums]),
+            (2, false) => terms!(2, first, [left, x, sums]),
+            (3, true) => terms!(3, both, [left, x, sums]),
+            (3, false) => terms!(3, first, [left, x, sums]),
+            _ => unreachable!("a weight in {parts} parts"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+
+    /// The errors of sums of 32-bit numbers, not more: a few last bits of what a sum of such numbers comes to.
+    fn check<T: Weight>(narrow: impl Fn(f32) -> T, wide: impl Fn(T) -> f32) {
+        let mut worst = 0.0f64;
+        for sizes in [[1, 4096, 64], [5, 8192, 32], [33, 2080, 160], [48, 1024, 288], [100, 4128, 224]] {
+            let [rows, inner, outputs] = sizes;
+            // Scattered, so that sums stay small.
+            let number = |i: usize| {
+                let bits = (i as u32 ^ 0x9e37_79b9).wrapping_mul(0x85eb_ca6b);
+                let bits = (bits ^ bits >> 15).wrapping_mul(0xc2b2_ae35);
+                (bits ^ bits >> 16) as f32 / (1u32 << 31) as f32 - 1.0
+            };
+            let x: Vec<f32> = (0..rows * inner).map(number).collect();
+            let weight: Vec<T> = (0..outputs * inner).map(|i| narrow(number(3 * i + 1))).collect();
+            let Some(found) = product(&x, &weight, sizes) else { return };
+            for (i, found) in found.iter().enumerate() {
+                let (row, output) = (i / outputs, i % outputs);
+                let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
+                let products = pairs.map(|(x, w)| f64::from(*x) * f64::from(wide(*w)));
+                let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p * p));
+                if i == 0 {
+                    println!("{sizes:?} {worst:e} in eps {}", worst / f64::from(f32::EPSILON));
+                }
+                let error = (f64::from(*found) - sum).abs() / f64::sqrt(size);
+                worst = worst.max(error);
+                assert!(error < 16.0 * f64::from(f32::EPSILON), "{sizes:?} at {i}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_rounded_but_the_sums() {
+        check(|x| x, |w| w);
+        check(f16::from_f32, f16::to_f32);
+        check(bf16::from_f32, bf16::to_f32);
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        let mut x = vec![1.0; 2 * 4096];
+        x[4096 + 7] = f32::INFINITY;
+        if let Some(found) = product(&x, &vec![0.3f32; 4096 * 64], [2, 4096, 64]) {
+            assert!(found[..64].iter().all(|x| x.is_finite()) && found[64..].iter().all(|x| !x.is_finite()));
+        }
+    }
+}

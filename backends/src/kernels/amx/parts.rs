@@ -1,0 +1,65 @@
+//! Numbers as sums of bf16 ones, which the unit multiplies: an f32 number is the sum of three, of 8 bits each, an f16 one of two.
+
+use std::{arch::x86_64::*, array};
+
+use super::unit::{Line, WIDTH};
+
+/// Takes 32 numbers apart: the first part of each is the number rounded to bf16, every further one what the parts before it leave,
+/// rounded. What is not finite stays in the first.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn take_apart<const PARTS: usize>(numbers: &[f32; WIDTH]) -> [Line; PARTS] {
+    // SAFETY: 16 numbers each.
+    let mut rest = array::from_fn::<_, 2, _>(|i| unsafe { _mm512_loadu_ps(numbers.as_ptr().add(16 * i)) });
+    let mut parts = [Line::ZERO; PARTS];
+    for (i, part) in parts.iter_mut().enumerate() {
+        let rounded = _mm512_cvtne2ps_pbh(rest[1], rest[0]);
+        // SAFETY: 512 bits of anything.
+        let bits: __m512i = unsafe { std::mem::transmute(rounded) };
+        // SAFETY: a line.
+        unsafe { _mm512_store_si512(part.0.as_mut_ptr().cast(), bits) };
+        if i + 1 < PARTS {
+            let halves = [_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64::<1>(bits)];
+            for (rest, half) in rest.iter_mut().zip(halves) {
+                let taken = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+                // What rounds to infinity leaves infinity, which is no part.
+                let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(taken), _mm512_set1_ps(f32::INFINITY));
+                *rest = _mm512_maskz_sub_ps(finite, *rest, taken);
+            }
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+
+    /// The sum of the parts of each number.
+    fn together<const PARTS: usize>(numbers: [f32; WIDTH]) -> [f32; WIDTH] {
+        // SAFETY: the caller looked.
+        let parts = unsafe { take_apart::<PARTS>(&numbers) };
+        // From the smallest on, no sum is rounded.
+        array::from_fn(|i| parts.iter().rev().map(|part| part.0[i].to_f32()).sum())
+    }
+
+    #[test]
+    fn parts_add_up() {
+        if !is_x86_feature_detected!("avx512bf16") {
+            return;
+        }
+        for seed in 0..500u32 {
+            let bits = |i: usize| (seed * 32 + i as u32).wrapping_mul(2_654_435_761);
+            // Between 2^-60 and 2^67, of both signs.
+            let number = |i: usize| f32::from_bits(bits(i) & 0xbfff_ffff | 0x2000_0000);
+            let numbers: [f32; WIDTH] = array::from_fn(number);
+            assert_eq!(together::<3>(numbers), numbers);
+            let halves: [f32; WIDTH] = array::from_fn(|i| f16::from_bits(bits(i) as u16 & 0xbfff).to_f32());
+            assert_eq!(together::<2>(halves), halves);
+        }
+        let odd = together::<3>(array::from_fn(|i| [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 0.0][i % 4]));
+        assert_eq!(odd[..4], [f32::INFINITY, f32::NEG_INFINITY, f32::INFINITY, 0.0]);
+        assert!(together::<3>([f32::NAN; WIDTH]).iter().all(|x| x.is_nan()));
+    }
+}
