@@ -4,6 +4,8 @@
 //! reading the weight once. More: [`super::panels`], where the processor has AVX-512; elsewhere the weight is widened a block of
 //! outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself is exact.
 
+use std::array;
+
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::FlexTensor;
 use burn_flex::Layout;
@@ -54,10 +56,17 @@ fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, output
     let columns = Columns(out.as_mut_ptr());
     in_turn(outputs.div_ceil(BLOCK), |(): &mut (), block| {
         let weight = &weight[block * BLOCK * inner..][..BLOCK.min(outputs - block * BLOCK) * inner];
-        for (i, weight) in weight.chunks_exact(inner).enumerate() {
+        for (i, weight) in weight.chunks(4 * inner).enumerate() {
             for (row, x) in x.chunks_exact(inner).enumerate() {
-                // SAFETY: inside of the matrix, in a column of this block.
-                unsafe { *columns.at(row * outputs + block * BLOCK + i) = T::dot(x, weight) };
+                let mut sums = [0.0; 4];
+                match weight.len() / inner {
+                    4 => sums = T::dots(x, array::from_fn(|i| &weight[i * inner..][..inner])),
+                    _ => weight.chunks(inner).zip(&mut sums).for_each(|(weight, sum)| [*sum] = T::dots(x, [weight])),
+                }
+                for (j, sum) in sums.iter().take(weight.len() / inner).enumerate() {
+                    // SAFETY: inside of the matrix, in a column of this block.
+                    unsafe { *columns.at(row * outputs + block * BLOCK + 4 * i + j) = *sum };
+                }
             }
         }
     });

@@ -19,8 +19,8 @@ pub(crate) trait Weight: Copy + Sync {
         buffer
     }
 
-    /// `Σ x·w` over one length, in f32.
-    fn dot(x: &[f32], w: &[Self]) -> f32;
+    /// `Σ x·w` over one length, in f32, for several rows of a weight.
+    fn dots<const ROWS: usize>(x: &[f32], w: [&[Self]; ROWS]) -> [f32; ROWS];
 }
 
 impl Weight for f32 {
@@ -34,13 +34,13 @@ impl Weight for f32 {
         from
     }
 
-    fn dot(x: &[f32], w: &[Self]) -> f32 {
+    fn dots<const ROWS: usize>(x: &[f32], w: [&[Self]; ROWS]) -> [f32; ROWS] {
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx512() {
             // SAFETY: the processor has the features that the function is compiled for.
-            return unsafe { x86::dot_f32(x, w) };
+            return unsafe { x86::dots_f32(x, w) };
         }
-        portable_dot(x, w, |w| w)
+        w.map(|w| portable_dot(x, w, |w| w))
     }
 }
 
@@ -72,13 +72,13 @@ impl Weight for f16 {
         from.convert_to_f32_slice(to);
     }
 
-    fn dot(x: &[f32], w: &[Self]) -> f32 {
+    fn dots<const ROWS: usize>(x: &[f32], w: [&[Self]; ROWS]) -> [f32; ROWS] {
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx512() {
             // SAFETY: the processor has the features that the function is compiled for.
-            return unsafe { x86::dot_f16(x, w) };
+            return unsafe { x86::dots_f16(x, w) };
         }
-        portable_dot(x, w, f16::to_f32)
+        w.map(|w| portable_dot(x, w, f16::to_f32))
     }
 }
 
@@ -92,13 +92,13 @@ impl Weight for bf16 {
         }
     }
 
-    fn dot(x: &[f32], w: &[Self]) -> f32 {
+    fn dots<const ROWS: usize>(x: &[f32], w: [&[Self]; ROWS]) -> [f32; ROWS] {
         #[cfg(target_arch = "x86_64")]
         if x86::has_avx512() {
             // SAFETY: as above.
-            return unsafe { x86::dot_bf16(x, w) };
+            return unsafe { x86::dots_bf16(x, w) };
         }
-        portable_dot(x, w, |w| f32::from_bits(u32::from(w.to_bits()) << 16))
+        w.map(|w| portable_dot(x, w, |w| f32::from_bits(u32::from(w.to_bits()) << 16)))
     }
 }
 
@@ -132,48 +132,51 @@ mod x86 {
     /// Bytes of a line of the cache.
     const LINE: usize = 64;
 
-    /// The dot product over 64 elements a step in four independent chains; `$load` widens 16 weights.
-    macro_rules! dot {
+    /// Dot products of `x` with rows of a weight, side by side: memory gives more to several runs than to one. `$load` widens 16 weights.
+    macro_rules! dots {
         ($name:ident, $weight:ty, $load:expr, $widen:expr) => {
             /// # Safety
             /// The processor must have AVX-512F.
             #[target_feature(enable = "avx512f")]
-            pub(super) unsafe fn $name(x: &[f32], w: &[$weight]) -> f32 {
-                let len = x.len().min(w.len());
-                let (x, w) = (x.as_ptr(), w.as_ptr());
+            pub(super) unsafe fn $name<const ROWS: usize>(x: &[f32], w: [&[$weight]; ROWS]) -> [f32; ROWS] {
+                let len = w.iter().fold(x.len(), |len, w| len.min(w.len()));
+                let (x, w) = (x.as_ptr(), w.map(|w| w.as_ptr()));
                 let load = $load;
-                let ahead = w.wrapping_byte_add(AHEAD);
-                let mut sums = [_mm512_setzero_ps(); 4];
+                let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
                 let mut i = 0;
-                while i + 64 <= len {
-                    for (lane, sum) in sums.iter_mut().enumerate() {
-                        let at = i + 16 * lane;
-                        // SAFETY: `at + 16 <= len`, and both slices hold `len` elements.
-                        let (x, w) = unsafe { (_mm512_loadu_ps(x.add(at)), load(w.add(at))) };
-                        if lane * 16 * size_of::<$weight>() % LINE == 0 {
+                while i + 32 <= len {
+                    // SAFETY: `i + 32 <= len`, and all slices hold `len` elements.
+                    let own = unsafe { [_mm512_loadu_ps(x.add(i)), _mm512_loadu_ps(x.add(i + 16))] };
+                    for (w, sums) in w.iter().zip(&mut sums) {
+                        let w = w.wrapping_add(i);
+                        for line in (0..32 * size_of::<$weight>()).step_by(LINE) {
                             // A hint, which faults nowhere.
-                            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_byte_add(AHEAD + line).cast());
                         }
-                        *sum = _mm512_fmadd_ps(x, w, *sum);
+                        for (lane, sum) in sums.iter_mut().enumerate() {
+                            // SAFETY: as above.
+                            *sum = _mm512_fmadd_ps(own[lane], unsafe { load(w.add(16 * lane)) }, *sum);
+                        }
                     }
-                    i += 64;
+                    i += 32;
                 }
-                let sum = _mm512_add_ps(_mm512_add_ps(sums[0], sums[1]), _mm512_add_ps(sums[2], sums[3]));
-                let mut total = _mm512_reduce_add_ps(sum);
+                let mut totals = sums.map(|[a, b]| _mm512_reduce_add_ps(_mm512_add_ps(a, b)));
                 while i < len {
-                    // SAFETY: `i < len`.
-                    total += unsafe { *x.add(i) * $widen(*w.add(i)) };
+                    for (w, total) in w.iter().zip(&mut totals) {
+                        // SAFETY: `i < len`.
+                        *total += unsafe { *x.add(i) * $widen(*w.add(i)) };
+                    }
                     i += 1;
                 }
-                total
+                totals
             }
         };
     }
 
-    dot!(dot_f32, f32, |w: *const f32| unsafe { _mm512_loadu_ps(w) }, f32::from);
-    dot!(dot_f16, f16, |w: *const f16| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())) }, f16::to_f32);
-    dot!(
-        dot_bf16,
+    dots!(dots_f32, f32, |w: *const f32| unsafe { _mm512_loadu_ps(w) }, f32::from);
+    dots!(dots_f16, f16, |w: *const f16| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.cast())) }, f16::to_f32);
+    dots!(
+        dots_bf16,
         bf16,
         |w: *const bf16| unsafe {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(w.cast()))))
@@ -191,7 +194,7 @@ mod tests {
             let x: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32 - 50.0) / 32.0).collect();
             let w: Vec<T> = (0..len).map(|i| narrow(((i * 53 % 97) as f32 - 48.0) / 64.0)).collect();
             let exact: f64 = x.iter().zip(&w).map(|(x, &w)| f64::from(*x) * f64::from(to_f32(w))).sum();
-            for (path, got) in [("chosen", T::dot(&x, &w)), ("portable", portable_dot(&x, &w, to_f32))] {
+            for (path, got) in [("chosen", T::dots(&x, [&w])[0]), ("portable", portable_dot(&x, &w, to_f32))] {
                 assert!((f64::from(got) - exact).abs() < 1e-3, "{name} {path} len {len}: {got} for {exact}");
             }
             let mut wide = vec![0.0; len];

@@ -73,7 +73,7 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
         queries.clear();
         for (at, lines) in queries.spare_capacity_mut()[..width].as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
             let rows = from + at % 2 * TILE..to;
-            pack_tile(rows.map(|row| &q.row(row)[at / 2 * WIDTH..][..WIDTH]), lines);
+            pack_tile(rows.map(|row| &q.row(row)[at / 2 * WIDTH..].as_chunks().0[0]), lines);
         }
         // SAFETY: every tile was written.
         unsafe { queries.set_len(width) };

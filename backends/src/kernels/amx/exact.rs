@@ -4,12 +4,15 @@
 //!
 //! Factors are laid out as for [`super::rounded`], part after part in every step.
 
-use std::arch::asm;
+use std::{
+    arch::{asm, x86_64::*},
+    array,
+};
 
 use rayon::prelude::*;
 
 use super::{
-    parts::take_apart,
+    parts::{load, take_apart},
     transpose::{Square, TILE, transpose},
     unit::{Line, PAIR, Sums, Unit, WIDTH, is_there},
 };
@@ -23,13 +26,14 @@ const PAIRS: usize = 6;
 const STEPS: usize = 48;
 /// Below, a weight is too small to be worth it, and so are the differences that another order of sums makes to small networks.
 const LARGE: usize = 1 << 18;
+/// Rows of the weight that are taken apart at once.
+const ROWS: usize = 4;
 
 /// Where a thread keeps what it works on.
 #[derive(Default)]
 struct Scratch {
     sums: Vec<Sums>,
     block: Vec<Line>,
-    wide: Vec<f32>,
 }
 
 /// The product, `[rows, outputs]`; `None` without the unit, or for sizes that it is not made for.
@@ -66,7 +70,7 @@ unsafe fn part<T: Weight>(
     packed: &[Line],
     weight: &[T],
     [rows, inner, outputs]: [usize; 3],
-    Scratch { sums, block, wide }: &mut Scratch,
+    Scratch { sums, block }: &mut Scratch,
     out: *mut f32,
 ) {
     let pairs = weight.len() / (PAIR * inner);
@@ -76,15 +80,23 @@ unsafe fn part<T: Weight>(
     for from in (0..steps).step_by(STEPS / T::PARTS) {
         let length = (STEPS / T::PARTS).min(steps - from);
         // SAFETY: whoever has the unit has AVX-512.
-        unsafe { copy(weight, inner, [from, length], wide, block) };
-        for (group, (x, sums)) in packed.chunks_exact(inner * PARTS).zip(sums.chunks_exact_mut(pairs)).enumerate() {
+        unsafe { copy(weight, inner, [from, length], block) };
+        for (group, sums) in sums.chunks_exact_mut(pairs).enumerate() {
             let rows = PAIR.min(rows - group * PAIR);
-            let x = &x[from * PARTS * PAIR..][..length * PARTS * PAIR];
-            for (left, sums) in block.chunks_exact(length * T::PARTS * PAIR).zip(sums) {
+            let at = (group * inner + from * PAIR) * PARTS;
+            let x = &packed[at..][..length * PARTS * PAIR];
+            for (pair, (left, sums)) in block.chunks_exact(length * T::PARTS * PAIR).zip(sums).enumerate() {
+                let row = (group * pairs + pair) * AHEAD % (pairs * PAIR);
+                let ahead = Ahead {
+                    weight: weight.as_ptr().wrapping_add(row * inner + (from + length) * WIDTH).cast(),
+                    stride: inner * size_of::<T>(),
+                    step: WIDTH * size_of::<T>(),
+                    x: packed.as_ptr().wrapping_add(at + PARTS * inner + pair * length * PARTS * PAIR / pairs),
+                };
                 // A sum of its own for every block: the fewer sums a number goes through, the less it is rounded.
                 // SAFETY: the unit is there and configured.
                 unsafe {
-                    multiply(T::PARTS, left, x, rows, &mut own);
+                    multiply(T::PARTS, left, x, rows, &mut own, ahead);
                     if from == 0 { *sums = own } else { sums.add(&own) }
                 }
             }
@@ -102,19 +114,25 @@ unsafe fn part<T: Weight>(
 
 /// Takes `length` steps of inputs of the weight apart, from step `from` on: for every 32 outputs, step by step, part by part.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], wide: &mut Vec<f32>, block: &mut Vec<Line>) {
+fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], block: &mut Vec<Line>) {
     let outputs = weight.len() / inner;
     block.resize(outputs * length * T::PARTS, Line::ZERO);
-    wide.resize(length * WIDTH, 0.0);
-    for (output, weight) in weight.chunks_exact(inner).enumerate() {
-        T::widen(&weight[from * WIDTH..][..length * WIDTH], wide);
+    for output in (0..outputs).step_by(ROWS) {
         let lines = &mut block[output / PAIR * PAIR * length * T::PARTS..][..PAIR * length * T::PARTS];
-        for (step, numbers) in lines.chunks_exact_mut(PAIR * T::PARTS).zip(wide.as_chunks::<WIDTH>().0) {
-            let row = output % PAIR;
-            match T::PARTS {
-                1 => [step[row]] = take_apart(numbers),
-                2 => [step[row], step[PAIR + row]] = take_apart(numbers),
-                _ => [step[row], step[PAIR + row], step[2 * PAIR + row]] = take_apart(numbers),
+        // Several rows at once: memory gives more to several runs than to one.
+        let rows: [&[T]; ROWS] = array::from_fn(|i| &weight[(output + i) * inner + from * WIDTH..][..length * WIDTH]);
+        for (step, lines) in lines.chunks_exact_mut(PAIR * T::PARTS).enumerate() {
+            for (i, row) in rows.iter().enumerate() {
+                let row = &row[step * WIDTH..][..WIDTH];
+                let number = output % PAIR + i;
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).cast());
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).wrapping_byte_add(64).cast());
+                let numbers = load(row.as_chunks().0.first().unwrap());
+                match T::PARTS {
+                    1 => [lines[number]] = take_apart(numbers),
+                    2 => [lines[number], lines[PAIR + number]] = take_apart(numbers),
+                    _ => [lines[number], lines[PAIR + number], lines[2 * PAIR + number]] = take_apart(numbers),
+                }
             }
         }
     }
@@ -131,7 +149,7 @@ fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
                 let mut parts = [Square::ZERO; PARTS];
                 for (row, x) in x.chunks_exact(inner).skip(tile * TILE).take(TILE).enumerate() {
                     // SAFETY: whoever has the unit has these instructions.
-                    let apart: [Line; PARTS] = unsafe { take_apart(&x[step * WIDTH..].as_chunks().0[0]) };
+                    let apart: [Line; PARTS] = unsafe { take_apart(load(&x[step * WIDTH..].as_chunks().0[0])) };
                     for (part, line) in parts.iter_mut().zip(apart) {
                         part.0[row] = line.pairs();
                     }
@@ -148,6 +166,20 @@ fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
     unsafe { packed.set_len(count) };
     packed
 }
+
+/// What memory is asked for while the unit multiplies, which need not be there.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// 8 rows of the next block of the weight, `stride` bytes apart, of which a step takes `step` bytes.
+    weight: *const u8,
+    stride: usize,
+    step: usize,
+    /// A part of what follows in `x`.
+    x: *const Line,
+}
+
+/// Rows of an [`Ahead`].
+const AHEAD: usize = 8;
 
 /// Loads both tiles of a part of the left factor.
 macro_rules! left {
@@ -189,13 +221,48 @@ macro_rules! times {
 
 /// [`multiply`]'s loop for a left factor of so many bytes a step; `$terms` multiply its parts with those of the right one.
 macro_rules! along {
-    ($left:ident, $x:ident, $sums:ident, $stride:literal, [$($terms:expr),*]) => {
+    ($left:ident, $x:ident, $sums:ident, $ahead:ident, $stride:literal, [$($terms:expr),*]) => {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
+            "prefetcht1 [{weight}]",
+            "prefetcht1 [{weight} + 64]",
+            "prefetcht1 [{weight} + {stride}]",
+            "prefetcht1 [{weight} + {stride} + 64]",
+            "prefetcht1 [{weight} + 2 * {stride}]",
+            "prefetcht1 [{weight} + 2 * {stride} + 64]",
+            "prefetcht1 [{weight} + {thrice}]",
+            "prefetcht1 [{weight} + {thrice} + 64]",
+            "prefetcht1 [{fifth}]",
+            "prefetcht1 [{fifth} + 64]",
+            "prefetcht1 [{fifth} + {stride}]",
+            "prefetcht1 [{fifth} + {stride} + 64]",
+            "prefetcht1 [{fifth} + 2 * {stride}]",
+            "prefetcht1 [{fifth} + 2 * {stride} + 64]",
+            "prefetcht1 [{fifth} + {thrice}]",
+            "prefetcht1 [{fifth} + {thrice} + 64]",
+            "prefetcht1 [{next}]",
+            "prefetcht1 [{next} + 64]",
+            "prefetcht1 [{next} + 128]",
+            "prefetcht1 [{next} + 192]",
+            "prefetcht1 [{next} + 256]",
+            "prefetcht1 [{next} + 320]",
+            "prefetcht1 [{next} + 384]",
+            "prefetcht1 [{next} + 448]",
+            "prefetcht1 [{next} + 512]",
+            "prefetcht1 [{next} + 576]",
+            "prefetcht1 [{next} + 640]",
+            "prefetcht1 [{next} + 704]",
+            "prefetcht1 [{next} + 768]",
+            "prefetcht1 [{next} + 832]",
+            "prefetcht1 [{next} + 896]",
+            "prefetcht1 [{next} + 960]",
+            "add {weight}, {step}",
+            "add {fifth}, {step}",
+            "add {next}, 1024",
             $($terms,)*
             concat!("add {left}, ", $stride),
             "add {x}, 6144",
@@ -210,6 +277,12 @@ macro_rules! along {
             steps = inout(reg) $x.len() / (PARTS * PAIR) => _,
             line = in(reg) 64usize,
             sums = in(reg) $sums.as_mut_ptr(),
+            weight = inout(reg) $ahead.weight => _,
+            fifth = inout(reg) $ahead.weight.wrapping_add(4 * $ahead.stride) => _,
+            stride = in(reg) $ahead.stride,
+            thrice = in(reg) 3 * $ahead.stride,
+            step = in(reg) $ahead.step,
+            next = inout(reg) $ahead.x => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -251,7 +324,7 @@ macro_rules! terms {
 ///
 /// # Safety
 /// [`is_there`] must hold, and [`Unit::configured`] for this thread.
-unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usize, sums: &mut Sums) {
+unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usize, sums: &mut Sums, ahead: Ahead) {
     let steps = x.len() / (PARTS * PAIR);
     assert!(steps > 0 && x.len() == steps * PARTS * PAIR && left.len() == steps * parts * PAIR);
     let sums = &mut sums.0;
@@ -259,12 +332,12 @@ unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usize, sums: &
     // to the four of `sums`, whose rows are 64 bytes.
     unsafe {
         match (parts, rows > TILE) {
-            (1, true) => terms!(1, both, [left, x, sums]),
-            (1, false) => terms!(1, first, [left, x, sums]),
-            (2, true) => terms!(2, both, [left, x, sums]),
-            (2, false) => terms!(2, first, [left, x, sums]),
-            (3, true) => terms!(3, both, [left, x, sums]),
-            (3, false) => terms!(3, first, [left, x, sums]),
+            (1, true) => terms!(1, both, [left, x, sums, ahead]),
+            (1, false) => terms!(1, first, [left, x, sums, ahead]),
+            (2, true) => terms!(2, both, [left, x, sums, ahead]),
+            (2, false) => terms!(2, first, [left, x, sums, ahead]),
+            (3, true) => terms!(3, both, [left, x, sums, ahead]),
+            (3, false) => terms!(3, first, [left, x, sums, ahead]),
             _ => unreachable!("a weight in {parts} parts"),
         }
     }

@@ -1,15 +1,40 @@
 //! Numbers as sums of bf16 ones, which the unit multiplies: an f32 number is the sum of three, of 8 bits each, an f16 one of two.
 
-use std::{arch::x86_64::*, array};
+use std::arch::x86_64::*;
 
 use super::unit::{Line, WIDTH};
+use crate::kernels::widen::Weight;
+
+/// 32 numbers as f32. Their type is told by its parts.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn load<T: Weight>(from: &[T; WIDTH]) -> [__m512; 2] {
+    let from = from.as_ptr();
+    // SAFETY: 32 numbers of 32 bits, or of 16.
+    unsafe {
+        if T::PARTS == 3 {
+            return [_mm512_loadu_ps(from.cast()), _mm512_loadu_ps(from.add(16).cast())];
+        }
+        let halves = [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(16).cast())];
+        if T::PARTS == 2 {
+            return [_mm512_cvtph_ps(halves[0]), _mm512_cvtph_ps(halves[1])];
+        }
+        [widen(halves[0]), widen(halves[1])]
+    }
+}
+
+/// 16 bf16 numbers.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn widen(half: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+}
 
 /// Takes 32 numbers apart: the first part of each is the number rounded to bf16, every further one what the parts before it leave,
 /// rounded. What is not finite stays in the first.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn take_apart<const PARTS: usize>(numbers: &[f32; WIDTH]) -> [Line; PARTS] {
-    // SAFETY: 16 numbers each.
-    let mut rest = array::from_fn::<_, 2, _>(|i| unsafe { _mm512_loadu_ps(numbers.as_ptr().add(16 * i)) });
+#[inline]
+pub(super) fn take_apart<const PARTS: usize>(mut rest: [__m512; 2]) -> [Line; PARTS] {
     let mut parts = [Line::ZERO; PARTS];
     for (i, part) in parts.iter_mut().enumerate() {
         let rounded = _mm512_cvtne2ps_pbh(rest[1], rest[0]);
@@ -20,7 +45,7 @@ pub(super) fn take_apart<const PARTS: usize>(numbers: &[f32; WIDTH]) -> [Line; P
         if i + 1 < PARTS {
             let halves = [_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64::<1>(bits)];
             for (rest, half) in rest.iter_mut().zip(halves) {
-                let taken = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
+                let taken = widen(half);
                 // What rounds to infinity leaves infinity, which is no part.
                 let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(taken), _mm512_set1_ps(f32::INFINITY));
                 *rest = _mm512_maskz_sub_ps(finite, *rest, taken);
@@ -32,6 +57,8 @@ pub(super) fn take_apart<const PARTS: usize>(numbers: &[f32; WIDTH]) -> [Line; P
 
 #[cfg(test)]
 mod tests {
+    use std::array;
+
     use half::f16;
 
     use super::*;
@@ -39,7 +66,7 @@ mod tests {
     /// The sum of the parts of each number.
     fn together<const PARTS: usize>(numbers: [f32; WIDTH]) -> [f32; WIDTH] {
         // SAFETY: the caller looked.
-        let parts = unsafe { take_apart::<PARTS>(&numbers) };
+        let parts = unsafe { take_apart::<PARTS>(load(&numbers)) };
         // From the smallest on, no sum is rounded.
         array::from_fn(|i| parts.iter().rev().map(|part| part.0[i].to_f32()).sum())
     }

@@ -6,7 +6,7 @@
 //!
 //! - Few rows: 32 outputs at a time, whole rows of the weight, so that memory is read in long runs. While a block is multiplied,
 //!   the next one is copied.
-//! - Many rows: 192 outputs at a time, in blocks of inputs that stay in the L2 cache while all rows of `x` pass by.
+//! - Many rows: 128 outputs at a time, which stay in the L2 cache while all rows of `x` pass by.
 
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ struct Way {
 }
 
 const FEW: Way = Way { pairs: 1, steps: 128, span: 16, ahead: true };
-const MANY: Way = Way { pairs: 6, steps: 64, span: 1, ahead: false };
+const MANY: Way = Way { pairs: 4, steps: 128, span: 1, ahead: false };
 /// From here on `x` does not stay in the L2 cache.
 const MANY_ROWS: usize = 256;
 
@@ -189,7 +189,7 @@ fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
     lines.par_chunks_mut(inner).enumerate().for_each(|(group, packed)| {
         for (at, lines) in packed.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
             let (step, row) = (at / 2, group * PAIR + at % 2 * TILE);
-            let inputs = x.chunks_exact(inner).skip(row).map(|x| &x[step * WIDTH..][..WIDTH]);
+            let inputs = x.chunks_exact(inner).skip(row).map(|x| &x[step * WIDTH..].as_chunks().0[0]);
             // SAFETY: whoever has the matrix unit has AVX-512.
             unsafe { pack_tile(inputs, lines) };
         }

@@ -4,8 +4,10 @@ use std::{arch::asm, mem::MaybeUninit, sync::OnceLock};
 
 use half::bf16;
 
-use super::transpose::{Square, TILE, transpose};
-use crate::kernels::rounded::nearest;
+use super::{
+    parts::{load, take_apart},
+    transpose::{Square, TILE, transpose},
+};
 
 /// Inputs that an instruction takes.
 pub(super) const WIDTH: usize = 32;
@@ -28,14 +30,12 @@ impl Line {
 }
 
 /// A tile of the right factor: 32 inputs of each of up to 16 rows, rounded; missing rows are 0. All of `lines` is written.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32]>, lines: &mut [MaybeUninit<Line>; TILE]) {
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32; WIDTH]>, lines: &mut [MaybeUninit<Line>; TILE]) {
     let mut tile = Square::ZERO;
     for (row, pairs) in rows.zip(&mut tile.0) {
-        let (inputs, _) = row.as_chunks::<2>();
-        for (pair, input) in pairs.iter_mut().zip(inputs) {
-            *pair = u32::from(nearest(input[0])) | u32::from(nearest(input[1])) << 16;
-        }
+        let [line] = take_apart(load(row));
+        *pairs = line.pairs();
     }
     // SAFETY: a line is a row of pairs.
     unsafe { transpose(&tile, lines.as_mut_ptr().cast(), TILE) };
