@@ -128,7 +128,7 @@ mod x86 {
     }
 
     /// Bytes of a row of the weight that memory is asked for beforehand.
-    const AHEAD: usize = 1024;
+    const AHEAD: usize = 512;
     /// Bytes of a line of the cache.
     const LINE: usize = 64;
 

@@ -189,6 +189,10 @@ pub(super) unsafe fn multiply(
                 both,
                 [add, left, x, sums],
                 [
+                    "prefetcht0 [{from} + 512]",
+                    "prefetcht0 [{from} + {stride} + 512]",
+                    "prefetcht0 [{from} + 2 * {stride} + 512]",
+                    "prefetcht0 [{from} + {thrice} + 512]",
                     "vmovups zmm16, [{from}]",
                     "vmovups zmm17, [{from} + {stride}]",
                     "vmovups zmm18, [{from} + 2 * {stride}]",
@@ -199,6 +203,10 @@ pub(super) unsafe fn multiply(
                     "vmovaps [{to} + 192], zmm19"
                 ],
                 [
+                    "prefetcht0 [{fifth} + 512]",
+                    "prefetcht0 [{fifth} + {stride} + 512]",
+                    "prefetcht0 [{fifth} + 2 * {stride} + 512]",
+                    "prefetcht0 [{fifth} + {thrice} + 512]",
                     "vmovups zmm16, [{fifth}]",
                     "vmovups zmm17, [{fifth} + {stride}]",
                     "vmovups zmm18, [{fifth} + 2 * {stride}]",

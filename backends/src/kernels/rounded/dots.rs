@@ -24,7 +24,7 @@ const GROUP: usize = 16 * ROWS;
 /// Outputs that a thread takes at a time.
 const CHUNK: usize = 24 * OUTPUTS;
 /// Bytes of a row of the weight that memory is asked for beforehand, where each is used once.
-const AHEAD: usize = 1024;
+const AHEAD: usize = 512;
 
 /// The product, `[rows, outputs]`; `None` where the processor lacks the instructions, or `inner` is no multiple of their width.
 pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
