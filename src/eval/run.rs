@@ -79,7 +79,10 @@ pub fn evaluate<B: VlmBackend>(
             let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
             asked.push(ask_about(model, looks, &prompt, selector, config.tokens)?.1);
         }
-        let reuse = if pace.reuse { Reuse::On(begun.last()) } else { Reuse::Off };
+        // Of the batch before, the last prompt is enough.
+        let last_begun = begun.pop();
+        begun.clear();
+        let reuse = if pace.reuse { Reuse::On(last_begun.as_ref()) } else { Reuse::Off };
         begun = begin(model, asked, decoding, reuse)?;
         let answers = decode(model, &mut begun, decoding, |_, _| ControlFlow::Continue(()));
         for (sample, answer) in batch.iter().zip(answers) {

@@ -1,4 +1,4 @@
-//! Keys and values of all positions so far, in buffers allocated once.
+//! Keys and values of all positions so far, in buffers that are written in place and seldom grow.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
@@ -24,6 +24,9 @@ struct KeysValues<B: Backend> {
     len: usize,
     capacity: usize,
 }
+
+/// Tokens of an answer that there is room for from the start.
+const SPARE: usize = 64;
 
 impl<B: VlmBackend> KvCache<B> {
     /// For a prompt and an answer of so many tokens.
@@ -62,7 +65,7 @@ impl<B: VlmBackend> KvCache<B> {
     pub(super) fn take_over(&mut self, layer: usize, other: &Self, count: usize) {
         if let Some(slot) = &other.layers[layer] {
             let [keys, values] = [&slot.keys, &slot.values].map(|all| all.clone().narrow(2, 0, count));
-            self.layers[layer] = Some(self.slot(&keys, self.capacity()));
+            self.layers[layer] = Some(self.slot(&keys, self.prompt));
             self.append(layer, keys, values);
         }
     }
@@ -74,9 +77,13 @@ impl<B: VlmBackend> KvCache<B> {
         // Taken out of its place so that the buffers are owned once and written in place. The first tokens of a layer are
         // what it sees of the prompt: it needs room for them and the answer.
         let taken = self.layers[layer].take();
-        let mut slot = taken.unwrap_or_else(|| self.slot(&keys, (new + self.answer).min(self.capacity())));
+        let mut slot = taken.unwrap_or_else(|| self.slot(&keys, new));
         let end = slot.len + new;
-        assert!(end <= slot.capacity, "the cache holds {} tokens, not {end}", slot.capacity);
+        assert!(end <= self.capacity(), "the cache holds {} tokens, not {end}", self.capacity());
+        if end > slot.capacity {
+            let count = end.max(slot.len * 3 / 2);
+            slot = self.grown(slot, count);
+        }
         slot.keys = B::write_positions(slot.keys, slot.len, keys);
         slot.values = B::write_positions(slot.values, slot.len, values);
         slot.len = end;
@@ -85,11 +92,25 @@ impl<B: VlmBackend> KvCache<B> {
         all
     }
 
-    /// Room for `capacity` tokens with heads like those of `keys`.
-    fn slot(&self, keys: &Tensor<B, 4>, capacity: usize) -> KeysValues<B> {
+    /// Room for `count` tokens with heads like those of `keys`, and for the beginning of an answer: most are shorter than they may be, and
+    /// memory that is never read is still cleared.
+    fn slot(&self, keys: &Tensor<B, 4>, count: usize) -> KeysValues<B> {
         let [batch, heads, _, head_dim] = keys.dims();
+        let capacity = (count + self.answer.min(SPARE)).min(self.capacity());
         let empty = || Tensor::zeros([batch, heads, capacity, head_dim], (&keys.device(), self.dtype));
         KeysValues { keys: empty(), values: empty(), len: 0, capacity }
+    }
+
+    /// The same tokens, with room for `count`.
+    fn grown(&self, KeysValues { keys, values, len, .. }: KeysValues<B>, count: usize) -> KeysValues<B> {
+        let slot = self.slot(&keys, count);
+        let [keys, values] = [keys, values].map(|all| all.narrow(2, 0, len));
+        KeysValues {
+            keys: B::write_positions(slot.keys, 0, keys),
+            values: B::write_positions(slot.values, 0, values),
+            len,
+            capacity: slot.capacity,
+        }
     }
 
     pub(super) fn advance(&mut self, new: usize) {
