@@ -1,8 +1,9 @@
 //! `x · Wᵀ` for f32 `x` `[rows, in]` and `W` `[out, in]` of 16 or 32 bits, read in the layout of the file.
 //!
 //! Few rows (decoding): one dot product an output, the weight widened in registers, so that the time is that of
-//! reading the weight once. More: [`super::panels`], where the processor has AVX-512; elsewhere the weight is widened a block of
-//! outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself is exact.
+//! reading the weight once. More: the matrix unit, where the processor has one (`amx::exact`), or [`super::panels`] with AVX-512;
+//! elsewhere the weight is widened a block of outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself
+//! is exact.
 
 use std::array;
 

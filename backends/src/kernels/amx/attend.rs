@@ -55,7 +55,7 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask) -> Option<V
 
 /// # Safety
 /// The unit must be there and configured for this thread.
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
     let (width, padded) = (q.columns, k.rows.next_multiple_of(PAIR));
     let Scratch { keys, values, queries, scores, weights } = scratch;

@@ -127,7 +127,7 @@ fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], block
                 let number = output % PAIR + i;
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).cast());
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).wrapping_byte_add(64).cast());
-                let numbers = load(row.as_chunks().0.first().unwrap());
+                let numbers = load(&row.as_chunks().0[0]);
                 match T::PARTS {
                     1 => [lines[number]] = take_apart(numbers),
                     2 => [lines[number], lines[PAIR + number]] = take_apart(numbers),
