@@ -117,3 +117,51 @@ impl<B: VlmBackend> KvCache<B> {
         self.len += new;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+    use secateur_backends::Flex;
+
+    use super::*;
+
+    /// An answer that outgrows its room, token by token, of a prompt and of one that takes over its beginning.
+    #[test]
+    fn what_was_written_stays_while_it_grows() {
+        let device = Default::default();
+        let config = LlamaConfig {
+            vocab_size: 1,
+            hidden_size: 8,
+            intermediate_size: 1,
+            num_hidden_layers: 1,
+            num_attention_heads: 2,
+            num_key_value_heads: 2,
+            rms_norm_eps: 1e-5,
+            rope_theta: 1e4,
+            position_scale: 1.0,
+            max_position_embeddings: 512,
+        };
+        let tokens = 5 + 3 * SPARE;
+        let random = || Tensor::<Flex, 4>::random([1, 2, tokens, 4], Distribution::Default, &device);
+        let (keys, values) = (random(), random());
+        let from = |at: usize, count: usize| [&keys, &values].map(|all| all.clone().narrow(2, at, count));
+        let filled = |before: Option<&KvCache<Flex>>| {
+            let mut cache = KvCache::new(&config, 5, 3 * SPARE, DType::F32, &device);
+            let start = before.map_or(0, |before| {
+                cache.start_with(before, 4);
+                4
+            });
+            for (at, count) in [(start, 5 - start)].into_iter().chain((5..tokens).map(|at| (at, 1))) {
+                let [new_keys, new_values] = from(at, count);
+                let all = cache.append(0, new_keys, new_values);
+                cache.advance(count);
+                for (found, expected) in all.into_iter().zip(from(0, at + count)) {
+                    found.into_data().assert_eq(&expected.into_data(), true);
+                }
+            }
+            assert_eq!(cache.len(), tokens);
+            cache
+        };
+        filled(Some(&filled(None)));
+    }
+}

@@ -4,5 +4,6 @@ pub(super) mod attend;
 pub(super) mod exact;
 mod parts;
 pub(super) mod rounded;
+mod terms;
 mod transpose;
 mod unit;

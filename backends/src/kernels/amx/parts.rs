@@ -5,6 +5,9 @@ use std::arch::x86_64::*;
 use super::unit::{Line, WIDTH};
 use crate::kernels::widen::Weight;
 
+/// Parts of an f32 number.
+pub(super) const PARTS: usize = 3;
+
 /// 32 numbers as f32. Their type is told by its parts.
 #[target_feature(enable = "avx512f")]
 #[inline]
