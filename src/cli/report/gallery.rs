@@ -12,7 +12,7 @@ use secateur_backends::{Job, VlmBackend};
 use super::runs::{Group, Stored};
 use crate::{
     checksum::data_sha256,
-    cli::show::arranged,
+    cli::{args::WeightType, show::arranged},
     generate::{Decoding, answer, kept},
     image::{GridRule, Rgb, kept_patches},
     merge::Merge,
@@ -84,15 +84,11 @@ pub(super) fn gallery(
     }
     let opened = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
     let joint = group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.needs().joint));
-    let dtype = match config.dtype.as_deref() {
-        Some("f32") => Some(DType::F32),
-        Some("f16") => Some(DType::F16),
-        Some("bf16") => Some(DType::BF16),
-        _ => None,
-    };
     // Settings that this version does not know leave the page without pictures.
     let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
     let merge = config.merge.as_deref().map(|name| Merge::from_str(name, true)).transpose();
+    let dtype = config.dtype.as_deref().map(|name| WeightType::from_str(name, true)).transpose();
+    let dtype = dtype.map_err(anyhow::Error::msg)?.map(DType::from);
     let tiling = TilingChoice { grid: grid.map_err(anyhow::Error::msg)?, merge: merge.map_err(anyhow::Error::msg)? };
     let options = LoadOptions { dtype, joint, tiling };
     secateur_backends::run(backend, Make { group, chosen, samples, opened, options })?
