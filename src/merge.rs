@@ -180,6 +180,9 @@ pub fn with_class(order: Vec<Visual>) -> Vec<Visual> {
 }
 
 /// Puts gathered tokens `[crops, kept, width]`, which may begin with each crop's `[CLS]`, in `order`, with `newline` `[width]` where it says so: `[n, width]`.
+///
+/// # Panics
+/// When `order` names a patch that `keep` does not: orders are made from what is kept, whatever a user asks for.
 pub fn join<B: Backend>(
     tokens: Tensor<B, 3>,
     keep: &Keep,

@@ -75,7 +75,7 @@ impl<B: VlmBackend> KvCache<B> {
     pub(super) fn append(&mut self, layer: usize, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
         let new = keys.dims()[2];
         // Taken out of its place so that the buffers are owned once and written in place. The first tokens of a layer are
-        // what it sees of the prompt: it needs room for them and the answer.
+        // what it sees of the prompt.
         let taken = self.layers[layer].take();
         let mut slot = taken.unwrap_or_else(|| self.slot(&keys, new));
         let end = slot.len + new;

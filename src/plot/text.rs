@@ -6,6 +6,7 @@ use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 
 use crate::image::Rgb;
 
+// The bytes are part of the binary: what is read here was read by the tests.
 static FONT: LazyLock<FontRef<'static>> =
     LazyLock::new(|| FontRef::try_from_slice(ttf_noto_sans::REGULAR).expect("the font inside the binary is one"));
 

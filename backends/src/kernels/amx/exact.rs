@@ -172,7 +172,9 @@ mod tests {
 
     /// The errors of sums of 32-bit numbers, not more: a few last bits of what a sum of such numbers comes to.
     fn check<T: Weight>(narrow: impl Fn(f32) -> T, wide: impl Fn(T) -> f32) {
-        let mut worst = 0.0f64;
+        if !is_there() {
+            return;
+        }
         for sizes in [[1, 4096, 64], [5, 8192, 32], [33, 2080, 160], [48, 1024, 288], [100, 4128, 224]] {
             let [rows, inner, outputs] = sizes;
             // Scattered, so that sums stay small.
@@ -183,17 +185,13 @@ mod tests {
             };
             let x: Vec<f32> = (0..rows * inner).map(number).collect();
             let weight: Vec<T> = (0..outputs * inner).map(|i| narrow(number(3 * i + 1))).collect();
-            let Some(found) = product(&x, &weight, sizes) else { return };
+            let found = product(&x, &weight, sizes).expect("these sizes are what it is made for");
             for (i, found) in found.iter().enumerate() {
                 let (row, output) = (i / outputs, i % outputs);
                 let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
                 let products = pairs.map(|(x, w)| f64::from(*x) * f64::from(wide(*w)));
                 let (sum, size) = products.fold((0.0, 0.0), |(sum, size), p| (sum + p, size + p * p));
-                if i == 0 {
-                    println!("{sizes:?} {worst:e} in eps {}", worst / f64::from(f32::EPSILON));
-                }
                 let error = (f64::from(*found) - sum).abs() / f64::sqrt(size);
-                worst = worst.max(error);
                 assert!(error < 16.0 * f64::from(f32::EPSILON), "{sizes:?} at {i}: {error:e}");
             }
         }
@@ -210,7 +208,8 @@ mod tests {
     fn what_is_not_finite_stays_so() {
         let mut x = vec![1.0; 2 * 4096];
         x[4096 + 7] = f32::INFINITY;
-        if let Some(found) = product(&x, &vec![0.3f32; 4096 * 64], [2, 4096, 64]) {
+        if is_there() {
+            let found = product(&x, &vec![0.3f32; 4096 * 64], [2, 4096, 64]).expect("as above");
             assert!(found[..64].iter().all(|x| x.is_finite()) && found[64..].iter().all(|x| !x.is_finite()));
         }
     }

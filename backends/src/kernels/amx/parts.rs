@@ -8,7 +8,7 @@ use crate::kernels::widen::Weight;
 /// Parts of an f32 number.
 pub(super) const PARTS: usize = 3;
 
-/// 32 numbers as f32. Their type is told by its parts.
+/// 32 numbers as f32. Their type is told by [`Weight::PARTS`].
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn load<T: Weight>(from: &[T; WIDTH]) -> [__m512; 2] {
