@@ -1,9 +1,11 @@
 //! The Llama language model: one sequence at a time with a cache, or whole sequences for training.
 
+mod attention;
 mod watch;
 
 use std::ops::Range;
 
+use attention::Attention;
 use burn::{
     module::{Module, Param},
     tensor::{DType, Int, Tensor, TensorData, activation, backend::Backend},
@@ -59,16 +61,6 @@ struct Layer<B: Backend> {
     self_attn: Attention<B>,
     post_attention_layernorm: RmsNorm<B>,
     mlp: Mlp<B>,
-}
-
-#[derive(Module, Debug)]
-struct Attention<B: Backend> {
-    q_proj: Linear<B>,
-    k_proj: Linear<B>,
-    v_proj: Linear<B>,
-    o_proj: Linear<B>,
-    heads: usize,
-    kv_heads: usize,
 }
 
 #[derive(Module, Debug)]
@@ -278,66 +270,6 @@ impl<B: VlmBackend> Layer<B> {
     fn finish(&self, x: Tensor<B, 3>, attended: Tensor<B, 3>) -> Tensor<B, 3> {
         let x = x + self.self_attn.o_proj.forward(attended);
         x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
-    }
-}
-
-impl<B: VlmBackend> Attention<B> {
-    /// The new queries, and the keys and values of all positions, all `[1, heads, positions, head_dim]`.
-    fn project(
-        &self,
-        x: Tensor<B, 3>,
-        layer: usize,
-        rope: &RopeRows<B>,
-        cache: &mut KvCache<B>,
-    ) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
-        let (q, [k, v]) = self.heads(x, rope);
-        (q, cache.append(layer, k, v).map(|x| self.repeat(x)))
-    }
-
-    /// Queries, keys and values of `x`, rotated, `[batch, heads, tokens, head_dim]`.
-    fn heads(&self, x: Tensor<B, 3>, rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
-        self.split(self.products(x), rope)
-    }
-
-    /// Queries, keys and values `[batch, tokens, heads · head_dim]`.
-    fn products(&self, x: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
-        [&self.q_proj, &self.k_proj, &self.v_proj].map(|projection| projection.forward(x.clone()))
-    }
-
-    /// These as heads, `[batch, heads, tokens, head_dim]`, queries and keys rotated.
-    fn split(&self, [q, k, v]: [Tensor<B, 3>; 3], rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
-        let split = |x: Tensor<B, 3>, heads: usize| {
-            let [batch, new, width] = x.dims();
-            x.reshape([batch, new, heads, width / heads]).swap_dims(1, 2)
-        };
-        let (q, k) = (rope.rotate(split(q, self.heads)), rope.rotate(split(k, self.kv_heads)));
-        (q, [k, split(v, self.kv_heads)])
-    }
-
-    /// `[batch, heads, tokens, head_dim]` → `[batch, tokens, heads · head_dim]`.
-    fn join(&self, attended: Tensor<B, 4>) -> Tensor<B, 3> {
-        let [batch, heads, new, head_dim] = attended.dims();
-        attended.swap_dims(1, 2).reshape([batch, new, heads * head_dim])
-    }
-
-    /// Attention as `[batch, tokens, heads · head_dim]`.
-    fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
-        self.join(if self.q_proj.rounds() { B::attend_rounded(q, k, v, mask) } else { B::attend(q, k, v, mask) })
-    }
-
-    /// Key and value heads, each as often as query heads share it.
-    fn repeat(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let groups = self.heads / self.kv_heads;
-        if groups == 1 {
-            return x;
-        }
-        let [batch, heads, len, head_dim] = x.dims();
-        x.unsqueeze_dim::<5>(2).expand([batch, heads, groups, len, head_dim]).reshape([
-            batch,
-            heads * groups,
-            len,
-            head_dim,
-        ])
     }
 }
 
