@@ -172,14 +172,13 @@ fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
         let seen = model.see(&scene.draw(), &NoPruning::default(), None, &prompts[0], 0).unwrap();
         let parts = vec![model.embed(&ids(&prompts[0].ids[..mark])), seen.tokens.unsqueeze(), model.embed(&filled)];
         let embeds: Tensor<B, 3> = Tensor::cat(parts, 1);
-        let [_, length, hidden] = embeds.dims();
-        let shared = length - filled.len();
+        let shared = embeds.dims()[1] - filled.len();
         let positions: Vec<usize> = (0..shared).chain((0..filled.len()).map(|i| shared + i % turn)).collect();
         let mask = wrong.unwrap_or(Mask::Turns { shared, turn });
-        let states = model.language_model().states(&model.config().text, embeds, &positions, mask);
-        for (i, (question, ids)) in questions.iter().zip(&after).enumerate() {
-            let last = states.clone().narrow(1, shared + i * turn + ids.len() - 1, 1).reshape([1, hidden]);
-            right += usize::from(word(model, last) == question.answer);
+        let rows = after.iter().enumerate().map(|(i, ids)| shared + i * turn + ids.len() - 1).collect();
+        let states = model.language_model().states(&model.config().text, embeds, &positions, mask, rows);
+        for (i, question) in questions.iter().enumerate() {
+            right += usize::from(word(model, states.clone().narrow(0, i, 1)) == question.answer);
             all += 1;
         }
     }
@@ -204,12 +203,11 @@ fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> Str
     let prompt = prompt(model, sample);
     let seen = model.see(&picture, &NoPruning::default(), None, &prompt, 0).unwrap();
     let embeds: Tensor<B, 3> = model.splice(&prompt, &[seen]).embeds;
-    let [_, length, hidden] = embeds.dims();
+    let length = embeds.dims()[1];
     let embeds = if bug == Bug::Order { embeds.flip([1]) } else { embeds };
     let positions: Vec<usize> = (0..length).map(|i| if bug == Bug::Positions { 0 } else { i }).collect();
     let mask = if bug == Bug::Mask { Mask::None } else { Mask::Causal };
-    let states = model.language_model().states(&model.config().text, embeds, &positions, mask);
-    word(model, states.narrow(1, length - 1, 1).reshape([1, hidden]))
+    word(model, model.language_model().states(&model.config().text, embeds, &positions, mask, vec![length - 1]))
 }
 
 /// The likeliest token after a state `[1, hidden]`.

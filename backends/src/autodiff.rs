@@ -1,87 +1,193 @@
-//! Training on any backend: gradients around the same operations.
+//! Training on any backend: gradients around the same operations. Taken apart into Burn's own, every step of them writes out
+//! a tensor and keeps it, attention the whole score matrix.
 
 use burn::{
     backend::{
         Autodiff,
         autodiff::{
+            NodeId,
             checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
             grads::Gradients,
             ops::{Backward, Ops, OpsKind},
         },
     },
-    tensor::{Tensor, TensorPrimitive},
+    tensor::{Tensor, TensorPrimitive, ops::FloatTensor},
 };
 
 use crate::{Mask, VlmBackend};
 
-/// The attention's gradient as one operation: taken apart into Burn's own, every step writes out and keeps the whole
-/// score matrix.
+type Primitive<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
+
+/// [`VlmBackend::attend`].
 #[derive(Debug)]
 struct Attend;
 
 impl<B: VlmBackend> Backward<B, 3> for Attend {
-    type State = ([B::FloatTensorPrimitive; 3], Mask);
+    type State = ([Primitive<B>; 3], Mask);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (inputs, mask) = ops.state;
-        let grad = tensor::<B>(grads.consume::<B>(&ops.node));
-        let found = B::attend_backward(inputs.map(tensor::<B>), grad, mask);
-        for (parent, found) in ops.parents.into_iter().zip(found) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, primitive(found));
-            }
-        }
+        let grad = tensor::<B, 4>(grads.consume::<B>(&ops.node));
+        let found = B::attend_backward(inputs.map(tensor), grad, mask).map(primitive);
+        register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
 
-/// The gradient of a rotation is the rotation backwards.
+/// [`VlmBackend::rotate`]: its gradient is the rotation backwards.
 #[derive(Debug)]
 struct Rotate;
 
 impl<B: VlmBackend> Backward<B, 1> for Rotate {
-    type State = [B::FloatTensorPrimitive; 2];
+    type State = [Primitive<B>; 2];
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let [cos, sin] = ops.state.map(tensor::<B>);
-        let grad = tensor::<B>(grads.consume::<B>(&ops.node));
-        if let [Some(parent)] = ops.parents {
-            grads.register::<B>(parent.id, primitive(B::rotate(grad, cos, sin.neg())));
+        let [cos, sin] = ops.state.map(tensor::<B, 4>);
+        let grad = tensor(grads.consume::<B>(&ops.node));
+        let found = [primitive(B::rotate(grad, cos, sin.neg()))];
+        register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+    }
+}
+
+/// [`VlmBackend::gate`].
+#[derive(Debug)]
+struct Gate;
+
+impl<B: VlmBackend> Backward<B, 2> for Gate {
+    type State = [Primitive<B>; 2];
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = tensor(grads.consume::<B>(&ops.node));
+        let found = B::gate_backward(ops.state.map(tensor), grad).map(primitive);
+        register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+    }
+}
+
+/// [`VlmBackend::quick_gelu`].
+#[derive(Debug)]
+struct QuickGelu;
+
+impl<B: VlmBackend> Backward<B, 1> for QuickGelu {
+    type State = Primitive<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = tensor(grads.consume::<B>(&ops.node));
+        let found = [primitive(B::quick_gelu_backward(tensor(ops.state), grad))];
+        register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+    }
+}
+
+/// [`VlmBackend::rms_norm_rows`].
+#[derive(Debug)]
+struct RmsNorm;
+
+impl<B: VlmBackend> Backward<B, 2> for RmsNorm {
+    type State = ([Primitive<B>; 2], f64);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([x, weight], eps) = ops.state;
+        let grad = tensor(grads.consume::<B>(&ops.node));
+        let (of_x, of_weight) = B::rms_norm_backward(tensor(x), tensor(weight), grad, eps);
+        let found = [primitive(of_x), primitive(of_weight)];
+        register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+    }
+}
+
+/// [`VlmBackend::layer_norm_rows`].
+#[derive(Debug)]
+struct LayerNorm;
+
+impl<B: VlmBackend> Backward<B, 3> for LayerNorm {
+    type State = ([Primitive<B>; 2], f64);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ([x, weight], eps) = ops.state;
+        let grad = tensor(grads.consume::<B>(&ops.node));
+        let (of_x, [of_weight, of_bias]) = B::layer_norm_backward(tensor(x), tensor(weight), grad, eps);
+        let found = [primitive(of_x), primitive(of_weight), primitive(of_bias)];
+        register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
+    }
+}
+
+/// Hands gradients to those parents that want them.
+fn register<B: VlmBackend, const N: usize>(
+    grads: &mut Gradients,
+    parents: [Option<NodeId>; N],
+    found: [Primitive<B>; N],
+) {
+    for (parent, found) in parents.into_iter().zip(found) {
+        if let Some(parent) = parent {
+            grads.register::<B>(parent, found);
         }
     }
 }
 
+/// Puts an operation with its result into the graph.
+macro_rules! tracked {
+    ($operation:expr, $parents:expr, $state:expr, $result:expr) => {
+        match $operation.prepare::<NoCheckpointing>($parents).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => tensor(prep.finish($state, $result)),
+            OpsKind::UnTracked(prep) => tensor(prep.finish($result)),
+        }
+    };
+}
+
 impl<B: VlmBackend> VlmBackend for Autodiff<B> {
-    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        let [x, cos, sin] = [x, cos, sin].map(|x| x.into_primitive().tensor());
-        let tables = [cos.primitive, sin.primitive];
-        let [cos, sin] = tables.clone().map(tensor::<B>);
-        let rotated = primitive(B::rotate(tensor(x.primitive), cos, sin));
-        let rotated = match Backward::<B, 1>::prepare::<NoCheckpointing>(Rotate, [x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(tables, rotated),
-            OpsKind::UnTracked(prep) => prep.finish(rotated),
-        };
-        Tensor::from_primitive(TensorPrimitive::Float(rotated))
+    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        let [q, k, v] = [q, k, v].map(primitive);
+        let inputs = [q.primitive, k.primitive, v.primitive];
+        let [q_inner, k_inner, v_inner] = inputs.clone().map(tensor::<B, 4>);
+        let attended = primitive(B::attend_training(q_inner, k_inner, v_inner, mask));
+        tracked!(Attend, [q.node, k.node, v.node], (inputs, mask), attended)
     }
 
-    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
-        let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
-        let inputs = [q.primitive, k.primitive, v.primitive];
-        let [q_inner, k_inner, v_inner] = inputs.clone().map(tensor::<B>);
-        let attended = primitive(B::attend(q_inner, k_inner, v_inner, mask));
-        let prepared =
-            Backward::<B, 3>::prepare::<NoCheckpointing>(Attend, [q.node, k.node, v.node]).compute_bound().stateful();
-        let attended = match prepared {
-            OpsKind::Tracked(prep) => prep.finish((inputs, mask), attended),
-            OpsKind::UnTracked(prep) => prep.finish(attended),
-        };
-        Tensor::from_primitive(TensorPrimitive::Float(attended))
+    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let [x, cos, sin] = [x, cos, sin].map(primitive);
+        let tables = [cos.primitive, sin.primitive];
+        let [cos, sin] = tables.clone().map(tensor::<B, 4>);
+        let rotated = primitive(B::rotate(tensor(x.primitive), cos, sin));
+        tracked!(Rotate, [x.node], tables, rotated)
+    }
+
+    fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let [gate, up] = [gate, up].map(primitive);
+        let inputs = [gate.primitive, up.primitive];
+        let [gate_inner, up_inner] = inputs.clone().map(tensor::<B, 3>);
+        let gated = primitive(B::gate(gate_inner, up_inner));
+        tracked!(Gate, [gate.node, up.node], inputs, gated)
+    }
+
+    fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let x = primitive(x);
+        let found = primitive(B::quick_gelu(tensor(x.primitive.clone())));
+        tracked!(QuickGelu, [x.node], x.primitive, found)
+    }
+
+    fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        let (x, weight) = (primitive(x), primitive(weight));
+        let inputs = [x.primitive, weight.primitive];
+        let [x_inner, weight_inner] = inputs.clone();
+        let found = primitive(B::rms_norm_rows(tensor(x_inner), tensor(weight_inner), eps));
+        tracked!(RmsNorm, [x.node, weight.node], (inputs, eps), found)
+    }
+
+    fn layer_norm_rows(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        eps: f64,
+    ) -> Tensor<Self, 2> {
+        let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
+        let inputs = [x.primitive, weight.primitive];
+        let [x_inner, weight_inner] = inputs.clone();
+        let found = B::layer_norm_rows(tensor(x_inner), tensor(weight_inner), tensor(bias.primitive), eps);
+        tracked!(LayerNorm, [x.node, weight.node, bias.node], (inputs, eps), primitive(found))
     }
 }
 
-fn tensor<B: VlmBackend>(primitive: B::FloatTensorPrimitive) -> Tensor<B, 4> {
+fn tensor<B: VlmBackend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-fn primitive<B: VlmBackend>(tensor: Tensor<B, 4>) -> B::FloatTensorPrimitive {
+fn primitive<B: VlmBackend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
 }

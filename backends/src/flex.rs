@@ -5,11 +5,9 @@ use burn_flex::FlexTensor;
 
 use crate::{
     Mask, VlmBackend, dpp,
-    kernels::{attend, attention, elementwise, linear, rotate},
-    ops::{
-        options, reference_attend_backward, reference_layer_norm, reference_product, reference_rms_norm,
-        reference_rotate,
-    },
+    gradients,
+    kernels::{self, attend, attention, elementwise, linear, rotate},
+    ops::{options, reference_layer_norm, reference_product, reference_rms_norm, reference_rotate},
 };
 
 /// Burn's Flex backend.
@@ -62,7 +60,7 @@ impl VlmBackend for Flex {
             _ => attention::attend([flex_q, flex_k, flex_v], mask),
         };
         match attended {
-            Some(attended) => Tensor::from_primitive(TensorPrimitive::Float(attended)),
+            Some(attended) => wrap(attended),
             None => {
                 let (options, hidden) = options(&q, &k, mask);
                 burn::tensor::module::attention(q, k, v, hidden, None, options)
@@ -74,7 +72,15 @@ impl VlmBackend for Flex {
     fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         match attention::attend_rounded(inputs.each_ref(), mask) {
-            Some(attended) => Tensor::from_primitive(TensorPrimitive::Float(attended)),
+            Some(attended) => wrap(attended),
+            None => Self::attend(q, k, v, mask),
+        }
+    }
+
+    fn attend_training(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
+        match attention::attend(inputs.each_ref(), mask) {
+            Some(attended) => wrap(attended),
             None => Self::attend(q, k, v, mask),
         }
     }
@@ -82,14 +88,14 @@ impl VlmBackend for Flex {
     fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         let [flex_gate, flex_up] = [&gate, &up].map(|x| x.clone().into_primitive().tensor());
         match elementwise::gate(&flex_gate, &flex_up) {
-            Some(gated) => Tensor::from_primitive(TensorPrimitive::Float(gated)),
+            Some(gated) => wrap(gated),
             None => activation::silu(gate) * up,
         }
     }
 
     fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
         match elementwise::quick_gelu(&x.clone().into_primitive().tensor()) {
-            Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
+            Some(found) => wrap(found),
             None => x.clone() * activation::sigmoid(x * 1.702),
         }
     }
@@ -98,15 +104,15 @@ impl VlmBackend for Flex {
     fn add_bias(x: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
         let flex_bias = bias.clone().into_primitive().tensor();
         match elementwise::add_bias(x.into_primitive().tensor(), &flex_bias) {
-            Ok(sum) => Tensor::from_primitive(TensorPrimitive::Float(sum)),
-            Err(x) => Tensor::from_primitive(TensorPrimitive::Float(x)) + bias.unsqueeze(),
+            Ok(sum) => wrap(sum),
+            Err(x) => wrap(x) + bias.unsqueeze(),
         }
     }
 
     fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         let [flex_x, flex_weight] = [x.clone().into_primitive().tensor(), weight.clone().into_primitive().tensor()];
         match elementwise::rms_norm(&flex_x, &flex_weight, eps as f32) {
-            Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
+            Some(found) => wrap(found),
             None => reference_rms_norm(x, weight, eps),
         }
     }
@@ -115,7 +121,7 @@ impl VlmBackend for Flex {
         let flex_x = x.clone().into_primitive().tensor();
         let [flex_weight, flex_bias] = [&weight, &bias].map(|x| x.clone().into_primitive().tensor());
         match elementwise::layer_norm(&flex_x, &flex_weight, &flex_bias, eps as f32) {
-            Some(found) => Tensor::from_primitive(TensorPrimitive::Float(found)),
+            Some(found) => wrap(found),
             None => reference_layer_norm(x, weight, bias, eps),
         }
     }
@@ -125,8 +131,52 @@ impl VlmBackend for Flex {
         let [q, k, v] = inputs.clone().map(|x| x.into_primitive().tensor());
         let flex_grad = grad.clone().into_primitive().tensor();
         match attention::attend_backward([&q, &k, &v], &flex_grad, mask) {
-            Some(found) => found.map(|x| Tensor::from_primitive(TensorPrimitive::Float(x))),
-            None => reference_attend_backward(inputs, grad, mask),
+            Some(found) => found.map(wrap),
+            None => gradients::attend(inputs, grad, mask),
+        }
+    }
+
+    fn gate_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
+        let [gate, up] = inputs.clone().map(|x| x.into_primitive().tensor());
+        match kernels::gradients::gate([&gate, &up], &grad.clone().into_primitive().tensor()) {
+            Some(found) => found.map(wrap),
+            None => gradients::gate(inputs, grad),
+        }
+    }
+
+    fn quick_gelu_backward(x: Tensor<Self, 3>, grad: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        let [flex_x, flex_grad] = [&x, &grad].map(|x| x.clone().into_primitive().tensor());
+        match kernels::gradients::quick_gelu(&flex_x, &flex_grad) {
+            Some(found) => wrap(found),
+            None => gradients::quick_gelu(x, grad),
+        }
+    }
+
+    fn rms_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        grad: Tensor<Self, 2>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        let [flex_x, flex_grad] = [&x, &grad].map(|x| x.clone().into_primitive().tensor());
+        let flex_weight = weight.clone().into_primitive().tensor();
+        match kernels::gradients::rms_norm(&flex_x, &flex_weight, &flex_grad, eps as f32) {
+            Some((found, of_weight)) => (wrap(found), wrap(of_weight)),
+            None => gradients::rms_norm(x, weight, grad, eps),
+        }
+    }
+
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        grad: Tensor<Self, 2>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, [Tensor<Self, 1>; 2]) {
+        let [flex_x, flex_grad] = [&x, &grad].map(|x| x.clone().into_primitive().tensor());
+        let flex_weight = weight.clone().into_primitive().tensor();
+        match kernels::gradients::layer_norm(&flex_x, &flex_weight, &flex_grad, eps as f32) {
+            Some((found, of_both)) => (wrap(found), of_both.map(wrap)),
+            None => gradients::layer_norm(x, weight, grad, eps),
         }
     }
 
@@ -134,7 +184,7 @@ impl VlmBackend for Flex {
     fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
         let [flex_x, flex_cos, flex_sin] = [&x, &cos, &sin].map(|x| x.clone().into_primitive().tensor());
         match rotate::rotate(&flex_x, [&flex_cos, &flex_sin]) {
-            Some(rotated) => Tensor::from_primitive(TensorPrimitive::Float(rotated)),
+            Some(rotated) => wrap(rotated),
             None => reference_rotate(x, cos, sin),
         }
     }
@@ -144,7 +194,7 @@ impl VlmBackend for Flex {
         let [_, heads, count, head_dim] = new.dims();
         let (buffer, new) = (buffer.into_primitive().tensor(), new.into_primitive().tensor());
         match attend::write_positions(buffer, at, &new) {
-            Ok(written) => Tensor::from_primitive(TensorPrimitive::Float(written)),
+            Ok(written) => wrap(written),
             Err(buffer) => {
                 let [buffer, new] = [buffer, new].map(|x| Tensor::<Self, 4>::from_primitive(TensorPrimitive::Float(x)));
                 buffer.slice_assign([0..1, 0..heads, at..at + count, 0..head_dim], new)
@@ -156,6 +206,10 @@ impl VlmBackend for Flex {
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_host(vectors, budget)
     }
+}
+
+fn wrap<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(tensor))
 }
 
 #[cfg(test)]
@@ -193,7 +247,7 @@ mod tests {
                 let expected = reference_attend(q.clone(), k.clone(), v.clone(), mask);
                 check(Flex::attend(q.clone(), k.clone(), v.clone(), mask), expected, &what);
                 let inputs = [q, k, v];
-                let expected = reference_attend_backward(inputs.clone(), grad.clone(), mask);
+                let expected = gradients::attend(inputs.clone(), grad.clone(), mask);
                 for (found, expected) in Flex::attend_backward(inputs, grad, mask).into_iter().zip(expected) {
                     check(found, expected, &format!("gradients of {what}"));
                 }
@@ -223,6 +277,33 @@ mod tests {
             check(deep(Flex::rms_norm_rows(x.clone(), weight.clone(), 1e-5)), deep(expected), "rms_norm");
             let expected = reference_layer_norm(x.clone(), weight.clone(), bias.clone(), 1e-5);
             check(deep(Flex::layer_norm_rows(x, weight, bias, 1e-5)), deep(expected), "layer_norm");
+        }
+    }
+
+    #[test]
+    fn gradients_between_products_are_their_reference_bodies() {
+        for rows in [3, 300] {
+            let random = |shape: [usize; 2]| Tensor::<Flex, 2>::random(shape, Distribution::Normal(0.5, 2.0), &device());
+            let [x, y, grad] = [(); 3].map(|()| random([rows, 200]));
+            let weight: Tensor<Flex, 1> = random([1, 200]).squeeze_dim(0);
+            let [wide_x, wide_y, wide_grad] = [&x, &y, &grad].map(|x| x.clone().unsqueeze::<3>());
+            let inputs = [wide_x.clone(), wide_y];
+            let expected = gradients::gate(inputs.clone(), wide_grad.clone());
+            for (found, expected) in Flex::gate_backward(inputs, wide_grad.clone()).into_iter().zip(expected) {
+                check(found.unsqueeze(), expected.unsqueeze(), "gate");
+            }
+            let expected = gradients::quick_gelu(wide_x.clone(), wide_grad.clone());
+            check(Flex::quick_gelu_backward(wide_x, wide_grad).unsqueeze(), expected.unsqueeze(), "quick_gelu");
+            let (of_x, of_weight) = gradients::rms_norm(x.clone(), weight.clone(), grad.clone(), 1e-5);
+            let found = Flex::rms_norm_backward(x.clone(), weight.clone(), grad.clone(), 1e-5);
+            check(found.0.unsqueeze(), of_x.unsqueeze(), "rms_norm's x");
+            check(found.1.unsqueeze(), of_weight.unsqueeze(), "rms_norm's weight");
+            let (of_x, of_both) = gradients::layer_norm(x.clone(), weight.clone(), grad.clone(), 1e-5);
+            let found = Flex::layer_norm_backward(x, weight, grad, 1e-5);
+            check(found.0.unsqueeze(), of_x.unsqueeze(), "layer_norm's x");
+            for (found, expected) in found.1.into_iter().zip(of_both) {
+                check(found.unsqueeze(), expected.unsqueeze(), "layer_norm's weight or bias");
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 #[cfg(feature = "train")]
 mod autodiff;
 pub mod dpp;
+mod gradients;
 mod host;
 #[cfg(feature = "flex")]
 mod kernels;

@@ -7,7 +7,7 @@ use burn::tensor::{
     ops::{AttentionModuleOptions, FloatTensor},
 };
 
-use crate::{Mask, dpp};
+use crate::{Mask, dpp, gradients};
 
 /// A Burn backend that can run Secateur's models.
 ///
@@ -51,6 +51,11 @@ pub trait VlmBackend: Backend {
         Self::attend(q, k, v, mask)
     }
 
+    /// [`Self::attend`] in training, whose last bits nobody compares.
+    fn attend_training(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        Self::attend(q, k, v, mask)
+    }
+
     /// `silu(gate) · up`, what a Llama layer does between its products.
     fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         activation::silu(gate) * up
@@ -85,7 +90,37 @@ pub trait VlmBackend: Backend {
 
     /// The gradients of [`Self::attend`] with respect to `q`, `k` and `v`, for training: `grad` is that of its result.
     fn attend_backward([q, k, v]: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, mask: Mask) -> [Tensor<Self, 4>; 3] {
-        reference_attend_backward([q, k, v], grad, mask)
+        gradients::attend([q, k, v], grad, mask)
+    }
+
+    /// The gradients of [`Self::gate`] with respect to `gate` and `up`.
+    fn gate_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
+        gradients::gate(inputs, grad)
+    }
+
+    /// The gradient of [`Self::quick_gelu`].
+    fn quick_gelu_backward(x: Tensor<Self, 3>, grad: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        gradients::quick_gelu(x, grad)
+    }
+
+    /// The gradients of [`Self::rms_norm_rows`] with respect to `x` and `weight`.
+    fn rms_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        grad: Tensor<Self, 2>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        gradients::rms_norm(x, weight, grad, eps)
+    }
+
+    /// The gradients of [`Self::layer_norm_rows`] with respect to `x`, and to `weight` and `bias`.
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        grad: Tensor<Self, 2>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, [Tensor<Self, 1>; 2]) {
+        gradients::layer_norm(x, weight, grad, eps)
     }
 
     /// Rotary positions: the first half of each head's row turned against its second, `x · cos + (−second, first) · sin`, for
@@ -175,25 +210,4 @@ pub(crate) fn reference_rotate<B: Backend>(x: Tensor<B, 4>, cos: Tensor<B, 4>, s
     let (first, second) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
     let turned = Tensor::cat(vec![second.neg(), first], 3);
     x * cos + turned * sin
-}
-
-/// The reference body of [`VlmBackend::attend_backward`]: with P the attention and dP = grad·vᵀ, the scores' gradient is
-/// P ∘ (dP − rowsum(P ∘ dP)).
-pub(crate) fn reference_attend_backward<B: Backend>(
-    [q, k, v]: [Tensor<B, 4>; 3],
-    grad: Tensor<B, 4>,
-    mask: Mask,
-) -> [Tensor<B, 4>; 3] {
-    let [_, _, queries, head_dim] = q.dims();
-    let keys = k.dims()[2];
-    let scale = (head_dim as f64).powf(-0.5);
-    let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale;
-    if let Some(hidden) = mask.hidden::<B>(queries, keys, &q.device()) {
-        scores = scores.mask_fill(hidden.expand([q.dims()[0], q.dims()[1], queries, keys]), f32::NEG_INFINITY);
-    }
-    let attention = activation::softmax(scores, 3);
-    let of_attention = grad.clone().matmul(v.swap_dims(2, 3));
-    let mean = (attention.clone() * of_attention.clone()).sum_dim(3);
-    let of_scores = attention.clone() * (of_attention - mean) * scale;
-    [of_scores.clone().matmul(k), of_scores.swap_dims(2, 3).matmul(q), attention.swap_dims(2, 3).matmul(grad)]
 }

@@ -81,6 +81,7 @@ const ALL_SIZES: [(usize, usize); 8] =
 const PARTS: usize = 2;
 
 fn main() -> Result<()> {
+    secateur_backends::prepare_host();
     let args = Args::parse();
     let [clip, windows, whole, more, all] = args.steps[..] else { return Err(anyhow!("--steps takes five numbers")) };
     let phase = |name, steps, sizes, rate, asked| Phase { name, steps, sizes, rate, asked };
@@ -104,7 +105,7 @@ fn main() -> Result<()> {
     let mut student = Student::<B>::new(&config, &text, &device);
     eprintln!("{} parameters", student.num_params());
     let started = Instant::now();
-    for (number, phase) in phases.iter().enumerate() {
+    for (number, phase) in phases.iter().enumerate().filter(|(_, phase)| phase.steps > 0) {
         student = train(&args, number, phase, student, &config, &maker)?;
         let valid = student.valid();
         save::checkpoint(&valid, &args.out)?;

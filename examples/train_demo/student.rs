@@ -114,14 +114,19 @@ impl<B: VlmBackend> Student<B> {
     /// The loss of the answers' tokens.
     fn answers(&self, config: &LlavaConfig, patches: Tensor<B, 3>, turns: &Turns, device: &B::Device) -> Tensor<B, 1> {
         let (rows, targets): (Vec<usize>, Vec<i32>) = turns.targets.iter().copied().unzip();
-        let states = self.read_turns(config, patches, turns);
-        let [batch, length, hidden] = states.dims();
-        let logits = self.llama.logits(select(states.reshape([batch * length, hidden]), &rows));
-        cross_entropy(logits, Tensor::from_data(TensorData::new(targets, [rows.len()]), device))
+        let count = rows.len();
+        let logits = self.llama.logits(self.read_turns(config, patches, turns, rows));
+        cross_entropy(logits, Tensor::from_data(TensorData::new(targets, [count]), device))
     }
 
-    /// The language model's states over prompt, picture and turns.
-    pub(crate) fn read_turns(&self, config: &LlavaConfig, patches: Tensor<B, 3>, turns: &Turns) -> Tensor<B, 3> {
+    /// The language model's states of some `rows` of prompts, pictures and turns, `[rows, hidden]`.
+    pub(crate) fn read_turns(
+        &self,
+        config: &LlavaConfig,
+        patches: Tensor<B, 3>,
+        turns: &Turns,
+        rows: Vec<usize>,
+    ) -> Tensor<B, 2> {
         let [batch, visual, _] = patches.dims();
         let hidden = config.text.hidden_size;
         let dtype = patches.dtype();
@@ -129,7 +134,7 @@ impl<B: VlmBackend> Student<B> {
         let before = self.llama.embed(&turns.before, dtype).expand([batch, turns.before.len(), hidden]);
         let after = self.llama.embed(&turns.after.concat(), dtype).reshape([batch, turns.length(), hidden]);
         let embeds = Tensor::cat(vec![before, projected, after], 1);
-        self.llama.states(&config.text, embeds, &turns.positions(visual), turns.mask(visual))
+        self.llama.states(&config.text, embeds, &turns.positions(visual), turns.mask(visual), rows)
     }
 }
 

@@ -82,15 +82,9 @@ fn answers<B: VlmBackend>(
     questions: Vec<Question>,
 ) -> Vec<bool> {
     let turns = maker.turns(&[questions.into_iter().map(|one| vec![one]).collect()], features.dims()[1]);
-    let states = student.read_turns(config, features.clone(), &turns);
-    let [_, length, hidden] = states.dims();
-    let states = states.reshape([length, hidden]);
     // An answer is Yes or No and the end mark.
-    let firsts = turns.targets.iter().step_by(2);
-    let right = firsts.map(|&(row, id)| {
-        let logits: Vec<f32> =
-            student.llama.logits(states.clone().narrow(0, row, 1)).into_data().into_vec().unwrap_or_default();
-        (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])) == Some(id as usize)
-    });
-    right.collect()
+    let (rows, ids): (Vec<usize>, Vec<i32>) = turns.targets.iter().step_by(2).copied().unzip();
+    let states = student.read_turns(config, features.clone(), &turns, rows);
+    let found: Vec<i64> = student.llama.logits(states).argmax(1).into_data().iter::<i64>().collect();
+    found.into_iter().zip(ids).map(|(found, id)| found == i64::from(id)).collect()
 }

@@ -1,6 +1,7 @@
 //! The Llama language model: one sequence at a time with a cache, or whole sequences for training.
 
 mod attention;
+mod layer;
 mod watch;
 
 use std::ops::Range;
@@ -8,8 +9,9 @@ use std::ops::Range;
 use attention::Attention;
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Int, Tensor, TensorData, activation, backend::Backend},
+    tensor::{DType, Int, Tensor, TensorData, backend::Backend},
 };
+use layer::{Layer, Mlp, last_token};
 use secateur_backends::{Mask, VlmBackend};
 
 use super::{
@@ -53,21 +55,6 @@ pub struct Part<'a, B: Backend> {
 struct Embedding<B: Backend> {
     /// `[vocabulary, hidden]`.
     weight: Param<Tensor<B, 2>>,
-}
-
-#[derive(Module, Debug)]
-struct Layer<B: Backend> {
-    input_layernorm: RmsNorm<B>,
-    self_attn: Attention<B>,
-    post_attention_layernorm: RmsNorm<B>,
-    mlp: Mlp<B>,
-}
-
-#[derive(Module, Debug)]
-struct Mlp<B: Backend> {
-    gate_proj: Linear<B>,
-    up_proj: Linear<B>,
-    down_proj: Linear<B>,
 }
 
 impl<B: VlmBackend> Llama<B> {
@@ -116,7 +103,7 @@ impl<B: VlmBackend> Llama<B> {
     pub fn forward(&self, embeds: Tensor<B, 3>, cache: &mut KvCache<B>) -> Tensor<B, 1> {
         let new = embeds.dims()[1];
         let rope = cache.rope.rows(cache.len(), new, embeds.dtype());
-        let x = self.run(embeds, 0..self.layers.len(), &rope, cache);
+        let x = self.run_last(embeds, 0..self.layers.len(), &rope, cache);
         cache.advance(new);
         self.head(x)
     }
@@ -129,14 +116,12 @@ impl<B: VlmBackend> Llama<B> {
         parts.iter_mut().for_each(|part| part.cache.advance(part.shared));
         let ropes: Vec<RopeRows<B>> =
             parts.iter().map(|Part { cache, new, .. }| cache.rope.rows(cache.len(), *new, dtype)).collect();
-        let x = self.layers.iter().enumerate().fold(embeds, |x, (i, layer)| layer.forward_each(x, i, &ropes, parts));
-        parts.iter_mut().for_each(|part| part.cache.advance(part.new));
-        let mut rows = 0;
-        let last = parts.iter().map(|part| {
-            rows += part.new;
-            rows - 1
+        let x = self.layers.iter().enumerate().fold(embeds, |x, (i, layer)| {
+            let last = i + 1 == self.layers.len();
+            layer.forward_each(x, i, &ropes, parts, last)
         });
-        self.logits(self.norm.forward(select(x.squeeze_dim(0), last.collect())))
+        parts.iter_mut().for_each(|part| part.cache.advance(part.new));
+        self.logits(self.norm.forward(x.squeeze_dim(0)))
     }
 
     /// The same for a prompt of which some visual tokens are dropped between two layers; also returns which of them
@@ -166,20 +151,32 @@ impl<B: VlmBackend> Llama<B> {
         let x = select(x.reshape([new, hidden]), rows.clone()).unsqueeze();
         let rows: Vec<i32> = rows.into_iter().map(|row| row as i32).collect();
         let rows = Tensor::from_data(TensorData::new(rows.clone(), [rows.len()]), &x.device());
-        let x = self.run(x, below..self.layers.len(), &rope.select(&rows), cache);
+        let x = self.run_last(x, below..self.layers.len(), &rope.select(&rows), cache);
         cache.advance(new);
         Ok((self.head(x), kept))
     }
 
-    /// Runs whole sequences `[batch, tokens, hidden]` at once, without a cache, and returns the last layer's normalised
-    /// states of all tokens, in the same shape: what training needs. Token `i` stands at `positions[i]`.
-    pub fn states(&self, config: &LlamaConfig, embeds: Tensor<B, 3>, positions: &[usize], mask: Mask) -> Tensor<B, 3> {
+    /// Runs whole sequences `[batch, tokens, hidden]` at once, without a cache, and returns the last layer's normalised states of some
+    /// of their tokens, `[rows, hidden]`: what training needs. `rows` are counted through all sequences; token `i` of each stands at
+    /// `positions[i]`.
+    pub fn states(
+        &self,
+        config: &LlamaConfig,
+        embeds: Tensor<B, 3>,
+        positions: &[usize],
+        mask: Mask,
+        rows: Vec<usize>,
+    ) -> Tensor<B, 2> {
         let length = positions.iter().max().map_or(0, |last| last + 1);
         let rope = Rope::new(config, length, &embeds.device()).rows(0, length, embeds.dtype());
-        let rows: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
-        let rope = rope.select(&Tensor::from_data(TensorData::new(rows, [positions.len()]), &embeds.device()));
-        let x = self.layers.iter().fold(embeds, |x, layer| layer.forward_all(x, &rope, mask));
-        self.norm.forward(x)
+        let places: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
+        let rope = rope.select(&Tensor::from_data(TensorData::new(places, [positions.len()]), &embeds.device()));
+        let mut x = embeds;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let last = i + 1 == self.layers.len();
+            x = layer.forward_all(x, &rope, mask, last.then_some(&rows));
+        }
+        self.norm.forward(x.squeeze_dim(0))
     }
 
     /// Normalised states `[rows, hidden]` → logits `[rows, vocabulary]` in f32.
@@ -200,82 +197,22 @@ impl<B: VlmBackend> Llama<B> {
         x
     }
 
-    fn head(&self, x: Tensor<B, 3>) -> Tensor<B, 1> {
-        let [_, len, hidden] = x.dims();
-        self.logits(self.norm.forward(x.narrow(1, len - 1, 1).reshape([1, hidden]))).squeeze_dim(0)
-    }
-}
-
-/// What so many new tokens see: a single one, which is the last, sees all.
-fn causal(new: usize) -> Mask {
-    if new > 1 { Mask::Causal } else { Mask::None }
-}
-
-impl<B: VlmBackend> Layer<B> {
-    fn forward(&self, x: Tensor<B, 3>, index: usize, rope: &RopeRows<B>, cache: &mut KvCache<B>) -> Tensor<B, 3> {
-        let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
-        let mask = causal(q.dims()[2]);
-        self.finish(x, self.self_attn.attend([q, k, v], mask))
-    }
-
-    /// The same for the new tokens of several sequences, one sequence after another.
-    fn forward_each(
+    /// [`Self::run`] through the last layers, of which only the last token's state is wanted, `[1, 1, hidden]`.
+    fn run_last(
         &self,
         x: Tensor<B, 3>,
-        index: usize,
-        ropes: &[RopeRows<B>],
-        parts: &mut [Part<B>],
-    ) -> Tensor<B, 3> {
-        let all = self.self_attn.products(self.input_layernorm.forward(x.clone()));
-        let (mut attended, mut row) = (Vec::new(), 0);
-        for (i, rope) in ropes.iter().enumerate() {
-            let (before, rest) = parts.split_at_mut(i);
-            let Part { cache, new, shared } = &mut rest[0];
-            if let (Some(before), 1..) = (before.last(), *shared) {
-                cache.take_over(index, before.cache, *shared);
-            }
-            let (q, [k, v]) = self.self_attn.split(all.clone().map(|x| x.narrow(1, row, *new)), rope);
-            let [k, v] = cache.append(index, k, v).map(|x| self.self_attn.repeat(x));
-            attended.push(self.self_attn.attend([q, k, v], causal(*new)));
-            row += *new;
-        }
-        self.finish(x, Tensor::cat(attended, 1))
-    }
-
-    /// The same for whole sequences, without a cache.
-    fn forward_all(&self, x: Tensor<B, 3>, rope: &RopeRows<B>, mask: Mask) -> Tensor<B, 3> {
-        let (q, new) = self.self_attn.heads(self.input_layernorm.forward(x.clone()), rope);
-        let [k, v] = new.map(|x| self.self_attn.repeat(x));
-        self.finish(x, self.self_attn.attend([q, k, v], mask))
-    }
-
-    /// The same as [`Self::forward`], and the attention that the last position pays to all, `[heads, positions]` in f32.
-    fn forward_noting(
-        &self,
-        x: Tensor<B, 3>,
-        index: usize,
+        layers: Range<usize>,
         rope: &RopeRows<B>,
         cache: &mut KvCache<B>,
-    ) -> (Tensor<B, 3>, Tensor<B, 2>) {
-        let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
-        let [_, heads, len, head_dim] = k.dims();
-        let last = q.clone().narrow(2, q.dims()[2] - 1, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
-        let scores = last.matmul(k.clone().cast(DType::F32).swap_dims(2, 3));
-        let row = activation::softmax(scores, 3).reshape([heads, len]);
-        let mask = causal(q.dims()[2]);
-        (self.finish(x, self.self_attn.attend([q, k, v], mask)), row)
+    ) -> Tensor<B, 3> {
+        let Some(last) = layers.clone().next_back() else { return last_token(x) };
+        let x = self.run(x, layers.start..last, rope, cache);
+        self.layers[last].forward_last(x, last, rope, cache)
     }
 
-    /// What comes after attention.
-    fn finish(&self, x: Tensor<B, 3>, attended: Tensor<B, 3>) -> Tensor<B, 3> {
-        let x = x + self.self_attn.o_proj.forward(attended);
-        x.clone() + self.mlp.forward(self.post_attention_layernorm.forward(x))
-    }
-}
-
-impl<B: VlmBackend> Mlp<B> {
-    fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.down_proj.forward(B::gate(self.gate_proj.forward(x.clone()), self.up_proj.forward(x)))
+    /// The logits of a state `[1, 1, hidden]`.
+    fn head(&self, x: Tensor<B, 3>) -> Tensor<B, 1> {
+        self.logits(self.norm.forward(x.squeeze_dim(0))).squeeze_dim(0)
     }
 }
 

@@ -50,6 +50,15 @@ impl<B: VlmBackend> RopeRows<B> {
         Self { cos, sin }
     }
 
+    /// The row of the last position.
+    pub(super) fn last(&self) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| {
+            let positions = table.dims()[2];
+            table.clone().narrow(2, positions - 1, 1)
+        });
+        Self { cos, sin }
+    }
+
     /// Rotates queries or keys `[1, heads, len, head_dim]`.
     pub(super) fn rotate(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         B::rotate(x, self.cos.clone(), self.sin.clone())

@@ -85,10 +85,13 @@ pub const CLIP: &str = "tiny-llava-1.5/clip-vit-tiny-patch14-336";
 /// The model folders of the tiny LLaVA-1.5: the same weights in both layouts.
 pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.5/llava-1.5-tiny-hf"];
 
-/// Runs `job` on every backend that is compiled in; a GPU backend without a GPU is passed over.
+/// Runs `job` on every backend that is compiled in, or on those that `SECATEUR_TEST_BACKENDS` names, with commas between them; a GPU
+/// backend without a GPU is passed over.
 pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
+    let chosen = std::env::var("SECATEUR_TEST_BACKENDS").ok();
+    let is_chosen = |name| chosen.as_ref().is_none_or(|chosen| chosen.split(',').any(|one| one == name));
     let mut outputs = Vec::new();
-    for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
+    for backend in BACKENDS.iter().filter(|backend| backend.compiled && is_chosen(backend.name)) {
         match run(backend.name, job.clone()) {
             Ok(output) => {
                 eprintln!("{}: done", backend.name);

@@ -6,6 +6,7 @@ use burn_flex::FlexTensor;
 use super::{
     heads::{Head, Heads, Matrix, product, tensor},
     turns::in_turn,
+    vectors::on_vectors,
 };
 use crate::Mask;
 
@@ -82,10 +83,12 @@ fn backward(
         attention(scores, q, k, first, mask);
         gradient.resize(scores.len(), 0.0);
         product(Matrix::scores(gradient, keys), false, grad.into(), Matrix::from(v).transposed(), 1.0);
-        for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
-            let mean = sum(row, gradient, |p, g| p * g);
-            gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
-        }
+        on_vectors(|| {
+            for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
+                let mean = sum(row, gradient, |p, g| p * g);
+                gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
+            }
+        });
         let (scores, gradient) = (Matrix::scores(scores, keys), Matrix::scores(gradient, keys));
         product(dv.into(), true, scores.transposed(), grad.into(), 1.0);
         product(dk.into(), true, gradient.transposed(), q.into(), 1.0);
@@ -98,8 +101,14 @@ fn attention(scores: &mut Vec<f32>, q: Head, k: Head, first: usize, mask: Mask) 
     scores.resize(q.rows * k.rows, 0.0);
     let scale = (q.columns as f32).sqrt().recip();
     product(Matrix::scores(scores, k.rows), false, q.into(), Matrix::from(k).transposed(), scale);
-    for (i, row) in scores.chunks_mut(k.rows).enumerate() {
-        let [shared, from, to] = mask.seen(first + i, k.rows);
+    on_vectors(|| softmax_rows(scores, k.rows, first, mask));
+}
+
+/// The softmax of every row over what it sees.
+#[inline(always)]
+fn softmax_rows(scores: &mut [f32], keys: usize, first: usize, mask: Mask) {
+    for (i, row) in scores.chunks_mut(keys).enumerate() {
+        let [shared, from, to] = mask.seen(first + i, keys);
         row[to..].fill(0.0);
         // What is seen side by side, so that the softmax is over one run.
         row.copy_within(from..to, shared);
@@ -109,6 +118,7 @@ fn attention(scores: &mut Vec<f32>, q: Head, k: Head, first: usize, mask: Mask) 
     }
 }
 
+#[inline(always)]
 fn softmax(row: &mut [f32]) {
     let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // `max` and `exp` below would hide what overflowed.
@@ -145,7 +155,8 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 /// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors.
-fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+#[inline(always)]
+pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let (a, a_rest) = a.as_chunks::<16>();
     let (b, b_rest) = b.as_chunks::<16>();
     let mut sums = [0.0f32; 16];

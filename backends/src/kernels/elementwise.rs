@@ -80,7 +80,7 @@ pub(crate) fn add_bias(mut x: FlexTensor, bias: &FlexTensor) -> Result<FlexTenso
 }
 
 /// The numbers of an f32 tensor that lies in one piece.
-fn numbers(tensor: &FlexTensor) -> Option<&[f32]> {
+pub(super) fn numbers(tensor: &FlexTensor) -> Option<&[f32]> {
     let count: usize = tensor.layout().shape()[..].iter().product();
     (tensor.dtype() == DType::F32 && tensor.is_contiguous())
         .then(|| &tensor.storage::<f32>()[tensor.layout().start_offset()..][..count])
@@ -117,7 +117,7 @@ fn in_chunks<T: Send>(numbers: &mut [T], chunk: usize, work: impl Fn(usize, &mut
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     let power = exp(-x.abs());
     let share = (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power);
     // What is no number must stay so; `exp` would hide it.

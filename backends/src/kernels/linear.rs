@@ -1,7 +1,7 @@
 //! `x · Wᵀ` for f32 `x` `[rows, in]` and `W` `[out, in]` of 16 or 32 bits, read in the layout of the file.
 //!
 //! Few rows (decoding): one dot product an output, the weight widened in registers, so that the time is that of
-//! reading the weight once. More: the matrix unit, where the processor has one (`amx::exact`), or [`super::panels`] with AVX-512;
+//! reading the weight once. More: the matrix unit, where the processor has one (`amx::exact`), or [`super::panels`] with AVX-512 or AVX2;
 //! elsewhere the weight is widened a block of outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself
 //! is exact.
 
@@ -16,6 +16,11 @@ use super::{columns::Columns, rounded, turns::in_turn, widen::Weight};
 
 /// Up to here a row of `x` is multiplied by dot products.
 const FEW_ROWS: usize = 4;
+/// The same where there is no matrix unit.
+const SOME_ROWS: usize = 12;
+/// Rows of `x`, and of the weight, whose dot products are computed side by side.
+const PAIR: usize = 2;
+const GROUP: usize = 4;
 /// Outputs whose dot products a thread computes at a time.
 const BLOCK: usize = 128;
 /// Outputs widened at a time for many rows.
@@ -44,6 +49,9 @@ fn dispatch<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outpu
     if let Some(product) = super::amx::exact::product(x, weight, [rows, inner, outputs]) {
         return product;
     }
+    if rows <= SOME_ROWS {
+        return by_dots(x, weight, rows, inner, outputs);
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(product) = super::panels::product(x, weight, [rows, inner, outputs]) {
         return product;
@@ -57,21 +65,35 @@ fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, output
     let columns = Columns(out.as_mut_ptr());
     in_turn(outputs.div_ceil(BLOCK), |(): &mut (), block| {
         let weight = &weight[block * BLOCK * inner..][..BLOCK.min(outputs - block * BLOCK) * inner];
-        for (i, weight) in weight.chunks(4 * inner).enumerate() {
-            for (row, x) in x.chunks_exact(inner).enumerate() {
-                let mut sums = [0.0; 4];
-                match weight.len() / inner {
-                    4 => sums = T::dots(x, array::from_fn(|i| &weight[i * inner..][..inner])),
-                    _ => weight.chunks(inner).zip(&mut sums).for_each(|(weight, sum)| [*sum] = T::dots(x, [weight])),
-                }
-                for (j, sum) in sums.iter().take(weight.len() / inner).enumerate() {
-                    // SAFETY: inside of the matrix, in a column of this block.
-                    unsafe { *columns.at(row * outputs + block * BLOCK + 4 * i + j) = *sum };
+        for (i, weight) in weight.chunks(GROUP * inner).enumerate() {
+            let first = block * BLOCK + GROUP * i;
+            for (pair, x) in x.chunks(PAIR * inner).enumerate() {
+                for (row, sums) in (PAIR * pair..rows).zip(dots(x, weight, inner)) {
+                    for (output, sum) in (first..outputs).zip(sums) {
+                        // SAFETY: inside of the matrix, in a column of this block.
+                        unsafe { *columns.at(row * outputs + output) = sum };
+                    }
                 }
             }
         }
     });
     out
+}
+
+/// The dot products of up to [`PAIR`] rows of `x` with up to [`GROUP`] rows of the weight, 0 where there are fewer.
+fn dots<T: Weight>(x: &[f32], weight: &[T], inner: usize) -> [[f32; GROUP]; PAIR] {
+    let group = || array::from_fn(|i| &weight[i * inner..][..inner]);
+    match (x.len() / inner, weight.len() / inner) {
+        (PAIR, GROUP) => T::dots(array::from_fn(|i| &x[i * inner..][..inner]), group()),
+        (1, GROUP) => [T::dots([x], group())[0], [0.0; GROUP]],
+        _ => {
+            let mut found = [[0.0; GROUP]; PAIR];
+            for (x, found) in x.chunks(inner).zip(&mut found) {
+                weight.chunks(inner).zip(found).for_each(|(weight, found)| [[*found]] = T::dots([x], [weight]));
+            }
+            found
+        }
+    }
 }
 
 /// [`product`] with `x` rounded to bf16, as the weight is; `None` where the processor has no instruction for it.
@@ -154,9 +176,16 @@ mod tests {
     #[test]
     fn equals_the_reference_within_f32_rounding() {
         let device = Default::default();
-        for (rows, inner, outputs) in
-            [(1, 1, 1), (1, 160, 1280), (3, 70, 129), (5, 64, 300), (77, 333, 257), (90, 1024, 300), (300, 960, 300)]
-        {
+        for (rows, inner, outputs) in [
+            (1, 1, 1),
+            (1, 160, 1280),
+            (3, 70, 129),
+            (5, 64, 300),
+            (12, 96, 50),
+            (77, 333, 257),
+            (90, 1024, 300),
+            (300, 960, 300),
+        ] {
             for dtype in [DType::F16, DType::BF16, DType::F32] {
                 let x = Tensor::<Flex, 2>::random([rows, inner], Distribution::Uniform(-1.0, 1.0), &device);
                 let w = Tensor::<Flex, 2>::random([outputs, inner], Distribution::Uniform(-1.0, 1.0), &device);

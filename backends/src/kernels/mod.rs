@@ -6,6 +6,7 @@ pub(crate) mod attend;
 pub(crate) mod attention;
 mod columns;
 pub(crate) mod elementwise;
+pub(crate) mod gradients;
 mod heads;
 pub(crate) mod linear;
 #[cfg(target_arch = "x86_64")]

@@ -34,21 +34,25 @@ impl<B: VlmBackend> Attention<B> {
 
     /// Queries, keys and values of `x`, rotated, `[batch, heads, tokens, head_dim]`.
     pub(super) fn heads(&self, x: Tensor<B, 3>, rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
-        self.split(self.products(x), rope)
+        self.split(self.products(x.clone(), x), [rope; 2])
     }
 
-    /// Queries, keys and values `[batch, tokens, heads · head_dim]`.
-    pub(super) fn products(&self, x: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
-        [&self.q_proj, &self.k_proj, &self.v_proj].map(|projection| projection.forward(x.clone()))
+    /// Queries of some tokens, keys and values of some, `[batch, tokens, heads · head_dim]`.
+    pub(super) fn products(&self, queries: Tensor<B, 3>, keys: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
+        [self.q_proj.forward(queries), self.k_proj.forward(keys.clone()), self.v_proj.forward(keys)]
     }
 
-    /// These as heads, `[batch, heads, tokens, head_dim]`, queries and keys rotated.
-    pub(super) fn split(&self, [q, k, v]: [Tensor<B, 3>; 3], rope: &RopeRows<B>) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
+    /// These as heads, `[batch, heads, tokens, head_dim]`, queries and keys rotated, each by their own rows.
+    pub(super) fn split(
+        &self,
+        [q, k, v]: [Tensor<B, 3>; 3],
+        ropes: [&RopeRows<B>; 2],
+    ) -> (Tensor<B, 4>, [Tensor<B, 4>; 2]) {
         let split = |x: Tensor<B, 3>, heads: usize| {
             let [batch, new, width] = x.dims();
             x.reshape([batch, new, heads, width / heads]).swap_dims(1, 2)
         };
-        let (q, k) = (rope.rotate(split(q, self.heads)), rope.rotate(split(k, self.kv_heads)));
+        let (q, k) = (ropes[0].rotate(split(q, self.heads)), ropes[1].rotate(split(k, self.kv_heads)));
         (q, [k, split(v, self.kv_heads)])
     }
 

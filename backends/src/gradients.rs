@@ -1,0 +1,151 @@
+//! The gradients of Secateur's own operations in plain tensor code: what [`crate::VlmBackend`] does where a backend has no
+//! faster body, and what those bodies are tested against. All in f32.
+
+use burn::tensor::{Tensor, activation, backend::Backend};
+
+use crate::Mask;
+
+/// Of attention: with P the attention and dP = grad·vᵀ, the scores' gradient is P ∘ (dP − rowsum(P ∘ dP)).
+pub(crate) fn attend<B: Backend>([q, k, v]: [Tensor<B, 4>; 3], grad: Tensor<B, 4>, mask: Mask) -> [Tensor<B, 4>; 3] {
+    let [_, _, queries, head_dim] = q.dims();
+    let keys = k.dims()[2];
+    let scale = (head_dim as f64).powf(-0.5);
+    let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale;
+    if let Some(hidden) = mask.hidden::<B>(queries, keys, &q.device()) {
+        scores = scores.mask_fill(hidden.expand([q.dims()[0], q.dims()[1], queries, keys]), f32::NEG_INFINITY);
+    }
+    let attention = activation::softmax(scores, 3);
+    let of_attention = grad.clone().matmul(v.swap_dims(2, 3));
+    let mean = (attention.clone() * of_attention.clone()).sum_dim(3);
+    let of_scores = attention.clone() * (of_attention - mean) * scale;
+    [of_scores.clone().matmul(k), of_scores.swap_dims(2, 3).matmul(q), attention.swap_dims(2, 3).matmul(grad)]
+}
+
+/// Of `silu(gate) · up`.
+pub(crate) fn gate<B: Backend>([gate, up]: [Tensor<B, 3>; 2], grad: Tensor<B, 3>) -> [Tensor<B, 3>; 2] {
+    let share = activation::sigmoid(gate.clone());
+    let slope = share.clone() * (gate.clone() * (share.clone().neg() + 1.0) + 1.0);
+    [grad.clone() * up * slope, grad * gate * share]
+}
+
+/// Of `x · σ(1.702·x)`.
+pub(crate) fn quick_gelu<B: Backend>(x: Tensor<B, 3>, grad: Tensor<B, 3>) -> Tensor<B, 3> {
+    let share = activation::sigmoid(x.clone() * 1.702);
+    grad * share.clone() * (x * 1.702 * (share.neg() + 1.0) + 1.0)
+}
+
+/// Of rows divided by their root mean square, times `weight`: of the rows, and of the weight.
+pub(crate) fn rms_norm<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    grad: Tensor<B, 2>,
+    eps: f64,
+) -> (Tensor<B, 2>, Tensor<B, 1>) {
+    let scale = (x.clone().square().mean_dim(1) + eps).sqrt().recip();
+    let unit = x * scale.clone();
+    let of_weight = (grad.clone() * unit.clone()).sum_dim(0).squeeze_dim(0);
+    let grad = grad * weight.unsqueeze();
+    let along = (grad.clone() * unit.clone()).mean_dim(1);
+    ((grad - unit * along) * scale, of_weight)
+}
+
+/// Of rows less their mean, by their standard deviation, times `weight`, plus `bias`: of the rows, and of weight and bias.
+pub(crate) fn layer_norm<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    grad: Tensor<B, 2>,
+    eps: f64,
+) -> (Tensor<B, 2>, [Tensor<B, 1>; 2]) {
+    let x = x.clone() - x.mean_dim(1);
+    let scale = (x.clone().square().mean_dim(1) + eps).sqrt().recip();
+    let unit = x * scale.clone();
+    let of_weight = (grad.clone() * unit.clone()).sum_dim(0).squeeze_dim(0);
+    let of_bias = grad.clone().sum_dim(0).squeeze_dim(0);
+    let grad = grad * weight.unsqueeze();
+    let along = (grad.clone() * unit.clone()).mean_dim(1);
+    ((grad.clone() - grad.mean_dim(1) - unit * along) * scale, [of_weight, of_bias])
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::Flex;
+
+    const ROWS: usize = 3;
+    const WIDTH: usize = 5;
+    const EPS: f64 = 1e-5;
+
+    /// Numbers from −1.5 to 1.5.
+    fn numbers(count: usize, seed: usize) -> Vec<f64> {
+        (0..count).map(|i| ((i * 37 + seed * 11) % 61) as f64 / 20.0 - 1.5).collect()
+    }
+
+    fn tensor<const D: usize>(numbers: &[f64], shape: [usize; D]) -> Tensor<Flex, D> {
+        let numbers: Vec<f32> = numbers.iter().map(|x| *x as f32).collect();
+        Tensor::from_data(TensorData::new(numbers, shape), &Default::default())
+    }
+
+    /// Compares a gradient with what `forward` changes by, weighted with `grad`, when each number of `x` does.
+    fn check<const D: usize>(
+        what: &str,
+        found: Tensor<Flex, D>,
+        x: &[f64],
+        grad: &[f64],
+        forward: impl Fn(&[f64]) -> Vec<f64>,
+    ) {
+        const STEP: f64 = 1e-4;
+        let total = |x: &[f64]| -> f64 { forward(x).iter().zip(grad).map(|(y, grad)| y * grad).sum() };
+        for (i, found) in found.into_data().iter::<f64>().enumerate() {
+            let moved = |by: f64| {
+                let mut x = x.to_vec();
+                x[i] += by;
+                total(&x)
+            };
+            let expected = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+            assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{what} {i}: {found} for {expected}");
+        }
+    }
+
+    fn sigmoid(x: f64) -> f64 {
+        1.0 / (1.0 + (-x).exp())
+    }
+
+    /// A norm of rows of `x`, which takes away means or not.
+    fn norm(x: &[f64], weight: &[f64], bias: &[f64], centred: bool) -> Vec<f64> {
+        let rows = x.chunks(WIDTH).flat_map(|row| {
+            let mean = if centred { row.iter().sum::<f64>() / WIDTH as f64 } else { 0.0 };
+            let square = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / WIDTH as f64;
+            let scale = (square + EPS).sqrt().recip();
+            row.iter().zip(weight).zip(bias).map(move |((x, weight), bias)| (x - mean) * scale * weight + bias)
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn gradients_are_what_small_steps_change() {
+        let count = ROWS * WIDTH;
+        let (x, y, grad) = (numbers(count, 1), numbers(count, 2), numbers(count, 3));
+        let (weight, bias, none) = (numbers(WIDTH, 4), numbers(WIDTH, 5), [0.0; WIDTH]);
+        let (deep, flat) = ([1, ROWS, WIDTH], [ROWS, WIDTH]);
+
+        let gated = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * sigmoid(*x) * y).collect();
+        let [of_gate, of_up] = gate([tensor(&x, deep), tensor(&y, deep)], tensor(&grad, deep));
+        check("gate", of_gate, &x, &grad, |x| gated(x, &y));
+        check("up", of_up, &y, &grad, |y| gated(&x, y));
+
+        let found = quick_gelu(tensor(&x, deep), tensor(&grad, deep));
+        check("quick_gelu", found, &x, &grad, |x| x.iter().map(|x| x * sigmoid(1.702 * x)).collect());
+
+        let (of_x, of_weight) = rms_norm(tensor(&x, flat), tensor(&weight, [WIDTH]), tensor(&grad, flat), EPS);
+        check("rms_norm's x", of_x, &x, &grad, |x| norm(x, &weight, &none, false));
+        check("rms_norm's weight", of_weight, &weight, &grad, |weight| norm(&x, weight, &none, false));
+
+        let (of_x, [of_weight, of_bias]) =
+            layer_norm(tensor(&x, flat), tensor(&weight, [WIDTH]), tensor(&grad, flat), EPS);
+        check("layer_norm's x", of_x, &x, &grad, |x| norm(x, &weight, &bias, true));
+        check("layer_norm's weight", of_weight, &weight, &grad, |weight| norm(&x, weight, &bias, true));
+        check("layer_norm's bias", of_bias, &bias, &grad, |bias| norm(&x, &weight, bias, true));
+    }
+}

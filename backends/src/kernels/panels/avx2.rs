@@ -1,0 +1,94 @@
+//! Tiles of 6 outputs by up to 16 rows, or of 12 by 8: 12 of the 16 registers hold sums.
+
+use std::{arch::x86_64::*, array};
+
+use super::{BLOCK, LINE, PACE, Unit};
+
+/// AVX2 and FMA.
+pub(super) struct Avx2;
+
+const SUMS: usize = Avx2::SUMS;
+const LANES: usize = Avx2::LANES;
+
+impl Unit for Avx2 {
+    const SUMS: usize = 12;
+    const LANES: usize = 8;
+
+    unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32) {
+        // SAFETY: by the caller.
+        unsafe {
+            match vectors {
+                1 => along::<1, SUMS>(x, weight, sums, next),
+                _ => along::<2, { SUMS / 2 }>(x, weight, sums, next),
+            }
+        }
+    }
+
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: by the caller.
+        unsafe { transpose(from, from_stride, to, to_stride) }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn along<const V: usize, const OUTPUTS: usize>(x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32) {
+    let steps = x.len() / (V * LANES);
+    assert!(x.len() == steps * V * LANES && weight.len() == OUTPUTS * BLOCK && steps <= BLOCK);
+    let mut own = [[_mm256_setzero_ps(); V]; OUTPUTS];
+    let (x, weight) = (x.as_ptr(), weight.as_ptr());
+    for from in (0..steps).step_by(PACE) {
+        for line in 0..Avx2::AHEAD {
+            // A hint, which faults nowhere.
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_byte_add((from / PACE * Avx2::AHEAD + line) * LINE).cast());
+        }
+        for step in from..steps.min(from + PACE) {
+            let mut inputs = [_mm256_setzero_ps(); V];
+            for (v, inputs) in inputs.iter_mut().enumerate() {
+                // SAFETY: `V` vectors for every step, by the assertion.
+                *inputs = unsafe { _mm256_loadu_ps(x.add((step * V + v) * LANES)) };
+            }
+            for (output, own) in own.iter_mut().enumerate() {
+                // SAFETY: a block of every output, by the assertion.
+                let weight = unsafe { _mm256_broadcast_ss(&*weight.add(output * BLOCK + step)) };
+                for v in 0..V {
+                    own[v] = _mm256_fmadd_ps(inputs[v], weight, own[v]);
+                }
+            }
+        }
+    }
+    for (own, sums) in own.iter().zip(sums.chunks_exact_mut(Avx2::ROWS)) {
+        for (own, sums) in own.iter().zip(sums.chunks_exact_mut(LANES)) {
+            // SAFETY: 8 numbers.
+            unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(sums.as_ptr()), *own)) };
+        }
+    }
+}
+
+/// [`Unit::transpose`]: pairs, then pairs of pairs, then halves change places.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: by the caller.
+    let rows: [__m256; LANES] = array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * from_stride)) });
+    let pairs: [__m256; LANES] = array::from_fn(|i| match i % 2 {
+        0 => _mm256_unpacklo_ps(rows[i], rows[i + 1]),
+        _ => _mm256_unpackhi_ps(rows[i - 1], rows[i]),
+    });
+    let fours: [__m256; LANES] = array::from_fn(|i| {
+        let (first, second) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
+        match i % 2 {
+            0 => _mm256_shuffle_ps::<0b01_00_01_00>(pairs[first], pairs[second]),
+            _ => _mm256_shuffle_ps::<0b11_10_11_10>(pairs[first], pairs[second]),
+        }
+    });
+    for i in 0..LANES {
+        let column = match i / 4 {
+            0 => _mm256_permute2f128_ps::<0x20>(fours[i % 4], fours[i % 4 + 4]),
+            _ => _mm256_permute2f128_ps::<0x31>(fours[i % 4], fours[i % 4 + 4]),
+        };
+        // SAFETY: by the caller.
+        unsafe { _mm256_storeu_ps(to.add(i * to_stride), column) };
+    }
+}

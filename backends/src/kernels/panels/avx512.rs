@@ -1,0 +1,69 @@
+//! Tiles of 12 outputs by up to 32 rows, or of 24 by 16: 24 of the 32 registers hold sums.
+
+use std::arch::x86_64::*;
+
+use super::{BLOCK, LINE, PACE, Unit};
+
+/// AVX-512F.
+pub(super) struct Avx512;
+
+const SUMS: usize = Avx512::SUMS;
+const LANES: usize = Avx512::LANES;
+
+impl Unit for Avx512 {
+    const SUMS: usize = 24;
+    const LANES: usize = 16;
+
+    unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32) {
+        // SAFETY: by the caller.
+        unsafe {
+            match vectors {
+                1 => along::<1, SUMS>(x, weight, sums, next),
+                _ => along::<2, { SUMS / 2 }>(x, weight, sums, next),
+            }
+        }
+    }
+
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..LANES {
+            for i in 0..LANES {
+                // SAFETY: by the caller.
+                unsafe { *to.add(i * to_stride + row) = *from.add(row * from_stride + i) };
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+fn along<const V: usize, const OUTPUTS: usize>(x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32) {
+    let steps = x.len() / (V * LANES);
+    assert!(x.len() == steps * V * LANES && weight.len() == OUTPUTS * BLOCK && steps <= BLOCK);
+    let mut own = [[_mm512_setzero_ps(); V]; OUTPUTS];
+    let (x, weight) = (x.as_ptr(), weight.as_ptr());
+    for from in (0..steps).step_by(PACE) {
+        for line in 0..Avx512::AHEAD {
+            // A hint, which faults nowhere.
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_byte_add((from / PACE * Avx512::AHEAD + line) * LINE).cast());
+        }
+        for step in from..steps.min(from + PACE) {
+            let mut inputs = [_mm512_setzero_ps(); V];
+            for (v, inputs) in inputs.iter_mut().enumerate() {
+                // SAFETY: `V` vectors for every step, by the assertion.
+                *inputs = unsafe { _mm512_loadu_ps(x.add((step * V + v) * LANES)) };
+            }
+            for (output, own) in own.iter_mut().enumerate() {
+                // SAFETY: a block of every output, by the assertion.
+                let weight = _mm512_set1_ps(unsafe { *weight.add(output * BLOCK + step) });
+                for v in 0..V {
+                    own[v] = _mm512_fmadd_ps(inputs[v], weight, own[v]);
+                }
+            }
+        }
+    }
+    for (own, sums) in own.iter().zip(sums.chunks_exact_mut(Avx512::ROWS)) {
+        for (own, sums) in own.iter().zip(sums.chunks_exact_mut(LANES)) {
+            // SAFETY: 16 numbers.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), *own)) };
+        }
+    }
+}

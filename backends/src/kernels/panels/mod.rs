@@ -1,0 +1,149 @@
+//! `x · Wᵀ` in f32 on AVX-512 or AVX2, for weights of 16 or 32 bits as they lie in the file.
+//!
+//! A tile is one or two vectors of rows of `x` by some outputs: its sums stay in registers while it goes along a block of inputs, each
+//! time with the inputs of all its rows, side by side, times one number of the weight. So only `x` has to be laid out anew; the weight
+//! is widened on its way into the cache, a block of some outputs for all rows of `x`. The block of `x` of a tile stays in the L1 cache
+//! for all outputs of the chunk, the block of the weight in the L2 cache for all tiles, and what comes next is asked for meanwhile.
+
+mod ahead;
+mod avx2;
+mod avx512;
+mod pack;
+
+use self::{ahead::Ahead, avx2::Avx2, avx512::Avx512, pack::pack};
+use super::{columns::Columns, turns::in_turn, widen::Weight};
+
+/// Vectors of rows in a tile, at most.
+const VECTORS: usize = 2;
+/// Inputs gone along at a time.
+const BLOCK: usize = 256;
+/// Outputs that a thread takes at a time, a multiple of a tile's.
+const CHUNK: usize = 48;
+/// Steps between two requests for the inputs of the next tile.
+const PACE: usize = 8;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+/// The vectors of a kind of processor.
+trait Unit {
+    /// Vectors of sums in a tile: one of `V` vectors of rows has `SUMS / V` outputs.
+    const SUMS: usize;
+    /// Numbers in a vector.
+    const LANES: usize;
+    /// Rows of the largest tile.
+    const ROWS: usize = VECTORS * Self::LANES;
+    /// Lines of the next tile of `x` that the largest one asks for at a time: when all outputs of the chunk are through, it is there.
+    const AHEAD: usize = Self::SUMS * Self::LANES * size_of::<f32>() * PACE / (CHUNK * LINE);
+
+    /// Adds the products of a block of inputs to the sums of a tile of one or two `vectors`.
+    ///
+    /// - `x`: input by input, the vectors of rows
+    /// - `weight`: of every output of the tile `BLOCK` inputs, of which the first are multiplied
+    /// - `sums`: of every output of the tile, those of [`Self::ROWS`] rows
+    /// - `next`: memory that is asked for meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
+    ///
+    /// # Safety
+    /// The processor must have the vectors.
+    unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32);
+
+    /// Transposes squares of [`Self::LANES`] rows and inputs: row `i` of one begins at `from + i · from_stride`, input `i` is written to
+    /// `to + i · to_stride`.
+    ///
+    /// # Safety
+    /// The processor must have the vectors, and the square must be there on both sides.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}
+
+/// The product, `[rows, outputs]`; `None` where the processor is another, or there is nothing to multiply.
+pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
+    if x.is_empty() {
+        return None;
+    }
+    // SAFETY: the processor has the vectors.
+    unsafe {
+        if is_x86_feature_detected!("avx512f") {
+            return Some(multiply::<Avx512, T>(x, weight, sizes));
+        }
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+            .then(|| multiply::<Avx2, T>(x, weight, sizes))
+    }
+}
+
+/// What a thread works with.
+#[derive(Default)]
+struct Scratch {
+    /// Of every output of the chunk, a block of inputs.
+    block: Vec<f32>,
+    /// Tile by tile, of all outputs of the chunk those of the tile's rows.
+    sums: Vec<f32>,
+}
+
+/// [`product`] on one kind of vectors.
+///
+/// # Safety
+/// The processor must have them.
+unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
+    assert!(x.len() == rows * inner && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
+    // SAFETY: the processor has the vectors, by the caller.
+    let (packed, padded) = (unsafe { pack::<U>(x, rows, inner) }, rows.next_multiple_of(U::LANES));
+    let tiles: Vec<Tile> = tiles::<U>(rows).collect();
+    let mut out = Vec::with_capacity(rows * outputs);
+    let columns = Columns(out.as_mut_ptr());
+    in_turn(outputs.div_ceil(CHUNK), |Scratch { block, sums }, chunk| {
+        let chunk = chunk * CHUNK..outputs.min((chunk + 1) * CHUNK);
+        let weight = &weight[chunk.start * inner..chunk.end * inner];
+        // Outputs that are not there are 0.
+        let width = chunk.len().next_multiple_of(U::SUMS);
+        block.clear();
+        block.resize(width * BLOCK, 0.0);
+        sums.clear();
+        sums.resize(tiles.len() * width * U::ROWS, 0.0);
+        for from in (0..inner).step_by(BLOCK) {
+            let length = BLOCK.min(inner - from);
+            for (block, weight) in block.chunks_exact_mut(BLOCK).zip(weight.chunks_exact(inner)) {
+                T::widen(&weight[from..][..length], &mut block[..length]);
+            }
+            let turns = tiles.iter().map(|tile| width * tile.vectors / U::SUMS).sum();
+            let mut ahead = Ahead::new(weight, [inner, from + length], turns);
+            for (tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
+                let x = &packed[padded * from + tile.row * length..][..length * tile.vectors * U::LANES];
+                let outputs = U::SUMS / tile.vectors;
+                let groups = block.chunks_exact(outputs * BLOCK).zip(sums.chunks_exact_mut(outputs * U::ROWS));
+                for (group, (block, sums)) in groups.enumerate() {
+                    ahead.ask();
+                    let step = U::AHEAD * LINE / size_of::<f32>() * BLOCK / PACE;
+                    let next = x.as_ptr().wrapping_add(x.len() + group * step);
+                    // SAFETY: the processor has the vectors, by the caller.
+                    unsafe { U::along(tile.vectors, x, block, sums, next) };
+                }
+            }
+        }
+        for (tile, sums) in tiles.iter().zip(sums.chunks_exact(width * U::ROWS)) {
+            let lines = &mut block[..U::ROWS * width];
+            for (output, sums) in sums.chunks_exact(U::ROWS).enumerate() {
+                for (row, sum) in sums.iter().enumerate() {
+                    lines[row * width + output] = *sum;
+                }
+            }
+            for (row, line) in (tile.row..rows.min(tile.row + U::ROWS)).zip(lines.chunks_exact(width)) {
+                // SAFETY: inside of the matrix, in the columns of this chunk.
+                unsafe { columns.at(row * outputs + chunk.start).copy_from_nonoverlapping(line.as_ptr(), chunk.len()) };
+            }
+        }
+    });
+    // SAFETY: every row of every column was written.
+    unsafe { out.set_len(rows * outputs) };
+    out
+}
+
+/// Some rows of `x`.
+struct Tile {
+    row: usize,
+    /// Vectors that hold them.
+    vectors: usize,
+}
+
+/// Tiles of as many rows as there can be, and one for the rest.
+fn tiles<U: Unit>(rows: usize) -> impl Iterator<Item = Tile> {
+    (0..rows).step_by(U::ROWS).map(move |row| Tile { row, vectors: U::ROWS.min(rows - row).div_ceil(U::LANES) })
+}
