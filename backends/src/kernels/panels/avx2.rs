@@ -1,6 +1,6 @@
 //! Tiles of 6 outputs by up to 16 rows, or of 12 by 8: 12 of the 16 registers hold sums.
 
-use std::{arch::x86_64::*, array};
+use std::arch::x86_64::*;
 
 use super::{BLOCK, LINE, PACE, Unit};
 
@@ -22,11 +22,6 @@ impl Unit for Avx2 {
                 _ => along::<2, { SUMS / 2 }>(x, weight, sums, next),
             }
         }
-    }
-
-    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: by the caller.
-        unsafe { transpose(from, from_stride, to, to_stride) }
     }
 }
 
@@ -61,34 +56,5 @@ fn along<const V: usize, const OUTPUTS: usize>(x: &[f32], weight: &[f32], sums: 
             // SAFETY: 8 numbers.
             unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), _mm256_add_ps(_mm256_loadu_ps(sums.as_ptr()), *own)) };
         }
-    }
-}
-
-/// [`Unit::transpose`]: pairs, then pairs of pairs, then halves change places.
-///
-/// # Safety
-/// As there.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-    // SAFETY: by the caller.
-    let rows: [__m256; LANES] = array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * from_stride)) });
-    let pairs: [__m256; LANES] = array::from_fn(|i| match i % 2 {
-        0 => _mm256_unpacklo_ps(rows[i], rows[i + 1]),
-        _ => _mm256_unpackhi_ps(rows[i - 1], rows[i]),
-    });
-    let fours: [__m256; LANES] = array::from_fn(|i| {
-        let (first, second) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
-        match i % 2 {
-            0 => _mm256_shuffle_ps::<0b01_00_01_00>(pairs[first], pairs[second]),
-            _ => _mm256_shuffle_ps::<0b11_10_11_10>(pairs[first], pairs[second]),
-        }
-    });
-    for i in 0..LANES {
-        let column = match i / 4 {
-            0 => _mm256_permute2f128_ps::<0x20>(fours[i % 4], fours[i % 4 + 4]),
-            _ => _mm256_permute2f128_ps::<0x31>(fours[i % 4], fours[i % 4 + 4]),
-        };
-        // SAFETY: by the caller.
-        unsafe { _mm256_storeu_ps(to.add(i * to_stride), column) };
     }
 }

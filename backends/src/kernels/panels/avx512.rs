@@ -23,15 +23,6 @@ impl Unit for Avx512 {
             }
         }
     }
-
-    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        for row in 0..LANES {
-            for i in 0..LANES {
-                // SAFETY: by the caller.
-                unsafe { *to.add(i * to_stride + row) = *from.add(row * from_stride + i) };
-            }
-        }
-    }
 }
 
 #[target_feature(enable = "avx512f")]

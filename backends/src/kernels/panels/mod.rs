@@ -45,28 +45,20 @@ trait Unit {
     /// # Safety
     /// The processor must have the vectors.
     unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32);
-
-    /// Transposes squares of [`Self::LANES`] rows and inputs: row `i` of one begins at `from + i · from_stride`, input `i` is written to
-    /// `to + i · to_stride`.
-    ///
-    /// # Safety
-    /// The processor must have the vectors, and the square must be there on both sides.
-    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 }
 
 /// The product, `[rows, outputs]`; `None` where the processor is another, or there is nothing to multiply.
 pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
-    if x.is_empty() {
+    if x.is_empty() || !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
         return None;
     }
     // SAFETY: the processor has the vectors.
-    unsafe {
-        if is_x86_feature_detected!("avx512f") {
-            return Some(multiply::<Avx512, T>(x, weight, sizes));
+    Some(unsafe {
+        match is_x86_feature_detected!("avx512f") {
+            true => multiply::<Avx512, T>(x, weight, sizes),
+            false => multiply::<Avx2, T>(x, weight, sizes),
         }
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
-            .then(|| multiply::<Avx2, T>(x, weight, sizes))
-    }
+    })
 }
 
 /// What a thread works with.
@@ -81,7 +73,7 @@ struct Scratch {
 /// [`product`] on one kind of vectors.
 ///
 /// # Safety
-/// The processor must have them.
+/// The processor must have them, and AVX2.
 unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
     assert!(x.len() == rows * inner && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
     // SAFETY: the processor has the vectors, by the caller.

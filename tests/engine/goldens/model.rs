@@ -10,16 +10,14 @@
 //! | first logits | 1e-3 |
 //! | greedy ids | exact up to the first step whose recorded gap is under 1e-3 |
 
-mod common;
-
 use std::ops::ControlFlow;
 
-use burn::tensor::{DType, Tensor};
-use common::{
+use crate::common::{
     CLIP, LAYOUTS, fixture,
     golden::{Question, compare, dtype, is_cpu, load, overlap, values},
     ids, json, on_every_backend, tensors, worst,
 };
+use burn::tensor::{DType, Tensor};
 use secateur::{
     generate::{Decoding, generate},
     image::{Aspect, decode},
@@ -33,7 +31,7 @@ const ROOT: &str = "tiny-llava-1.5";
 const CASES: &str = "tiny-llava-1.5/cases.json";
 
 /// On a GPU one layout stands for both (they differ only in how they are read, which has no backend in it), and one
-/// budget for all (`tests/methods.rs` has every budget), but for the baseline and FasterVLM.
+/// budget for all (`contracts/methods.rs` has every budget), but for the baseline and FasterVLM.
 fn layouts<B: VlmBackend>(device: &B::Device) -> &'static [&'static str] {
     if is_cpu::<B>(device) { &LAYOUTS } else { &LAYOUTS[..1] }
 }
@@ -151,13 +149,13 @@ fn answers<B: VlmBackend>(model: &Llava<B>, layout: &str, method: &str, cpu: boo
             let question = Question { root: ROOT, case, method, tokens: tokens_kept, params, max_new_tokens };
             let found = question.ask(model);
             if !robust {
-                tally.chaotic.push(overlap(&found.kept, &common::indices(&run["kept"])));
+                tally.chaotic.push(overlap(&found.kept, &crate::common::indices(&run["kept"])));
                 continue;
             }
             let logits = &golden[&format!("{id}.{tokens}.first_logits")].values;
             let same = compare(&found, &expected["cases"][id], run, logits, &label) == 1.0;
             // VisPruner amplifies the last bits of the tower, which differ between backends; from equal features its
-            // picks are equal everywhere (`tests/methods.rs`).
+            // picks are equal everywhere (`contracts/methods.rs`).
             let may_differ = method == "vispruner" && B::name(&B::Device::default()) != "flex";
             assert!(same || may_differ, "{label}: other patches");
             tally.differing += usize::from(!same);

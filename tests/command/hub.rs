@@ -1,14 +1,12 @@
 //! Checkpoints from a hub: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, offline mode, and what can go wrong on the way.
 
-mod common;
-
 use std::path::Path;
 
-use assert_cmd::Command;
-use common::{
+use crate::common::{
     CLIP, LAYOUTS, fixture,
     hub::{COMMIT, Fault, Hub},
 };
+use assert_cmd::Command;
 use tempfile::TempDir;
 
 const ID: &str = "someone/tiny-llava-hf";
@@ -147,7 +145,7 @@ fn what_cannot_be_had_gets_one_sentence() {
 fn the_tower_that_a_checkpoint_names_is_fetched_with_it() {
     let (hub, home) = hub();
     let folder = tempfile::tempdir().unwrap();
-    common::copy_folder(&fixture(LAYOUTS[0]), folder.path());
+    crate::common::copy_folder(&fixture(LAYOUTS[0]), folder.path());
     let config = folder.path().join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("../clip-vit-tiny-patch14-336", "openai/clip-tiny")).unwrap();

@@ -6,16 +6,14 @@
 //! | kept positions | exact |
 //! | logits of the last position, both official variants (drop and mask) | 1e-3 |
 
-mod common;
-
 use std::{collections::BTreeMap, sync::Mutex};
 
-use burn::tensor::{DType, Tensor, TensorData};
-use common::{
+use crate::common::{
     Golden, fixture,
     golden::{is_cpu, values},
     ids, json, on_every_backend, tensors, worst,
 };
+use burn::tensor::{DType, Tensor, TensorData};
 use secateur::{
     Error,
     model::{KvCache, LayerCut, Llama, LlamaConfig},

@@ -1,13 +1,11 @@
 //! DivPrune, VisionZip and TRIM against a plain float64 transcription of the rule in each one's repository, on cues that
 //! look like a picture's. The repositories' code itself was read, not run.
 
-mod common;
-
-use burn::tensor::{Tensor, TensorData};
-use common::{
+use crate::common::{
     cues::{pruner, tensor},
     on_every_backend, tensors,
 };
+use burn::tensor::{Tensor, TensorData};
 use secateur::pruner::{Cues, Params};
 use secateur_backends::{Job, VlmBackend};
 

@@ -1,12 +1,10 @@
-//! The tiny LLaVA-NeXT (1.6), stage by stage against the official code, with the same tolerances as `golden_model.rs`.
+//! The tiny LLaVA-NeXT (1.6), stage by stage against the official code, with the same tolerances as `model.rs`.
 //!
 //! The order of the visual tokens is compared whole: which crop's which patch, and where rows end.
 
-mod common;
-
 use std::{collections::BTreeMap, path::Path};
 
-use common::{
+use crate::common::{
     fixture,
     golden::{Question, compare, dtype, is_cpu, load, overlap, values},
     ids, indices, json, on_every_backend, tensors, worst,

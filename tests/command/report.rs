@@ -1,10 +1,8 @@
 //! `secateur report`: one page of finished runs, which asks the network for nothing.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::fixture;
+use crate::common::fixture;
 
 fn secateur(arguments: &[&str]) -> (bool, String) {
     let output = assert_cmd::Command::cargo_bin("secateur").unwrap().args(arguments).output().unwrap();

@@ -2,11 +2,9 @@
 //!
 //! Where the `ffmpeg` program is not installed, the tests that need it say so and pass; `SECATEUR_TEST_FFMPEG=1` makes them fail.
 
-mod common;
-
 use std::{path::Path, process::Command};
 
-use common::{fixture, judge::Server};
+use crate::common::{fixture, judge::Server};
 use image::{Frame, RgbaImage, codecs::gif::GifEncoder};
 use secateur::{
     Error,
@@ -257,7 +255,7 @@ fn the_conversion_without_attention_over_time_is_refused() {
 /// Three questions about two clips of a set: a folder of frames, and a GIF, or an MP4 where ffmpeg is.
 fn write_set(data: &Path, videos: &str, prefix: &str) {
     let folder = data.join(videos);
-    common::copy_folder(&fixture("tiny-video-llava/video/frames"), &folder.join(format!("{prefix}one")));
+    crate::common::copy_folder(&fixture("tiny-video-llava/video/frames"), &folder.join(format!("{prefix}one")));
     if ffmpeg_is_there() {
         clip(&folder.join(format!("{prefix}two.mp4")), &["-c:v", "libx264", "-pix_fmt", "yuv420p"]);
     } else {
@@ -279,7 +277,7 @@ fn write_set(data: &Path, videos: &str, prefix: &str) {
 #[test]
 fn the_four_sets_run_from_clips_to_a_judged_score() {
     let server = Server::start(|request, _| {
-        let text = common::judge::asked(request);
+        let text = crate::common::judge::asked(request);
         let verdict = match text {
             text if text.contains("what moves?") => "{'pred': 'yes', 'score': 4.8}",
             text if text.contains("what color") => "Here it is: {\"pred\": \"No\", \"score\": \"2\"}",

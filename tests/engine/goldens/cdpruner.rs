@@ -1,12 +1,10 @@
 //! CDPruner on fixed cues, and the determinantal point process under it.
 
-mod common;
-
-use burn::tensor::{Int, Tensor, TensorData, activation};
-use common::{
+use crate::common::{
     cues::{pruner, tensor},
     indices, json, on_every_backend, tensors,
 };
+use burn::tensor::{Int, Tensor, TensorData, activation};
 use secateur::pruner::{Cues, Params};
 use secateur_backends::{Flex, Job, VlmBackend, dpp};
 

@@ -6,9 +6,7 @@
 //! | hidden states of the text tower, text embeddings | 1e-4 |
 //! | patches of a black picture in the joint space | 1e-4 |
 
-mod common;
-
-use common::{
+use crate::common::{
     CLIP, LAYOUTS, fixture,
     golden::{dtype, is_cpu, load, values},
     json, on_every_backend, tensors, worst,
@@ -29,12 +27,12 @@ fn questions_become_the_official_segments() {
     let cases = expected["cases"].as_object().unwrap();
     for (name, case) in cases {
         let text = case["text"].as_str().unwrap();
-        assert_eq!(tokenizer().encode(text), common::ids::<u32>(&case["input_ids"]), "{name}");
+        assert_eq!(tokenizer().encode(text), crate::common::ids::<u32>(&case["input_ids"]), "{name}");
         let segments = tokenizer().segments(text);
         let ids: Vec<Vec<u32>> = segments.iter().map(|segment| segment.ids.clone()).collect();
-        assert_eq!(ids, common::ids::<Vec<u32>>(&case["segments"]), "{name}");
+        assert_eq!(ids, crate::common::ids::<Vec<u32>>(&case["segments"]), "{name}");
         let pools: Vec<usize> = segments.iter().map(|segment| segment.pool).collect();
-        assert_eq!(pools, common::ids::<usize>(&case["pool_position_per_segment"]), "{name}");
+        assert_eq!(pools, crate::common::ids::<usize>(&case["pool_position_per_segment"]), "{name}");
     }
     assert!(cases.len() >= 27, "only {} texts were compared", cases.len());
 }

@@ -1,8 +1,6 @@
 //! Ids and text against `LlamaTokenizer(use_fast=False)`, from `tokenizer.model` and from `tokenizer.json`.
 
-mod common;
-
-use common::{fixture, ids, json};
+use crate::common::{fixture, ids, json};
 use proptest::prelude::*;
 use secateur::text::{LlamaTokenizer, Prompt};
 use serde_json::Value;

@@ -5,11 +5,9 @@
 //! | kept patches | whole pixels |
 //! | relevance as colours over the picture, by the official script's formula | 3 levels |
 
-mod common;
-
 use std::path::Path;
 
-use common::fixture;
+use crate::common::fixture;
 use secateur::{
     image::{Rgb, decode},
     plot::Scale,

@@ -1,12 +1,10 @@
 //! Every benchmark of the registry, from LLaVA's evaluation folder to a run folder, with the tiny checkpoint.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::{copy_folder, fixture};
 use assert_cmd::Command;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use common::{copy_folder, fixture};
 use secateur::{task::TASKS, text::SINGLE_WORD};
 use serde_json::{Value, json};
 

@@ -1,11 +1,9 @@
 //! The built-in checkpoint: it sees, and a bug in positions, order or masks shows in its answers.
 
-mod common;
-
 use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
+use crate::common::golden::is_cpu;
 use burn::tensor::Tensor;
-use common::golden::is_cpu;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use secateur::{
@@ -84,7 +82,7 @@ impl Job for Accuracies {
 /// What the checkpoint reaches on flex is 96.5 % of the 400 questions; chance is 50.
 #[test]
 fn it_answers_unseen_questions_on_every_backend() {
-    for found in common::on_every_backend(&Accuracies { pictures: 60, methods: &[] }) {
+    for found in crate::common::on_every_backend(&Accuracies { pictures: 60, methods: &[] }) {
         assert!(found[&("none", 576)] >= 90.0, "{found:?}");
     }
 }

@@ -3,9 +3,7 @@
 //! Tolerance: none for lossless files (Pillow's arithmetic is repeated bit by bit); for JPEG the decoders differ
 //! (inverse transform, chroma upsampling), by half a level on average and by up to 9 on noise.
 
-mod common;
-
-use common::{fixture, json};
+use crate::common::{fixture, json};
 use proptest::prelude::*;
 use secateur::image::{Aspect, ClipProcessor, GridRule, Rgb, Tiles, crops, decode};
 

@@ -1,11 +1,9 @@
 //! The command line: stdout, stderr and exit codes.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::{CLIP, LAYOUTS, fixture, indices, json, tensors, write_tensors};
 use assert_cmd::Command;
-use common::{CLIP, LAYOUTS, fixture, indices, json, tensors, write_tensors};
 use serde_json::Value;
 
 fn secateur(args: &[&str]) -> (i32, String, String) {
@@ -223,7 +221,7 @@ fn usage_errors_exit_with_2_and_others_with_1() {
 fn a_model_is_found_in_the_hugging_face_cache() {
     let home = tempfile::tempdir().unwrap();
     let repo = home.path().join("hub/models--someone--tiny-llava");
-    common::copy_folder(&fixture(LAYOUTS[1]), &repo.join("snapshots/abc"));
+    crate::common::copy_folder(&fixture(LAYOUTS[1]), &repo.join("snapshots/abc"));
     std::fs::create_dir_all(repo.join("refs")).unwrap();
     std::fs::write(repo.join("refs/main"), "abc").unwrap();
     let output = Command::cargo_bin("secateur")

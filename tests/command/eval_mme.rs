@@ -1,11 +1,9 @@
 //! `eval mme` and `score mme` on a few pictures in MME's layout, made here.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
+use crate::common::{fixture, json};
 use assert_cmd::Command;
-use common::{fixture, json};
 use secateur::task::{Answer, Mme, Protocol, Task};
 use serde_json::{Value, json};
 use tempfile::TempDir;

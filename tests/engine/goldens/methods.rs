@@ -1,12 +1,10 @@
 //! FasterVLM, VisPruner and DATP on fixed cues: the official code's choice, wherever rounding does not change it.
 
-mod common;
-
-use burn::tensor::{Tensor, TensorData};
-use common::{
+use crate::common::{
     cues::{cues, pruner, tensor},
     indices, json, on_every_backend, tensors,
 };
+use burn::tensor::{Tensor, TensorData};
 use secateur::pruner::{ClsAttention, Cues, Needs, Params};
 use secateur_backends::{Flex, Job, VlmBackend};
 

@@ -1,11 +1,9 @@
 //! Benchmarks from a hub: parquet files with pictures inside, fetched, unpacked into LLaVA's layout, and scored.
 
-mod common;
-
 use std::{path::Path, sync::Arc};
 
+use crate::common::{fixture, hub::Hub};
 use assert_cmd::Command;
-use common::{fixture, hub::Hub};
 use parquet::{
     basic::Compression,
     data_type::{ByteArray, ByteArrayType, Int64Type},

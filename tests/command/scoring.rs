@@ -1,11 +1,9 @@
 //! Every benchmark's score and upload file against the official scripts, through the command line.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::{fixture, json};
 use assert_cmd::Command;
-use common::{fixture, json};
 use secateur::task::normalise;
 use serde_json::Value;
 
@@ -62,7 +60,7 @@ fn pope_scores_as_the_official_script() {
 #[test]
 fn pope_refuses_labels_that_are_not_those_of_the_questions() {
     let folder = tempfile::tempdir().unwrap();
-    common::copy_folder(&golden("pope/coco"), &folder.path().join("coco"));
+    crate::common::copy_folder(&golden("pope/coco"), &folder.path().join("coco"));
     std::fs::copy(golden("pope/questions.jsonl"), folder.path().join("llava_pope_test.jsonl")).unwrap();
     let labels = folder.path().join("coco/coco_pope_random.json");
     let text = std::fs::read_to_string(&labels).unwrap();

@@ -1,12 +1,10 @@
 //! What every method promises, for every row of the registry.
 
-mod common;
-
-use burn::tensor::{Tensor, TensorData};
-use common::{
+use crate::common::{
     cues::{cues, pruner},
     on_every_backend,
 };
+use burn::tensor::{Tensor, TensorData};
 use proptest::prelude::*;
 use secateur::{
     Error,

@@ -1,11 +1,9 @@
 //! Work that is not done twice gives the answers of work that is: prompts that begin alike, and questions side by side.
 
-mod common;
-
 use std::ops::ControlFlow;
 
+use crate::common::fixture;
 use assert_cmd::Command;
-use common::fixture;
 use secateur::{
     generate::{Begun, Decoding, Reuse, ask_about, begin, decode, generate, looks},
     image::decode as read_picture,

@@ -1,14 +1,12 @@
 //! Bad input: each a sentence that names the file and what to do, exit code 1, nothing written.
 
-mod common;
-
 use std::{
     io::Write,
     path::{Path, PathBuf},
 };
 
+use crate::common::{damaged_copy, fixture};
 use assert_cmd::Command;
-use common::{damaged_copy, fixture};
 
 fn ask(model: &Path, image: &Path) -> (i32, String, String) {
     let mut command = Command::cargo_bin("secateur").unwrap();
@@ -58,7 +56,7 @@ fn truncated_shards() {
         refuses(&original, &boat(), &["pytorch_model-00002-of-00002.bin"]);
 
         let folder = tempfile::tempdir().unwrap();
-        common::copy_folder(&model(), folder.path());
+        crate::common::copy_folder(&model(), folder.path());
         truncate(&folder.path().join("model-00001-of-00002.safetensors"), share);
         refuses(folder.path(), &boat(), &["model-00001-of-00002.safetensors", "damaged or incomplete"]);
     }
@@ -70,7 +68,7 @@ fn missing_files() {
     refuses(&model(), Path::new("no-picture.png"), &["no-picture.png", "cannot be read"]);
     for name in ["config.json", "preprocessor_config.json", "model-00002-of-00002.safetensors"] {
         let folder = tempfile::tempdir().unwrap();
-        common::copy_folder(&model(), folder.path());
+        crate::common::copy_folder(&model(), folder.path());
         std::fs::remove_file(folder.path().join(name)).unwrap();
         refuses(folder.path(), &boat(), &[name]);
     }

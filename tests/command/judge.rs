@@ -1,11 +1,9 @@
 //! Benchmarks that a language model grades, against a small server that speaks OpenAI's chat interface.
 
-mod common;
-
 use std::path::Path;
 
+use crate::common::judge::{Server, asked};
 use assert_cmd::Command;
-use common::judge::{Server, asked};
 use serde_json::{Value, json};
 
 fn answer_line(id: u32, text: &str) -> String {
@@ -186,7 +184,7 @@ fn a_run_is_judged_at_its_end() {
     let folder = tempfile::tempdir().unwrap();
     mm_vet(folder.path());
     std::fs::create_dir(folder.path().join("images")).unwrap();
-    let picture = common::fixture("tiny-llava-1.5/images/boat_123x90.png");
+    let picture = crate::common::fixture("tiny-llava-1.5/images/boat_123x90.png");
     std::fs::copy(picture, folder.path().join("images/v1_0.png")).unwrap();
     let question = json!({"question_id": 0, "image": "v1_0.png", "text": "What is x?", "category": "conv"});
     std::fs::write(folder.path().join("llava-mm-vet.jsonl"), format!("{question}\n")).unwrap();

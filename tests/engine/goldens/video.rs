@@ -10,16 +10,14 @@
 //! | first logits | 1e-3 |
 //! | greedy ids | exact up to the first step whose recorded gap is under 1e-3 |
 
-mod common;
-
 use std::{ops::ControlFlow, path::PathBuf};
 
-use burn::tensor::Tensor;
-use common::{
+use crate::common::{
     fixture,
     golden::{dtype, is_cpu, load, values},
     ids, indices, json, on_every_backend, tensors, worst,
 };
+use burn::tensor::Tensor;
 use secateur::{
     generate::{Decoding, answer, kept},
     image::{Aspect, decode},

@@ -6,11 +6,9 @@
 //! | cumulative shares | 1e-4 |
 //! | counts of a distribution | at most 6 of 1,728 values in a neighbour's bin |
 
-mod common;
-
 use std::path::Path;
 
-use common::{fixture, tensors, worst};
+use crate::common::{fixture, tensors, worst};
 
 const MODEL: &str = "tiny-llava-1.5/llava-v1.5-tiny";
 
@@ -23,7 +21,7 @@ fn analyze(what: &str, out: &Path, more: &[&str]) -> (bool, String) {
 }
 
 /// The f32 tensors of a file that was written.
-fn written(path: &Path) -> std::collections::BTreeMap<String, common::Golden> {
+fn written(path: &Path) -> std::collections::BTreeMap<String, crate::common::Golden> {
     // An absolute path replaces the fixtures' folder.
     tensors(path.to_str().unwrap())
 }

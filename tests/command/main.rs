@@ -1,0 +1,22 @@
+//! The command line, through the program: stdout, stderr, exit codes and what it leaves on disk.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod analyze;
+mod bad_input;
+mod bench;
+mod cli;
+mod datasets;
+mod eval_mme;
+mod eval_tasks;
+mod hub;
+mod judge;
+mod report;
+mod reuse;
+mod scoring;
+mod shards;
+mod show;
+mod survive;
+mod sweep;
+mod video;

@@ -1,0 +1,11 @@
+//! Stage by stage against the official code; each file says with which tolerances.
+
+mod cdpruner;
+mod clip_text;
+mod fastv;
+mod methods;
+mod model;
+mod next;
+mod preprocess;
+mod tokenizer;
+mod video;
