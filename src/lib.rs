@@ -15,6 +15,7 @@
 
 pub mod analysis;
 mod checksum;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
 pub mod dataset;

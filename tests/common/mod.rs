@@ -15,6 +15,12 @@ use std::{
 use secateur_backends::{BACKENDS, BackendError, Job, run};
 use serde_json::Value;
 
+/// The backend of tests for which one is enough.
+#[cfg(feature = "flex")]
+pub use secateur_backends::Flex as Cpu;
+#[cfg(not(feature = "flex"))]
+pub use secateur_backends::NdArray as Cpu;
+
 /// A path below `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -85,13 +91,10 @@ pub const CLIP: &str = "tiny-llava-1.5/clip-vit-tiny-patch14-336";
 /// The model folders of the tiny LLaVA-1.5: the same weights in both layouts.
 pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.5/llava-1.5-tiny-hf"];
 
-/// Runs `job` on every backend that is compiled in, or on those that `SECATEUR_TEST_BACKENDS` names, with commas between them; a GPU
-/// backend without a GPU is passed over.
+/// Runs `job` on every backend that is compiled in; CUDA without a GPU is passed over.
 pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
-    let chosen = std::env::var("SECATEUR_TEST_BACKENDS").ok();
-    let is_chosen = |name| chosen.as_ref().is_none_or(|chosen| chosen.split(',').any(|one| one == name));
     let mut outputs = Vec::new();
-    for backend in BACKENDS.iter().filter(|backend| backend.compiled && is_chosen(backend.name)) {
+    for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
         match run(backend.name, job.clone()) {
             Ok(output) => {
                 eprintln!("{}: done", backend.name);

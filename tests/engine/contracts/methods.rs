@@ -1,6 +1,7 @@
 //! What every method promises, for every row of the registry.
 
 use crate::common::{
+    Cpu,
     cues::{cues, pruner},
     on_every_backend,
 };
@@ -10,7 +11,7 @@ use secateur::{
     Error,
     pruner::{ClsAttention, Cues, Needs, Params, Place, Selector, methods, selector, top_k},
 };
-use secateur_backends::{Flex, Job, VlmBackend};
+use secateur_backends::{Job, VlmBackend};
 
 #[derive(Clone)]
 struct Contract;
@@ -137,31 +138,31 @@ fn the_registry_is_sound() {
         assert_eq!(method.name() == "none", method.place() == Place::Nowhere);
         assert!(all[..i].iter().all(|other| other.name() != method.name()), "{} is there twice", method.name());
     }
-    let unknown = pruner::<Flex>("fastvlm", Params::default()).err().unwrap().to_string();
+    let unknown = pruner::<Cpu>("fastvlm", Params::default()).err().unwrap().to_string();
     assert!(unknown.contains("fastvlm") && unknown.contains("fastervlm"), "{unknown}");
 }
 
 #[test]
 fn a_missing_cue_is_named() {
     let error =
-        pruner::<Flex>("fastervlm", Params::default()).unwrap().keep(&Cues::default(), 1).unwrap_err().to_string();
+        pruner::<Cpu>("fastervlm", Params::default()).unwrap().keep(&Cues::default(), 1).unwrap_err().to_string();
     assert!(error.contains("`cls_attention` [layers, crops, heads, patches]"), "{error}");
 }
 
 #[test]
 fn fastervlm_takes_one_layer_only() {
-    let attention = Tensor::<Flex, 4>::zeros([5, 1, 2, 9], &Default::default());
+    let attention = Tensor::<Cpu, 4>::zeros([5, 1, 2, 9], &Default::default());
     let cues = Cues { cls_attention: Some(attention), ..Cues::default() };
-    let error = pruner::<Flex>("fastervlm", Params::default()).unwrap().keep(&cues, 3).unwrap_err().to_string();
+    let error = pruner::<Cpu>("fastervlm", Params::default()).unwrap().keep(&cues, 3).unwrap_err().to_string();
     assert!(error.contains("1 layer") && error.contains("there are 5"), "{error}");
 }
 
 #[test]
 fn ties_go_to_the_first_patch_and_nan_ranks_last() {
     let device = Default::default();
-    let zeros = Tensor::<Flex, 2>::from_floats([[-0.0, 0.0, -0.0]], &device);
+    let zeros = Tensor::<Cpu, 2>::from_floats([[-0.0, 0.0, -0.0]], &device);
     assert_eq!(top_k(zeros, 1).unwrap().indices(), [vec![0]]);
-    let score = Tensor::<Flex, 2>::from_floats([[0.5, f32::NAN, 0.5, 0.7, 0.5]], &device);
+    let score = Tensor::<Cpu, 2>::from_floats([[0.5, f32::NAN, 0.5, 0.7, 0.5]], &device);
     assert_eq!(top_k(score.clone(), 3).unwrap().indices(), [vec![0, 2, 3]]);
     assert_eq!(top_k(score, 5).unwrap().indices(), [vec![0, 1, 2, 3, 4]]);
 }
@@ -173,7 +174,7 @@ proptest! {
     #[test]
     fn top_k_keeps_the_best(scores in prop::collection::vec(-1.0f32..1.0, 1..200), share in 0.0f64..1.0) {
         let budget = ((scores.len() as f64 * share) as usize).max(1);
-        let tensor = Tensor::<Flex, 2>::from_data(TensorData::new(scores.clone(), [1, scores.len()]), &Default::default());
+        let tensor = Tensor::<Cpu, 2>::from_data(TensorData::new(scores.clone(), [1, scores.len()]), &Default::default());
         let keep = top_k(tensor, budget).unwrap();
         let kept = &keep.indices()[0];
         prop_assert_eq!(kept.len(), budget);

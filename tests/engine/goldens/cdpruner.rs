@@ -1,12 +1,13 @@
 //! CDPruner on fixed cues, and the determinantal point process under it.
 
 use crate::common::{
+    Cpu,
     cues::{pruner, tensor},
     indices, json, on_every_backend, tensors,
 };
 use burn::tensor::{Int, Tensor, TensorData, activation};
 use secateur::pruner::{Cues, Params};
-use secateur_backends::{Flex, Job, VlmBackend, dpp};
+use secateur_backends::{Job, VlmBackend, dpp};
 
 #[derive(Clone)]
 struct CdPrunerGoldens;
@@ -83,8 +84,8 @@ fn cdpruner_keeps_the_official_patches_and_the_budget_where_the_official_code_lo
 #[test]
 fn cdpruner_sees_all_crops_together() {
     let device = Default::default();
-    let pruner = pruner::<Flex>("cdpruner", Params::default()).unwrap();
-    let together = cdpruner_cues::<Flex>("b5_m1", &device);
+    let pruner = pruner::<Cpu>("cdpruner", Params::default()).unwrap();
+    let together = cdpruner_cues::<Cpu>("b5_m1", &device);
     let alone = &json("pruners/cdpruner/expected.json")["b5_m1_each_image_alone"];
     let (mut compared, mut moved) = (0, 0);
     for (crop, runs) in alone.as_array().unwrap().iter().enumerate() {
@@ -113,12 +114,12 @@ fn cdpruner_sees_all_crops_together() {
 #[test]
 fn theta_says_how_much_the_question_counts() {
     let device = Default::default();
-    let cues = cdpruner_cues::<Flex>("b1_m1", &device);
+    let cues = cdpruner_cues::<Cpu>("b1_m1", &device);
     let keep =
-        |theta| pruner::<Flex>("cdpruner", Params { theta, ..Params::default() }).unwrap().keep(&cues, 32).unwrap();
+        |theta| pruner::<Cpu>("cdpruner", Params { theta, ..Params::default() }).unwrap().keep(&cues, 32).unwrap();
     let mut other_question = cues.clone();
-    other_question.text_embeds = cdpruner_cues::<Flex>("b1_m2", &device).text_embeds;
-    let deaf = pruner::<Flex>("cdpruner", Params { theta: Some(0.0), ..Params::default() }).unwrap();
+    other_question.text_embeds = cdpruner_cues::<Cpu>("b1_m2", &device).text_embeds;
+    let deaf = pruner::<Cpu>("cdpruner", Params { theta: Some(0.0), ..Params::default() }).unwrap();
     assert_eq!(deaf.keep(&cues, 32).unwrap(), deaf.keep(&other_question, 32).unwrap());
     assert_ne!(keep(Some(0.0)), keep(Some(0.9)));
 }
@@ -153,8 +154,8 @@ fn every_body_of_the_dpp_chooses_the_same() {
 fn a_dpp_beyond_the_rank_goes_by_length() {
     let vectors = [[3.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 0.0], [2.5, 0.0]];
     let data = TensorData::new(vectors.concat(), [1, 5, 2]);
-    let vectors = Tensor::<Flex, 3>::from_data(data, &Default::default());
-    for body in [dpp::on_device::<Flex>, dpp::on_host::<Flex>] {
+    let vectors = Tensor::<Cpu, 3>::from_data(data, &Default::default());
+    for body in [dpp::on_device::<Cpu>, dpp::on_host::<Cpu>] {
         let chosen: Vec<i32> = body(vectors.clone(), 5).into_data().convert::<i32>().into_vec().unwrap();
         assert_eq!(chosen, [0, 1, 4, 2, 3]);
     }

@@ -1,12 +1,13 @@
 //! FasterVLM, VisPruner and DATP on fixed cues: the official code's choice, wherever rounding does not change it.
 
 use crate::common::{
+    Cpu,
     cues::{cues, pruner, tensor},
     indices, json, on_every_backend, tensors,
 };
 use burn::tensor::{Tensor, TensorData};
 use secateur::pruner::{ClsAttention, Cues, Needs, Params};
-use secateur_backends::{Flex, Job, VlmBackend};
+use secateur_backends::{Job, VlmBackend};
 
 #[derive(Clone)]
 struct FasterVlmGoldens;
@@ -94,14 +95,14 @@ fn vispruner_keeps_the_official_patches_and_works_where_the_official_code_crashe
 #[test]
 fn vispruner_takes_every_budget() {
     for (patches, ratios) in [(49, &[0.0, 0.25, 0.5, 0.75, 1.0][..]), (256, &[0.5])] {
-        let cues = cues::<Flex>(
+        let cues = cues::<Cpu>(
             Needs { cls_attention: ClsAttention::Selected, features: true, ..Needs::default() },
             2,
             patches,
             &Default::default(),
         );
         for &important_ratio in ratios {
-            let pruner = pruner::<Flex>("vispruner", Params { important_ratio, ..Params::default() }).unwrap();
+            let pruner = pruner::<Cpu>("vispruner", Params { important_ratio, ..Params::default() }).unwrap();
             for budget in 1..=patches {
                 let keep = pruner.keep(&cues, budget).unwrap();
                 assert!(keep.indices().iter().all(|kept| kept.len() == budget), "{patches} {important_ratio} {budget}");
@@ -163,8 +164,8 @@ fn datp_keeps_the_official_patches() {
 #[test]
 fn datp_without_text_goes_by_attention() {
     let device = Default::default();
-    let mut cues = cues::<Flex>(pruner::<Flex>("datp", Params::default()).unwrap().needs(), 1, 64, &device);
-    let pruner = pruner::<Flex>("datp", Params::default()).unwrap();
+    let mut cues = cues::<Cpu>(pruner::<Cpu>("datp", Params::default()).unwrap().needs(), 1, 64, &device);
+    let pruner = pruner::<Cpu>("datp", Params::default()).unwrap();
     cues.prompt_embeds = Some(None);
     assert_eq!(pruner.keep(&cues, 9).unwrap().budget(), 9);
     cues.prompt_embeds = None;

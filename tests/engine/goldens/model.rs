@@ -13,7 +13,7 @@
 use std::ops::ControlFlow;
 
 use crate::common::{
-    CLIP, LAYOUTS, fixture,
+    CLIP, Cpu, LAYOUTS, fixture,
     golden::{Question, compare, dtype, is_cpu, load, overlap, values},
     ids, json, on_every_backend, tensors, worst,
 };
@@ -25,7 +25,7 @@ use secateur::{
     pruner::{ClsAttention, FasterVlm, Needs, Params, methods},
     text::{Prompt, vicuna_v1},
 };
-use secateur_backends::{Flex, Job, VlmBackend};
+use secateur_backends::{Job, VlmBackend};
 
 const ROOT: &str = "tiny-llava-1.5";
 const CASES: &str = "tiny-llava-1.5/cases.json";
@@ -206,7 +206,7 @@ fn fastv_keeps_the_official_patches_inside_the_model() {
 /// A cut that keeps everything changes nothing, at any layer, in the whole answer.
 #[test]
 fn fastv_with_the_full_budget_is_the_baseline() {
-    let model = load::<Flex>(LAYOUTS[0], None, None, &Default::default());
+    let model = load::<Cpu>(LAYOUTS[0], None, None, &Default::default());
     let case = &json(CASES)[0];
     let ask = |method, layer| {
         let params = Params { fastv_layer: layer, ..Params::default() };
@@ -220,7 +220,7 @@ fn fastv_with_the_full_budget_is_the_baseline() {
     }
 }
 
-fn boat(model: &Llava<Flex>, question: &str, tokens: usize, picture: &secateur::image::Rgb) -> (Seen<Flex>, Prompt) {
+fn boat(model: &Llava<Cpu>, question: &str, tokens: usize, picture: &secateur::image::Rgb) -> (Seen<Cpu>, Prompt) {
     let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer());
     (model.see(picture, &FasterVlm, Some(tokens), &prompt, 0).unwrap(), prompt)
 }
@@ -230,7 +230,7 @@ fn boat(model: &Llava<Flex>, question: &str, tokens: usize, picture: &secateur::
 fn sixteen_bit_weights_answer_like_their_f32_copy() {
     let picture = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
     let answer = |dtype| {
-        let model = load::<Flex>(LAYOUTS[1], None, dtype, &Default::default());
+        let model = load::<Cpu>(LAYOUTS[1], None, dtype, &Default::default());
         let (seen, prompt) = boat(&model, "What is this?", 29, &picture);
         let decoding = Decoding::greedy(8, model.tokenizer().eos());
         let answer = generate(&model, model.splice(&prompt, std::slice::from_ref(&seen)).into(), decoding, |_| {
@@ -247,7 +247,7 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
 
 #[test]
 fn an_answer_ends_at_the_end_token_the_limit_the_caller_or_the_context() {
-    let model = load::<Flex>(LAYOUTS[1], None, None, &Default::default());
+    let model = load::<Cpu>(LAYOUTS[1], None, None, &Default::default());
     let golden = &json("tiny-llava-1.5/expected/fastervlm.json")["cases"]["c1"]["runs"]["64"];
     let wanted: Vec<u32> = ids(&golden["output_ids"]);
     let picture = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{
-    fixture,
+    Cpu, fixture,
     golden::{Question, compare, dtype, is_cpu, load, overlap, values},
     ids, indices, json, on_every_backend, tensors, worst,
 };
@@ -15,7 +15,7 @@ use secateur::{
     model::{LoadOptions, TilingChoice, open},
     pruner::{ClsAttention, FasterVlm, Keep, Method, Needs, NoPruning, Params, Place, methods},
 };
-use secateur_backends::{Flex, Job, VlmBackend};
+use secateur_backends::{Job, VlmBackend};
 use serde_json::{Value, json as object};
 
 const ROOT: &str = "tiny-llava-1.6";
@@ -121,7 +121,7 @@ fn kept_patches_logits_and_answers_are_the_official_ones() {
 /// No official run of VisPruner is robust on all crops here: what is in common is shown, and bounded.
 #[test]
 fn vispruner_keeps_most_of_the_official_patches() {
-    let model = load::<Flex>(MODEL, None, None, &Default::default());
+    let model = load::<Cpu>(MODEL, None, None, &Default::default());
     let expected = json("tiny-llava-1.6/expected/vispruner.json");
     let (mut shares, mut robust_crops) = (Vec::new(), 0);
     for case in json(CASES).as_array().unwrap() {
@@ -187,7 +187,7 @@ const RESOLUTIONS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (1
 /// DATP's official code crashes on several crops; every method works on them, and blends come after the grid.
 #[test]
 fn every_method_works_on_crops() {
-    let model = load::<Flex>(MODEL, Some(TOWER), None, &Default::default());
+    let model = load::<Cpu>(MODEL, Some(TOWER), None, &Default::default());
     let case = &json(CASES)[0];
     for method in methods(Params::default()) {
         let (tokens, params) = (Some(7), Params::default());
@@ -213,7 +213,7 @@ fn grid_and_merge_can_be_chosen() {
     let opened = open(fixture(MODEL).to_str().unwrap(), None).unwrap();
     let tiling = TilingChoice { grid: Some(secateur::image::GridRule::TwoByTwo), merge: Some(Merge::SpatialUnpad) };
     let options = LoadOptions { tiling, ..LoadOptions::default() };
-    let model = opened.load::<Flex>(options, &Default::default()).unwrap();
+    let model = opened.load::<Cpu>(options, &Default::default()).unwrap();
     let (tiles, merge) = model.tiles((300, 100), FasterVlm.tiling());
     assert_eq!((tiles, merge), (Some(Tiles { columns: 2, rows: 2 }), Merge::SpatialUnpad));
     // 300×100 fills 48×16 of the grid's 48×48 patches; pruned, the rows keep their newlines.
@@ -233,8 +233,8 @@ fn the_transformers_layout_answers_the_same() {
     write_hf_layout(folder.path());
     let hf = open(folder.path().to_str().unwrap(), Some(fixture(TOWER).to_str().unwrap())).unwrap();
     let options = LoadOptions { joint: true, ..LoadOptions::default() };
-    let hf = hf.load::<Flex>(options, &Default::default()).unwrap();
-    let original = load::<Flex>(MODEL, Some(TOWER), None, &Default::default());
+    let hf = hf.load::<Cpu>(options, &Default::default()).unwrap();
+    let original = load::<Cpu>(MODEL, Some(TOWER), None, &Default::default());
     for method in ["none", "fastervlm", "cdpruner"] {
         for case in &json(CASES).as_array().unwrap()[..3] {
             let (tokens, params) = (Some(29), Params::default());
