@@ -1,23 +1,43 @@
 //! `x` as tiles read it.
 
-use std::{arch::x86_64::*, array};
+use std::{arch::x86_64::*, array, ops::Deref, slice};
 
 use rayon::prelude::*;
 
-use super::{BLOCK, Unit};
+use super::{BLOCK, LINE, Unit};
 use crate::kernels::columns::Columns;
 
 /// Rows and inputs of a square that changes places at once.
 const SIDE: usize = 8;
 
+/// A line of the cache: a vector that lies on two of them takes two loads.
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "written and read as numbers")] [f32; LINE / size_of::<f32>()]);
+
+/// Numbers that begin on a line of the cache.
+pub(super) struct Packed {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl Deref for Packed {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: lines are numbers side by side, of which the first `len` were written.
+        unsafe { slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
 /// `x` block by block, in these tile by tile, in these input by input, with the rows of the tile side by side; missing rows are 0.
 ///
 /// # Safety
 /// The processor must have AVX2.
-pub(super) unsafe fn pack<U: Unit>(x: &[f32], rows: usize, inner: usize) -> Vec<f32> {
+pub(super) unsafe fn pack<U: Unit>(x: &[f32], rows: usize, inner: usize) -> Packed {
     let padded = rows.next_multiple_of(U::LANES);
-    let mut packed = Vec::with_capacity(padded * inner);
-    let to = Columns(packed.as_mut_ptr());
+    let len = padded * inner;
+    let mut lines = Vec::<Line>::with_capacity((len * size_of::<f32>()).div_ceil(LINE));
+    let to = Columns(lines.as_mut_ptr().cast());
     (0..inner.div_ceil(BLOCK)).into_par_iter().for_each(|number| {
         let from = number * BLOCK;
         let length = BLOCK.min(inner - from);
@@ -41,9 +61,7 @@ pub(super) unsafe fn pack<U: Unit>(x: &[f32], rows: usize, inner: usize) -> Vec<
             }
         }
     });
-    // SAFETY: every lane of every input was written.
-    unsafe { packed.set_len(padded * inner) };
-    packed
+    Packed { lines, len }
 }
 
 /// Transposes a square: row `i` begins at `from + i · from_stride`, input `i` is written to `to + i · to_stride`. Pairs, then pairs of pairs,
