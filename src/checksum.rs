@@ -11,7 +11,10 @@ use crate::{
 };
 
 /// The checksum of all files that make a checkpoint, in the order of their names.
-pub(crate) fn folders_sha256(folders: &[&Path]) -> Result<String, Error> {
+///
+/// # Errors
+/// When a folder cannot be listed, or a file cannot be read.
+pub fn folders_sha256(folders: &[&Path]) -> Result<String, Error> {
     let mut files = Vec::new();
     for folder in folders {
         files.extend(weight_files(folder)?);
@@ -55,7 +58,7 @@ fn file_sha256(path: &Path) -> Result<String, Error> {
 }
 
 /// The checksum of the questions, and of the names and sizes of their pictures.
-pub(crate) fn data_sha256(samples: &[Sample]) -> String {
+pub fn data_sha256(samples: &[Sample]) -> String {
     let mut all = Sha256::new();
     for sample in samples {
         let picture = match &sample.picture {

@@ -14,7 +14,7 @@
 //! Everything from the pixels to the logits is generic over [`secateur_backends::VlmBackend`].
 
 pub mod analysis;
-mod checksum;
+pub mod checksum;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod cost;
@@ -30,6 +30,7 @@ pub mod merge;
 pub mod model;
 pub mod plot;
 pub mod pruner;
+#[cfg(feature = "cli")]
 mod published;
 pub mod shard;
 pub mod task;

@@ -20,6 +20,7 @@ mod visionzip;
 mod vispruner;
 
 pub use cdpruner::CdPruner;
+#[cfg(feature = "cli")]
 pub(crate) use cdpruner::relevance;
 use cosine::cosines;
 pub use cues::{ClsAttention, Cues, Needs};

@@ -17,9 +17,10 @@ use serde_json::Value;
 
 /// The backend of tests for which one is enough.
 #[cfg(feature = "flex")]
-pub use secateur_backends::Flex as Cpu;
+pub type Cpu = secateur_backends::Flex;
+/// The backend of tests for which one is enough.
 #[cfg(not(feature = "flex"))]
-pub use secateur_backends::NdArray as Cpu;
+pub type Cpu = secateur_backends::NdArray;
 
 /// A path below `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {

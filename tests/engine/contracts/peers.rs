@@ -85,7 +85,7 @@ fn divprune_follows_the_official_rule() {
 #[test]
 fn divprune_spends_its_budget_on_duplicates_too() {
     let rows: Rows = (0..12).map(|i| vec![f64::from(i % 3), 1.0]).collect();
-    let cues = Cues { projected: Some(three::<crate::common::Cpu>(&rows, &Default::default())), ..Cues::default() };
+    let cues = Cues { projected: Some(three::<Cpu>(&rows, &Default::default())), ..Cues::default() };
     let keep = pruner("divprune", Params::default()).unwrap().keep(&cues, 9).unwrap();
     assert_eq!(keep.budget(), 9);
 }
