@@ -21,6 +21,7 @@ import numpy
 from PIL import Image
 
 HIDDEN, INNER, VOCABULARY = 4096, 11008, 32064
+END, WORD = 2, 400
 VISION, VISION_INNER, VISION_LAYERS = 1024, 4096, 24
 OBJECTS = ["dog", "snowboard", "person", "car", "backpack", "dining table"]
 CATEGORIES = ["random", "popular", "adversarial"]
@@ -70,13 +71,19 @@ def bf16(values):
 def tensor(random, name, shape):
     if "norm" in name and name.endswith("weight"):
         return bf16(numpy.ones(shape))
+    # An answer is a word and the end, as Yes and No are: layers add so little that a state is its token's embedding, all of these are the
+    # same but the word's, and the head finds the word after any token, and the end after the word.
+    start, word = numpy.random.default_rng(2).uniform(-0.02, 0.02, (2, HIDDEN))
+    if name.endswith("embed_tokens.weight"):
+        table = numpy.tile(start.astype(numpy.float32), (shape[0], 1))
+        table[WORD] = word
+        return bf16(table)
     if name.endswith("lm_head.weight"):
-        # Half of the steps give the end token, the others the same word, so that answers have one or a few tokens.
         head = numpy.zeros(shape, numpy.float32)
-        head[2] = random.uniform(-0.02, 0.02, shape[1])
-        head[400] = -head[2]
+        head[WORD], head[END] = start, word
         return bf16(head)
-    return bf16(random.random(shape, dtype=numpy.float32) * 0.04 - 0.02)
+    scale = 1e-3 if name.startswith("language") and ("o_proj" in name or "down_proj" in name) else 1
+    return bf16((random.random(shape, dtype=numpy.float32) * 0.04 - 0.02) * scale)
 
 
 def write_checkpoint(folder, layers):
