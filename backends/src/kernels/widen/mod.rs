@@ -9,9 +9,11 @@ use super::vectors::on_vectors;
 
 /// A float that widens to f32 without loss.
 pub(crate) trait Weight: Copy + Sync {
-    /// How many bf16 numbers add up to it: 1 for bf16, 2 for f16, 3 for f32, which tells the type where it is loaded. The only one that
-    /// asks is the matrix unit, whose code is not compiled elsewhere.
-    #[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), allow(dead_code))]
+    /// How many bf16 numbers add up to it: 1 for bf16, 2 for f16, 3 for f32, which tells the type where it is loaded.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_os = "linux")),
+        allow(dead_code, reason = "the only one that asks is the matrix unit, whose code is not compiled elsewhere")
+    )]
     const PARTS: usize;
 
     /// Writes `from` as f32 into `to`; both have one length.
