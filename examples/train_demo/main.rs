@@ -4,20 +4,19 @@
 //! cargo run --release --features train --example train_demo
 //! ```
 //!
-//! Five phases, each with its own learning-rate cycle:
+//! Three phases, each with its own learning-rate cycle:
 //!
 //! 1. CLIP alone, on windows of 12×12 patches (an eighth of the work of a whole picture): image against caption, and a
 //!    linear reader that must tell from each patch what lies on it, so that shapes and places are in the features.
 //! 2. The same losses, and conversations about the same windows for projector and language model.
-//! 3. Everything on whole pictures.
-//! 4. The same with more questions about each picture, most of them with yes or no.
-//! 5. Pictures of all sizes, and every question alone behind its picture, as it will be asked: a text that always stands
+//! 3. Pictures of all sizes, and every question alone behind its picture, as it will be asked: a text that always stands
 //!    behind 576 tokens does not learn to stand behind 64.
 //!
 //! Every picture is drawn from the seed, the phase and the step, so a run that was stopped goes on from its last save as
 //! if nothing had happened.
 
 mod data;
+mod optimiser;
 mod save;
 mod student;
 mod tokenizer;
@@ -28,15 +27,15 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Context, Result, anyhow};
 use burn::{
     backend::Autodiff,
-    grad_clipping::GradientClippingConfig,
     module::{AutodiffModule, Module},
-    optim::{AdamWConfig, GradientsAccumulator, GradientsParams, Optimizer},
+    optim::{GradientsAccumulator, GradientsParams},
     record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder},
     tensor::backend::Backend,
 };
 use clap::Parser;
 use data::{Asked, Maker, stream};
 use indicatif::{ProgressBar, ProgressStyle};
+use optimiser::Optimiser;
 use secateur::{
     demo::GRID,
     model::{LlavaConfig, open},
@@ -52,8 +51,8 @@ struct Args {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Steps of the five phases.
-    #[arg(long, value_delimiter = ',', default_values_t = [1500, 2000, 500, 650, 1900])]
+    /// Steps of the three phases.
+    #[arg(long, value_delimiter = ',', default_values_t = [600, 900, 1000])]
     steps: Vec<usize>,
     /// Where the checkpoint goes; its config files must be there.
     #[arg(long, default_value = "weights/demo")]
@@ -83,15 +82,13 @@ const PARTS: usize = 2;
 fn main() -> Result<()> {
     secateur_backends::prepare_host();
     let args = Args::parse();
-    let [clip, windows, whole, more, all] = args.steps[..] else { return Err(anyhow!("--steps takes five numbers")) };
+    let [clip, windows, all] = args.steps[..] else { return Err(anyhow!("--steps takes three numbers")) };
     let phase = |name, steps, sizes, rate, asked| Phase { name, steps, sizes, rate, asked };
-    let together = |yes_or_no, open| Asked { yes_or_no, open, together: true };
+    let asked = |yes_or_no, open, together| Asked { yes_or_no, open, together };
     let phases = [
-        phase("CLIP", clip, &[(12, 32)], 1.5e-3, together(0, 0)),
-        phase("questions", windows, &[(12, 32)], 1.2e-3, together(5, 3)),
-        phase("whole pictures", whole, &[(GRID, 16)], 8e-4, together(5, 3)),
-        phase("yes or no", more, &[(GRID, 16)], 6e-4, together(14, 2)),
-        phase("all sizes", all, &ALL_SIZES, 8e-4, Asked { yes_or_no: 14, open: 7, together: false }),
+        phase("CLIP", clip, &[(12, 32)], 1.5e-3, asked(0, 0, true)),
+        phase("questions", windows, &[(12, 32)], 1.2e-3, asked(5, 3, true)),
+        phase("all sizes", all, &ALL_SIZES, 1e-3, asked(14, 7, false)),
     ];
     std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
     let opened = open(&args.out.display().to_string(), None)?;
@@ -132,16 +129,13 @@ fn train(
     // Files of one step have its number, and the step's own file is written last: a kill leaves the state before.
     let place = |what: &str, step: usize| args.state.join(format!("{number}-{what}-{step}"));
     let saved = args.state.join(format!("{number}-step"));
-    let mut optimiser = AdamWConfig::new()
-        .with_beta_2(0.98)
-        .with_weight_decay(0.02)
-        .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
-        .init::<B, Student<B>>();
+    let mut optimiser = Optimiser::new(&student, PARTS);
     let mut first = 0;
     if let Ok(step) = std::fs::read_to_string(&saved) {
         first = step.trim().parse().context("the saved step is no number")?;
         student = student.load_record(recorder.load(place("student", first), &device)?);
-        optimiser = optimiser.load_record(recorder.load(place("optimiser", first), &device)?);
+        // Parameters have the saved ones' names now.
+        optimiser = Optimiser::new(&student, PARTS).load(|what| place(what, first), &device)?;
     }
     // A pool for each part: two threads that share one wait for each other in every product.
     let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
@@ -176,7 +170,7 @@ fn train(
             means.iter_mut().zip(losses).for_each(|(mean, loss)| *mean += loss);
             seen += 1;
         }
-        student = optimiser.step(rate(phase, step), student, sum.grads());
+        student = optimiser.step(rate(phase, step), student, sum.grads(), &pools);
         bar.inc(1);
         if (step + 1) % 50 == 0 {
             let [contrast, patches, relevance, answers] = means.map(|mean| mean / f64::from(seen));
@@ -190,11 +184,11 @@ fn train(
         }
         if (step + 1) % 100 == 0 || step + 1 == phase.steps {
             recorder.record(student.clone().into_record(), place("student", step + 1))?;
-            recorder.record(optimiser.to_record(), place("optimiser", step + 1))?;
+            let momenta = optimiser.save(|what| place(what, step + 1))?;
             let draft = saved.with_extension("part");
             std::fs::write(&draft, (step + 1).to_string())?;
             std::fs::rename(&draft, &saved)?;
-            for what in ["student", "optimiser"] {
+            for what in ["student"].into_iter().chain(momenta.iter().map(String::as_str)) {
                 // The state before, if there is one.
                 let _ = std::fs::remove_file(place(what, (step + 1).saturating_sub(100)).with_extension("mpk"));
             }

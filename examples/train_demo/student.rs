@@ -66,11 +66,10 @@ impl<B: VlmBackend> Student<B> {
         let count = batch.captions.len();
         let side = size * config.vision.patch_size;
         let pixels = Tensor::<B, 4>::from_data(TensorData::new(batch.pixels, [count, 3, side, side]), device);
-        let states = tower.states(pixels);
-        let patches = states[config.read_layers].clone().narrow(1, 1, size * size);
-        let last = &states[states.len() - 1];
+        let [features, class] = tower.features_and_class(pixels);
+        let patches = features.narrow(1, 1, size * size);
 
-        let image = unit(self.joint.image_embeds(last.clone().narrow(1, 0, 1)).flatten::<2>(0, 1));
+        let image = unit(self.joint.image_embeds(class).flatten::<2>(0, 1));
         let texts = unit(self.joint.text_embeds(&[batch.captions, batch.questions].concat()));
         let scores = image.matmul(texts.clone().narrow(0, 0, count).transpose())
             * self.logit_scale.val().clamp_max(4.6).exp().unsqueeze();

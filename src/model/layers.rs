@@ -128,3 +128,16 @@ impl<B: VlmBackend> RmsNorm<B> {
         B::rms_norm_rows(rows, self.weight.val(), self.eps).reshape(shape)
     }
 }
+
+/// Fills a network for a test.
+#[cfg(all(test, feature = "flex"))]
+pub(super) struct Noise;
+
+#[cfg(all(test, feature = "flex"))]
+impl<B: Backend> burn::module::ModuleMapper<B> for Noise {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (shape, device) = (param.lazy_shape(), param.lazy_device());
+        let noise = Tensor::random(shape, burn::tensor::Distribution::Normal(0.0, 0.3), &device);
+        Param::initialized(param.id, noise)
+    }
+}

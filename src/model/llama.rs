@@ -226,3 +226,42 @@ impl<B: Backend> Rounds for Llama<B> {
         }
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Distribution;
+    use secateur_backends::Flex;
+
+    use super::*;
+    use crate::model::layers::Noise;
+
+    #[test]
+    fn states_of_some_tokens_are_those_of_all() {
+        let device = Default::default();
+        let config = LlamaConfig {
+            vocab_size: 10,
+            hidden_size: 16,
+            intermediate_size: 24,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            position_scale: 1.0,
+            max_position_embeddings: 64,
+        };
+        let llama = Llama::<Flex>::new(&config, &device).map(&mut Noise);
+        const TOKENS: usize = 11;
+        let embeds = Tensor::<Flex, 3>::random([2, TOKENS, 16], Distribution::Normal(0.0, 1.0), &device);
+        let positions: Vec<usize> = (0..5).chain([5, 6, 7, 5, 6, 7]).collect();
+        for mask in [Mask::Causal, Mask::Turns { shared: 5, turn: 3 }] {
+            let states = |rows| llama.states(&config, embeds.clone(), &positions, mask, rows);
+            let all = states((0..2 * TOKENS).collect());
+            for rows in [vec![TOKENS - 1], vec![6, 10, TOKENS + 7], vec![TOKENS + 2, 9]] {
+                let expected = select(all.clone(), rows.clone());
+                let difference = (states(rows.clone()) - expected).abs().max().into_scalar();
+                assert!(difference < 1e-4, "{rows:?} with {mask:?}: {difference}");
+            }
+        }
+    }
+}

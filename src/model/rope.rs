@@ -52,10 +52,12 @@ impl<B: VlmBackend> RopeRows<B> {
 
     /// The row of the last position.
     pub(super) fn last(&self) -> Self {
-        let [cos, sin] = [&self.cos, &self.sin].map(|table| {
-            let positions = table.dims()[2];
-            table.clone().narrow(2, positions - 1, 1)
-        });
+        self.from(self.cos.dims()[2] - 1)
+    }
+
+    /// The rows from one on.
+    pub(super) fn from(&self, first: usize) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().narrow(2, first, table.dims()[2] - first));
         Self { cos, sin }
     }
 

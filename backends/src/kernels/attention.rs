@@ -1,6 +1,8 @@
 //! Attention of many queries, and its gradient: a block of queries at a time, so that only a strip of the score matrix is
 //! ever there, and in the cache.
 
+use std::ops::Range;
+
 use burn_flex::FlexTensor;
 
 use super::{
@@ -51,19 +53,54 @@ pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, ma
     Some([tensor(dq, shapes[0]), tensor(dk, shapes[1]), tensor(dv, shapes[2])])
 }
 
-/// Blocks of queries, and how many keys each may see.
-fn blocks(queries: usize, keys: usize, mask: Mask) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..queries).step_by(BLOCK).map(move |from| {
-        let to = (from + BLOCK).min(queries);
-        (from, to, if mask == Mask::None { keys } else { keys - queries + to })
-    })
+/// Queries that are taken together, and the keys that any of them sees.
+struct Block {
+    from: usize,
+    to: usize,
+    /// The position of the first query.
+    first: usize,
+    /// The keys, side by side in two runs; the second may be empty.
+    runs: [Range<usize>; 2],
+}
+
+impl Block {
+    fn of(queries: usize, keys: usize, mask: Mask) -> impl Iterator<Item = Self> {
+        (0..queries).step_by(BLOCK).map(move |from| {
+            let to = (from + BLOCK).min(queries);
+            let (first, end) = (keys - queries + from, keys - queries + to);
+            let [before, start, _] = mask.seen(first, keys);
+            let runs = match mask {
+                Mask::None => [0..keys, 0..0],
+                // Runs of other queries' own lie between.
+                Mask::Turns { .. } if before < start => [0..before, start..end],
+                _ => [0..end, 0..0],
+            };
+            Self { from, to, first, runs }
+        })
+    }
+
+    /// How many keys.
+    fn keys(&self) -> usize {
+        self.runs.iter().map(Range::len).sum()
+    }
+
+    /// The runs, each with the columns of the scores that are its own.
+    fn columns(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let [before, own] = self.runs.clone();
+        let columns = before.len()..before.len() + own.len();
+        [(before.clone(), 0..before.len()), (own, columns)].into_iter().filter(|(run, _)| !run.is_empty())
+    }
 }
 
 fn forward(scores: &mut Vec<f32>, [q, k, v]: [Head; 3], mask: Mask, out: Head) {
-    for (from, to, keys) in blocks(q.rows, k.rows, mask) {
-        attention(scores, q.part(from, to), k.part(0, keys), k.rows - q.rows + from, mask);
-        let scores = Matrix::scores(scores, keys);
-        product(out.part(from, to).into(), false, scores, v.part(0, keys).into(), 1.0);
+    for block in Block::of(q.rows, k.rows, mask) {
+        let Block { from, to, .. } = block;
+        attention(scores, q.part(from, to), k, &block, mask);
+        let scores = Matrix::scores(scores, block.keys());
+        for (run, columns) in block.columns() {
+            let (add, v) = (columns.start > 0, v.part(run.start, run.end));
+            product(out.part(from, to).into(), add, scores.columns(columns), v.into(), 1.0);
+        }
     }
 }
 
@@ -76,46 +113,62 @@ fn backward(
     [dq, dk, dv]: [Head; 3],
 ) {
     let scale = (q.columns as f32).sqrt().recip();
-    for (from, to, keys) in blocks(q.rows, k.rows, mask) {
-        let first = k.rows - q.rows + from;
-        let (q, grad) = (q.part(from, to), grad.part(from, to));
-        let [k, v, dk, dv] = [k, v, dk, dv].map(|head| head.part(0, keys));
-        attention(scores, q, k, first, mask);
+    for block in Block::of(q.rows, k.rows, mask) {
+        let (from, to, keys) = (block.from, block.to, block.keys());
+        let (q, grad, dq) = (q.part(from, to), grad.part(from, to), dq.part(from, to));
+        attention(scores, q, k, &block, mask);
         gradient.resize(scores.len(), 0.0);
-        product(Matrix::scores(gradient, keys), false, grad.into(), Matrix::from(v).transposed(), 1.0);
+        for (run, columns) in block.columns() {
+            let v = Matrix::from(v.part(run.start, run.end)).transposed();
+            product(Matrix::scores(gradient, keys).columns(columns), false, grad.into(), v, 1.0);
+        }
         on_vectors(|| {
             for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
                 let mean = sum(row, gradient, |p, g| p * g);
                 gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
             }
         });
-        let (scores, gradient) = (Matrix::scores(scores, keys), Matrix::scores(gradient, keys));
-        product(dv.into(), true, scores.transposed(), grad.into(), 1.0);
-        product(dk.into(), true, gradient.transposed(), q.into(), 1.0);
-        product(dq.part(from, to).into(), false, gradient, k.into(), 1.0);
+        for (run, columns) in block.columns() {
+            let add = columns.start > 0;
+            let scores = Matrix::scores(scores, keys).columns(columns.clone());
+            let gradient = Matrix::scores(gradient, keys).columns(columns);
+            let [k, dk, dv] = [k, dk, dv].map(|head| head.part(run.start, run.end));
+            product(dv.into(), true, scores.transposed(), grad.into(), 1.0);
+            product(dk.into(), true, gradient.transposed(), q.into(), 1.0);
+            product(dq.into(), add, gradient, k.into(), 1.0);
+        }
     }
 }
 
-/// `softmax(q·kᵀ/√head_dim)`, row by row; the first query stands at position `first`.
-fn attention(scores: &mut Vec<f32>, q: Head, k: Head, first: usize, mask: Mask) {
-    scores.resize(q.rows * k.rows, 0.0);
+/// `softmax(q·kᵀ/√head_dim)` of the block's keys, row by row.
+fn attention(scores: &mut Vec<f32>, q: Head, k: Head, block: &Block, mask: Mask) {
+    let keys = block.keys();
+    scores.resize(q.rows * keys, 0.0);
     let scale = (q.columns as f32).sqrt().recip();
-    product(Matrix::scores(scores, k.rows), false, q.into(), Matrix::from(k).transposed(), scale);
-    on_vectors(|| softmax_rows(scores, k.rows, first, mask));
+    for (run, columns) in block.columns() {
+        let k = Matrix::from(k.part(run.start, run.end)).transposed();
+        product(Matrix::scores(scores, keys).columns(columns), false, q.into(), k, scale);
+    }
+    let [before, own] = &block.runs;
+    // Keys between the runs have no column.
+    let gap = if own.is_empty() { 0 } else { own.start - before.end };
+    on_vectors(|| {
+        for (i, row) in scores.chunks_mut(keys).enumerate() {
+            let [shared, from, to] = mask.seen(block.first + i, keys);
+            softmax_seen(row, [shared, from - gap, to - gap]);
+        }
+    });
 }
 
-/// The softmax of every row over what it sees.
+/// The softmax of a row over what it sees, see [`Mask::seen`]; the rest is 0.
 #[inline(always)]
-fn softmax_rows(scores: &mut [f32], keys: usize, first: usize, mask: Mask) {
-    for (i, row) in scores.chunks_mut(keys).enumerate() {
-        let [shared, from, to] = mask.seen(first + i, keys);
-        row[to..].fill(0.0);
-        // What is seen side by side, so that the softmax is over one run.
-        row.copy_within(from..to, shared);
-        softmax(&mut row[..shared + to - from]);
-        row.copy_within(shared..shared + to - from, from);
-        row[shared..from].fill(0.0);
-    }
+fn softmax_seen(row: &mut [f32], [shared, from, to]: [usize; 3]) {
+    row[to..].fill(0.0);
+    // What is seen side by side, so that the softmax is over one run.
+    row.copy_within(from..to, shared);
+    softmax(&mut row[..shared + to - from]);
+    row.copy_within(shared..shared + to - from, from);
+    row[shared..from].fill(0.0);
 }
 
 #[inline(always)]

@@ -1,6 +1,8 @@
 //! Tensors `[batch, heads, tokens, head_dim]` where they lie: queries, keys and values come out of a product token by token,
 //! and are read in place instead of being copied head by head.
 
+use std::ops::Range;
+
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use gemm::Parallelism;
@@ -128,6 +130,14 @@ impl Matrix {
     pub(super) fn scores(slice: &mut [f32], columns: usize) -> Self {
         let rows = slice.len() / columns;
         Self { start: slice.as_mut_ptr(), rows, columns, row_stride: columns as isize, column_stride: 1 }
+    }
+
+    /// Some of the columns.
+    pub(super) fn columns(self, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= self.columns);
+        // SAFETY: columns of this matrix.
+        let start = unsafe { self.start.offset(columns.start as isize * self.column_stride) };
+        Self { start, columns: columns.len(), ..self }
     }
 
     pub(super) fn transposed(self) -> Self {

@@ -115,6 +115,15 @@ impl<B: VlmBackend> Layer<B> {
         (x.clone() + self.mlp.forward(self.layer_norm2.forward(x)), noted)
     }
 
+    /// The same, of which only the first token's state is wanted, `[batch, 1, hidden]`.
+    pub(super) fn forward_class(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let x = self.through_time(x);
+        let normed = self.layer_norm1.forward(x.clone());
+        let heads = self.self_attn.heads(normed.clone().narrow(1, 0, 1), normed);
+        let x = x.narrow(1, 0, 1) + self.self_attn.attend(heads, Mask::None);
+        x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
+    }
+
     /// LanguageBind's step before the others: every token, `[CLS]` included, attends to itself in the other frames.
     fn through_time(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let (Some(attention), Some(norm)) = (&self.temporal_attn, &self.temporal_layer_norm1) else { return x };
@@ -137,19 +146,27 @@ impl<B: VlmBackend> Mlp<B> {
 
 impl<B: VlmBackend> Attention<B> {
     fn forward(&self, x: Tensor<B, 3>, mask: Mask, note: Note) -> (Tensor<B, 3>, Noted<B>) {
-        let [batch, tokens, hidden] = x.dims();
-        let head_dim = hidden / self.heads;
-        // [batch, tokens, hidden] → [batch, heads, tokens, head_dim]
-        let split = |x: Tensor<B, 3>| x.reshape([batch, tokens, self.heads, head_dim]).swap_dims(1, 2);
-        let q = split(self.q_proj.forward(x.clone()));
-        let k = split(self.k_proj.forward(x.clone()));
-        let v = split(self.v_proj.forward(x));
+        let [q, k, v] = self.heads(x.clone(), x);
         let noted = Noted {
             cls_row: note.cls_row.then(|| cls_row(q.clone(), k.clone())),
             keys: note.keys.then(|| mean_keys(k.clone())),
         };
+        (self.attend([q, k, v], mask), noted)
+    }
+
+    /// Queries of some tokens, keys and values of some: `[batch, tokens, hidden]` → `[batch, heads, tokens, head_dim]`.
+    fn heads(&self, queries: Tensor<B, 3>, keys: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
+        [self.q_proj.forward(queries), self.k_proj.forward(keys.clone()), self.v_proj.forward(keys)].map(|x| {
+            let [batch, tokens, hidden] = x.dims();
+            x.reshape([batch, tokens, self.heads, hidden / self.heads]).swap_dims(1, 2)
+        })
+    }
+
+    /// What the queries find, `[batch, queries, hidden]`.
+    fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
+        let [batch, heads, tokens, head_dim] = q.dims();
         let attended = if self.q_proj.rounds() { B::attend_rounded(q, k, v, mask) } else { B::attend(q, k, v, mask) };
-        (self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, hidden])), noted)
+        self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim]))
     }
 }
 

@@ -6,7 +6,7 @@ use burn::{
 };
 use secateur_backends::{Mask, VlmBackend};
 
-use super::encoder::{Encoder, Note, Sizes};
+use super::encoder::{Encoder, Layer, Note, Sizes};
 use crate::{
     model::{
         ClipVisionConfig, LayerNorm,
@@ -119,15 +119,17 @@ impl<B: VlmBackend> ClipVision<B> {
         }
     }
 
-    /// The hidden states `[crops, 1 + patches, hidden]` before the first and after every layer, `[CLS]` first: what
-    /// training needs.
-    pub fn states(&self, pixels: Tensor<B, 4>) -> Vec<Tensor<B, 3>> {
-        let mut states = vec![self.pre_layrnorm.forward(self.embed(pixels))];
-        for layer in &self.encoder.layers {
-            let x = states[states.len() - 1].clone();
-            states.push(layer.forward(x, Mask::None, Note::default()).0);
-        }
-        states
+    /// The hidden states of the selected layer, `[crops, 1 + patches, hidden]` with `[CLS]` first, and `[CLS]` after the last layer,
+    /// `[crops, 1, hidden]`: what training needs.
+    pub fn features_and_class(&self, pixels: Tensor<B, 4>) -> [Tensor<B, 3>; 2] {
+        let run = |x, layer: &Layer<B>| layer.forward(x, Mask::None, Note::default()).0;
+        let (read, above) = self.encoder.layers.split_at(self.read_layers);
+        let features = read.iter().fold(self.pre_layrnorm.forward(self.embed(pixels)), run);
+        let class = match above.split_last() {
+            Some((last, between)) => last.forward_class(between.iter().fold(features.clone(), run)),
+            None => features.clone().narrow(1, 0, 1),
+        };
+        [features, class]
     }
 
     /// The same tower for a part of the grid, `size` patches wide and high from (`row`, `column`) on: it reads pictures of
@@ -166,5 +168,40 @@ impl<B: VlmBackend> ClipVision<B> {
 impl<B: Backend> Rounds for ClipVision<B> {
     fn round(&mut self) {
         self.encoder.round();
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Distribution;
+    use secateur_backends::Flex;
+
+    use super::*;
+    use crate::model::layers::Noise;
+
+    #[test]
+    fn training_sees_what_the_tower_sees() {
+        let device = Default::default();
+        let config = ClipVisionConfig {
+            hidden_size: 16,
+            intermediate_size: 32,
+            num_hidden_layers: 3,
+            num_attention_heads: 2,
+            image_size: 8,
+            patch_size: 4,
+            ..Default::default()
+        };
+        let pixels = Tensor::<Flex, 4>::random([2, 3, 8, 8], Distribution::Normal(0.0, 1.0), &device);
+        let whole = ClipVision::<Flex>::new(&config, 3, &device).map(&mut Noise);
+        let last = whole.encode(pixels.clone(), Needs::default()).class;
+        for read_layers in 1..=3 {
+            let tower = ClipVision { read_layers, ..whole.clone() };
+            let Sight { class: own, features: patches, .. } = tower.encode(pixels.clone(), Needs::default());
+            let [features, class] = tower.features_and_class(pixels.clone());
+            for (found, expected) in [(features, Tensor::cat(vec![own, patches], 1)), (class, last.clone())] {
+                let difference = (found - expected).abs().max().into_scalar();
+                assert!(difference < 1e-5, "read after {read_layers} layers: {difference}");
+            }
+        }
     }
 }

@@ -123,13 +123,19 @@ impl<B: VlmBackend> Layer<B> {
         mask: Mask,
         rows: Option<&Vec<usize>>,
     ) -> Tensor<B, 3> {
-        let (q, new) = self.self_attn.heads(self.input_layernorm.forward(x.clone()), rope);
+        let normed = self.input_layernorm.forward(x.clone());
+        let tokens = x.dims()[1];
+        // No token before the first that is wanted needs a query.
+        let first = rows.map_or(0, |rows| rows.iter().map(|row| row % tokens).min().unwrap_or_default());
+        let products = self.self_attn.products(normed.clone().narrow(1, first, tokens - first), normed);
+        let (q, new) = self.self_attn.split(products, [&rope.from(first), rope]);
         let [k, v] = new.map(|x| self.self_attn.repeat(x));
         let attended = self.self_attn.attend([q, k, v], mask);
         match rows {
             Some(rows) => {
-                let pick = |x: Tensor<B, 3>| select(x.flatten::<2>(0, 1), rows.clone()).unsqueeze::<3>();
-                self.finish(pick(x), pick(attended))
+                let pick = |x: Tensor<B, 3>, rows| select(x.flatten::<2>(0, 1), rows).unsqueeze::<3>();
+                let queries = rows.iter().map(|row| row / tokens * (tokens - first) + row % tokens - first).collect();
+                self.finish(pick(x, rows.clone()), pick(attended, queries))
             }
             None => self.finish(x, attended),
         }
