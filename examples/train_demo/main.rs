@@ -52,7 +52,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Steps of the three phases.
-    #[arg(long, value_delimiter = ',', default_values_t = [600, 900, 1000])]
+    #[arg(long, value_delimiter = ',', default_values_t = [600, 1200, 1800])]
     steps: Vec<usize>,
     /// Where the checkpoint goes; its config files must be there.
     #[arg(long, default_value = "weights/demo")]
@@ -88,7 +88,7 @@ fn main() -> Result<()> {
     let phases = [
         phase("CLIP", clip, &[(12, 32)], 1.5e-3, asked(0, 0, true)),
         phase("questions", windows, &[(12, 32)], 1.2e-3, asked(5, 3, true)),
-        phase("all sizes", all, &ALL_SIZES, 1e-3, asked(14, 7, false)),
+        phase("all sizes", all, &ALL_SIZES, 6e-4, asked(14, 7, false)),
     ];
     std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
     let opened = open(&args.out.display().to_string(), None)?;
