@@ -54,10 +54,8 @@ impl<B: AutodiffBackend + VlmBackend> Optimiser<B> {
             .with_beta_2(0.98)
             .with_weight_decay(WEIGHT_DECAY)
             .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)));
-        let part = |i| Part {
-            matrices: matrices.found.iter().skip(i).step_by(threads).copied().collect(),
-            muon: muon.init(),
-        };
+        let part =
+            |i| Part { matrices: matrices.found.iter().skip(i).step_by(threads).copied().collect(), muon: muon.init() };
         Self { parts: (0..threads).map(part).collect(), adam: adam.init() }
     }
 
