@@ -84,11 +84,11 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let [clip, windows, all] = args.steps[..] else { return Err(anyhow!("--steps takes three numbers")) };
     let phase = |name, steps, sizes, rate, asked| Phase { name, steps, sizes, rate, asked };
-    let asked = |yes_or_no, open, together| Asked { yes_or_no, open, together };
+    let together = |yes_or_no, open| Asked { yes_or_no, open, together: true };
     let phases = [
-        phase("CLIP", clip, &[(12, 32)], 1.5e-3, asked(0, 0, true)),
-        phase("questions", windows, &[(12, 32)], 1.2e-3, asked(5, 3, true)),
-        phase("all sizes", all, &ALL_SIZES, 6e-4, asked(14, 7, false)),
+        phase("CLIP", clip, &[(12, 32)], 1.5e-3, together(0, 0)),
+        phase("questions", windows, &[(12, 32)], 1.2e-3, together(5, 3)),
+        phase("all sizes", all, &ALL_SIZES, 6e-4, Asked { yes_or_no: 14, open: 7, together: false }),
     ];
     std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
     let opened = open(&args.out.display().to_string(), None)?;
@@ -129,13 +129,17 @@ fn train(
     // Files of one step have its number, and the step's own file is written last: a kill leaves the state before.
     let place = |what: &str, step: usize| args.state.join(format!("{number}-{what}-{step}"));
     let saved = args.state.join(format!("{number}-step"));
+    let first = match std::fs::read_to_string(&saved) {
+        Ok(step) => step.trim().parse().with_context(|| format!("{} has no number", saved.display()))?,
+        Err(_) => 0,
+    };
+    let missing = || format!("{} has no whole state of this recipe: remove it, or name another", args.state.display());
+    if first > 0 {
+        student = student.load_record(recorder.load(place("student", first), &device).with_context(missing)?);
+    }
     let mut optimiser = Optimiser::new(&student, PARTS);
-    let mut first = 0;
-    if let Ok(step) = std::fs::read_to_string(&saved) {
-        first = step.trim().parse().context("the saved step is no number")?;
-        student = student.load_record(recorder.load(place("student", first), &device)?);
-        // Parameters have the saved ones' names now.
-        optimiser = Optimiser::new(&student, PARTS).load(|what| place(what, first), &device)?;
+    if first > 0 {
+        optimiser = optimiser.load(|what| place(what, first), &device).with_context(missing)?;
     }
     // A pool for each part: two threads that share one wait for each other in every product.
     let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
@@ -150,6 +154,7 @@ fn train(
     bar.set_style(ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}")?);
     let began = Instant::now();
     let (mut means, mut seen) = ([0.0f64; 4], 0);
+    let mut last_save = first;
     for step in first..phase.steps {
         let parts: Vec<(GradientsParams, [f64; 4])> = std::thread::scope(|scope| {
             let threads: Vec<_> = pools
@@ -190,8 +195,9 @@ fn train(
             std::fs::rename(&draft, &saved)?;
             for what in ["student"].into_iter().chain(momenta.iter().map(String::as_str)) {
                 // The state before, if there is one.
-                let _ = std::fs::remove_file(place(what, (step + 1).saturating_sub(100)).with_extension("mpk"));
+                let _ = std::fs::remove_file(place(what, last_save).with_extension("mpk"));
             }
+            last_save = step + 1;
         }
         if (step + 1) % 250 == 0 {
             let valid = student.valid();

@@ -52,11 +52,11 @@ impl<B: VlmBackend> RopeRows<B> {
 
     /// The row of the last position.
     pub(super) fn last(&self) -> Self {
-        self.from(self.cos.dims()[2] - 1)
+        self.tail(self.cos.dims()[2] - 1)
     }
 
-    /// The rows from one on.
-    pub(super) fn from(&self, first: usize) -> Self {
+    /// The rows from the `first` on.
+    pub(super) fn tail(&self, first: usize) -> Self {
         let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().narrow(2, first, table.dims()[2] - first));
         Self { cos, sin }
     }

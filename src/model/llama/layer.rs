@@ -128,7 +128,7 @@ impl<B: VlmBackend> Layer<B> {
         // No token before the first that is wanted needs a query.
         let first = rows.map_or(0, |rows| rows.iter().map(|row| row % tokens).min().unwrap_or_default());
         let products = self.self_attn.products(normed.clone().narrow(1, first, tokens - first), normed);
-        let (q, new) = self.self_attn.split(products, [&rope.from(first), rope]);
+        let (q, new) = self.self_attn.split(products, [&rope.tail(first), rope]);
         let [k, v] = new.map(|x| self.self_attn.repeat(x));
         let attended = self.self_attn.attend([q, k, v], mask);
         match rows {
