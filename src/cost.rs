@@ -33,20 +33,31 @@ pub fn visual_tokens<B: VlmBackend>(
 
 /// Operations of a prefill of so many tokens in each layer.
 pub fn prefill_flops(config: &LlamaConfig, layers: &[usize]) -> u64 {
-    let width = config.hidden_size;
-    let queries = config.num_attention_heads * config.head_dim();
-    let keys = config.num_key_value_heads * config.head_dim();
     let layer = |&tokens: &usize| {
-        let products = tokens * width * (2 * queries + 2 * keys + 3 * config.intermediate_size);
-        2 * (products + 2 * tokens * tokens * queries) as u64
+        let attention = 2 * tokens * tokens * config.num_attention_heads * config.head_dim();
+        2 * (tokens * layer_weights(config) + attention) as u64
     };
     layers.iter().map(layer).sum()
+}
+
+/// Weights in the products of a layer, each of which is a multiply-add for every token.
+fn layer_weights(config: &LlamaConfig) -> usize {
+    let queries = config.num_attention_heads * config.head_dim();
+    let keys = config.num_key_value_heads * config.head_dim();
+    config.hidden_size * (2 * queries + 2 * keys + 3 * config.intermediate_size)
 }
 
 /// Bytes of the keys and values of so many tokens in each layer, each number in `bytes` bytes.
 pub fn kv_bytes(config: &LlamaConfig, layers: &[usize], bytes: usize) -> u64 {
     let tokens: usize = layers.iter().sum();
     (2 * config.num_key_value_heads * config.head_dim() * tokens * bytes) as u64
+}
+
+/// Bytes that a step of decoding reads after so many tokens in each layer: every weight of the layers and of the last product, in
+/// `weight` bytes a number, and the keys and values, in `value` bytes a number.
+pub fn step_bytes(config: &LlamaConfig, layers: &[usize], weight: usize, value: usize) -> u64 {
+    let weights = layers.len() * layer_weights(config) + config.hidden_size * config.vocab_size;
+    (weights * weight) as u64 + kv_bytes(config, layers, value)
 }
 
 #[cfg(test)]
@@ -74,5 +85,9 @@ mod tests {
         assert_eq!(kv_bytes(&config, &[1; 32], 2), 512 << 10);
         assert_eq!(kv_bytes(&config, &[576; 32], 2), 288 << 20);
         assert_eq!(kv_bytes(&config, &[2880; 32], 2), 1440 << 20);
+        // 6.6 billion weights.
+        let weights = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008) + 4096 * 32_000_u64;
+        assert_eq!(step_bytes(&config, &[616; 32], 2, 2), 2 * weights + (308 << 20));
+        assert_eq!(weights / 100_000_000, 66);
     }
 }

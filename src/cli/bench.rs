@@ -10,11 +10,11 @@ use secateur_backends::{Job, VlmBackend, default_backend, find};
 use super::{
     args::BenchArgs,
     bench_table::{Row, Table, Times},
-    print, print_json,
+    ceilings, print, print_json,
 };
 use crate::{
     Error,
-    cost::{kv_bytes, prefill_flops, visual_tokens},
+    cost::{kv_bytes, prefill_flops, step_bytes, visual_tokens},
     generate::{Decoding, answer},
     image::Rgb,
     model::{DEMO, Layout, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
@@ -128,6 +128,12 @@ impl Job for Bench {
             }
         }
         bar.finish_and_clear();
+        // Before the ceilings' own tensors.
+        let peak = peak_memory();
+        let ceilings = match args.ceilings {
+            true => Some(ceilings::measure::<B>(model.activations(), &device)?),
+            false => None,
+        };
         let table = Table {
             model: if random {
                 format!("{name}, {} layers, random weights", model.config().text.num_hidden_layers)
@@ -140,7 +146,8 @@ impl Job for Bench {
             text: args.prompt_tokens,
             new_tokens: args.new_tokens,
             repeats: args.repeats,
-            peak_bytes: peak_memory(),
+            peak_bytes: peak,
+            ceilings,
             rows,
         };
         Ok((table, args.json))
@@ -176,12 +183,15 @@ fn measure<B: VlmBackend>(
         prefill: generated.prefill,
         decode: generated.decode / generated.steps.max(1) as u32,
     };
+    let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - media.len()).collect();
     Ok(Row {
         method: selector.method().name(),
         tokens: budget.unwrap_or(model.config().vision.patches()),
         visual: layers.first().copied().unwrap_or(0),
         flops: prefill_flops(config, &layers),
         kv_bytes: kv_bytes(config, &layers, model.activations().size()),
+        prompt_flops: prefill_flops(config, &whole),
+        step_bytes: step_bytes(config, &whole, model.language_weights().size(), model.activations().size()),
         times: vec![times],
     })
 }

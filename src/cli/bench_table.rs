@@ -4,7 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::ms;
+use super::{ceilings::Ceilings, ms};
 use crate::cost::FORMULA;
 
 /// A method at a budget.
@@ -15,6 +15,10 @@ pub(super) struct Row {
     pub(super) visual: usize,
     pub(super) flops: u64,
     pub(super) kv_bytes: u64,
+    /// Operations of the whole prompt's prefill.
+    pub(super) prompt_flops: u64,
+    /// Bytes that a step of decoding reads: weights, keys and values.
+    pub(super) step_bytes: u64,
     pub(super) times: Vec<Times>,
 }
 
@@ -54,6 +58,15 @@ impl Row {
         reach / 2.0 / self.median(Times::first_token)
     }
 
+    /// The shares of the ceilings that the prefill's operations and the decoding's bytes a second reach.
+    fn shares(&self, ceilings: &Ceilings) -> (f64, f64) {
+        let rate = |amount: u64, of| amount as f64 / (self.median(of) / 1e3);
+        (
+            rate(self.prompt_flops, |times| times.prefill) / ceilings.product,
+            rate(self.step_bytes, |times| times.decode) / ceilings.copy,
+        )
+    }
+
     fn sorted(&self, of: fn(&Times) -> Duration) -> Vec<f64> {
         let mut sorted: Vec<f64> = self.times.iter().map(|times| ms(of(times))).collect();
         sorted.sort_by(f64::total_cmp);
@@ -73,6 +86,7 @@ pub(super) struct Table {
     pub(super) new_tokens: usize,
     pub(super) repeats: usize,
     pub(super) peak_bytes: Option<u64>,
+    pub(super) ceilings: Option<Ceilings>,
     pub(super) rows: Vec<Row>,
 }
 
@@ -131,15 +145,44 @@ impl Table {
             "\nvision: preprocessing, tower, what the method reads; project: the kept patches; spread: half of slowest minus \
              fastest\nFLOP of the visual tokens' prefill: {FORMULA}"
         );
+        if let Some(ceilings) = &self.ceilings {
+            let _ = write!(out, "\n{}", self.beside(ceilings));
+        }
         if let Some(peak) = self.peak_bytes {
             let _ = write!(out, "\npeak resident memory of the process: {:.2} GiB", peak as f64 / f64::from(1 << 30));
         }
         out
     }
 
+    /// What the device gives at best, and how much of it every row reaches.
+    fn beside(&self, ceilings: &Ceilings) -> String {
+        let Ceilings { side, product, copy } = ceilings;
+        let mut out = format!(
+            "ceilings in {}: a product of {side}³ {:.1} TFLOP/s, a copy {:.0} GB/s (read and written)\n\
+             their shares that prefill (all of the prompt's operations) and decoding (bytes of weights, keys and values) reach:\n",
+            self.activations,
+            product / 1e12,
+            copy / 1e9
+        );
+        for row in &self.rows {
+            let (prefill, decode) = row.shares(ceilings);
+            let _ = writeln!(
+                out,
+                "  {} at {}: prefill {:.0} %, decoding {:.0} %",
+                row.method,
+                row.tokens,
+                100.0 * prefill,
+                100.0 * decode
+            );
+        }
+        out.truncate(out.trim_end().len());
+        out
+    }
+
     /// For scripts.
     pub(super) fn json(&self) -> Value {
         let row = |row: &Row| {
+            let shares = self.ceilings.as_ref().map(|ceilings| row.shares(ceilings));
             json!({
                 "method": row.method,
                 "tokens": row.tokens,
@@ -153,6 +196,8 @@ impl Table {
                 "decode_ms_per_token": row.median(|times| times.decode),
                 "flops": row.flops,
                 "kv_bytes": row.kv_bytes,
+                "prefill_share": shares.map(|(prefill, _)| prefill),
+                "decode_share": shares.map(|(_, decode)| decode),
             })
         };
         json!({
@@ -164,6 +209,8 @@ impl Table {
             "new_tokens": self.new_tokens,
             "repeats": self.repeats,
             "peak_bytes": self.peak_bytes,
+            "product_flops_per_s": self.ceilings.map(|ceilings| ceilings.product),
+            "copy_bytes_per_s": self.ceilings.map(|ceilings| ceilings.copy),
             "flops_and_kv_bytes_of": "the visual tokens' prefill",
             "flops_formula": FORMULA,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),

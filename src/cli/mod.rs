@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod bench;
 mod bench_table;
+mod ceilings;
 mod compare;
 mod demo;
 mod demo_table;

@@ -89,6 +89,11 @@ impl<B: VlmBackend> Llama<B> {
         }
     }
 
+    /// What matrices are kept in.
+    pub fn weights(&self) -> DType {
+        self.lm_head.weight.val().dtype()
+    }
+
     /// Embeddings of `ids` in `dtype`, `[1, ids, hidden]`.
     pub fn embed(&self, ids: &[u32], dtype: DType) -> Tensor<B, 3> {
         let weight = self.embed_tokens.weight.val();

@@ -94,6 +94,11 @@ impl<B: VlmBackend> Llava<B> {
         self.activations
     }
 
+    /// What the language model's matrices are kept in.
+    pub fn language_weights(&self) -> DType {
+        self.networks.language_model.weights()
+    }
+
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &LlamaTokenizer {
         &self.tokenizer

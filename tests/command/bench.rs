@@ -11,7 +11,8 @@ fn bench(args: &[&str]) -> (i32, String, String) {
 
 #[test]
 fn it_measures_every_stage_and_counts_by_arithmetic() {
-    let args = ["--method", "fastervlm,fastv", "--budgets", "64", "--repeats", "2", "--new-tokens", "3", "--json"];
+    let args = "--method fastervlm,fastv --budgets 64 --repeats 2 --new-tokens 3 --ceilings --json";
+    let args: Vec<&str> = args.split(' ').collect();
     let (code, stdout, stderr) = bench(&args);
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("2 a multiply-add") && stdout.contains("first token"), "{stdout}");
@@ -31,6 +32,15 @@ fn it_measures_every_stage_and_counts_by_arithmetic() {
     assert_eq!(flops, [4 * layer(576), 4 * layer(64), 2 * layer(576) + 2 * layer(64)]);
     let bytes: Vec<u64> = rows.iter().map(|row| row["kv_bytes"].as_u64().unwrap()).collect();
     assert_eq!(bytes, [4 * 576, 4 * 64, 2 * 576 + 2 * 64].map(|tokens| tokens * 2 * 128 * 4));
+    // Shares of what the device gives: the first row's prompt of 616 tokens, and a step's 16-bit weights and f32 keys and values.
+    let number = |of: &Value, key: &str| of[key].as_f64().unwrap();
+    let (product, copy) = (number(&found, "product_flops_per_s"), number(&found, "copy_bytes_per_s"));
+    let operations = number(&rows[0], "prefill_share") * product * number(&rows[0], "prefill_ms") / 1e3;
+    assert!((operations / (4 * layer(616)) as f64 - 1.0).abs() < 1e-9, "{operations}");
+    let read = number(&rows[0], "decode_share") * copy * number(&rows[0], "decode_ms_per_token") / 1e3;
+    let weights = 4 * 128 * (4 * 128 + 3 * 344) + 128 * 1024;
+    assert!((read / f64::from(2 * weights + 4 * 616 * 2 * 128 * 4) - 1.0).abs() < 1e-9, "{read}");
+    assert!(stdout.contains(" TFLOP/s, a copy "), "{stdout}");
     for row in rows {
         for stage in ["vision_ms", "project_ms", "prefill_ms", "decode_ms_per_token"] {
             assert!(row[stage].as_f64().unwrap() > 0.0, "{stage}: {row}");

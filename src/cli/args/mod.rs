@@ -189,6 +189,9 @@ pub(in crate::cli) struct BenchArgs {
     /// What weights are kept in, by default as in the checkpoint, f16 for a shape; with bf16, CPUs that can multiply in it, too
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
+    /// Measures a large product and a large copy, too, and prints which share of them prefill and decoding reach
+    #[arg(long)]
+    pub(in crate::cli) ceilings: bool,
     /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
     #[arg(long, value_name = "ID|DIR", requires = "model")]
     pub(in crate::cli) clip: Option<String>,

@@ -1,0 +1,74 @@
+//! What a device gives at best: a bench's times beside it say how much is left.
+
+use std::{cell::Cell, time::Instant};
+
+use anyhow::Result;
+use burn::tensor::{DType, Distribution, Tensor, TensorPrimitive};
+use secateur_backends::VlmBackend;
+
+/// The largest product that is tried, on a side.
+const LARGEST: usize = 8192;
+/// A product that takes this long, in seconds, is large enough.
+const LONG: f64 = 5e-3;
+/// Measurements, of which the best counts.
+const TRIALS: usize = 5;
+/// Numbers that are copied: more than caches hold.
+const COPIED: usize = 128 << 20;
+
+/// Measured on the device itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ceilings {
+    /// Rows, inputs and outputs of the product that was measured.
+    pub(super) side: usize,
+    /// Operations a second of that product, 2 a multiply-add.
+    pub(super) product: f64,
+    /// Bytes a second, those read and those written.
+    pub(super) copy: f64,
+}
+
+/// Measures a large product and a large copy of numbers in `dtype`.
+pub(super) fn measure<B: VlmBackend>(dtype: DType, device: &B::Device) -> Result<Ceilings> {
+    let mut side = 1024;
+    let mut seconds = product::<B>(side, dtype, device)?;
+    while seconds < LONG && side < LARGEST {
+        side *= 2;
+        seconds = product::<B>(side, dtype, device)?;
+    }
+    // In place, so that no memory is asked for meanwhile.
+    let x = Cell::new(Some(Tensor::<B, 1>::random([COPIED], Distribution::Default, device).cast(dtype)));
+    let copy = best::<B>(device, || x.set(x.take().map(|x| x + 1.0)))?;
+    let bytes = (2 * COPIED * dtype.size()) as f64;
+    Ok(Ceilings { side, product: 2.0 * (side as f64).powi(3) / seconds, copy: bytes / copy })
+}
+
+/// Seconds of a product of two squares, as layers multiply.
+fn product<B: VlmBackend>(side: usize, dtype: DType, device: &B::Device) -> Result<f64> {
+    // Not zeros, which need less power.
+    let square = || {
+        let square = Tensor::<B, 2>::random([side, side], Distribution::Uniform(-1.0, 1.0), device).cast(dtype);
+        square.into_primitive().tensor()
+    };
+    let (x, weight) = (square(), square());
+    best::<B>(device, || {
+        let product = B::apply_weight(x.clone(), weight.clone());
+        drop(Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(product)));
+    })
+}
+
+/// Seconds that `work` takes in the best of some trials, each long enough for what it costs to wait for a device.
+fn best<B: VlmBackend>(device: &B::Device, work: impl Fn()) -> Result<f64> {
+    let trial = |times: u32| -> Result<f64> {
+        let began = Instant::now();
+        (0..times).for_each(|_| work());
+        B::sync(device)?;
+        Ok(began.elapsed().as_secs_f64() / f64::from(times))
+    };
+    // The first may compile kernels, or choose among them.
+    trial(1)?;
+    let times = (LONG / trial(1)?).ceil().clamp(1.0, 100.0) as u32;
+    let mut best = f64::INFINITY;
+    for _ in 0..TRIALS {
+        best = best.min(trial(times)?);
+    }
+    Ok(best)
+}
