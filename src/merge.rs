@@ -2,6 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use clap::ValueEnum;
+use secateur_backends::VlmBackend;
 
 use crate::{
     image::Tiles,
@@ -130,7 +131,7 @@ fn filled(size: (usize, usize), width: usize, height: usize) -> (std::ops::Range
 }
 
 /// The kept tokens of `tokens` `[crops, patches, width]`, as `[crops, kept, width]`: patches first, then blends.
-pub fn gather<B: Backend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
+pub fn gather<B: VlmBackend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
     let [crops, patches, width] = tokens.dims();
     let plain = keep.plain().first().map_or(0, Vec::len);
     if plain == patches {
@@ -146,7 +147,7 @@ pub fn gather<B: Backend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
 }
 
 /// The blends of every crop, `[crops, blends, width]`, as a product with their weights.
-fn blend<B: Backend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
+fn blend<B: VlmBackend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
     let [crops, patches, _] = tokens.dims();
     let count = keep.blends().first().map_or(0, Vec::len);
     let mut weights = vec![0f32; crops * count * patches];
@@ -160,7 +161,7 @@ fn blend<B: Backend>(tokens: Tensor<B, 3>, keep: &Keep) -> Tensor<B, 3> {
     let dtype = tokens.dtype();
     let weights = TensorData::new(weights, [crops, count, patches]);
     let weights = Tensor::<B, 3>::from_data(weights, (&tokens.device(), DType::F32));
-    weights.matmul(tokens.cast(DType::F32)).cast(dtype)
+    B::product(weights, tokens.cast(DType::F32)).cast(dtype)
 }
 
 /// An order with `[CLS]` before the patches of every crop.

@@ -1,8 +1,9 @@
 //! NVIDIA GPUs. Activations follow the weights' dtype, as the official code runs them.
 
 use burn::tensor::DType;
+use burn_cubecl::{cubecl::cuda::CudaRuntime, tensor::CubeTensor};
 
-use crate::VlmBackend;
+use crate::cube::{Gpu, products};
 
 /// Burn's CUDA backend; CUDA itself is loaded at run time.
 pub type Cuda = burn_cuda::Cuda<f32, i32>;
@@ -12,8 +13,14 @@ pub(crate) fn device() -> burn_cuda::CudaDevice {
     burn_cuda::CudaDevice::default()
 }
 
-impl VlmBackend for Cuda {
+impl Gpu for CudaRuntime {
+    const ROUNDS: bool = true;
+
     fn activation_dtype(weights: DType) -> DType {
         weights
+    }
+
+    fn multiply(a: CubeTensor<Self>, b: CubeTensor<Self>, out: DType) -> CubeTensor<Self> {
+        products::multiply(a, b, out)
     }
 }

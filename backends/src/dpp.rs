@@ -42,7 +42,8 @@ pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 
         let noise = square.clone().lower_equal(floor.clone().gather(1, item.clone()));
         let scale = square.mask_fill(noise.clone(), 1.0).sqrt().recip().mask_fill(noise, 0.0);
         let direction = row * scale.unsqueeze_dim(2);
-        let shares = vectors.clone().matmul(direction.clone().swap_dims(1, 2));
+        // No product: GPUs may round its inputs.
+        let shares = (vectors.clone() * direction.clone()).sum_dim(2);
         vectors = vectors - shares * direction;
         left = length(&vectors);
         taken = taken + numbers.clone().equal(item.clone().expand([sets, items])).float() * TAKEN;

@@ -1,13 +1,16 @@
 //! The CPU, fast: Burn's Flex backend with a product of its own for 16-bit weights.
 
-use burn::tensor::{DType, Int, Tensor, TensorPrimitive, activation, ops::FloatTensor};
+use burn::tensor::{
+    Bool, DType, Int, Tensor, TensorPrimitive, activation,
+    ops::{AttentionModuleOptions, FloatTensor},
+};
 use burn_flex::FlexTensor;
 
 use crate::{
     Mask, VlmBackend, dpp,
     gradients,
     kernels::{self, attend, attention, elementwise, linear, rotate},
-    ops::{options, reference_layer_norm, reference_product, reference_rms_norm, reference_rotate},
+    ops::{reference_layer_norm, reference_product, reference_rms_norm, reference_rotate},
 };
 
 /// Burn's Flex backend.
@@ -206,6 +209,19 @@ impl VlmBackend for Flex {
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_host(vectors, budget)
     }
+}
+
+/// `mask` as Burn's attention takes it.
+fn options(
+    q: &Tensor<Flex, 4>,
+    k: &Tensor<Flex, 4>,
+    mask: Mask,
+) -> (AttentionModuleOptions, Option<Tensor<Flex, 4, Bool>>) {
+    let options = AttentionModuleOptions { is_causal: mask == Mask::Causal, ..Default::default() };
+    let [batch, heads, queries, _] = q.dims();
+    let keys = k.dims()[2];
+    let hidden = matches!(mask, Mask::Turns { .. }).then(|| mask.hidden(queries, keys, &q.device())).flatten();
+    (options, hidden.map(|hidden| hidden.expand([batch, heads, queries, keys])))
 }
 
 fn wrap<const D: usize>(tensor: FlexTensor) -> Tensor<Flex, D> {

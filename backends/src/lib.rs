@@ -8,6 +8,8 @@
 
 #[cfg(feature = "train")]
 mod autodiff;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+mod cube;
 pub mod dpp;
 mod gradients;
 mod host;

@@ -1,11 +1,6 @@
 //! The operations that Secateur adds to Burn's, each with a reference body in plain tensor code.
 
-use burn::tensor::{
-    Bool, DType, Int, Tensor, TensorPrimitive, activation,
-    backend::Backend,
-    module::attention_fallback,
-    ops::{AttentionModuleOptions, FloatTensor},
-};
+use burn::tensor::{DType, Int, Tensor, TensorPrimitive, activation, backend::Backend, ops::FloatTensor};
 
 use crate::{Mask, dpp, gradients};
 
@@ -24,6 +19,11 @@ pub trait VlmBackend: Backend {
     /// The dtype of activations next to weights of dtype `weights`.
     fn activation_dtype(_weights: DType) -> DType {
         DType::F32
+    }
+
+    /// The product of the last two dimensions, where f32 stays f32: GPUs may round its inputs to 11 bits for a plain one.
+    fn product<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+        a.matmul(b)
     }
 
     /// `x · weightᵀ` for `x` `[rows, in]` and `weight` `[out, in]`, the layout of checkpoint files.
@@ -145,35 +145,29 @@ pub trait VlmBackend: Backend {
 }
 
 /// The reference body of [`VlmBackend::attend`], in the dtype of its tensors.
-pub(crate) fn reference_attend<B: Backend>(
+pub(crate) fn reference_attend<B: VlmBackend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,
     v: Tensor<B, 4>,
     mask: Mask,
 ) -> Tensor<B, 4> {
-    let (options, hidden) = options(&q, &k, mask);
-    attention_fallback(q, k, v, hidden, None, options)
-}
-
-/// `mask` as Burn's attention takes it.
-pub(crate) fn options<B: Backend>(
-    q: &Tensor<B, 4>,
-    k: &Tensor<B, 4>,
-    mask: Mask,
-) -> (AttentionModuleOptions, Option<Tensor<B, 4, Bool>>) {
-    let options = AttentionModuleOptions { is_causal: mask == Mask::Causal, ..Default::default() };
-    let [batch, heads, queries, _] = q.dims();
+    let [batch, heads, queries, head_dim] = q.dims();
     let keys = k.dims()[2];
-    let hidden = matches!(mask, Mask::Turns { .. }).then(|| mask.hidden(queries, keys, &q.device())).flatten();
-    (options, hidden.map(|hidden| hidden.expand([batch, heads, queries, keys])))
+    let hidden = mask.hidden(queries, keys, &q.device());
+    let scores = B::product(q, k.swap_dims(2, 3)) * (1.0 / (head_dim as f64).sqrt());
+    let scores = match hidden {
+        None => scores,
+        Some(hidden) => scores.mask_fill(hidden.expand([batch, heads, queries, keys]), f32::NEG_INFINITY),
+    };
+    B::product(activation::softmax(scores, 3), v)
 }
 
 /// The reference body of [`VlmBackend::apply_weight`]: cast, transpose, multiply.
-pub(crate) fn reference_product<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn reference_product<B: VlmBackend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let x = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x));
     let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));
     let weight = if weight.dtype() == x.dtype() { weight } else { weight.cast(x.dtype()) };
-    x.matmul(weight.transpose()).into_primitive().tensor()
+    B::product(x, weight.transpose()).into_primitive().tensor()
 }
 
 /// The reference body of [`VlmBackend::rms_norm_rows`].

@@ -1,6 +1,13 @@
 //! Any GPU through wgpu: Vulkan (Mesa's lavapipe included) or Metal.
 
-use crate::VlmBackend;
+use burn::tensor::DType;
+use burn_cubecl::{
+    cubecl::wgpu::WgpuRuntime,
+    kernel::matmul::{MatmulStrategy, matmul},
+    tensor::CubeTensor,
+};
+
+use crate::cube::Gpu;
 
 /// Burn's wgpu backend.
 pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
@@ -10,4 +17,14 @@ pub(crate) fn device() -> burn_wgpu::WgpuDevice {
     burn_wgpu::WgpuDevice::default()
 }
 
-impl VlmBackend for Wgpu {}
+impl Gpu for WgpuRuntime {
+    const ROUNDS: bool = false;
+
+    fn activation_dtype(_: DType) -> DType {
+        DType::F32
+    }
+
+    fn multiply(a: CubeTensor<Self>, b: CubeTensor<Self>, out: DType) -> CubeTensor<Self> {
+        matmul(a, b, None, MatmulStrategy::default(), out).expect("a kernel for every shape")
+    }
+}

@@ -75,7 +75,7 @@ impl Datp {
             None => vision,
             Some(text) => {
                 // [crops, patches, hidden] · [1, hidden, text]
-                let likeness = projected.cast(DType::F32).matmul(text.cast(DType::F32).transpose().unsqueeze());
+                let likeness = B::product(projected.cast(DType::F32), text.cast(DType::F32).transpose().unsqueeze());
                 let gate = activation::softmax(likeness, 2).max_dim(2).reshape([crops, patches]);
                 vision * VISION + z_score(gate) * TEXT
             }

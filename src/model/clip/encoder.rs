@@ -172,10 +172,10 @@ impl<B: VlmBackend> Attention<B> {
 
 /// The attention that `[CLS]` pays to every patch, `[crops, heads, patches]` in f32: one row, not the whole matrix.
 /// The softmax runs over `[CLS]` too, which is then left out, so a row sums to less than 1.
-fn cls_row<B: Backend>(q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 3> {
+fn cls_row<B: VlmBackend>(q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 3> {
     let [crops, heads, tokens, head_dim] = k.dims();
     let q = q.narrow(2, 0, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
-    let scores = q.matmul(k.cast(DType::F32).swap_dims(2, 3));
+    let scores = B::product(q, k.cast(DType::F32).swap_dims(2, 3));
     activation::softmax(scores, 3).narrow(3, 1, tokens - 1).reshape([crops, heads, tokens - 1])
 }
 

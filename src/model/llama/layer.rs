@@ -152,7 +152,7 @@ impl<B: VlmBackend> Layer<B> {
         let (q, [k, v]) = self.self_attn.project(self.input_layernorm.forward(x.clone()), index, rope, cache);
         let [_, heads, len, head_dim] = k.dims();
         let last = q.clone().narrow(2, q.dims()[2] - 1, 1).cast(DType::F32) * (head_dim as f64).powf(-0.5);
-        let scores = last.matmul(k.clone().cast(DType::F32).swap_dims(2, 3));
+        let scores = B::product(last, k.clone().cast(DType::F32).swap_dims(2, 3));
         let row = activation::softmax(scores, 3).reshape([heads, len]);
         let mask = causal(q.dims()[2]);
         (self.finish(x, self.self_attn.attend([q, k, v], mask)), row)

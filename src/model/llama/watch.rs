@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation, backend::Backend};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, activation};
 use secateur_backends::{Mask, VlmBackend};
 
 use super::Llama;
@@ -39,7 +39,12 @@ impl<B: VlmBackend> Llama<B> {
 }
 
 /// What the queries `span` pay together to each of `columns`.
-fn paid<B: Backend>(q: &Tensor<B, 4>, k: &Tensor<B, 4>, span: &Range<usize>, columns: &Tensor<B, 1, Int>) -> Vec<f32> {
+fn paid<B: VlmBackend>(
+    q: &Tensor<B, 4>,
+    k: &Tensor<B, 4>,
+    span: &Range<usize>,
+    columns: &Tensor<B, 1, Int>,
+) -> Vec<f32> {
     let [_, heads, length, head_dim] = k.dims();
     let keys = k.clone().cast(DType::F32).swap_dims(2, 3);
     let mut sums = vec![0.0; columns.dims()[0]];
@@ -48,7 +53,7 @@ fn paid<B: Backend>(q: &Tensor<B, 4>, k: &Tensor<B, 4>, span: &Range<usize>, col
         let queries = q.clone().narrow(2, from, rows).cast(DType::F32) * (head_dim as f64).powf(-0.5);
         let hidden = Tensor::<B, 4, Bool>::tril_mask([1, 1, rows, length], from as i64, &q.device());
         let hidden = hidden.expand([1, heads, rows, length]);
-        let attention = activation::softmax(queries.matmul(keys.clone()).mask_fill(hidden, f32::NEG_INFINITY), 3);
+        let attention = activation::softmax(B::product(queries, keys.clone()).mask_fill(hidden, f32::NEG_INFINITY), 3);
         let paid = attention.select(3, columns.clone()).mean_dim(1).sum_dim(2);
         let paid = paid.into_data().convert::<f32>();
         sums.iter_mut().zip(paid.iter::<f32>()).for_each(|(sum, paid)| *sum += paid);

@@ -1,0 +1,99 @@
+//! [`VlmBackend`] for every GPU that CubeCL knows.
+
+use burn::tensor::{DType, Tensor, ops::FloatTensor};
+use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, tensor::CubeTensor};
+
+use super::{gate, layer_norm, one_query, quick_gelu, rms_norm, rotate, softmax, unwrap, wrap};
+use crate::{
+    Mask, VlmBackend,
+    ops::{reference_attend, reference_product},
+};
+
+/// What GPUs differ in.
+pub(crate) trait Gpu: CubeRuntime {
+    /// Whether its matrix units round the inputs of f32 products to 11 bits.
+    const ROUNDS: bool;
+
+    /// [`VlmBackend::activation_dtype`].
+    fn activation_dtype(weights: DType) -> DType;
+
+    /// `a · b` over the last two dimensions, of 16-bit numbers, rounded to `out`.
+    fn multiply(a: CubeTensor<Self>, b: CubeTensor<Self>, out: DType) -> CubeTensor<Self>;
+}
+
+impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
+    fn activation_dtype(weights: DType) -> DType {
+        R::activation_dtype(weights)
+    }
+
+    /// In two parts that the matrix units hold exactly, where they would round.
+    fn product<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+        if !R::ROUNDS || a.dtype() != DType::F32 {
+            return a.matmul(b);
+        }
+        let ([a, rest_of_a], [b, rest_of_b]) = (halves(a), halves(b));
+        let small = rest_of_a.matmul(b.clone()) + a.clone().matmul(rest_of_b);
+        small + a.matmul(b)
+    }
+
+    fn apply_weight(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let dtype = x.dtype;
+        if dtype == DType::F32 || dtype != weight.dtype {
+            return reference_product::<Self>(x, weight);
+        }
+        R::multiply(x, unwrap(wrap::<Self, 2>(weight).transpose()), dtype)
+    }
+
+    /// As the official code: scores and softmax in f32, the softmax rounded to 16 bits before it meets 16-bit values.
+    fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        let dtype = q.dtype();
+        let [.., queries, head_dim] = q.dims();
+        if matches!(mask, Mask::Turns { .. }) {
+            return reference_attend(q, k, v, mask);
+        }
+        if queries == 1 {
+            let [q, k, v] = [&q, &k, &v].map(|x| unwrap(x.clone()));
+            if let Some(found) = one_query(&q, &k, &v) {
+                return wrap(found);
+            }
+        }
+        let multiply = |a: Tensor<Self, 4>, b: Tensor<Self, 4>, out: DType| -> Tensor<Self, 4> {
+            if dtype == DType::F32 { Self::product(a, b) } else { wrap(R::multiply(unwrap(a), unwrap(b), out)) }
+        };
+        let scores = multiply(q, k.swap_dims(2, 3), DType::F32);
+        let shares = softmax(unwrap(scores), (head_dim as f64).powf(-0.5), mask == Mask::Causal, dtype);
+        multiply(wrap(shares), v, dtype)
+    }
+
+    fn gate(of: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        wrap(gate(unwrap(of), unwrap(up)))
+    }
+
+    fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        wrap(quick_gelu(unwrap(x)))
+    }
+
+    fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        wrap(rms_norm(unwrap(x), unwrap(weight), eps))
+    }
+
+    fn layer_norm_rows(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        eps: f64,
+    ) -> Tensor<Self, 2> {
+        wrap(layer_norm(unwrap(x), unwrap(weight), unwrap(bias), eps))
+    }
+
+    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        wrap(rotate(unwrap(x), unwrap(cos), unwrap(sin)))
+    }
+}
+
+/// `x` as a sum of two numbers that have at most 11 and 12 bits (Veltkamp's splitting).
+fn halves<B: VlmBackend, const D: usize>(x: Tensor<B, D>) -> [Tensor<B, D>; 2] {
+    let far = x.clone() * 8193.0;
+    let high = far.clone() - (far - x.clone());
+    [high.clone(), x - high]
+}

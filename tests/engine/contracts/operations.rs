@@ -1,0 +1,183 @@
+//! The operations that backends override, against plain loops in float64: in f32 on every backend, and in f16 on those that
+//! compute in it.
+
+use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use secateur_backends::{Job, Mask, VlmBackend};
+
+use crate::common::on_every_backend;
+
+#[derive(Clone)]
+struct Operations;
+
+impl Job for Operations {
+    type Output = ();
+
+    fn run<B: VlmBackend>(self, device: B::Device) {
+        for dtype in [DType::F32, DType::F16] {
+            if B::weight_dtype(dtype, &device) != dtype || B::activation_dtype(dtype) != dtype {
+                continue;
+            }
+            let mut check = Check::<B> { device: device.clone(), dtype, random: StdRng::seed_from_u64(7) };
+            check.norms();
+            check.steps();
+            check.rotation();
+            check.products();
+            check.attention();
+        }
+    }
+}
+
+struct Check<B: VlmBackend> {
+    device: B::Device,
+    dtype: DType,
+    random: StdRng,
+}
+
+impl<B: VlmBackend> Check<B> {
+    /// Random numbers, as the dtype holds them.
+    fn numbers(&mut self, count: usize) -> Vec<f64> {
+        (0..count)
+            .map(|_| {
+                let value: f32 = self.random.random_range(-2.0..2.0);
+                f64::from(if self.dtype == DType::F16 { half::f16::from_f32(value).to_f32() } else { value })
+            })
+            .collect()
+    }
+
+    fn tensor<const D: usize>(&self, values: &[f64], shape: [usize; D]) -> Tensor<B, D> {
+        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+        Tensor::from_data(TensorData::new(values, shape), (&self.device, self.dtype))
+    }
+
+    /// Compares with a tolerance relative to the largest number.
+    fn same<const D: usize>(&self, what: &str, found: Tensor<B, D>, expected: &[f64]) {
+        assert_eq!(found.dtype(), self.dtype, "{what}");
+        let found: Vec<f32> = found.into_data().convert::<f32>().into_vec().unwrap();
+        assert_eq!(found.len(), expected.len(), "{what}");
+        let largest = expected.iter().fold(1.0f64, |largest, value| largest.max(value.abs()));
+        let tolerance = largest * if self.dtype == DType::F16 { 2e-3 } else { 4e-6 };
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let difference = (f64::from(*found) - expected).abs();
+            assert!(difference <= tolerance, "{what}, {:?}, number {i}: {found}, not {expected}", self.dtype);
+        }
+    }
+
+    fn norms(&mut self) {
+        for (rows, width) in [(1, 8), (3, 300), (70, 1024)] {
+            let (x, weight, bias) = (self.numbers(rows * width), self.numbers(width), self.numbers(width));
+            let [rms, layer] = [false, true].map(|centred| {
+                let rows = x.chunks(width).flat_map(|row| {
+                    let mean = if centred { row.iter().sum::<f64>() / width as f64 } else { 0.0 };
+                    let square = row.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / width as f64;
+                    let scale = (square + 1e-5).sqrt();
+                    let bias = |i: usize| if centred { bias[i] } else { 0.0 };
+                    row.iter()
+                        .enumerate()
+                        .map(|(i, value)| (value - mean) / scale * weight[i] + bias(i))
+                        .collect::<Vec<_>>()
+                });
+                rows.collect::<Vec<f64>>()
+            });
+            let [one, other] = [&weight, &bias].map(|values| self.tensor(values, [width]));
+            // Rows with a gap between them.
+            let gap = Tensor::zeros([rows, 5], (&self.device, self.dtype));
+            let x = Tensor::cat(vec![self.tensor(&x, [rows, width]), gap], 1).narrow(1, 0, width);
+            self.same("rms_norm", B::rms_norm_rows(x.clone(), one.clone(), 1e-5), &rms);
+            self.same("layer_norm", B::layer_norm_rows(x, one, other, 1e-5), &layer);
+        }
+    }
+
+    fn steps(&mut self) {
+        for (rows, width) in [(1, 5), (33, 344)] {
+            let (x, y) = (self.numbers(rows * width), self.numbers(rows * width));
+            let logistic = |value: f64| 1.0 / (1.0 + (-value).exp());
+            let gated: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x * logistic(*x) * y).collect();
+            let gelu: Vec<f64> = x.iter().map(|x| x * logistic(1.702 * x)).collect();
+            let (x, y) = (self.tensor(&x, [1, rows, width]), self.tensor(&y, [1, rows, width]));
+            self.same("gate", B::gate(x.clone(), y), &gated);
+            self.same("quick_gelu", B::quick_gelu(x), &gelu);
+        }
+    }
+
+    fn rotation(&mut self) {
+        let (heads, tokens, width) = (3, 9, 16);
+        let (x, half) = (self.numbers(tokens * heads * width), self.numbers(2 * tokens * width / 2));
+        // A part of a longer table, as after a cached prompt, and heads seen in rows of tokens, as after a product.
+        let table = |first: usize| {
+            move |half: &[f64], token: usize, i: usize| half[(first + token) * width / 2 + i % (width / 2)]
+        };
+        let (cos, sin) = (table(tokens), table(0));
+        let mut expected = Vec::new();
+        for head in 0..heads {
+            for token in 0..tokens {
+                let row = &x[(token * heads + head) * width..][..width];
+                for i in 0..width {
+                    let turned = if i < width / 2 { -row[i + width / 2] } else { row[i - width / 2] };
+                    expected.push(row[i] * cos(&half, token, i) + turned * sin(&half, token, i));
+                }
+            }
+        }
+        let half = self.tensor(&half, [1, 1, 2 * tokens, width / 2]);
+        let whole = Tensor::cat(vec![half.clone(), half], 3);
+        let x = self.tensor(&x, [1, tokens, heads, width]).swap_dims(1, 2);
+        let found = B::rotate(x, whole.clone().narrow(2, tokens, tokens), whole.narrow(2, 0, tokens));
+        self.same("rotate", found, &expected);
+    }
+
+    fn products(&mut self) {
+        // A row, few, some, and so many that large GPUs choose large tiles.
+        let shapes = [(1, 128, 344), (1, 344, 128), (5, 256, 96), (130, 344, 130), (1100, 300, 1030)];
+        for (rows, inputs, outputs) in shapes {
+            let (x, weight) = (self.numbers(rows * inputs), self.numbers(outputs * inputs));
+            let product = |row: &[f64], weight: &[f64]| row.iter().zip(weight).map(|(a, b)| a * b).sum::<f64>();
+            let expected: Vec<f64> = x
+                .chunks(inputs)
+                .flat_map(|row| weight.chunks(inputs).map(|weight| product(row, weight)).collect::<Vec<_>>())
+                .collect();
+            let (x, weight) = (self.tensor(&x, [rows, inputs]), self.tensor(&weight, [outputs, inputs]));
+            let found = B::apply_weight(x.clone().into_primitive().tensor(), weight.clone().into_primitive().tensor());
+            let what = format!("apply_weight of {rows}×{inputs}×{outputs}");
+            self.same(&what, Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(found)), &expected);
+            self.same("product", B::product(x, weight.transpose()), &expected);
+        }
+    }
+
+    fn attention(&mut self) {
+        let heads = 2;
+        // One query, a whole sequence, the end of one; and heads too wide for some kernels' blocks.
+        for (queries, keys, width) in [(1, 1, 32), (1, 700, 128), (77, 77, 64), (40, 100, 32), (1, 9, 300)] {
+            let [q, k, v] = [queries, keys, keys].map(|tokens| self.numbers(tokens * heads * width));
+            let [of_q, of_k, of_v] = [(&q, queries), (&k, keys), (&v, keys)]
+                .map(|(values, tokens)| self.tensor(values, [1, tokens, heads, width]).swap_dims(1, 2));
+            for mask in [Mask::None, Mask::Causal] {
+                let mut expected = Vec::new();
+                for head in 0..heads {
+                    for query in 0..queries {
+                        let seen = if mask == Mask::Causal { keys - queries + query + 1 } else { keys };
+                        let row = |of: &[f64], token: usize| of[(token * heads + head) * width..][..width].to_vec();
+                        let dot = |key: usize| {
+                            let both = row(&q, query).into_iter().zip(row(&k, key));
+                            both.map(|(a, b)| a * b).sum::<f64>() / (width as f64).sqrt()
+                        };
+                        let scores: Vec<f64> = (0..seen).map(dot).collect();
+                        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                        let shares: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+                        let total: f64 = shares.iter().sum();
+                        for i in 0..width {
+                            let found = (0..seen).map(|key| shares[key] * row(&v, key)[i]).sum::<f64>();
+                            expected.push(found / total);
+                        }
+                    }
+                }
+                let what = format!("attention of {queries} to {keys}, {mask:?}");
+                self.same(&what, B::attend(of_q.clone(), of_k.clone(), of_v.clone(), mask), &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_are_what_they_say_on_every_backend() {
+    on_every_backend(&Operations);
+}
