@@ -20,7 +20,7 @@ impl Gpu for CudaRuntime {
         weights
     }
 
-    fn multiply(a: CubeTensor<Self>, b: CubeTensor<Self>, out: DType) -> CubeTensor<Self> {
+    fn multiply(a: &CubeTensor<Self>, b: &CubeTensor<Self>, out: DType) -> Option<CubeTensor<Self>> {
         products::multiply(a, b, out)
     }
 }

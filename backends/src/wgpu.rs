@@ -1,11 +1,7 @@
 //! Any GPU through wgpu: Vulkan (Mesa's lavapipe included) or Metal.
 
 use burn::tensor::DType;
-use burn_cubecl::{
-    cubecl::wgpu::WgpuRuntime,
-    kernel::matmul::{MatmulStrategy, matmul},
-    tensor::CubeTensor,
-};
+use burn_cubecl::cubecl::wgpu::WgpuRuntime;
 
 use crate::cube::Gpu;
 
@@ -22,9 +18,5 @@ impl Gpu for WgpuRuntime {
 
     fn activation_dtype(_: DType) -> DType {
         DType::F32
-    }
-
-    fn multiply(a: CubeTensor<Self>, b: CubeTensor<Self>, out: DType) -> CubeTensor<Self> {
-        matmul(a, b, None, MatmulStrategy::default(), out).expect("a kernel for every shape")
     }
 }

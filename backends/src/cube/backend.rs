@@ -17,8 +17,10 @@ pub(crate) trait Gpu: CubeRuntime {
     /// [`VlmBackend::activation_dtype`].
     fn activation_dtype(weights: DType) -> DType;
 
-    /// `a · b` over the last two dimensions, of 16-bit numbers, rounded to `out`.
-    fn multiply(a: CubeTensor<Self>, b: CubeTensor<Self>, out: DType) -> CubeTensor<Self>;
+    /// `a · b` over the last two dimensions, of 16-bit numbers, rounded to `out`; `None` where no kernel is made for it.
+    fn multiply(_a: &CubeTensor<Self>, _b: &CubeTensor<Self>, _out: DType) -> Option<CubeTensor<Self>> {
+        None
+    }
 }
 
 impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
@@ -41,7 +43,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
         if dtype == DType::F32 || dtype != weight.dtype {
             return reference_product::<Self>(x, weight);
         }
-        R::multiply(x, unwrap(wrap::<Self, 2>(weight).transpose()), dtype)
+        unwrap(multiply(wrap::<Self, 2>(x), wrap(weight).transpose(), dtype))
     }
 
     /// As the official code: scores and softmax in f32, the softmax rounded to 16 bits before it meets 16-bit values.
@@ -57,9 +59,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
                 return wrap(found);
             }
         }
-        let multiply = |a: Tensor<Self, 4>, b: Tensor<Self, 4>, out: DType| -> Tensor<Self, 4> {
-            if dtype == DType::F32 { Self::product(a, b) } else { wrap(R::multiply(unwrap(a), unwrap(b), out)) }
-        };
+        let multiply = |a, b, out| if dtype == DType::F32 { Self::product(a, b) } else { multiply(a, b, out) };
         let scores = multiply(q, k.swap_dims(2, 3), DType::F32);
         let shares = softmax(unwrap(scores), (head_dim as f64).powf(-0.5), mask == Mask::Causal, dtype);
         multiply(wrap(shares), v, dtype)
@@ -88,6 +88,20 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
 
     fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
         wrap(rotate(unwrap(x), unwrap(cos), unwrap(sin)))
+    }
+}
+
+/// `a · b` of 16-bit numbers, rounded to `out`.
+fn multiply<R: Gpu, BT: BoolElement, const D: usize>(
+    a: Tensor<CubeBackend<R, f32, i32, BT>, D>,
+    b: Tensor<CubeBackend<R, f32, i32, BT>, D>,
+    out: DType,
+) -> Tensor<CubeBackend<R, f32, i32, BT>, D> {
+    let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
+    match R::multiply(&of_a, &of_b, out) {
+        Some(product) => wrap(product),
+        // Matrix units round f32 to more bits than these numbers have.
+        None => a.cast(DType::F32).matmul(b.cast(DType::F32)).cast(out),
     }
 }
 

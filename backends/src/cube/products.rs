@@ -4,11 +4,7 @@
 //! there follows from the shape: see `benches/RESULTS.md`.
 
 use burn::tensor::DType;
-use burn_cubecl::{
-    CubeRuntime,
-    kernel::matmul::{MatmulStrategy, matmul, utils::init_matmul_output},
-    tensor::CubeTensor,
-};
+use burn_cubecl::{CubeRuntime, kernel::matmul::utils::init_matmul_output, tensor::CubeTensor};
 use cubek::{
     matmul::{
         components::tile::TileMatmulKind,
@@ -22,18 +18,15 @@ use cubek::{
 /// Rows and outputs that one block of threads computes with large tiles.
 const LARGE_TILE: [usize; 2] = [128, 64];
 
-/// `a · b` over the last two dimensions, of 16-bit numbers, summed in f32 and rounded to `out`.
-pub(crate) fn multiply<R: CubeRuntime>(a: CubeTensor<R>, b: CubeTensor<R>, out: DType) -> CubeTensor<R> {
-    let product = init_matmul_output(&a, &b, out);
+/// `a · b` over the last two dimensions, of 16-bit numbers, summed in f32 and rounded to `out`; `None` for a shape, or on a GPU, that the
+/// kernel is not made for.
+pub(crate) fn multiply<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>, out: DType) -> Option<CubeTensor<R>> {
+    let product = init_matmul_output(a, b, out);
     let client = a.client.clone();
     let mut types =
         MatmulElems::from_globals(&MatmulGlobalElems { lhs: a.dtype.into(), rhs: b.dtype.into(), out: out.into() });
     let input = |x: &CubeTensor<R>| InputBinding::new(x.clone().binding(), x.dtype.into());
-    match launch_ref(&choose(&a, &b), &client, input(&a), input(&b), product.clone().binding(), &mut types) {
-        Ok(()) => product,
-        // A shape, or a GPU, that it is not made for.
-        Err(_) => matmul(a, b, None, MatmulStrategy::Cube, out).expect("the plain kernel takes every shape"),
-    }
+    launch_ref(&choose(a, b), &client, input(a), input(b), product.clone().binding(), &mut types).ok().map(|()| product)
 }
 
 /// The kernel for a product.
