@@ -52,7 +52,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Steps of the three phases.
-    #[arg(long, value_delimiter = ',', default_values_t = [600, 1200, 1800])]
+    #[arg(long, value_delimiter = ',', default_values_t = [600, 1100, 1500])]
     steps: Vec<usize>,
     /// Where the checkpoint goes; its config files must be there.
     #[arg(long, default_value = "weights/demo")]
