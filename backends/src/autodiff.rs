@@ -11,7 +11,7 @@ use burn::{
             ops::{Backward, Ops, OpsKind},
         },
     },
-    tensor::{Tensor, TensorPrimitive, ops::FloatTensor},
+    tensor::{Int, Tensor, TensorPrimitive, ops::FloatTensor},
 };
 
 use crate::{Mask, VlmBackend};
@@ -132,6 +132,11 @@ macro_rules! tracked {
 }
 
 impl<B: VlmBackend> VlmBackend for Autodiff<B> {
+    /// No gradient goes through a choice.
+    fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
+        Tensor::from_inner(B::greedy_dpp(vectors.inner(), budget))
+    }
+
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         let [q, k, v] = [q, k, v].map(primitive);
         let inputs = [q.primitive, k.primitive, v.primitive];

@@ -20,8 +20,12 @@ const NOISE: f64 = 1e-10;
 const TAKEN: f32 = f32::MAX / 4.0;
 
 /// [`crate::VlmBackend::greedy_dpp`] on the device: no step waits for the host.
+///
+/// # Panics
+/// When `budget` is 0, or more than there are items.
 pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 2, Int> {
     let [sets, items, width] = vectors.dims();
+    check(items, budget);
     let device = vectors.device();
     let length = |vectors: &Tensor<B, 3>| vectors.clone().square().sum_dim(2).reshape([sets, items]);
     let own = length(&vectors);
@@ -53,8 +57,12 @@ pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 
 }
 
 /// The same on the host, a set a thread; for backends whose device is the host.
+///
+/// # Panics
+/// As [`on_device`].
 pub fn on_host<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 2, Int> {
     let [sets, items, width] = vectors.dims();
+    check(items, budget);
     let device = vectors.device();
     // A tensor in f32 reads back as f32.
     let vectors = vectors.into_data().convert::<f32>().into_vec::<f32>().unwrap_or_default();
@@ -63,7 +71,14 @@ pub fn on_host<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 2,
     Tensor::from_data(TensorData::new(chosen, [sets, budget]), &device)
 }
 
-/// The products of all pairs of vectors of `width` numbers, row by row, in f64.
+fn check(items: usize, budget: usize) {
+    assert!((1..=items).contains(&budget), "{budget} of {items} items cannot be chosen");
+}
+
+/// The products of all pairs of vectors of `width` numbers, row by row, in f64: `[items, items]`.
+///
+/// # Panics
+/// When `width` is 0.
 pub fn products(vectors: &[f32], width: usize) -> Vec<f64> {
     let items = vectors.len() / width;
     let wide: Vec<f64> = vectors.iter().copied().map(f64::from).collect();

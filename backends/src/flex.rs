@@ -1,16 +1,19 @@
-//! The CPU, fast: Burn's Flex backend with a product of its own for 16-bit weights.
+//! The CPU, fast: Burn's Flex backend with products of its own for 16-bit and large weights, and bodies of its own for what lies
+//! between them, in inference and in training.
 
 use burn::tensor::{
-    Bool, DType, Int, Tensor, TensorPrimitive, activation,
+    Bool, DType, Int, Tensor, TensorPrimitive,
     ops::{AttentionModuleOptions, FloatTensor},
 };
 use burn_flex::FlexTensor;
 
 use crate::{
-    Mask, VlmBackend, dpp,
-    gradients,
-    kernels::{self, attend, attention, elementwise, linear, rotate},
-    ops::{reference_layer_norm, reference_product, reference_rms_norm, reference_rotate},
+    Mask, VlmBackend, dpp, gradients,
+    kernels::{self, attention, cache, elementwise, linear, one_query, rotate},
+    ops::{
+        reference_add_bias, reference_gate, reference_layer_norm, reference_product, reference_quick_gelu,
+        reference_rms_norm, reference_rotate, reference_write_positions,
+    },
 };
 
 /// Burn's Flex backend.
@@ -19,7 +22,7 @@ pub type Flex = burn_flex::Flex;
 /// Numbers of an f32 weight that is large.
 const LARGE: usize = 1 << 18;
 /// Numbers of a token in a network that is.
-const WIDE: usize = 1 << 9;
+const WIDE: usize = 1 << 7;
 
 /// The CPU.
 pub(crate) fn device() -> burn_flex::FlexDevice {
@@ -54,11 +57,12 @@ impl VlmBackend for Flex {
     /// Bodies that read heads where they lie: Flex's own attention copies them first. Only small towers keep Flex's: VisPruner's
     /// official picks hang on the last bits of their features, and are met with these.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        mask.check([q.dims(), k.dims(), v.dims()]);
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         let [flex_q, flex_k, flex_v] = inputs.each_ref();
         let [_, heads, queries, head_dim] = q.dims();
         let attended = match (queries, mask) {
-            (1, Mask::None | Mask::Causal) => attend::one_query(flex_q, flex_k, flex_v),
+            (1, Mask::None | Mask::Causal) => one_query::one_query(flex_q, flex_k, flex_v),
             (_, Mask::None) if heads * head_dim < WIDE => None,
             _ => attention::attend([flex_q, flex_k, flex_v], mask),
         };
@@ -73,6 +77,7 @@ impl VlmBackend for Flex {
 
     /// On the matrix unit, where the processor has one.
     fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        mask.check([q.dims(), k.dims(), v.dims()]);
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         match attention::attend_rounded(inputs.each_ref(), mask) {
             Some(attended) => wrap(attended),
@@ -81,6 +86,7 @@ impl VlmBackend for Flex {
     }
 
     fn attend_training(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        mask.check([q.dims(), k.dims(), v.dims()]);
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         match attention::attend(inputs.each_ref(), mask) {
             Some(attended) => wrap(attended),
@@ -92,14 +98,14 @@ impl VlmBackend for Flex {
         let [flex_gate, flex_up] = [&gate, &up].map(|x| x.clone().into_primitive().tensor());
         match elementwise::gate(&flex_gate, &flex_up) {
             Some(gated) => wrap(gated),
-            None => activation::silu(gate) * up,
+            None => reference_gate(gate, up),
         }
     }
 
     fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
         match elementwise::quick_gelu(&x.clone().into_primitive().tensor()) {
             Some(found) => wrap(found),
-            None => x.clone() * activation::sigmoid(x * 1.702),
+            None => reference_quick_gelu(x),
         }
     }
 
@@ -108,7 +114,7 @@ impl VlmBackend for Flex {
         let flex_bias = bias.clone().into_primitive().tensor();
         match elementwise::add_bias(x.into_primitive().tensor(), &flex_bias) {
             Ok(sum) => wrap(sum),
-            Err(x) => wrap(x) + bias.unsqueeze(),
+            Err(x) => reference_add_bias(wrap(x), bias),
         }
     }
 
@@ -131,6 +137,7 @@ impl VlmBackend for Flex {
 
     /// A strip of the score matrix at a time, where plain operations write it out whole, several times.
     fn attend_backward(inputs: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, mask: Mask) -> [Tensor<Self, 4>; 3] {
+        mask.check(inputs.each_ref().map(Tensor::dims));
         let [q, k, v] = inputs.clone().map(|x| x.into_primitive().tensor());
         let flex_grad = grad.clone().into_primitive().tensor();
         match attention::attend_backward([&q, &k, &v], &flex_grad, mask) {
@@ -194,14 +201,10 @@ impl VlmBackend for Flex {
 
     /// Flex's `slice_assign` copies the whole buffer first.
     fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        let [_, heads, count, head_dim] = new.dims();
         let (buffer, new) = (buffer.into_primitive().tensor(), new.into_primitive().tensor());
-        match attend::write_positions(buffer, at, &new) {
+        match cache::write_positions(buffer, at, &new) {
             Ok(written) => wrap(written),
-            Err(buffer) => {
-                let [buffer, new] = [buffer, new].map(|x| Tensor::<Self, 4>::from_primitive(TensorPrimitive::Float(x)));
-                buffer.slice_assign([0..1, 0..heads, at..at + count, 0..head_dim], new)
-            }
+            Err(buffer) => reference_write_positions(wrap(buffer), at, wrap(new)),
         }
     }
 
@@ -281,11 +284,11 @@ mod tests {
             let deep = |x: Tensor<Flex, 2>| x.unsqueeze::<4>();
             let flat = |x: Tensor<Flex, 3>| x.unsqueeze::<4>();
             let [wide_x, wide_y] = [&x, &y].map(|x| x.clone().unsqueeze::<3>());
-            let gated = activation::silu(wide_x.clone()) * wide_y.clone();
+            let gated = reference_gate(wide_x.clone(), wide_y.clone());
             check(flat(Flex::gate(wide_x.clone(), wide_y)), flat(gated), "gate");
-            let gelu = wide_x.clone() * activation::sigmoid(wide_x.clone() * 1.702);
+            let gelu = reference_quick_gelu(wide_x.clone());
             check(flat(Flex::quick_gelu(wide_x)), flat(gelu), "quick_gelu");
-            let expected = deep(x.clone() + bias.clone().unsqueeze());
+            let expected = deep(reference_add_bias(x.clone(), bias.clone()));
             let shared = x.clone();
             check(deep(Flex::add_bias(shared, bias.clone())), expected.clone(), "add_bias of what others hold");
             check(deep(Flex::add_bias(x.clone() + 0.0, bias.clone())), expected, "add_bias in place");

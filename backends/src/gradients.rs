@@ -3,22 +3,26 @@
 
 use burn::tensor::{Tensor, activation, backend::Backend};
 
-use crate::Mask;
+use crate::{Mask, VlmBackend};
 
 /// Of attention: with P the attention and dP = grad·vᵀ, the scores' gradient is P ∘ (dP − rowsum(P ∘ dP)).
-pub(crate) fn attend<B: Backend>([q, k, v]: [Tensor<B, 4>; 3], grad: Tensor<B, 4>, mask: Mask) -> [Tensor<B, 4>; 3] {
+pub(crate) fn attend<B: VlmBackend>([q, k, v]: [Tensor<B, 4>; 3], grad: Tensor<B, 4>, mask: Mask) -> [Tensor<B, 4>; 3] {
     let [_, _, queries, head_dim] = q.dims();
     let keys = k.dims()[2];
     let scale = (head_dim as f64).powf(-0.5);
-    let mut scores = q.clone().matmul(k.clone().swap_dims(2, 3)) * scale;
+    let mut scores = B::product(q.clone(), k.clone().swap_dims(2, 3)) * scale;
     if let Some(hidden) = mask.hidden::<B>(queries, keys, &q.device()) {
         scores = scores.mask_fill(hidden.expand([q.dims()[0], q.dims()[1], queries, keys]), f32::NEG_INFINITY);
     }
     let attention = activation::softmax(scores, 3);
-    let of_attention = grad.clone().matmul(v.swap_dims(2, 3));
+    let of_attention = B::product(grad.clone(), v.swap_dims(2, 3));
     let mean = (attention.clone() * of_attention.clone()).sum_dim(3);
     let of_scores = attention.clone() * (of_attention - mean) * scale;
-    [of_scores.clone().matmul(k), of_scores.swap_dims(2, 3).matmul(q), attention.swap_dims(2, 3).matmul(grad)]
+    [
+        B::product(of_scores.clone(), k),
+        B::product(of_scores.swap_dims(2, 3), q),
+        B::product(attention.swap_dims(2, 3), grad),
+    ]
 }
 
 /// Of `silu(gate) · up`.

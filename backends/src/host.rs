@@ -1,6 +1,9 @@
 //! The host's memory and threads.
 
-/// Prepares both for tensors. For a program's `main`, before anything else.
+use std::num::NonZero;
+
+/// Prepares both for tensors. For a program's `main`, before anything else, if that is the thread that runs models: it becomes
+/// one of the workers, and others that hand work over wait until it works, too.
 pub fn prepare_host() {
     keep_freed_memory();
     work_on_this_thread();
@@ -9,6 +12,12 @@ pub fn prepare_host() {
 /// Makes the calling thread one of those that share the work: otherwise it hands every operation over and sleeps until it is
 /// done, and a token takes hundreds of operations.
 fn work_on_this_thread() {
+    // A worker of its own is needed where there is one only, or nobody would work for other threads.
+    let asked = std::env::var("RAYON_NUM_THREADS").ok().and_then(|count| count.parse().ok()).filter(|&count| count > 0);
+    let threads = asked.or_else(|| std::thread::available_parallelism().ok().map(NonZero::get)).unwrap_or(1);
+    if threads < 2 {
+        return;
+    }
     // Where threads are set up already, they stay as they are.
     let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
 }

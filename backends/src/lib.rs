@@ -64,12 +64,14 @@ pub enum BackendError {
     #[error("no backend is compiled in; rebuild with `--features flex`")]
     None,
     /// The backend is there, its device is not.
-    #[error("backend `{name}` finds no usable device on this machine ({reason}); choose another with `--backend`")]
+    #[error("backend `{name}` finds no usable device on this machine{reason}; {others}")]
     NoDevice {
         /// The backend.
         name: &'static str,
-        /// What its driver said.
+        /// What its driver said, if that is for people, in parentheses.
         reason: String,
+        /// What to do.
+        others: String,
     },
 }
 
@@ -132,6 +134,31 @@ pub fn find(name: &str) -> Result<&'static BackendInfo, BackendError> {
     if row.compiled { Ok(row) } else { Err(BackendError::NotCompiled(row.name)) }
 }
 
+/// The backend called `name`, or the default.
+///
+/// # Errors
+/// As [`find`] and [`default_backend`].
+pub fn resolve(name: Option<&str>) -> Result<&'static str, BackendError> {
+    name.map_or_else(default_backend, |name| Ok(find(name)?.name))
+}
+
+/// The same, with a device that answers: found out before anything large is read.
+///
+/// # Errors
+/// As [`resolve`], and when the device does not answer.
+pub fn choose(name: Option<&str>) -> Result<&'static str, BackendError> {
+    struct Nothing;
+    impl Job for Nothing {
+        type Output = ();
+
+        fn run<B: VlmBackend>(self, _device: B::Device) {}
+    }
+
+    let name = resolve(name)?;
+    run(name, Nothing)?;
+    Ok(name)
+}
+
 /// Runs one tiny operation: drivers that are missing panic on first use, and a user should read a sentence instead.
 #[cfg_attr(not(any(feature = "cuda", feature = "wgpu", feature = "flex", feature = "ndarray")), expect(dead_code))]
 fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), BackendError> {
@@ -146,15 +173,23 @@ fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), Backe
     }));
     std::panic::set_hook(hook);
     drop(silence);
-    outcome.map(|_| ()).map_err(|panic| BackendError::NoDevice {
-        name,
-        reason: panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .and_then(|text| text.lines().next())
-            .unwrap_or("the driver gave no reason")
-            .to_owned(),
+    outcome.map(|_| ()).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        // What an `unwrap` says is for those who wrote it.
+        let reason = text.and_then(|text| text.lines().next()).filter(|line| !line.starts_with("called `"));
+        let others: Vec<String> = BACKENDS
+            .iter()
+            .filter(|row| row.compiled && row.name != name)
+            .map(|row| format!("`--backend {}`", row.name))
+            .collect();
+        BackendError::NoDevice {
+            name,
+            reason: reason.map_or_else(String::new, |line| format!(" ({line})")),
+            others: match others.is_empty() {
+                true => "no other is compiled in; rebuild with `--features flex`".to_owned(),
+                false => format!("this binary also has {}", others.join(" and ")),
+            },
+        }
     })
 }
 

@@ -14,12 +14,22 @@ pub enum Mask {
     Turns {
         /// Positions that all see.
         shared: usize,
-        /// The length of a continuation; the last one may be shorter.
+        /// The length of a continuation, at least 1; the last one may be shorter.
         turn: usize,
     },
 }
 
 impl Mask {
+    /// Checks that queries, keys and values `[batch, heads, tokens, head_dim]` belong together.
+    ///
+    /// # Panics
+    /// When they do not: bodies that read them where they lie would read something else.
+    pub(crate) fn check(self, [q, k, v]: [[usize; 4]; 3]) {
+        let same = q[..2] == k[..2] && k == v && q[3] == k[3];
+        assert!(same, "attention of {q:?} on keys {k:?} and values {v:?}");
+        assert!(self == Self::None || q[2] <= k[2], "{} queries are not the last of {} positions", q[2], k[2]);
+    }
+
     /// What the query at `position` sees: all keys before the first number, and those from the second up to the third.
     pub(crate) fn seen(self, position: usize, keys: usize) -> [usize; 3] {
         match self {

@@ -21,7 +21,7 @@ pub trait VlmBackend: Backend {
         DType::F32
     }
 
-    /// The product of the last two dimensions, where f32 stays f32: GPUs may round its inputs to 11 bits for a plain one.
+    /// The product of the last two dimensions, `[…, n, k]` times `[…, k, m]`, where f32 stays f32: GPUs may round its inputs to 11 bits for a plain one.
     fn product<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         a.matmul(b)
     }
@@ -40,10 +40,11 @@ pub trait VlmBackend: Backend {
 
     /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. Scores and softmax are f32
     /// whatever the dtype of `q`.
+    ///
+    /// # Panics
+    /// When the shapes do not belong together, or a mask is to hide keys from more queries than there are keys.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
-        let dtype = q.dtype();
-        let [q, k, v] = [q, k, v].map(|x| if dtype == DType::F32 { x } else { x.cast(DType::F32) });
-        reference_attend(q, k, v, mask).cast(dtype)
+        reference_attend(q, k, v, mask)
     }
 
     /// The same, where queries, keys, values and the softmax may be rounded to bf16 if that is faster.
@@ -56,19 +57,19 @@ pub trait VlmBackend: Backend {
         Self::attend(q, k, v, mask)
     }
 
-    /// `silu(gate) · up`, what a Llama layer does between its products.
+    /// `silu(gate) · up` of two tensors `[batch, tokens, features]`, what a Llama layer does between its products.
     fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        activation::silu(gate) * up
+        reference_gate(gate, up)
     }
 
-    /// `x · σ(1.702·x)`, what a CLIP layer does between its products.
+    /// `x · σ(1.702·x)` of `x` `[batch, tokens, features]`, what a CLIP layer does between its products.
     fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        x.clone() * activation::sigmoid(x * 1.702)
+        reference_quick_gelu(x)
     }
 
     /// `x` `[rows, features]` plus `bias` `[features]`.
     fn add_bias(x: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
-        x + bias.unsqueeze()
+        reference_add_bias(x, bias)
     }
 
     /// Rows of `x` `[rows, features]` divided by their root mean square, times `weight` `[features]`. Statistics are f32 whatever
@@ -132,8 +133,7 @@ pub trait VlmBackend: Backend {
     /// Writes `new` `[1, heads, n, head_dim]` into `buffer` `[1, heads, capacity, head_dim]` from position `at` on.
     /// The buffer should be owned once, so that it can be written in place.
     fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        let [batch, heads, count, head_dim] = new.dims();
-        buffer.slice_assign([0..batch, 0..heads, at..at + count, 0..head_dim], new)
+        reference_write_positions(buffer, at, new)
     }
 
     /// The `budget` items that a determinantal point process over `vectors` `[sets, items, width]` (f32, finite) would
@@ -144,13 +144,16 @@ pub trait VlmBackend: Backend {
     }
 }
 
-/// The reference body of [`VlmBackend::attend`], in the dtype of its tensors.
+/// The reference body of [`VlmBackend::attend`].
 pub(crate) fn reference_attend<B: VlmBackend>(
     q: Tensor<B, 4>,
     k: Tensor<B, 4>,
     v: Tensor<B, 4>,
     mask: Mask,
 ) -> Tensor<B, 4> {
+    mask.check([q.dims(), k.dims(), v.dims()]);
+    let dtype = q.dtype();
+    let [q, k, v] = [q, k, v].map(in_f32);
     let [batch, heads, queries, head_dim] = q.dims();
     let keys = k.dims()[2];
     let hidden = mask.hidden(queries, keys, &q.device());
@@ -159,7 +162,32 @@ pub(crate) fn reference_attend<B: VlmBackend>(
         None => scores,
         Some(hidden) => scores.mask_fill(hidden.expand([batch, heads, queries, keys]), f32::NEG_INFINITY),
     };
-    B::product(activation::softmax(scores, 3), v)
+    B::product(activation::softmax(scores, 3), v).cast(dtype)
+}
+
+/// The reference body of [`VlmBackend::gate`].
+pub(crate) fn reference_gate<B: Backend>(gate: Tensor<B, 3>, up: Tensor<B, 3>) -> Tensor<B, 3> {
+    activation::silu(gate) * up
+}
+
+/// The reference body of [`VlmBackend::quick_gelu`].
+pub(crate) fn reference_quick_gelu<B: Backend>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    x.clone() * activation::sigmoid(x * 1.702)
+}
+
+/// The reference body of [`VlmBackend::add_bias`].
+pub(crate) fn reference_add_bias<B: Backend>(x: Tensor<B, 2>, bias: Tensor<B, 1>) -> Tensor<B, 2> {
+    x + bias.unsqueeze()
+}
+
+/// The reference body of [`VlmBackend::write_positions`].
+pub(crate) fn reference_write_positions<B: Backend>(
+    buffer: Tensor<B, 4>,
+    at: usize,
+    new: Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    let [batch, heads, count, head_dim] = new.dims();
+    buffer.slice_assign([0..batch, 0..heads, at..at + count, 0..head_dim], new)
 }
 
 /// The reference body of [`VlmBackend::apply_weight`]: cast, transpose, multiply.
@@ -194,7 +222,7 @@ pub(crate) fn reference_layer_norm<B: Backend>(
     x.cast(dtype) * weight.unsqueeze() + bias.unsqueeze()
 }
 
-fn in_f32<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 

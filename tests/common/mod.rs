@@ -101,7 +101,7 @@ pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
                 eprintln!("{}: done", backend.name);
                 outputs.push(output);
             }
-            Err(BackendError::NoDevice { reason, .. }) if backend.name == "cuda" => eprintln!("cuda: none ({reason})"),
+            Err(BackendError::NoDevice { reason, .. }) if backend.name == "cuda" => eprintln!("cuda: none{reason}"),
             Err(error) => panic!("{error}"),
         }
     }

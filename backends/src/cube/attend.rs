@@ -6,8 +6,8 @@ use cubecl::prelude::*;
 
 use super::{UNITS, cubes, in_rows, largest, room, row, sum};
 
-/// The most keys that [`one_query`] takes: their scores fit what every GPU shares among the units of a cube.
-const KEYS: usize = 4096;
+/// The most keys that [`one_query`] takes: with a query and the sums they fit the 16 KiB that every GPU shares among the units of a cube.
+const KEYS: usize = 3072;
 /// Numbers that a row of shares begins at a multiple of: 16 bytes of 16-bit ones.
 const ALIGNED: usize = 8;
 
@@ -83,7 +83,7 @@ fn softmax_kernel<F: Float>(
 }
 
 /// Attention of one query a head to all keys, `[batch, heads, 1, head_dim]`; keys and values may be views. `None` where there are
-/// too many keys.
+/// too many keys, or heads wider than a cube.
 pub(crate) fn one_query<R: CubeRuntime>(
     q: &CubeTensor<R>,
     k: &CubeTensor<R>,

@@ -48,6 +48,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
 
     /// As the official code: scores and softmax in f32, the softmax rounded to 16 bits before it meets 16-bit values.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+        mask.check([q.dims(), k.dims(), v.dims()]);
         let dtype = q.dtype();
         let [.., queries, head_dim] = q.dims();
         if matches!(mask, Mask::Turns { .. }) {
@@ -100,7 +101,7 @@ fn multiply<R: Gpu, BT: BoolElement, const D: usize>(
     let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
     match R::multiply(&of_a, &of_b, out) {
         Some(product) => wrap(product),
-        // Matrix units round f32 to more bits than these numbers have.
+        // Matrix units keep at least the 11 bits of f32 that these numbers have.
         None => a.cast(DType::F32).matmul(b.cast(DType::F32)).cast(out),
     }
 }

@@ -8,7 +8,7 @@ use burn_flex::FlexTensor;
 use super::{
     heads::{Head, Heads, Matrix, product, tensor},
     turns::in_turn,
-    vectors::on_vectors,
+    vectors::{exp, on_vectors, sum},
 };
 use crate::Mask;
 
@@ -65,9 +65,11 @@ struct Block {
 
 impl Block {
     fn of(queries: usize, keys: usize, mask: Mask) -> impl Iterator<Item = Self> {
+        // Without a mask there may be more queries than keys, and nobody asks for their positions.
+        let position = move |query: usize| (keys + query).saturating_sub(queries);
         (0..queries).step_by(BLOCK).map(move |from| {
             let to = (from + BLOCK).min(queries);
-            let (first, end) = (keys - queries + from, keys - queries + to);
+            let (first, end) = (position(from), position(to));
             let [before, start, _] = mask.seen(first, keys);
             let runs = match mask {
                 Mask::None => [0..keys, 0..0],
@@ -182,53 +184,4 @@ fn softmax(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x = exp(*x - best));
     let total = sum(row, row, |x, _| x).recip();
     row.iter_mut().for_each(|x| *x *= total);
-}
-
-/// `eˣ` for `x ≤ 0` within 2e-7 of its value, in operations that the compiler turns into vectors; the C library's is a
-/// call for every element.
-#[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    // ln 2 in two parts, so that taking away a multiple of it loses no digits.
-    const LN_2_HIGH: f32 = 355.0 / 512.0;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.max(-87.0);
-    // e^x = 2^whole · e^rest. Adding and taking away 1.5 · 2²³ rounds to a whole number, which is then in the low bits.
-    let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
-    let whole = shifted - 12_582_912.0;
-    let rest = (x - whole * LN_2_HIGH) - whole * LN_2_LOW;
-    let series = 1.0 / 5040.0;
-    let series = series * rest + 1.0 / 720.0;
-    let series = series * rest + 1.0 / 120.0;
-    let series = series * rest + 1.0 / 24.0;
-    let series = series * rest + 1.0 / 6.0;
-    let series = series * rest + 0.5;
-    let series = series * rest * rest + rest + 1.0;
-    let exponent = shifted.to_bits().wrapping_add(127) << 23;
-    series * f32::from_bits(exponent)
-}
-
-/// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors.
-#[inline(always)]
-pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let (a, a_rest) = a.as_chunks::<16>();
-    let (b, b_rest) = b.as_chunks::<16>();
-    let mut sums = [0.0f32; 16];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..16 {
-            sums[lane] += f(a[lane], b[lane]);
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| f(a, b)).sum::<f32>()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn exp_is_within_2e_7() {
-        for i in 0..=8_700 {
-            let x = -(i as f32) / 100.0;
-            let (found, expected) = (f64::from(super::exp(x)), f64::from(x).exp());
-            assert!((found / expected - 1.0).abs() < 2e-7, "exp({x}) = {found}, not {expected}");
-        }
-    }
 }

@@ -7,7 +7,7 @@ use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::{attention::exp, vectors::on_vectors};
+use super::vectors::{exp, on_vectors, sum};
 
 /// Numbers that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -39,7 +39,7 @@ pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<
     let width = features(x, weight);
     Some(filled(x, rows(width), |from, out| {
         for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
-            let scale = (sum(x, |x| x * x) / width as f32 + eps).sqrt().recip();
+            let scale = (sum(x, x, |x, _| x * x) / width as f32 + eps).sqrt().recip();
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
                 out.write(x * scale * weight);
             }
@@ -54,8 +54,8 @@ pub(crate) fn layer_norm(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor,
     assert_eq!(bias.len(), width, "the bias is of another size");
     Some(filled(x, rows(width), |from, out| {
         for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
-            let mean = sum(x, |x| x) / width as f32;
-            let scale = (sum(x, |x| (x - mean) * (x - mean)) / width as f32 + eps).sqrt().recip();
+            let mean = sum(x, x, |x, _| x) / width as f32;
+            let scale = (sum(x, x, |x, _| (x - mean) * (x - mean)) / width as f32 + eps).sqrt().recip();
             for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
                 out.write((x - mean) * scale * weight + bias);
             }
@@ -122,17 +122,4 @@ pub(super) fn sigmoid(x: f32) -> f32 {
     let share = (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power);
     // What is no number must stay so; `exp` would hide it.
     if x.is_nan() { x } else { share }
-}
-
-/// The sum of `f` in independent chains, which the compiler turns into vectors.
-#[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let (x, rest) = x.as_chunks::<16>();
-    let mut sums = [0.0f32; 16];
-    for x in x {
-        for lane in 0..16 {
-            sums[lane] += f(x[lane]);
-        }
-    }
-    sums.iter().sum::<f32>() + rest.iter().map(|x| f(*x)).sum::<f32>()
 }

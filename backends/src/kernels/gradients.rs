@@ -5,9 +5,8 @@ use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 
 use super::{
-    attention::sum,
     elementwise::{numbers, sigmoid},
-    vectors::on_vectors,
+    vectors::{on_vectors, sum},
 };
 
 /// Of `silu(gate) · up`: of `gate`, and of `up`.

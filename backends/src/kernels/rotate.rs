@@ -12,7 +12,8 @@ pub(crate) fn rotate(x: &FlexTensor, [cos, sin]: [&FlexTensor; 2]) -> Option<Fle
     let [_, _, tokens, head_dim] = x.shape;
     let table = |table: &'_ FlexTensor| {
         let from = table.layout().start_offset();
-        let usable = table.dtype() == DType::F32 && table.layout().is_contiguous();
+        let fits = table.layout().shape()[..] == [1, 1, tokens, head_dim];
+        let usable = fits && table.dtype() == DType::F32 && table.layout().is_contiguous();
         usable.then(|| from..from + tokens * head_dim)
     };
     let (cos, sin) = (&cos.storage::<f32>()[table(cos)?], &sin.storage::<f32>()[table(sin)?]);

@@ -51,6 +51,8 @@ struct Scratch {
     blocks: [Vec<Line>; 2],
 }
 
+/// `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`; `None` where there is no
+/// matrix unit, or for sizes that it is not made for.
 pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
     // A single row takes the time that reading the weight takes, and needs no matrix unit.
     let fits = rows > 1 && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;

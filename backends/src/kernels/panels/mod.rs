@@ -9,8 +9,15 @@ mod ahead;
 mod avx2;
 mod avx512;
 mod pack;
+mod square;
 
-use self::{ahead::Ahead, avx2::Avx2, avx512::Avx512, pack::pack};
+use self::{
+    ahead::Ahead,
+    avx2::Avx2,
+    avx512::Avx512,
+    pack::pack,
+    square::{SIDE, transpose},
+};
 use super::{columns::Columns, turns::in_turn, widen::Weight};
 
 /// Vectors of rows in a tile, at most.
@@ -111,21 +118,40 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
             }
         }
         for (tile, sums) in tiles.iter().zip(sums.chunks_exact(width * U::ROWS)) {
-            let lines = &mut block[..U::ROWS * width];
-            for (output, sums) in sums.chunks_exact(U::ROWS).enumerate() {
-                for (row, sum) in sums.iter().enumerate() {
-                    lines[row * width + output] = *sum;
-                }
-            }
-            for (row, line) in (tile.row..rows.min(tile.row + U::ROWS)).zip(lines.chunks_exact(width)) {
-                // SAFETY: inside of the matrix, in the columns of this chunk.
-                unsafe { columns.at(row * outputs + chunk.start).copy_from_nonoverlapping(line.as_ptr(), chunk.len()) };
-            }
+            let there = [U::ROWS.min(rows - tile.row), chunk.len()];
+            // SAFETY: inside of the matrix, in the columns of this chunk; the processor has AVX2, by the caller.
+            unsafe { write::<U>(sums, there, columns.at(tile.row * outputs + chunk.start), outputs) };
         }
     });
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
     out
+}
+
+/// Writes the sums of a tile, which lie output by output, row by row to `to`, where rows are `stride` apart; only those of the `rows` and
+/// `outputs` that are there.
+///
+/// # Safety
+/// The processor must have AVX2, and `to` must have room for them.
+unsafe fn write<U: Unit>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32, stride: usize) {
+    for row in (0..rows).step_by(SIDE) {
+        for output in (0..outputs).step_by(SIDE) {
+            let (sums, to) = (&sums[output * U::ROWS + row..], to.wrapping_add(row * stride + output));
+            let (rows, outputs) = (SIDE.min(rows - row), SIDE.min(outputs - output));
+            if rows == SIDE && outputs == SIDE {
+                assert!(sums.len() >= (SIDE - 1) * U::ROWS + SIDE);
+                // SAFETY: the square is there, by the assertion, and has room, by the caller.
+                unsafe { transpose(sums.as_ptr(), U::ROWS, to, stride) };
+                continue;
+            }
+            for row in 0..rows {
+                for output in 0..outputs {
+                    // SAFETY: as above.
+                    unsafe { to.add(row * stride + output).write(sums[output * U::ROWS + row]) };
+                }
+            }
+        }
+    }
 }
 
 /// Some rows of `x`.

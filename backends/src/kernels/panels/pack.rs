@@ -1,14 +1,14 @@
 //! `x` as tiles read it.
 
-use std::{arch::x86_64::*, array, ops::Deref, slice};
+use std::{ops::Deref, slice};
 
 use rayon::prelude::*;
 
-use super::{BLOCK, LINE, Unit};
+use super::{
+    BLOCK, LINE, Unit,
+    square::{SIDE, transpose},
+};
 use crate::kernels::columns::Columns;
-
-/// Rows and inputs of a square that changes places at once.
-const SIDE: usize = 8;
 
 /// A line of the cache: a vector that lies on two of them takes two loads.
 #[repr(align(64))]
@@ -62,34 +62,4 @@ pub(super) unsafe fn pack<U: Unit>(x: &[f32], rows: usize, inner: usize) -> Pack
         }
     });
     Packed { lines, len }
-}
-
-/// Transposes a square: row `i` begins at `from + i · from_stride`, input `i` is written to `to + i · to_stride`. Pairs, then pairs of pairs,
-/// then halves change places.
-///
-/// # Safety
-/// The processor must have AVX2, and the square must be there on both sides.
-#[target_feature(enable = "avx2")]
-unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-    // SAFETY: by the caller.
-    let rows: [__m256; SIDE] = array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * from_stride)) });
-    let pairs: [__m256; SIDE] = array::from_fn(|i| match i % 2 {
-        0 => _mm256_unpacklo_ps(rows[i], rows[i + 1]),
-        _ => _mm256_unpackhi_ps(rows[i - 1], rows[i]),
-    });
-    let fours: [__m256; SIDE] = array::from_fn(|i| {
-        let (first, second) = (i / 4 * 4 + i % 4 / 2, i / 4 * 4 + i % 4 / 2 + 2);
-        match i % 2 {
-            0 => _mm256_shuffle_ps::<0b01_00_01_00>(pairs[first], pairs[second]),
-            _ => _mm256_shuffle_ps::<0b11_10_11_10>(pairs[first], pairs[second]),
-        }
-    });
-    for i in 0..SIDE {
-        let column = match i / 4 {
-            0 => _mm256_permute2f128_ps::<0x20>(fours[i % 4], fours[i % 4 + 4]),
-            _ => _mm256_permute2f128_ps::<0x31>(fours[i % 4], fours[i % 4 + 4]),
-        };
-        // SAFETY: by the caller.
-        unsafe { _mm256_storeu_ps(to.add(i * to_stride), column) };
-    }
 }

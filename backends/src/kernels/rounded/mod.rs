@@ -7,6 +7,7 @@ mod dots;
 use half::bf16;
 
 /// The bits of `x` as bf16, to nearest even: [`bf16::from_f32`] without branches, which the compiler turns into vectors.
+#[cfg(any(test, target_arch = "x86_64"))]
 #[inline(always)]
 pub(super) fn nearest(x: f32) -> u16 {
     let bits = x.to_bits();
