@@ -44,7 +44,7 @@ pub enum Error {
         known: String,
     },
     /// A budget that no keep can have.
-    #[error("a budget of {budget} tokens is not possible: --tokens takes 1 to {patches} here")]
+    #[error("a budget of {budget} tokens is not possible: 1 to {patches} of a crop can be kept here")]
     Budget {
         /// Asked for.
         budget: usize,
@@ -139,6 +139,15 @@ pub enum Error {
         layer: usize,
         /// The model's layers.
         layers: usize,
+    },
+    /// A question of a benchmark that cannot be asked.
+    #[error("question {id}")]
+    Question {
+        /// Its id.
+        id: String,
+        /// Why not.
+        #[source]
+        source: Box<Error>,
     },
     /// A prompt that ends with its picture.
     #[error("the prompt ends with its picture; attention to it is measured from the text after it")]

@@ -6,11 +6,28 @@ use serde::{Deserialize, Serialize};
 
 /// Part `index` of `count`, counted from 0.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(try_from = "Numbers")]
 pub struct Shard {
     /// Which part.
     pub index: usize,
     /// Of how many.
     pub count: usize,
+}
+
+/// A shard as it stands in a file, not checked.
+#[derive(Deserialize)]
+struct Numbers {
+    index: usize,
+    count: usize,
+}
+
+impl TryFrom<Numbers> for Shard {
+    type Error = String;
+
+    fn try_from(Numbers { index, count }: Numbers) -> Result<Self, String> {
+        let shard = Self { index, count };
+        shard.check().map(|()| shard)
+    }
 }
 
 impl Shard {
@@ -107,6 +124,9 @@ mod tests {
         for wrong in ["4/4", "1", "", "-1/4", "a/b", "0/0"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
+        let whole: Shard = serde_json::from_str(r#"{"index": 1, "count": 4}"#).unwrap();
+        assert_eq!(whole, Shard { index: 1, count: 4 });
+        assert!(serde_json::from_str::<Shard>(r#"{"index": 0, "count": 0}"#).is_err());
     }
 
     #[test]

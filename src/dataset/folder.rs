@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
@@ -16,19 +16,31 @@ use crate::Error;
 pub struct Folder {
     whole: PathBuf,
     draft: PathBuf,
+    /// Held as long as the draft is.
+    _lock: File,
     values: BTreeMap<PathBuf, Value>,
     counts: BTreeMap<String, usize>,
 }
 
 impl Folder {
-    /// Starts beside the place of the whole folder.
-    pub(super) fn begin(whole: &Path) -> Result<Self, Error> {
-        // Containers that share the folder may have the same process number.
-        let draft = whole.with_added_extension(format!("part-{:016x}", rand::random::<u64>()));
+    /// Starts beside the place of the whole folder; `None` if another process made it meanwhile.
+    pub(super) fn begin(whole: &Path) -> Result<Option<Self>, Error> {
+        let draft = whole.with_added_extension("part");
         let fail = || Error::io(&draft, "the data set cannot be unpacked here");
         std::fs::create_dir_all(draft.parent().unwrap_or(&draft)).map_err(fail())?;
-        std::fs::create_dir(&draft).map_err(fail())?;
-        Ok(Self { whole: whole.to_owned(), draft, values: BTreeMap::new(), counts: BTreeMap::new() })
+        let place = whole.with_added_extension("lock");
+        let lock = File::create(&place).map_err(Error::io(&place, "cannot be made"))?;
+        // Another process that unpacks it is waited for.
+        lock.lock().map_err(Error::io(&place, "cannot be locked"))?;
+        if whole.is_dir() {
+            return Ok(None);
+        }
+        // What a process left that was stopped, which can be gigabytes.
+        match std::fs::remove_dir_all(&draft) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail()(error)),
+            _ => std::fs::create_dir(&draft).map_err(fail())?,
+        }
+        Ok(Some(Self { whole: whole.to_owned(), draft, _lock: lock, values: BTreeMap::new(), counts: BTreeMap::new() }))
     }
 
     /// How often `key` was counted before.
@@ -78,12 +90,7 @@ impl Folder {
         for (path, value) in &self.values {
             std::fs::write(path, value.to_string()).map_err(Error::io(path, "cannot be written"))?;
         }
-        match std::fs::rename(&self.draft, &self.whole) {
-            Ok(()) => Ok(()),
-            // Another process was faster; the drop removes ours.
-            Err(_) if self.whole.is_dir() => Ok(()),
-            Err(error) => Err(Error::io(&self.whole, "cannot be written")(error)),
-        }
+        std::fs::rename(&self.draft, &self.whole).map_err(Error::io(&self.whole, "cannot be written"))
     }
 
     fn place(&self, name: &str) -> Result<PathBuf, Error> {

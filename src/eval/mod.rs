@@ -1,6 +1,6 @@
 //! The folder of a benchmark run: what was asked for, every answer as it comes, and the score.
 //!
-//! Answers are appended a line at a time, so that whatever ends a run costs at most the question in flight.
+//! Answers are appended a line at a time, so that whatever ends a run costs at most the questions in flight.
 
 mod run;
 
@@ -73,6 +73,27 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
+    /// Whether each answer is the one that `other` gives: how many are asked for, and how they are scored, does not matter,
+    /// nor where machines have the same files. Runs from before there were checksums may go on.
+    pub fn gives_answers_of(&self, other: &Self) -> bool {
+        let mut same = Self { limit: other.limit, protocol: other.protocol, ..self.clone() };
+        let known = |sum: &String| !sum.is_empty();
+        if known(&self.checkpoint_sha256) && self.checkpoint_sha256 == other.checkpoint_sha256 {
+            same.model.clone_from(&other.model);
+        }
+        if known(&self.data_sha256) && self.data_sha256 == other.data_sha256 {
+            same.data.clone_from(&other.data);
+        }
+        for (own, theirs) in
+            [(&mut same.checkpoint_sha256, &other.checkpoint_sha256), (&mut same.data_sha256, &other.data_sha256)]
+        {
+            if own.is_empty() {
+                own.clone_from(theirs);
+            }
+        }
+        same == *other
+    }
+
     /// The last part of the checkpoint's path or id.
     pub fn model_name(&self) -> String {
         let name = Path::new(&self.model).file_name().map(|name| name.to_string_lossy().into_owned());
@@ -174,7 +195,10 @@ impl RunFolder {
             check_answers(&answers, samples, &answers_path)?;
         }
         file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
-        remove(&path.join(METRICS))?;
+        // A score stays beside the settings that it was measured with.
+        if force || !read_config(&path).is_ok_and(|there| there == *config) {
+            remove(&path.join(METRICS))?;
+        }
         write_whole(&path.join(CONFIG), &pretty(config))?;
         Ok(Self { path, config: config.clone(), file, answers })
     }
@@ -184,16 +208,22 @@ impl RunFolder {
         &self.path
     }
 
+    /// What it was made for.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
     /// The answers so far, in the order of the questions.
     pub fn answers(&self) -> &[Answer] {
         &self.answers
     }
 
-    /// Adds an answer, in one write.
+    /// Adds an answer, in one write. A score of the answers before it goes.
     ///
     /// # Errors
     /// When the disk is full; the answers before it are kept.
     pub fn append(&mut self, answer: Answer) -> Result<(), Error> {
+        remove(&self.path.join(METRICS))?;
         let path = self.path.join(ANSWERS);
         let line = answer.line();
         self.file.write_all(line.as_bytes()).map_err(Error::io(&path, "the answer cannot be written"))?;
@@ -235,22 +265,13 @@ fn open_locked(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Refuses to continue another run under the same name. A run may be continued with another `--limit`.
+/// Refuses to continue another run under the same name.
 fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
     let text = std::fs::read_to_string(path)
         .map_err(Error::io(path, "answers are there, but the run's settings cannot be read; --force starts again"))?;
     let there: RunConfig = serde_json::from_str(&text)
         .map_err(|e| Error::data(path, format!("not a run's settings ({e}); --force starts again")))?;
-    let mut same = RunConfig { limit: config.limit, ..there.clone() };
-    // Runs from before there were checksums may go on.
-    for (there, asked) in
-        [(&mut same.checkpoint_sha256, &config.checkpoint_sha256), (&mut same.data_sha256, &config.data_sha256)]
-    {
-        if there.is_empty() {
-            there.clone_from(asked);
-        }
-    }
-    if same == *config {
+    if there.gives_answers_of(config) {
         return Ok(());
     }
     Err(Error::data(

@@ -64,20 +64,22 @@ pub fn evaluate<B: VlmBackend>(
     for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
         let mut asked = Vec::with_capacity(batch.len());
         for sample in batch {
+            let wrong = |source| Error::Question { id: sample.question_id.to_string(), source: Box::new(source) };
             let picture = sample.picture.as_ref();
             let (_, looks) = match last.take_if(|(seen, _)| *seen == picture && pace.reuse) {
                 Some(same) => last.insert(same),
                 None => {
-                    let media = picture.map(|picture| picture.open(model.config().frames())).transpose()?;
-                    last.insert((picture, looks(model, media.as_slice(), selector)?))
+                    let media = picture.map(|picture| picture.open(model.config().frames())).transpose();
+                    let looks = media.and_then(|media| looks(model, media.as_slice(), selector)).map_err(wrong)?;
+                    last.insert((picture, looks))
                 }
             };
             // Video-LLaVA's scripts for pictures ask like LLaVA's.
             let template = if let Some(Picture::Video(_)) = picture { model.template() } else { Template::VicunaV1 };
             let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
-            let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks)?;
+            let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks).map_err(wrong)?;
             let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
-            asked.push(ask_about(model, looks, &prompt, selector, config.tokens)?.1);
+            asked.push(ask_about(model, looks, &prompt, selector, config.tokens).map_err(wrong)?.1);
         }
         // Of the batch before, the last prompt is enough.
         let last_begun = begun.pop();

@@ -145,7 +145,11 @@ pub fn ask_about<'a, B: VlmBackend>(
     let prompt = model.splice(prompt, &seen);
     // Its budget is per crop too, and spent on all crops together.
     let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();
-    let inside = inside.zip(budget).map(|(pruner, budget)| (pruner, (crops * budget).min(prompt.visual.len())));
+    let inside = inside
+        .zip(budget)
+        // Of a question without a picture there is nothing to drop.
+        .filter(|_| !prompt.visual.is_empty())
+        .map(|(pruner, budget)| (pruner, (crops * budget).min(prompt.visual.len())));
     Ok((seen, Asked { prompt, inside }))
 }
 

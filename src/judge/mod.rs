@@ -95,18 +95,25 @@ struct Message {
     content: Option<String>,
 }
 
+/// Checks that `url` can be a judge's.
+///
+/// # Errors
+/// When it is no http address.
+pub fn check_address(url: &str) -> Result<(), Error> {
+    if ["http://", "https://"].iter().any(|start| url.starts_with(start)) {
+        return Ok(());
+    }
+    let reason = "has no http address; give one as in --judge-url http://localhost:8000/v1".to_owned();
+    Err(Error::Judge { url: url.to_owned(), reason })
+}
+
 impl Judge {
     /// With the replies that the file `cache` holds, if it is there; new ones are added to it.
     ///
     /// # Errors
     /// When the address is none, or the file cannot be read.
     pub fn open(config: JudgeConfig, cache: &Path) -> Result<Self, Error> {
-        if !["http://", "https://"].iter().any(|start| config.url.starts_with(start)) {
-            return Err(Error::Judge {
-                url: config.url,
-                reason: "has no http address; give one as in --judge-url http://localhost:8000/v1".to_owned(),
-            });
-        }
+        check_address(&config.url)?;
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(Duration::from_secs(300)))
             .http_status_as_error(false)

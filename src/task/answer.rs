@@ -73,11 +73,10 @@ impl Answer {
     /// When it cannot be read, a line of JSON is no answer, or there is none.
     pub fn read_json_lines(path: &Path) -> Result<(Vec<Self>, usize), Error> {
         let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
-        let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-        let (whole, broken): (Vec<&[u8]>, Vec<&[u8]>) =
-            lines.partition(|line| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok());
-        let answers = Self::parse_all(path, &whole.join(&b'\n'))?;
-        Ok((Self::not_none(path, answers)?, broken.len()))
+        let is_json = |line: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
+        let broken = lines(&bytes).filter(|(_, line)| !is_json(line)).count();
+        let answers = lines(&bytes).filter(|(_, line)| is_json(line)).map(|(i, line)| Self::parse(path, i, line));
+        Ok((Self::not_none(path, answers.collect::<Result<_, _>>()?)?, broken))
     }
 
     fn not_none(path: &Path, answers: Vec<Self>) -> Result<Vec<Self>, Error> {
@@ -89,13 +88,34 @@ impl Answer {
     /// # Errors
     /// When a line is no answer; the error names the line.
     pub fn parse_all(path: &Path, bytes: &[u8]) -> Result<Vec<Self>, Error> {
-        bytes
-            .split(|&byte| byte == b'\n')
-            .enumerate()
-            .filter(|(_, line)| !line.trim_ascii().is_empty())
-            .map(|(i, line)| {
-                serde_json::from_slice(line).map_err(|e| Error::data(path, format!("line {} is no answer: {e}", i + 1)))
-            })
-            .collect()
+        lines(bytes).map(|(i, line)| Self::parse(path, i, line)).collect()
+    }
+
+    fn parse(path: &Path, number: usize, line: &[u8]) -> Result<Self, Error> {
+        serde_json::from_slice(line).map_err(|e| Error::data(path, format!("line {number} is no answer: {e}")))
+    }
+}
+
+/// The lines with something in them, and their numbers, counted from 1.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let lines = bytes.split(|&byte| byte == b'\n').enumerate();
+    lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(i, line)| (i + 1, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_line_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answers.jsonl");
+        let good = r#"{"question_id": 1, "text": "x"}"#;
+        std::fs::write(&path, format!("broken\n\n{good}\n")).unwrap();
+        let (answers, broken) = Answer::read_json_lines(&path).unwrap();
+        assert_eq!((answers.len(), broken), (1, 1));
+        std::fs::write(&path, format!("broken\n\n{good}\n{{}}\n")).unwrap();
+        let error = Answer::read_json_lines(&path).unwrap_err().to_string();
+        assert!(error.contains("line 4 is no answer"), "{error}");
     }
 }

@@ -27,6 +27,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
+    questions::one_of,
     scienceqa::CHOOSE,
 };
 use crate::{
@@ -117,8 +118,7 @@ fn there(cell: &str) -> bool {
 impl MmBench {
     fn table(self, data: &Path) -> Result<PathBuf, Error> {
         let name = if self.chinese { TABLE_CN } else { TABLE };
-        let there = [name, "annotation.tsv"].map(|name| data.join(name)).into_iter().find(|path| path.is_file());
-        there.ok_or_else(|| Error::data(data, format!("expected {name} here; --data names the folder")))
+        one_of(data, &[name, "annotation.tsv"])
     }
 
     fn rows(self, data: &Path) -> Result<Vec<Row>, Error> {

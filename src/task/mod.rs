@@ -218,7 +218,8 @@ fn llava_only(task: &dyn Task, protocol: Protocol, data: &Path) -> Result<(), Er
     match protocol {
         Protocol::Llava => Ok(()),
         Protocol::LmmsEval => {
-            Err(Error::data(data, format!("{} is scored by LLaVA's rules only; leave out --protocol", task.name())))
+            let place = if data.as_os_str().is_empty() { Path::new(task.name()) } else { data };
+            Err(Error::data(place, format!("{} is scored by LLaVA's rules only; leave out --protocol", task.name())))
         }
     }
 }

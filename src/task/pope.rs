@@ -23,7 +23,7 @@ use serde_json::json;
 use super::{
     Answer, Protocol, Report, Sample, Task,
     ids::ById,
-    questions::{Question, file, lines, samples},
+    questions::{Question, file, lines, one_of, samples_of},
 };
 use crate::{
     Error,
@@ -35,7 +35,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Pope;
 
-const QUESTIONS: &str = "llava_pope_test.jsonl";
+const QUESTIONS: [&str; 2] = ["llava_pope_test.jsonl", "questions.jsonl"];
 const CATEGORIES: [&str; 3] = ["random", "popular", "adversarial"];
 
 #[derive(Deserialize)]
@@ -74,13 +74,11 @@ impl Task for Pope {
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
-        samples(data, QUESTIONS, &["val2014"])
+        samples_of(data, &one_of(data, &QUESTIONS)?, &["val2014"])
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        // Some copies of the folder have another name for it.
-        let name = [QUESTIONS, "questions.jsonl"].into_iter().find(|name| data.join(name).is_file());
-        let questions: Vec<Question> = lines(&file(data, name.unwrap_or(QUESTIONS))?, "question")?;
+        let questions: Vec<Question> = lines(&one_of(data, &QUESTIONS)?, "question")?;
         let by_id = ById::new(answers);
         let strays = by_id.strays(questions.iter().map(|question| &question.question_id));
         if strays > 0 {

@@ -46,11 +46,23 @@ pub(super) fn push(list: &mut Value, item: Value) {
 
 /// The file called `name` in `data`; the error says what to do.
 pub(super) fn file(data: &Path, name: &str) -> Result<PathBuf, Error> {
-    let path = data.join(name);
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(Error::data(data, format!("expected {name} here, as in LLaVA's evaluation folders; --data names the folder")))
+    one_of(data, &[name])
+}
+
+/// The first of the files `names` that is in `data`: some copies of a folder have other names for one.
+pub(super) fn one_of(data: &Path, names: &[&str]) -> Result<PathBuf, Error> {
+    let there = names.iter().map(|name| data.join(name)).find(|path| path.is_file());
+    there.ok_or_else(|| expected(data, &names.join(" or "), "here"))
+}
+
+/// The first of the folders `names` that is in `data`.
+pub(super) fn folder(data: &Path, names: &[&str], what: &str) -> Result<PathBuf, Error> {
+    let there = names.iter().map(|name| data.join(name)).find(|folder| folder.is_dir());
+    there.ok_or_else(|| expected(data, what, &format!("in {}", names.join(" or "))))
+}
+
+fn expected(data: &Path, what: &str, place: &str) -> Error {
+    Error::data(data, format!("expected {what} {place}, as in the benchmark's own folder; --data names the folder"))
 }
 
 /// A question about a picture, as `model_vqa_loader` asks it.
@@ -61,16 +73,15 @@ pub(super) fn sample(question_id: Value, picture: PathBuf, text: String) -> Samp
 
 /// The samples of the question file `name`, with pictures in the first of the folders `images` that is there.
 pub(super) fn samples(data: &Path, name: &str, images: &[&str]) -> Result<Vec<Sample>, Error> {
-    let questions: Vec<Question> = lines(&file(data, name)?, "question")?;
-    let folder = image_folder(data, images)?;
-    let samples = questions.into_iter().map(|q| sample(q.question_id, folder.join(&q.image), q.text)).collect();
-    with_pictures(samples)
+    samples_of(data, &file(data, name)?, images)
 }
 
-/// The first of the folders `images` that is there.
-pub(super) fn image_folder(data: &Path, images: &[&str]) -> Result<PathBuf, Error> {
-    let there = images.iter().map(|name| data.join(name)).find(|folder| folder.is_dir());
-    there.ok_or_else(|| Error::data(data, format!("expected the pictures in {}", images.join(" or "))))
+/// The same for a question file that was found.
+pub(super) fn samples_of(data: &Path, path: &Path, images: &[&str]) -> Result<Vec<Sample>, Error> {
+    let questions: Vec<Question> = lines(path, "question")?;
+    let folder = folder(data, images, "the pictures")?;
+    let samples = questions.into_iter().map(|q| sample(q.question_id, folder.join(&q.image), q.text)).collect();
+    with_pictures(samples)
 }
 
 /// The samples, if there is one and all their pictures are there.

@@ -28,8 +28,8 @@ impl Report {
     pub fn table(&self) -> String {
         let width = self.metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let mut table = format!("{} · {} answers · {} rules\n", self.benchmark, self.n, self.protocol.name());
-        // MME counts in points; everything else in shares of 1, of which two digits are too few.
-        let digits = if self.metrics.iter().any(|(_, value)| *value > 1.0) { 2 } else { 4 };
+        // MME counts in points; everything else in shares of 1, of which two digits are too few, and grades up to 5.
+        let digits = if self.metrics.iter().any(|(_, value)| *value > 5.0) { 2 } else { 4 };
         for (name, value) in &self.metrics {
             // Writing to a string cannot fail.
             let _ = writeln!(table, "{name:<width$}  {value:>8.digits$}");

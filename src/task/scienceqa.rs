@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json as json_value};
 use super::{
     Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
-    questions::{file, image_folder, json, push, with_pictures},
+    questions::{file, folder, json, push, with_pictures},
 };
 use crate::{
     Error,
@@ -107,7 +107,7 @@ impl Task for ScienceQa {
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let entries: Vec<Entry> = json(&file(data, QUESTIONS)?)?;
-        let folder = image_folder(data, &["images/test", "images"])?;
+        let folder = folder(data, &["images/test", "images"], "the pictures")?;
         let samples = entries.into_iter().map(|entry| {
             let asked = entry.conversations.first().map(|turn| turn.value.replace(IMAGE_MARK, "")).unwrap_or_default();
             let asked = strip(&asked).to_owned();

@@ -20,7 +20,7 @@ use super::{
     Answer, Protocol, Report, Sample, Task,
     ids::ById,
     python_json,
-    questions::{json as read_json, push, samples},
+    questions::{json as read_json, one_of, push, samples},
     scienceqa::CHOOSE,
 };
 use crate::{
@@ -138,8 +138,7 @@ fn is_right(text: &str, label: &str, protocol: Protocol) -> bool {
 }
 
 fn labels(data: &Path) -> Result<Labels, Error> {
-    let path = LABELS.map(|name| data.join(name)).into_iter().find(|path| path.is_file());
-    read_json(&path.ok_or_else(|| Error::data(data, format!("expected SEED-Bench's labels, {}", LABELS[0])))?)
+    read_json(&one_of(data, &LABELS)?)
 }
 
 /// A row of the hub's data set: `question_id`, `question_type_id`, `data_type`, `question`, `choice_a` to `choice_d`, `answer`,

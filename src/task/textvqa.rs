@@ -19,7 +19,7 @@ use super::{
     Answer, Protocol, Report, Sample, Task,
     evalai::accuracy,
     ids::key,
-    questions::{json, push, samples},
+    questions::{json, one_of, push, samples},
 };
 use crate::{
     Error,
@@ -77,8 +77,7 @@ impl Task for TextVqa {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
-        let path = LABELS.map(|name| data.join(name)).into_iter().find(|path| path.is_file());
-        let path = path.ok_or_else(|| Error::data(data, format!("expected TextVQA's labels, {}", LABELS[0])))?;
+        let path = one_of(data, &LABELS)?;
         let labels: Labels = json(&path)?;
         let labels: HashMap<(&str, String), &Vec<String>> = labels
             .data

@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Judged, Picture, Protocol, Report, Sample, Task, ids::ById, llava_only, python_json, questions::json,
+    Answer, Judged, Picture, Protocol, Report, Sample, Task,
+    ids::ById,
+    llava_only, python_json,
+    questions::{folder, json, one_of},
 };
 use crate::{Error, judge::Request};
 
@@ -140,9 +143,7 @@ impl Task for VideoQa {
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
-        let folder = self.folders.iter().map(|name| data.join(name)).find(|folder| folder.is_dir());
-        let folder =
-            folder.ok_or_else(|| Error::data(data, format!("expected the videos in {}", self.folders.join(" or "))))?;
+        let folder = folder(data, self.folders, "the videos")?;
         let questions = questions(data)?;
         let mut samples = Vec::with_capacity(questions.len());
         for Question { video_name, question, question_id } in questions {
@@ -267,26 +268,13 @@ fn value<'a>(reply: &'a str, key: &str) -> Option<&'a str> {
 }
 
 fn questions(data: &Path) -> Result<Vec<Question>, Error> {
-    json(&either(data, "test_q_1k.json", "test_q.json")?)
-}
-
-/// The first of two files that is there.
-fn either(data: &Path, first: &str, second: &str) -> Result<PathBuf, Error> {
-    let there = [first, second].map(|name| data.join(name)).into_iter().find(|path| path.is_file());
-    there.ok_or_else(|| {
-        Error::data(
-            data,
-            format!(
-                "expected {first} or {second} here, as in Video-LLaVA's evaluation folders; --data names the folder"
-            ),
-        )
-    })
+    json(&one_of(data, &["test_q_1k.json", "test_q.json"])?)
 }
 
 /// The questions that have an answer, in the order of the questions.
 fn answered<'a>(data: &Path, answers: &'a [Answer]) -> Result<Vec<Answered<'a>>, Error> {
     let questions = questions(data)?;
-    let path = either(data, "test_a_1k.json", "test_a.json")?;
+    let path = one_of(data, &["test_a_1k.json", "test_a.json"])?;
     let labels: Vec<Label> = json(&path)?;
     if questions.len() != labels.len() {
         let counts = format!("{} labels for {} questions", labels.len(), questions.len());

@@ -59,7 +59,8 @@ impl LlamaTokenizer {
                 specials.push((text, id));
             }
         }
-        specials.retain(|&(_, id)| (id as usize) < vocabulary);
+        // An empty text would be found everywhere.
+        specials.retain(|(text, id)| !text.is_empty() && (*id as usize) < vocabulary);
         let pieces_len = match &pieces {
             Pieces::Model(model) => model.pieces.len(),
             Pieces::Json(json) => json.get_vocab_size(false),

@@ -1,4 +1,4 @@
-//! A folder of pictures as a video, in the order of their names.
+//! A folder of pictures as a video, in the order of their names, where numbers count as such: `frame2` comes before `frame10`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
             files.push(path);
         }
     }
-    files.sort();
+    files.sort_by_cached_key(|path| parts(&path.file_name().unwrap_or_default().to_string_lossy()));
     if files.is_empty() {
         let reason = "there is no picture in this folder; a folder of frames has one file for each".to_owned();
         return Err(Error::Video { path: path.to_owned(), reason });
@@ -26,4 +26,34 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
     let numbers = frame_numbers(files.len(), wanted);
     let frames = distinct(&numbers).into_iter().map(|number| decode(&files[number])).collect::<Result<Vec<_>, _>>()?;
     Ok((numbers.clone(), repeated(&numbers, &frames)))
+}
+
+/// A name taken apart for comparison: text, the number behind it, and so on. Numbers may be of any length: without leading
+/// zeros, the longer one is the larger.
+fn parts(name: &str) -> Vec<(String, usize, String)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let (text, after) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (digits, after) = after.split_at(after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len()));
+        let number = digits.trim_start_matches('0');
+        parts.push((text.to_owned(), number.len(), number.to_owned()));
+        rest = after;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["f10.png", "f9.png", "f1.png", "f2b.png", "f2.png", "a.png", "f010.png", "g1.png"];
+        names.sort_by_cached_key(|name| parts(name));
+        assert_eq!(names, ["a.png", "f1.png", "f2.png", "f2b.png", "f9.png", "f10.png", "f010.png", "g1.png"]);
+        let mut padded = ["001.png", "010.png", "002.png"];
+        padded.sort_by_cached_key(|name| parts(name));
+        assert_eq!(padded, ["001.png", "002.png", "010.png"]);
+    }
 }

@@ -312,6 +312,15 @@ fn every_data_set_is_fetched_asked_and_scored() {
         assert_eq!(code, 0);
         assert!(Path::new(stdout.trim()).starts_with(home.path().join("secateur")), "{stdout}");
         assert_eq!(hub.requests(), Vec::<String>::new(), "{name}");
+
+        // What a process left that was stopped while it unpacked is cleared away by the next.
+        let whole = Path::new(stdout.trim());
+        let draft = whole.with_added_extension("part");
+        std::fs::rename(whole, &draft).unwrap();
+        std::fs::write(draft.join("half"), "").unwrap();
+        let (code, again, stderr) = secateur(&hub.endpoint, home.path(), here.path(), &["pull", name]);
+        assert_eq!((code, &again), (0, &stdout), "{stderr}");
+        assert!(!draft.exists() && !whole.join("half").exists(), "{name}");
     }
 }
 
@@ -322,8 +331,8 @@ fn data_that_is_not_as_expected_gets_a_sentence_and_leaves_nothing() {
         hub.add("datasets/lmms-lab-encoder/MME", "data/test-00000-of-00001.parquet", bytes);
         let (code, _, stderr) = secateur(&hub.endpoint, home.path(), here.path(), &["pull", "mme"]);
         assert!(code == 1 && stderr.contains(expected), "{stderr}");
-        let unpacked = std::fs::read_dir(home.path().join("secateur")).map(Iterator::count).unwrap_or(0);
-        assert_eq!(unpacked, 0, "{stderr}");
+        let unpacked = std::fs::read_dir(home.path().join("secateur")).into_iter().flatten();
+        assert_eq!(unpacked.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 0, "{stderr}");
         std::fs::remove_dir_all(home.path().join("hub")).unwrap();
     };
     refuse(b"no parquet at all".to_vec(), "not a parquet file");

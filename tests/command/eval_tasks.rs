@@ -172,6 +172,7 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
         let run = out.join(format!("{}-{model}-{method}-16", task.name()));
         let answers = std::fs::read_to_string(run.join("answers.jsonl")).unwrap();
         let mut samples = task.samples(&data).unwrap();
+        let whole = samples.len() <= 9;
         samples.truncate(9);
         assert_eq!(answers.lines().count(), samples.len(), "{}", task.name());
         assert_eq!(report["benchmark"], task.name());
@@ -185,6 +186,10 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
         }
         let (read, _) = task.answers(&run.join("answers.jsonl")).unwrap();
         if let Some(name) = task.upload_name() {
+            // A server is not sent a part.
+            assert_eq!(run.join(name).exists(), whole, "{}", task.name());
+        }
+        if let Some(name) = task.upload_name().filter(|_| whole) {
             let upload = std::fs::read(run.join(name)).unwrap();
             // A workbook holds the time at which it was made.
             let same = name.ends_with("xlsx") || upload == task.upload(&data, &read).unwrap();
@@ -209,4 +214,36 @@ fn clip_reads_the_question_of_the_official_scripts() {
         let sample = &secateur::task::task(benchmark).unwrap().samples(folder.path()).unwrap()[0];
         assert_eq!(sample.clip_text, expected, "{benchmark}");
     }
+}
+
+/// `eval` on the data that is in `folder`, into `runs` there.
+fn eval(folder: &Path, args: &[&str]) -> String {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.arg("eval").args(args).arg("--model").arg(fixture("tiny-llava-1.5/llava-v1.5-tiny"));
+    let output = command.arg("--data").arg(folder).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn fastv_answers_questions_without_a_picture() {
+    for batch in ["1", "3"] {
+        let folder = tempfile::tempdir().unwrap();
+        write_data("scienceqa", folder.path());
+        eval(folder.path(), &["scienceqa", "--method", "fastv", "--tokens", "16", "--batch-size", batch]);
+        let run = folder.path().join("runs/scienceqa-llava-v1.5-tiny-fastv-16");
+        assert_eq!(std::fs::read_to_string(run.join("answers.jsonl")).unwrap().lines().count(), 3, "{batch}");
+    }
+}
+
+#[test]
+fn a_part_of_the_questions_has_no_file_for_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    write_data("vqav2", folder.path());
+    let args = ["vqav2", "--tokens", "16"];
+    let upload = folder.path().join("runs/vqav2-llava-v1.5-tiny-fastervlm-16/vqav2_upload.json");
+    let stdout = eval(folder.path(), &[&args[..], &["--limit", "2"]].concat());
+    assert!(stdout.contains("--limit leaves some out") && !upload.exists(), "{stdout}");
+    eval(folder.path(), &args);
+    assert!(upload.exists());
 }

@@ -247,7 +247,8 @@ fn videos_are_refused_before_weights_are_read() {
 fn the_conversion_without_attention_over_time_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "video_llava", "text_config": {}}"#).unwrap();
-    let output = secateur(&["ask", "--model", folder.path().to_str().unwrap(), "a.gif", "What?"]);
+    let frames = fixture("tiny-video-llava/video/frames");
+    let output = secateur(&["ask", "--model", folder.path().to_str().unwrap(), frames.to_str().unwrap(), "What?"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("another network") && stderr.contains("LanguageBind/Video-LLaVA-7B"), "{stderr}");
 }

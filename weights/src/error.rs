@@ -12,15 +12,14 @@ pub enum WeightsError {
         id: String,
     },
     /// Something that is neither in the cache nor to be had.
-    #[error(
-        "`{id}` {reason}; without it, give a folder (--model DIR, --data DIR), use --model demo, or fetch it where there \
-         is a network with `secateur pull {id}`"
-    )]
+    #[error("`{id}` {reason}; {advice}")]
     Hub {
         /// What was asked for.
         id: String,
         /// Why it cannot be had.
         reason: String,
+        /// What to do without it.
+        advice: String,
     },
     /// A file that must be there is not.
     #[error("{path}: not found; {hint}")]

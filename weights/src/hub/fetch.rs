@@ -41,7 +41,7 @@ pub(super) fn files(
     kind: Kind,
     choose: &dyn Fn(&[String]) -> Vec<String>,
 ) -> Result<Vec<PathBuf>, WeightsError> {
-    let fail = |reason: String| WeightsError::Hub { id: id.to_owned(), reason };
+    let fail = |reason: String| WeightsError::Hub { id: id.to_owned(), reason, advice: kind.advice(id) };
     if offline() {
         let cache = cache().path().display().to_string();
         return Err(fail(format!("is not whole in the cache {cache}, and HF_HUB_OFFLINE forbids the network")));

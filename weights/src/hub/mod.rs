@@ -26,6 +26,21 @@ impl Kind {
         };
         Repo::new(id.to_owned(), kind)
     }
+
+    /// What to do where the hub does not have it.
+    fn advice(self, id: &str) -> String {
+        match self {
+            Self::Model => format!(
+                "without it, give a folder (--model DIR), use --model demo, or fetch it where there is a network with \
+                 `secateur pull {id}`"
+            ),
+            Self::DataSet => {
+                "without it, give the benchmark's folder (--data DIR), or fetch it where there is a network \
+                              with `secateur pull` and the benchmark's name"
+                    .to_owned()
+            }
+        }
+    }
 }
 
 /// Small files that a checkpoint may have, beside its weights.
