@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use burn::tensor::DType;
 use safetensors::{Dtype, serialize, tensor::TensorView};
-use secateur_backends::{Job, VlmBackend, default_backend, find};
+use secateur_backends::{Job, VlmBackend, choose};
 
 use super::{
     args::{Analysis, AnalyzeArgs},
@@ -13,6 +13,7 @@ use super::{
     print,
 };
 use crate::{
+    Error,
     analysis::{Attention, Dispersion, Histogram, Instruction, KINDS, Shift, Spread, read},
     eval::write_file,
     image::{Rgb, decode, png},
@@ -37,10 +38,7 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     if args.what == Analysis::AttentionDispersion && opened.config.text.num_hidden_layers < 2 {
         bail!("attention-dispersion reads the second layer of the language model, which has one");
     }
-    let backend = match &args.backend {
-        Some(name) => find(name)?.name,
-        None => default_backend()?,
-    };
+    let backend = choose(args.backend.as_deref())?;
     std::fs::create_dir_all(&args.out)?;
     secateur_backends::run(backend, Analyze { args, opened, questions })?
 }
@@ -64,24 +62,42 @@ impl Job for Analyze {
         let model: Llava<B> = opened.load(options, &device)?;
         let (mut shift, mut dispersion) = (Shift::default(), Dispersion::default());
         let bar = progress(questions.len(), 0);
-        for Instruction { image, question } in &questions {
-            let picture = decode(image)?;
-            let text = Template::VicunaV1.turn(question, &[1])?;
-            let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer());
-            let attention = Attention::measure(&model, &picture, &prompt, layers)
-                .with_context(|| format!("the question about {}", image.display()))?;
-            match args.what {
-                Analysis::AttentionShift => shift.add(&attention),
-                Analysis::AttentionDispersion => dispersion.add(&attention),
+        let mut measured = 0;
+        for instruction in &questions {
+            // One bad picture among thousands should not cost what the others gave.
+            match measure(&model, instruction, layers) {
+                Ok(attention) => {
+                    measured += 1;
+                    match args.what {
+                        Analysis::AttentionShift => shift.add(&attention),
+                        Analysis::AttentionDispersion => dispersion.add(&attention),
+                    }
+                }
+                Err(error) if questions.len() == 1 => return Err(error.into()),
+                Err(error) => bar.suspend(|| eprintln!("note: {}: passed over: {error}", instruction.image.display())),
             }
             bar.inc(1);
         }
         bar.finish_and_clear();
+        if measured == 0 {
+            bail!("{}: none of its {} questions could be measured", args.data.display(), questions.len());
+        }
+        if measured < questions.len() {
+            eprintln!("note: the figures are over {measured} of {} questions", questions.len());
+        }
         match args.what {
             Analysis::AttentionShift => write_shift(&shift, &args.out),
             Analysis::AttentionDispersion => write_dispersion(&dispersion, &args.out),
         }
     }
+}
+
+fn measure<B: VlmBackend>(model: &Llava<B>, instruction: &Instruction, layers: usize) -> Result<Attention, Error> {
+    let Instruction { image, question } = instruction;
+    let picture = decode(image)?;
+    let text = Template::VicunaV1.turn(question, &[1])?;
+    let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer());
+    Attention::measure(model, &picture, &prompt, layers)
 }
 
 /// Data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     args::AskArgs,
-    check_sampling,
+    check_sampling, check_there,
     compare::Comparison,
     ms,
     plan::{MethodPlan, ModelPlan},
@@ -28,7 +28,8 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let question = args.images_and_question.last().cloned().unwrap_or_default();
     check_sampling(args.temperature, args.top_p)?;
     let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
-    let plan = ModelPlan::several(&args.model)?;
+    images.iter().try_for_each(|path| check_there(path))?;
+    let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     let config = &plan.opened.config;
     let media = images.iter().map(|path| Media::read(path, config.frames())).collect::<Result<Vec<_>, _>>()?;
     let marks: Vec<usize> = media.iter().map(Media::marks).collect();
@@ -110,7 +111,10 @@ impl Job for Ask {
                 Err(error) => comparison.add_failure(method.method, &error)?,
             }
         }
-        if self.json { comparison.print_json() } else { Ok(()) }
+        if self.json {
+            comparison.print_json()?;
+        }
+        comparison.check()
     }
 }
 

@@ -5,12 +5,14 @@ use std::{ops::ControlFlow, time::Duration};
 use anyhow::bail;
 use burn::tensor::DType;
 use indicatif::{ProgressBar, ProgressStyle};
-use secateur_backends::{Job, VlmBackend, default_backend, find};
+use secateur_backends::{Job, VlmBackend, choose};
 
 use super::{
     args::BenchArgs,
     bench_table::{Row, Table, Times},
-    ceilings, print, print_json,
+    ceilings,
+    plan::{BUDGETS, names, params},
+    print, print_json,
 };
 use crate::{
     Error,
@@ -18,7 +20,7 @@ use crate::{
     generate::{Decoding, answer},
     image::Rgb,
     model::{DEMO, Layout, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
-    pruner::{Params, Place, Selector, check_budget, method, methods, selector},
+    pruner::{Params, Place, Selector, check_budget, method, selector},
     text::{IMAGE_TOKEN, Prompt},
     video::{Media, Video},
 };
@@ -30,57 +32,64 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if args.repeats == 0 || args.new_tokens < 2 || args.prompt_tokens <= BEFORE {
         bail!("--repeats takes 1 or more, --new-tokens 2 or more, --prompt-tokens {} or more", BEFORE + 1);
     }
-    let (mut opened, random, name) = match (&args.model, &args.shape) {
-        (Some(model), _) => (open(model, args.clip.as_deref())?, false, model.clone()),
-        (None, shape) => {
-            let shape = shape.as_deref().unwrap_or(DEMO);
-            (shaped(shape)?, shape != DEMO, shape.to_owned())
-        }
-    };
-    if let Some(layers) = args.layers.filter(|_| random) {
-        if !(1..=opened.config.text.num_hidden_layers).contains(&layers) {
-            bail!("--layers {layers} is not possible: the shape has {}", opened.config.text.num_hidden_layers);
-        }
-        opened.config.text.num_hidden_layers = layers;
+    let params = params(&args.method)?;
+    let mut names = names(&args.method.method)?;
+    names.retain(|&name| name != "none");
+    let mut budgets = args.budgets.clone();
+    budgets.extend(args.method.tokens);
+    if budgets.is_empty() {
+        budgets.extend(BUDGETS);
     }
-    let params = Params { seed: args.seed, ..Params::default() };
-    let names: Vec<&'static str> = match args.method.as_str() {
-        "all" => {
-            let reads_text = check_joint(&opened, random).inspect_err(|error| {
-                eprintln!("note: methods that read CLIP's text side are left out: {error}");
-            });
-            let reads_text = reads_text.is_ok();
-            methods(params).iter().filter(|m| reads_text || !m.needs().joint).map(|method| method.name()).collect()
+    let backend = choose(args.method.backend.as_deref())?;
+    let (opened, random, name) = opened(&args)?;
+    let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.needs().joint);
+    if names.iter().any(reads_text)
+        && let Err(error) = check_joint(&opened, random)
+    {
+        if args.method.method != "all" {
+            return Err(error.into());
         }
-        list => list.split(',').map(|name| Ok(method(name.trim(), params)?.name())).collect::<anyhow::Result<_>>()?,
-    };
-    let names: Vec<&'static str> = names.into_iter().filter(|&name| name != "none").collect();
-    let mut joint = false;
+        eprintln!("note: methods that read CLIP's text side are left out: {error}");
+        names.retain(|name| !reads_text(name));
+    }
     for name in &names {
-        let method = method(name, params)?;
-        joint |= method.needs().joint;
-        if method.place() == Place::Llm {
+        if method(name, params)?.place() == Place::Llm {
             check_layer(params.fastv_layer, opened.config.text.num_hidden_layers)?;
         }
     }
-    for &budget in &args.budgets {
+    for &budget in &budgets {
         check_budget(budget, opened.config.vision.patches())?;
     }
-    if joint {
-        check_joint(&opened, random)?;
-    }
-    let backend = match &args.backend {
-        Some(name) => find(name)?.name,
-        None => default_backend()?,
-    };
+    let joint = names.iter().any(reads_text);
     let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
-    let (table, json) =
-        secateur_backends::run(backend, Bench { args, opened, random, name, names, params, options, backend })??;
+    let (table, json) = secateur_backends::run(
+        backend,
+        Bench { args, opened, random, name, names, budgets, params, options, backend },
+    )??;
     print(&table.text())?;
     if json {
         print_json(&table.json())?;
     }
     Ok(())
+}
+
+/// What is measured, whether its weights are random, and its name.
+fn opened(args: &BenchArgs) -> anyhow::Result<(Opened, bool, String)> {
+    let (mut opened, random, name) = match (&args.model, args.shape.as_deref().unwrap_or(DEMO)) {
+        (Some(model), _) => (open(model, args.clip.as_deref())?, false, model.as_str()),
+        (None, shape) => (shaped(shape)?, shape != DEMO, shape),
+    };
+    if let Some(layers) = args.layers {
+        let all = opened.config.text.num_hidden_layers;
+        if !random {
+            bail!("--layers {layers} is not possible: it is for a shape with random weights, and {name} has its own");
+        }
+        if !(1..=all).contains(&layers) {
+            bail!("--layers {layers} is not possible: the shape has {all}");
+        }
+        opened.config.text.num_hidden_layers = layers;
+    }
+    Ok((opened, random, name.to_owned()))
 }
 
 struct Bench {
@@ -89,6 +98,7 @@ struct Bench {
     random: bool,
     name: String,
     names: Vec<&'static str>,
+    budgets: Vec<usize>,
     params: Params,
     options: LoadOptions,
     backend: &'static str,
@@ -98,12 +108,12 @@ impl Job for Bench {
     type Output = anyhow::Result<(Table, bool)>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { args, opened, random, name, names, params, options, backend } = self;
+        let Self { args, opened, random, name, names, budgets, params, options, backend } = self;
         let media = [media(&opened.config, &name)];
         let model: Llava<B> = if random { opened.random(options, &device)? } else { opened.load(options, &device)? };
         let mut runs: Vec<(Selector<B>, Option<usize>)> = vec![(selector("none", params)?, None)];
         for name in names {
-            for &budget in &args.budgets {
+            for &budget in &budgets {
                 runs.push((selector(name, params)?, Some(budget)));
             }
         }

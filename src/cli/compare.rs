@@ -34,6 +34,14 @@ impl Comparison {
         Ok(())
     }
 
+    /// Refuses a comparison in which no method has an answer.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        if self.results.iter().all(|result| result.get("error").is_some()) {
+            anyhow::bail!("no method has an answer");
+        }
+        Ok(())
+    }
+
     /// Prints why a method has no answer.
     pub(super) fn add_failure(&mut self, method: &'static str, error: &anyhow::Error) -> anyhow::Result<()> {
         print(&format!("{method:<0$}  {1:>6}  {1:>11}  {1:>7}  {error:#}", self.width, "–"))?;

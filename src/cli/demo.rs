@@ -5,11 +5,12 @@ use std::{ops::ControlFlow, path::Path};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use secateur_backends::{Job, VlmBackend, default_backend, find};
+use secateur_backends::{Job, VlmBackend, choose};
 
 use super::{
     args::DemoArgs,
     demo_table::{Row, Table, Times},
+    plan::{BUDGETS, names},
     print, print_json,
 };
 use crate::{
@@ -18,14 +19,12 @@ use crate::{
     generate::{Decoding, answer, answer_about, kept},
     image::{kept_patches, png, strip},
     model::{DEMO, Llava, LoadOptions, open},
-    pruner::{Needs, NoPruning, Params, Selector, method, methods, selector},
+    pruner::{Needs, NoPruning, Params, Selector, selector},
     task::{Answer, Demo, Protocol, Sample, Task},
     text::{Prompt, strip as trim, vicuna_v1},
     video::Media,
 };
 
-/// Visual tokens: all, and the budgets that papers report.
-const BUDGETS: [usize; 4] = [192, 128, 64, 29];
 /// The budget at which pictures are saved.
 const SHOWN: usize = 64;
 /// Pictures that are shown with their answers: one of each category.
@@ -35,21 +34,11 @@ const REPEATS: usize = 9;
 
 pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
     let params = Params { seed: args.seed, ..Params::default() };
-    let names: Vec<&'static str> = match args.method.as_str() {
-        "all" => methods(params).iter().map(|method| method.name()).collect(),
-        list => list
-            .split(',')
-            .map(|name| method(name.trim(), params).map(|method| method.name()))
-            .collect::<Result<_, _>>()?,
-    };
-    let names: Vec<&'static str> = names.into_iter().filter(|&name| name != "none").collect();
+    let names: Vec<&'static str> = names(&args.method)?.into_iter().filter(|&name| name != "none").collect();
     if args.questions < 2 * PICTURES {
         bail!("--questions {} is not possible: it takes {} or more", args.questions, 2 * PICTURES);
     }
-    let backend = match &args.backend {
-        Some(name) => find(name)?.name,
-        None => default_backend()?,
-    };
+    let backend = choose(args.backend.as_deref())?;
     secateur_backends::run(backend, Show { args, names, params, backend })?
 }
 

@@ -5,19 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend};
 
 use super::{
-    args::{EvalArgs, JudgeArgs},
-    check_sampling, check_videos, data_folder, judge,
+    args::{EvalArgs, JudgeArgs, RunArgs},
+    check_videos, data_folder, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
 };
 use crate::{
     checksum::data_sha256,
-    eval::{Pace, Run, RunConfig, RunFolder, Standing, evaluate, standing},
+    eval::{Run, RunConfig, RunFolder, Standing, evaluate, standing},
     model::Llava,
     pruner::{Selector, method, selector},
     shard::Shard,
@@ -26,70 +26,90 @@ use crate::{
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
-    if args.limit == Some(0) {
-        bail!("--limit 0 leaves no question; leave it out for all of them");
-    }
-    if args.batch_size == 0 {
-        bail!("--batch-size 0 answers nothing; 1 answers the questions one by one");
-    }
-    let pace = Pace { batch: args.batch_size, reuse: !args.no_reuse };
-    check_sampling(args.temperature, 1.0)?;
-    let plan = ModelPlan::new(&args.model)?;
+    let RunArgs { limit, protocol, out, force, judge, .. } = &args.run;
+    let pace = args.run.pace()?;
+    let shard = shard(args.shard)?;
+    let methods = vec![MethodPlan::new(&args.model.method)?];
     let data = data_folder(task, args.data)?;
     let mut samples = task.samples(&data)?;
-    check_videos(&samples, &plan.opened)?;
     // Of all questions: a run may go on with another --limit.
     let data_sha256 = data_sha256(&samples);
     if samples.is_empty() {
         bail!("{}: there is no question in the benchmark's files", data.display());
     }
-    samples.truncate(args.limit.unwrap_or(usize::MAX));
-    let shard = shard(args.shard)?;
-    let config = Fixed::new(&plan, args.protocol, args.limit)?.config(plan.method(), task, &data, data_sha256)?;
-    let config = RunConfig { shard, temperature: args.temperature, ..config };
-    // A label that is missing should not cost a night of answers first.
-    let blank: Vec<Answer> = samples.iter().map(|s| Answer::new(s, String::new(), &config.model_name())).collect();
-    let run = args.out.join(config.folder_name());
-    judge::check(task, &data, &blank, args.protocol, &args.judge, &run)?;
-    if args.limit.is_none() {
-        task.upload(&data, &blank)?;
-    }
-
+    samples.truncate(limit.unwrap_or(usize::MAX));
     if let Some(shard) = shard.filter(|shard| shard.count > samples.len()) {
         bail!("shard {shard} is not possible: there are {} questions", samples.len());
     }
+    // A label that is missing should not cost a night of answers first.
+    let blank: Vec<Answer> = samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
+    judge::check(task, &data, &blank, *protocol, judge)?;
+    if limit.is_none() && *protocol == Protocol::Llava {
+        task.upload(&data, &blank)?;
+    }
+
+    let plan = ModelPlan::new(&args.model, methods)?;
+    check_videos(&samples, &plan.opened)?;
+    let config = Fixed::new(&plan, &args.run)?.config(plan.method(), task, &data, data_sha256)?;
+    let config = RunConfig { shard, ..config };
+    let run = out.join(config.folder_name());
     let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
     let asked = Run { task, samples, config: &config, pace };
-    let there = if args.force { Standing::default() } else { standing(&args.out, &config, samples)? };
+    let there = if *force { Standing::default() } else { standing(out, &config, samples)? };
     if shard.is_some() {
         if there.answers.len() < samples.len() {
-            answer(plan, asked, &args.out, args.force)?;
+            answer(plan, asked, out, *force)?;
         }
         // A part has no score that would mean anything.
         print(&format!("{}: {} answers; `secateur merge` joins the shards", run.display(), samples.len()))?;
-        return Ok(());
+        let (benchmark, n) = (task.name(), samples.len());
+        let part = Report { benchmark, protocol: *protocol, n, metrics: Vec::new(), notes: Vec::new() };
+        return if args.run.json { print_json(&part) } else { Ok(()) };
     }
-    let score = |answers: &[Answer]| judge::score(task, &data, answers, args.protocol, &args.judge, &run);
-    let whole = there.answers.len() == samples.len();
-    let judged = args.judge.judge_url.is_some();
-    let report = if whole && (there.scored && !judged || there.on_disk > samples.len()) {
-        eprintln!("{} has {} answers already; --force runs it again", run.display(), there.on_disk);
-        score(&there.answers)?
-    } else if whole {
-        // Killed between the last answer and the score, or to be judged anew.
-        let folder = RunFolder::open(&args.out, &config, samples, false)?;
-        finish(&folder, task, &data, score(folder.answers())?)?
-    } else {
-        let folder = answer(plan, asked, &args.out, args.force)?;
-        let report = finish(&folder, task, &data, score(folder.answers())?)?;
-        eprintln!("{}", run.display());
-        report
+    let score = |answers: &[Answer]| judge::score(task, &data, answers, *protocol, judge, &run);
+    let report = match Missing::new(&there, samples.len(), judge) {
+        Missing::Nothing => {
+            eprintln!("{} has {} answers already; --force runs it again", run.display(), there.on_disk);
+            score(&there.answers)?
+        }
+        Missing::Score => {
+            let folder = RunFolder::open(out, &config, samples, false)?;
+            finish(&folder, task, &data, score(folder.answers())?)?
+        }
+        Missing::Answers => {
+            let folder = answer(plan, asked, out, *force)?;
+            let report = finish(&folder, task, &data, score(folder.answers())?)?;
+            eprintln!("{}", run.display());
+            report
+        }
     };
     print(&report.table())?;
-    if args.json {
+    if args.run.json {
         print_json(&report)?;
     }
     Ok(())
+}
+
+/// What a run folder still needs.
+pub(super) enum Missing {
+    /// It has a score, or answers to more questions than are asked for: it stays as it is.
+    Nothing,
+    /// It was killed between the last answer and the score, or is to be judged anew.
+    Score,
+    /// Questions are not answered yet.
+    Answers,
+}
+
+impl Missing {
+    pub(super) fn new(there: &Standing, questions: usize, judge: &JudgeArgs) -> Self {
+        if there.answers.len() < questions {
+            Self::Answers
+        } else if there.scored && judge.judge_url.is_none() || there.on_disk > questions {
+            Self::Nothing
+        } else {
+            Self::Score
+        }
+    }
 }
 
 /// Answers what is left to answer.
@@ -118,12 +138,19 @@ fn shard(flag: Option<Shard>) -> anyhow::Result<Option<Shard>> {
 /// Writes what the benchmark's server takes, and the score.
 pub(super) fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut report: Report) -> anyhow::Result<Report> {
     if let Some(name) = task.upload_name() {
-        match task.upload(data, folder.answers()) {
+        let whole = match folder.config().limit {
+            None => true,
+            Some(limit) => task.samples(data)?.len() <= limit,
+        };
+        let upload = match whole {
+            true => task.upload(data, folder.answers()).map_err(anyhow::Error::from),
+            false => Err(anyhow!("it takes answers to all questions, and --limit leaves some out")),
+        };
+        match upload {
             Ok(bytes) => {
                 folder.write_upload(name, Some(&bytes))?;
                 report.notes.push(format!("{name} in the run folder is what the server takes"));
             }
-            // A run of a part of the questions has none.
             Err(error) => {
                 folder.write_upload(name, None)?;
                 report.notes.push(format!("no file for the server: {error}"));
@@ -140,12 +167,12 @@ pub(super) struct Fixed {
 }
 
 impl Fixed {
-    pub(super) fn new(plan: &ModelPlan, protocol: Protocol, limit: Option<usize>) -> anyhow::Result<Self> {
+    pub(super) fn new(plan: &ModelPlan, run: &RunArgs) -> anyhow::Result<Self> {
         let tiling = plan.options.tiling;
         Ok(Self {
             config: RunConfig {
                 benchmark: String::new(),
-                protocol,
+                protocol: run.protocol,
                 model: whole_path(&plan.model)?,
                 method: String::new(),
                 params: BTreeMap::new(),
@@ -156,9 +183,9 @@ impl Fixed {
                 grid: tiling.grid.map(|grid| grid.name().to_owned()),
                 merge: tiling.merge.map(|merge| merge.name().to_owned()),
                 seed: plan.method().seed,
-                temperature: 0.0,
+                temperature: run.temperature,
                 data: PathBuf::new(),
-                limit,
+                limit: run.limit,
                 shard: None,
                 checkpoint_sha256: plan.opened.sha256()?,
                 data_sha256: String::new(),
@@ -225,11 +252,11 @@ pub(super) fn complete<B: VlmBackend>(
     model: &Llava<B>,
     selector: &Selector<B>,
     run: Run,
-    out: &Path,
+    args: &RunArgs,
     judge: &JudgeArgs,
 ) -> anyhow::Result<Report> {
     let Run { task, samples, config, .. } = run;
-    let mut folder = RunFolder::open(out, config, samples, false)?;
+    let mut folder = RunFolder::open(&args.out, config, samples, args.force)?;
     run_on(model, selector, run, &mut folder)?;
     let report = judge::score(task, &config.data, folder.answers(), config.protocol, judge, folder.path())?;
     finish(&folder, task, &config.data, report)

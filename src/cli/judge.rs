@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use super::{args::JudgeArgs, eval::progress};
 use crate::{
-    judge::{Judge, JudgeConfig},
+    judge::{Judge, JudgeConfig, check_address},
     task::{Answer, Protocol, Report, Task},
 };
 
@@ -55,14 +55,12 @@ pub(super) fn check(
     answers: &[Answer],
     protocol: Protocol,
     args: &JudgeArgs,
-    folder: &Path,
 ) -> anyhow::Result<()> {
     match (&args.judge_url, task.judged()) {
         (Some(url), Some(judged)) => {
             let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
             judged.requests(data, answers, instruction.as_ref())?;
-            let config = JudgeConfig { url: url.clone(), model: String::new(), key: None, price: None };
-            Judge::open(config, &folder.join(CACHE))?;
+            check_address(url)?;
         }
         (Some(_), None) => bail!("{} needs no judge; leave out --judge-url", task.name()),
         (None, _) => {

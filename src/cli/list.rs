@@ -10,12 +10,14 @@ use super::{
     print, print_json,
 };
 use crate::{
+    model::DEMO,
     pruner::{Method, Params, Place, methods},
     task::TASKS,
 };
 
 /// Checkpoints that Secateur is made for, and their layout.
 const MODELS: &[(&str, &str)] = &[
+    (DEMO, "a small LLaVA-1.5 for drawn pictures, inside the binary"),
     ("liuhaotian/llava-v1.5-7b", "LLaVA-1.5 7B, original layout"),
     ("liuhaotian/llava-v1.5-13b", "LLaVA-1.5 13B, original layout"),
     ("llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B, transformers layout"),
@@ -113,10 +115,8 @@ fn line(row: &Value) -> String {
     let cues: Vec<&str> = row["cues"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let parts =
         [("reads ", cues.join(", ")), ("prunes in the ", text("where").to_owned()), ("", text("paper").to_owned())];
-    let there = parts.iter().filter(|(_, part)| !part.is_empty()).map(|(word, part)| format!("{word}{part}"));
-    let details = there.collect::<Vec<_>>().join("; ");
-    if !details.is_empty() {
-        let _ = write!(line, "\n{:<34}{details}", "");
+    for (word, part) in parts.iter().filter(|(_, part)| !part.is_empty()) {
+        let _ = write!(line, "; {word}{part}");
     }
     line
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use super::{args::MergeArgs, eval::finish, judge, print, print_json};
 use crate::{
-    eval::{RunConfig, RunFolder, read_config, standing_in},
+    eval::{RunConfig, RunFolder, Standing, read_config, standing, standing_in},
     shard::Shard,
     task::{Answer, Sample, task},
 };
@@ -26,10 +26,13 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
         Some(out) => out.clone(),
         None => shards[0].folder.parent().map(Path::to_owned).unwrap_or_default(),
     };
-    let mut folder = RunFolder::open(&out, &whole, &samples, args.force)?;
-    if !answers.starts_with(folder.answers()) {
-        bail!("{}: there are other answers here already; --force throws them away", folder.path().display());
+    judge::check(task, &whole.data, &answers, whole.protocol, &args.judge)?;
+    let there = if args.force { Standing::default() } else { standing(&out, &whole, &samples)? };
+    if !answers.starts_with(&there.answers) {
+        let path = out.join(whole.folder_name());
+        bail!("{}: there are other answers here already; --force throws them away", path.display());
     }
+    let mut folder = RunFolder::open(&out, &whole, &samples, args.force)?;
     for answer in answers.into_iter().skip(folder.answers().len()) {
         folder.append(answer)?;
     }
@@ -76,13 +79,9 @@ fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
     let count = parts[0].shard.count;
     for pair in parts.windows(2) {
         let [a, b] = pair else { continue };
-        let mut other = RunConfig { shard: a.config.shard, ..b.config.clone() };
-        // Machines may have the same files in different places.
-        if other.checkpoint_sha256 == a.config.checkpoint_sha256 && other.data_sha256 == a.config.data_sha256 {
-            other.model.clone_from(&a.config.model);
-            other.data.clone_from(&a.config.data);
-        }
-        if other != a.config || b.shard.count != count {
+        let other = RunConfig { shard: a.config.shard, ..b.config.clone() };
+        let same = other.gives_answers_of(&a.config) && other.limit == a.config.limit;
+        if !same || other.protocol != a.config.protocol || b.shard.count != count {
             bail!("{} and {} are not shards of one run", a.folder.display(), b.folder.display());
         }
         if a.shard == b.shard {

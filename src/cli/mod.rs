@@ -75,6 +75,12 @@ fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBu
     }
 }
 
+/// Refuses pictures and videos that are not there before a model is fetched for them.
+fn check_there(path: &Path) -> Result<(), Error> {
+    let found = std::fs::metadata(path).map(|_| ());
+    found.map_err(Error::io(path, "the image or video cannot be read"))
+}
+
 /// Refuses temperatures and shares that mean nothing.
 fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
     if !(0.0..=100.0).contains(&temperature) {

@@ -1,7 +1,7 @@
 //! Typed arguments, resolved and checked before any weight is read.
 
 use burn::tensor::DType;
-use secateur_backends::{VlmBackend, default_backend, find};
+use secateur_backends::{VlmBackend, choose};
 
 use super::args::{MethodArgs, ModelArgs};
 use crate::{
@@ -9,6 +9,9 @@ use crate::{
     model::{Llava, LoadOptions, Opened, TilingChoice, check_layer, open},
     pruner::{Params, Place, check_budget, method, methods},
 };
+
+/// Budgets that papers report.
+pub(super) const BUDGETS: [usize; 4] = [192, 128, 64, 29];
 
 /// Which method at which budget on which backend.
 #[derive(Clone, Debug)]
@@ -31,14 +34,10 @@ pub(super) struct ModelPlan {
 
 impl MethodPlan {
     pub(super) fn new(args: &MethodArgs) -> anyhow::Result<Self> {
-        if !(0.0..=1.0).contains(&args.important_ratio) {
-            anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
+        if args.method == "all" || args.method.contains(',') {
+            anyhow::bail!("--method takes one method here; `sweep`, `ask`, `show` and `bench` take several");
         }
-        if let Some(theta) = args.theta.filter(|theta| !(0.0..1.0).contains(theta)) {
-            anyhow::bail!("--theta {theta} is not possible: it is a share, from 0 to below 1");
-        }
-        let (important_ratio, theta) = (args.important_ratio, args.theta);
-        let params = Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed };
+        let params = params(args)?;
         let asked = method(&args.method, params)?.name();
         if args.tokens == Some(0) {
             anyhow::bail!("a budget of 0 tokens is not possible: --tokens takes 1 up to the patches of one crop");
@@ -47,48 +46,50 @@ impl MethodPlan {
         if let (None, Some(ignored)) = (tokens, args.tokens) {
             eprintln!("note: method `none` keeps every token; --tokens {ignored} is not used");
         }
-        let backend = match &args.backend {
-            Some(name) => find(name)?.name,
-            None => default_backend()?,
-        };
+        let backend = choose(args.backend.as_deref())?;
         let method = if tokens.is_some() { asked } else { "none" };
         Ok(Self { method, params, tokens, backend, seed: args.seed })
     }
 
     /// A plan for each name in a list with commas; `all` is every method.
-    fn several(args: &MethodArgs) -> anyhow::Result<Vec<Self>> {
-        let all = methods(Params::default());
-        let names: Vec<&str> = match args.method.as_str() {
-            "all" => all.iter().map(|method| method.name()).collect(),
-            list => list.split(',').map(str::trim).collect(),
-        };
-        if let [name] = names[..] {
-            return Ok(vec![Self::new(&MethodArgs { method: name.to_owned(), ..args.clone() })?]);
-        }
-        if args.tokens.is_none() {
+    pub(super) fn several(args: &MethodArgs) -> anyhow::Result<Vec<Self>> {
+        let names = names(&args.method)?;
+        if names.len() > 1 && args.tokens.is_none() {
             anyhow::bail!("several methods are compared at one budget; give it with --tokens");
         }
+        let alone = names.len() == 1;
         let plan = |name: &str| {
             // The baseline takes no budget; beside other methods that goes without saying.
-            let tokens = args.tokens.filter(|_| name != "none");
+            let tokens = args.tokens.filter(|_| alone || name != "none");
             Self::new(&MethodArgs { method: name.to_owned(), tokens, ..args.clone() })
         };
         names.into_iter().map(plan).collect()
     }
 }
 
+/// The methods of a list with commas; `all` is every method.
+pub(super) fn names(list: &str) -> Result<Vec<&'static str>, Error> {
+    match list {
+        "all" => Ok(methods(Params::default()).iter().map(|method| method.name()).collect()),
+        list => list.split(',').map(|name| Ok(method(name.trim(), Params::default())?.name())).collect(),
+    }
+}
+
+/// The methods' parameters, checked.
+pub(super) fn params(args: &MethodArgs) -> anyhow::Result<Params> {
+    if !(0.0..=1.0).contains(&args.important_ratio) {
+        anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
+    }
+    if let Some(theta) = args.theta.filter(|theta| !(0.0..1.0).contains(theta)) {
+        anyhow::bail!("--theta {theta} is not possible: it is a share, from 0 to below 1");
+    }
+    let (important_ratio, theta) = (args.important_ratio, args.theta);
+    Ok(Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed })
+}
+
 impl ModelPlan {
-    /// A plan for one method.
-    pub(super) fn new(args: &ModelArgs) -> anyhow::Result<Self> {
-        Self::check(args, vec![MethodPlan::new(&args.method)?])
-    }
-
-    /// A plan for all methods in `--method`.
-    pub(super) fn several(args: &ModelArgs) -> anyhow::Result<Self> {
-        Self::check(args, MethodPlan::several(&args.method)?)
-    }
-
-    fn check(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
+    /// Finds the checkpoint, which may fetch it: whatever else can be wrong should be found out before.
+    pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
         let opened = open(&args.model, args.clip.as_deref())?;
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
         // Looking for CLIP may fetch it.

@@ -1,6 +1,6 @@
 //! `secateur pull`: downloads now what other subcommands would download later.
 
-use anyhow::Context;
+use anyhow::bail;
 use secateur_weights::find;
 
 use super::{args::PullArgs, print};
@@ -15,7 +15,15 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
     let benchmark: Option<&&dyn Task> = TASKS.iter().find(|task| task.name() == args.id);
     let folder = match benchmark {
         Some(task) => {
-            let set = task.hub().with_context(|| format!("{} has no data set to fetch; see --data", args.id))?;
+            let Some(set) = task.hub() else {
+                let name = &args.id;
+                match task.default_data() {
+                    "" => bail!("there is nothing to fetch: {name} is inside the binary"),
+                    _ => {
+                        bail!("{name} is on no hub in a form that is read; name its folder in `eval {name} --data DIR`")
+                    }
+                }
+            };
             fetch(task.name(), set)?
         }
         None => {

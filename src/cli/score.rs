@@ -2,11 +2,16 @@
 
 use std::path::Path;
 
+use anyhow::bail;
+
 use super::{args::ScoreArgs, data_folder, judge, print, print_json};
 use crate::{eval::write_file, task::task};
 
 pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
+    if args.upload.is_some() && task.upload_name().is_none() {
+        bail!("{} has no server that takes a file; leave out --upload", task.name());
+    }
     let (answers, broken) = task.answers(&args.answers)?;
     let data = data_folder(task, args.data)?;
     let folder = args.answers.parent().unwrap_or(Path::new(""));
@@ -14,13 +19,12 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     if broken > 0 {
         report.notes.push(format!("{broken} line(s) of the file are no answers and are passed over"));
     }
-    match (&args.upload, task.upload_name()) {
-        (Some(path), Some(_)) => write_file(path, &task.upload(&data, &answers)?)?,
-        (Some(_), None) => anyhow::bail!("{} has no server that takes a file; leave out --upload", task.name()),
-        (None, Some(_)) if report.metrics.is_empty() => {
+    match &args.upload {
+        Some(path) => write_file(path, &task.upload(&data, &answers)?)?,
+        None if report.metrics.is_empty() && task.upload_name().is_some() => {
             report.notes.push("--upload FILE writes what the server takes".to_owned());
         }
-        (None, _) => {}
+        None => {}
     }
     print(&report.table())?;
     if args.json {

@@ -10,6 +10,7 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::ShowArgs,
+    check_there,
     plan::{MethodPlan, ModelPlan},
     print,
 };
@@ -39,7 +40,8 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     if args.question.is_none() && args.model.method.tokens.is_some() {
         eprintln!("note: there is no question; methods that read it, and fastv, choose without one");
     }
-    let mut plan = ModelPlan::several(&args.model)?;
+    check_there(&args.media)?;
+    let mut plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     if !args.relevance.is_empty() {
         plan.opened.check_joint()?;
         plan.options.joint = true;

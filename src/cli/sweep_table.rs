@@ -25,15 +25,16 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Beside what papers report for `model`, if it can be compared.
     pub(super) fn new(
-        model: &str,
+        model: Option<&str>,
         benchmark: &'static str,
         method: &'static str,
         tokens: Option<usize>,
         score: Option<f64>,
     ) -> Self {
         let accuracy = score.map(|score| in_papers_unit(benchmark, score));
-        let figure = published(model, method, tokens, benchmark);
+        let figure = model.and_then(|model| published(model, method, tokens, benchmark));
         let (published, source) = (figure.map(|figure| figure.score), figure.map(|figure| figure.source.as_str()));
         Self { benchmark, method, tokens, accuracy, percent: None, published, source }
     }
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn averages_are_means_of_ratios() {
-        let row = |benchmark, method, tokens, score| Row::new("llava-v1.5-7b", benchmark, method, tokens, score);
+        let row = |benchmark, method, tokens, score| Row::new(Some("llava-v1.5-7b"), benchmark, method, tokens, score);
         let table = Table::new(vec![
             row("mme", "none", None, Some(1500.0)),
             row("mme", "fastervlm", Some(29), Some(1200.0)),

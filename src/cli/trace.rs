@@ -5,7 +5,12 @@ use std::{ops::ControlFlow, path::Path};
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
-use super::{args::TraceArgs, ms, plan::ModelPlan, print_json};
+use super::{
+    args::TraceArgs,
+    check_there, ms,
+    plan::{MethodPlan, ModelPlan},
+    print_json,
+};
 use crate::{
     Error,
     generate::{Decoding, answer, kept},
@@ -17,7 +22,10 @@ use crate::{
 };
 
 pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
-    let plan = ModelPlan::new(&args.model)?;
+    for path in args.image.iter().chain(&args.video) {
+        check_there(path)?;
+    }
+    let plan = ModelPlan::new(&args.model, vec![MethodPlan::new(&args.model.method)?])?;
     let config = &plan.opened.config;
     let media = match (&args.video, &args.image) {
         (Some(path), _) => {

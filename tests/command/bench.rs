@@ -57,10 +57,14 @@ fn what_cannot_be_measured_is_refused_before_anything_is_made() {
     for (args, expected) in [
         (&["--shape", "llava-9"][..], "unknown shape `llava-9`; known: llava-1.5-7b"),
         (&["--budgets", "0"], "a budget of 0 tokens"),
-        (&["--budgets", "577"], "--tokens takes 1 to 576"),
+        (&["--budgets", "577"], "1 to 576"),
+        (&["--tokens", "577"], "1 to 576"),
+        (&["--method", "fastv", "--fastv-layer", "4"], "takes 1 to 3"),
         (&["--repeats", "0"], "--repeats takes 1 or more"),
         (&["--method", "nothing"], "unknown method `nothing`"),
         (&["--shape", "llava-1.5-7b", "--layers", "33"], "--layers 33 is not possible: the shape has 32"),
+        (&["--model", "demo", "--layers", "3"], "--layers 3 is not possible"),
+        (&["--model", "/nowhere", "--backend", "none"], "unknown backend `none`"),
     ] {
         let (code, stdout, stderr) = bench(args);
         assert_eq!((code, stdout.as_str()), (1, ""), "{args:?}");

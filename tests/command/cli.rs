@@ -178,7 +178,8 @@ fn list_shows_every_registry() {
     let all = "none fastervlm vispruner cdpruner datp divprune visionzip trim random grid fastv";
     assert_eq!(names, all.split(' ').collect::<Vec<_>>());
     let (_, stdout, _) = secateur(&["list", "methods"]);
-    let row = stdout.split("\ndatp ").nth(1).unwrap().lines().take(2).collect::<String>();
+    assert_eq!(stdout.lines().count(), all.split(' ').count(), "a line each: {stdout}");
+    let row = stdout.lines().find(|line| line.starts_with("datp ")).unwrap();
     for part in ["gate", "[CLS] attention of all layers", "prunes in the tower", "github.com/lqxass/DATP"] {
         assert!(row.contains(part), "{part} is not in {row}");
     }
@@ -188,6 +189,8 @@ fn list_shows_every_registry() {
 fn usage_errors_exit_with_2_and_others_with_1() {
     assert_eq!(secateur(&["ask", "picture.png"]).0, 2);
     assert_eq!(secateur(&["prun"]).0, 2);
+    let (code, _, stderr) = secateur(&["trace", "--question", "What?"]);
+    assert!(code == 2 && stderr.contains("--image <IMAGE>|--video <VIDEO>"), "{stderr}");
     let model = path(LAYOUTS[0]);
     let ask = |extra: &[&str]| {
         let (code, stdout, stderr) = secateur(&[&["ask", &path(BOAT), "Why?", "--model", &model], extra].concat());
@@ -209,9 +212,19 @@ fn usage_errors_exit_with_2_and_others_with_1() {
     assert!(ask(&["--grid", "2x2"]).contains("for LLaVA-NeXT"));
     assert!(ask(&["--method", "fastervlm,datp"]).contains("give it with --tokens"));
     assert!(ask(&["--method", "fastervlm,dapt", "--tokens", "9"]).contains("unknown method `dapt`"));
+    let (_, _, stderr) = secateur(&["eval", "demo", "--model", "demo", "--method", "fastervlm,datp", "--tokens", "9"]);
+    assert!(stderr.contains("--method takes one method here; `sweep`"), "{stderr}");
+    // What is typed wrongly is said before a model is fetched.
+    let (code, _, stderr) = secateur(&["ask", "--model", "/nowhere/model", "/nowhere/boat.png", "Why?"]);
+    assert!(code == 1 && stderr.contains("/nowhere/boat.png"), "{stderr}");
     assert!(ask(&["--backend", "tpu"]).contains("unknown backend `tpu`"));
     assert!(ask(&["--temperature", "-1"]).contains("--temperature"));
     assert!(ask(&["--top-p", "0"]).contains("--top-p"));
+    // An answer that no method has is a failure; the rows say why.
+    let long = "Why? ".repeat(20_000);
+    let (code, stdout, stderr) =
+        secateur(&["ask", &path(BOAT), &long, "--model", &model, "--method", "fastervlm,datp", "--tokens", "9"]);
+    assert!(code == 1 && stderr.contains("no method has an answer") && stdout.contains("shorten"), "{stdout}{stderr}");
     if cfg!(not(feature = "cuda")) {
         assert!(ask(&["--backend", "cuda"]).contains("not compiled in; rebuild with `--features cuda`"));
     }

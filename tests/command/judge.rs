@@ -226,4 +226,12 @@ fn a_run_is_judged_at_its_end() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metrics: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
     assert_eq!(metrics["metrics"]["total"], 0.1);
+    // One that fails costs nothing that is there.
+    let failing = Server::start(|_, _| (401, "no".to_owned()));
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    let args = ["eval", "mm-vet", "--model", "demo", "--tokens", "8", "--judge-url", &failing.url];
+    let output = command.args(args).arg("--data").arg(folder.path()).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let kept: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!(kept, metrics);
 }

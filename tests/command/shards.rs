@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const QUESTIONS: &str = "14";
 const NAME: &str = "demo-demo-random-32";
@@ -43,7 +43,10 @@ fn merged_shards_are_the_whole_run() {
     assert_eq!(code, 0, "{stderr}");
     let score: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
 
-    assert_eq!(eval(split.path(), &[], &["--shard", "0/3"]).0, 0);
+    let (code, stdout, stderr) = eval(split.path(), &[], &["--shard", "0/3", "--json"]);
+    assert_eq!(code, 0, "{stderr}");
+    let part: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(part, json!({"benchmark": "demo", "protocol": "llava", "n": 4, "metrics": {}}));
     let slurm = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "3")];
     let (code, stdout, stderr) = eval(split.path(), &slurm, &[]);
     assert_eq!(code, 0, "{stderr}");
@@ -78,6 +81,20 @@ fn merged_shards_are_the_whole_run() {
     assert_eq!(metrics[0], metrics[1]);
     for key in ["checkpoint_sha256", "data_sha256"] {
         assert_eq!(metrics[0]["run"][key].as_str().map(str::len), Some(64), "{key}");
+    }
+
+    // A merge that is refused costs nothing that was there.
+    let merged = split.path().join(NAME);
+    let other = answers(&merged).replacen("\"text\":\"", "\"text\":\"x", 1);
+    std::fs::write(merged.join("answers.jsonl"), &other).unwrap();
+    let score = std::fs::read(merged.join("metrics.json")).unwrap();
+    for (extra, why) in [(&[][..], "other answers"), (&["--judge-url", "http://127.0.0.1:9"][..], "needs no judge")] {
+        let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3", "2-of-3"], extra);
+        assert!(code == 1 && stderr.contains(why), "{stderr}");
+        assert_eq!(
+            (answers(&merged), std::fs::read(merged.join("metrics.json")).unwrap()),
+            (other.clone(), score.clone())
+        );
     }
 }
 

@@ -48,6 +48,32 @@ fn every_combination_has_a_row_and_a_run_folder() {
     let (code, again, stderr) = secateur(&args);
     assert_eq!((code, again), (0, stdout));
     assert!(!stderr.contains("fastervlm-64"), "{stderr}");
+
+    // A run that is there in part, with more answers than are asked for now, is scored as far as it is asked for.
+    let run = out.path().join("demo-demo-fastervlm-64");
+    std::fs::remove_file(run.join("metrics.json")).unwrap();
+    let fewer: Vec<&str> = args.iter().map(|&arg| if arg == "8" { "4" } else { arg }).collect();
+    let (code, _, stderr) = secateur(&fewer);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("note: demo: 4 of 400 questions"), "{stderr}");
+    let lines = std::fs::read_to_string(run.join("answers.jsonl")).unwrap().lines().count();
+    assert_eq!((lines, run.join("metrics.json").exists()), (8, false));
+    let (code, _, stderr) = secateur(&[&args[..], &["--force", "--batch-size", "4"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("fastervlm-64") && run.join("metrics.json").exists(), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_swept_is_said_before_the_model_is_looked_for() {
+    for (args, expected) in [
+        (&["nosuch", "--budgets", "9"][..], "unknown benchmark `nosuch`"),
+        (&["demo", "--budgets", "9", "--batch-size", "0"], "--batch-size 0"),
+        (&["demo", "--budgets", "9", "--backend", "tpu"], "unknown backend `tpu`"),
+        (&["mme", "--budgets", "9", "--data", "/nowhere/mme"], "/nowhere/mme"),
+    ] {
+        let (code, _, stderr) = secateur(&[&["sweep", "--model", "/nowhere/model"], args].concat());
+        assert!(code == 1 && stderr.contains(expected) && !stderr.contains("/nowhere/model"), "{stderr}");
+    }
 }
 
 #[test]

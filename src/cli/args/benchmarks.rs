@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args as ClapArgs;
 
 use super::ModelArgs;
-use crate::{shard::Shard, task::Protocol};
+use crate::{cli::check_sampling, eval::Pace, shard::Shard, task::Protocol};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct EvalArgs {
@@ -16,6 +17,16 @@ pub(in crate::cli) struct EvalArgs {
     /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
+    /// Only part I, counted from 0, of N; filled by itself in a SLURM array or an indexed Kubernetes job
+    #[arg(long, value_name = "I/N")]
+    pub(in crate::cli) shard: Option<Shard>,
+    #[command(flatten)]
+    pub(in crate::cli) run: RunArgs,
+}
+
+/// How questions are asked, and where the run goes.
+#[derive(Clone, Debug, ClapArgs)]
+pub(in crate::cli) struct RunArgs {
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
@@ -28,9 +39,6 @@ pub(in crate::cli) struct EvalArgs {
     /// Computes what questions have in common for each of them again, to measure what reuse saves
     #[arg(long)]
     pub(in crate::cli) no_reuse: bool,
-    /// Only part I, counted from 0, of N; filled by itself in a SLURM array or an indexed Kubernetes job
-    #[arg(long, value_name = "I/N")]
-    pub(in crate::cli) shard: Option<Shard>,
     /// Where run folders go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub(in crate::cli) out: PathBuf,
@@ -45,6 +53,20 @@ pub(in crate::cli) struct EvalArgs {
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(in crate::cli) json: bool,
+}
+
+impl RunArgs {
+    /// How the questions are gone through; checks what the flags cannot by themselves.
+    pub(in crate::cli) fn pace(&self) -> anyhow::Result<Pace> {
+        if self.limit == Some(0) {
+            bail!("--limit 0 leaves no question; leave it out for all of them");
+        }
+        if self.batch_size == 0 {
+            bail!("--batch-size 0 answers nothing; 1 answers the questions one by one");
+        }
+        check_sampling(self.temperature, 1.0)?;
+        Ok(Pace { batch: self.batch_size, reuse: !self.no_reuse })
+    }
 }
 
 /// The judge of mm-vet, llava-bench and the sets of questions about videos.
@@ -86,20 +108,8 @@ pub(in crate::cli) struct SweepArgs {
     /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
-    /// Only the first N questions of each benchmark
-    #[arg(long, value_name = "N")]
-    pub(in crate::cli) limit: Option<usize>,
-    /// Where run folders and the table go
-    #[arg(long, value_name = "DIR", default_value = "runs")]
-    pub(in crate::cli) out: PathBuf,
-    /// Whose scoring rules
-    #[arg(long, default_value = "llava")]
-    pub(in crate::cli) protocol: Protocol,
     #[command(flatten)]
-    pub(in crate::cli) judge: JudgeArgs,
-    /// Ends stdout with one JSON object
-    #[arg(long)]
-    pub(in crate::cli) json: bool,
+    pub(in crate::cli) run: RunArgs,
 }
 
 #[derive(Debug, ClapArgs)]

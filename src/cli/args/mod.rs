@@ -5,9 +5,9 @@ mod pictures;
 
 use std::path::PathBuf;
 
-pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, ScoreArgs, SweepArgs};
+pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, RunArgs, ScoreArgs, SweepArgs};
 use burn::tensor::DType;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use pictures::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 
 use crate::{image::GridRule, merge::Merge};
@@ -25,10 +25,12 @@ pub(in crate::cli) enum Command {
     /// Shows what pruning does to accuracy and speed, with the checkpoint inside the binary
     Demo(DemoArgs),
     /// Answers a question about pictures or a video
+    #[command(override_usage = "secateur ask [OPTIONS] <IMAGE|VIDEO>... <QUESTION>", mut_arg("method", several))]
     Ask(AskArgs),
     /// Runs a benchmark, resumes an interrupted run, scores it
     Eval(EvalArgs),
     /// Runs methods × budgets × benchmarks, and makes one table
+    #[command(mut_arg("method", several), mut_arg("tokens", one_budget))]
     Sweep(SweepArgs),
     /// Joins the shards of a run, and scores it
     Merge(MergeArgs),
@@ -39,17 +41,35 @@ pub(in crate::cli) enum Command {
     /// Prints everything that a port must agree on, as one JSON object
     Trace(TraceArgs),
     /// Measures the time of every stage, and counts FLOPs and cache size
+    #[command(mut_arg("method", several), mut_arg("tokens", one_budget))]
     Bench(BenchArgs),
     /// Draws what each method keeps of a picture or a video, or where CLIP sees words
+    #[command(mut_arg("method", several), mut_arg("tokens", drawn))]
     Show(ShowArgs),
     /// Makes one page of finished runs: charts, tables, and questions on which methods disagree
     Report(ReportArgs),
     /// Measures how attention goes to visual tokens, in the tower and layer by layer in the language model
     Analyze(AnalyzeArgs),
     /// Runs one method on tensors exported from anywhere
+    #[command(mut_arg("tokens", |arg| arg.help("Patches kept of each crop; `none` alone goes without")))]
     Prune(PruneArgs),
     /// Lists what is there
     List(ListArgs),
+}
+
+/// The help of `--method` where it takes several.
+fn several(arg: Arg) -> Arg {
+    arg.help("Methods, with commas, or `all`; see `secateur list methods`")
+}
+
+/// The help of `--tokens` where nothing is drawn without it.
+fn drawn(arg: Arg) -> Arg {
+    arg.help("Visual tokens kept per crop, or per frame of a video; without it only --relevance is drawn")
+}
+
+/// The help of `--tokens` beside `--budgets`.
+fn one_budget(arg: Arg) -> Arg {
+    arg.help("One more budget")
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -59,7 +79,7 @@ pub(in crate::cli) struct ModelArgs {
     pub(in crate::cli) model: String,
     #[command(flatten)]
     pub(in crate::cli) method: MethodArgs,
-    /// What weights are kept in, by default as in the checkpoint; with bf16, CPUs that can multiply in it, too
+    /// What weights are kept in, by default as in the checkpoint; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
     /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
@@ -75,7 +95,7 @@ pub(in crate::cli) struct ModelArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(in crate::cli) struct MethodArgs {
-    /// The pruning method; see `secateur list methods`. `ask` takes several, with commas, or `all`
+    /// The pruning method; see `secateur list methods`
     #[arg(long, default_value = "fastervlm")]
     pub(in crate::cli) method: String,
     /// Visual tokens kept per crop, or per frame of a video; without it nothing is pruned
@@ -171,11 +191,10 @@ pub(in crate::cli) struct BenchArgs {
     /// Layers of a shape's language model, if not all of them fit here
     #[arg(long, value_name = "N", requires = "shape")]
     pub(in crate::cli) layers: Option<usize>,
-    /// Methods, with commas, or `all`
-    #[arg(long, default_value = "fastervlm")]
-    pub(in crate::cli) method: String,
-    /// Budgets, with commas: visual tokens kept per crop
-    #[arg(long, value_delimiter = ',', value_name = "N,…", default_values_t = [192, 128, 64, 29])]
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
+    /// Budgets, with commas: visual tokens kept per crop; by default 192,128,64,29
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub(in crate::cli) budgets: Vec<usize>,
     /// Tokens of text in the prompt
     #[arg(long, value_name = "N", default_value_t = 40)]
@@ -186,7 +205,7 @@ pub(in crate::cli) struct BenchArgs {
     /// Measured rounds, after one that warms up
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(in crate::cli) repeats: usize,
-    /// What weights are kept in, by default as in the checkpoint, f16 for a shape; with bf16, CPUs that can multiply in it, too
+    /// What weights are kept in, by default as in the checkpoint, f16 for a shape; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
     /// Measures a large product and a large copy, too, and prints which share of them prefill and decoding reach
@@ -195,23 +214,18 @@ pub(in crate::cli) struct BenchArgs {
     /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
     #[arg(long, value_name = "ID|DIR", requires = "model")]
     pub(in crate::cli) clip: Option<String>,
-    /// Where to run; see `secateur list backends`. By default the first that is compiled in
-    #[arg(long)]
-    pub(in crate::cli) backend: Option<String>,
-    /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
-    pub(in crate::cli) seed: u64,
     /// Ends stdout with one JSON object
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("seen").args(["image", "video"]).required(true)))]
 pub(in crate::cli) struct TraceArgs {
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// The picture
-    #[arg(long, required_unless_present = "video", conflicts_with = "video")]
+    #[arg(long)]
     pub(in crate::cli) image: Option<PathBuf>,
     /// The video: a file, or a folder of frames that are taken in the order of their names
     #[arg(long)]

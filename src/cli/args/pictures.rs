@@ -61,7 +61,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Only the first N questions
     #[arg(long, value_name = "N")]
     pub(in crate::cli) limit: Option<usize>,
-    /// What weights are kept in, by default as in the checkpoint; with bf16, CPUs that can multiply in it, too
+    /// What weights are kept in, by default as in the checkpoint; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
     /// Where to run; see `secateur list backends`. By default the first that is compiled in

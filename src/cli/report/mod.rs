@@ -8,7 +8,7 @@ use anyhow::Context;
 use gallery::{Gallery, gallery, questions};
 use page::{Part, page};
 use runs::{Group, groups};
-use secateur_backends::{default_backend, find};
+use secateur_backends::resolve;
 
 use super::{args::ReportArgs, print};
 use crate::{
@@ -20,10 +20,7 @@ use crate::{
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let groups = groups(&args.runs)?;
-    let backend = match &args.backend {
-        Some(name) => find(name)?.name,
-        None => default_backend()?,
-    };
+    let backend = resolve(args.backend.as_deref())?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}: cannot be made", args.out.display()))?;
     let mut parts = Vec::new();
     let mut names: Vec<String> = Vec::new();

@@ -51,11 +51,13 @@ pub(super) fn page(parts: &[Part]) -> String {
 
 fn section(html: &mut String, part: &Part) {
     let Part { group, tokens, times, gallery, missing } = part;
-    let config = &group.runs[0].config;
+    let mut backends: Vec<&str> = group.runs.iter().map(|run| run.config.backend.as_str()).collect();
+    backends.sort_unstable();
+    backends.dedup();
     let (name, model) = (escape(group.task.name()), escape(&group.model));
     let _ = write!(html, "<section>\n<h2>{name}, {model}</h2>\n<p class=\"note\">{}; ", escape(group.task.about()));
     let (count, settings) = (group.runs[0].answers.len(), escape(&group.settings()));
-    let _ = write!(html, "{count} questions, {settings}, answered on {}.", escape(&config.backend));
+    let _ = write!(html, "{count} questions, {settings}, answered on {}.", escape(&backends.join(" and ")));
     html.push_str("</p>\n<div class=\"charts\">\n");
     for chart in [Some(tokens), times.as_ref()].into_iter().flatten() {
         let _ = writeln!(html, "<figure>{}</figure>", chart.inline());
