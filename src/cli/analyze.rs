@@ -74,7 +74,10 @@ impl Job for Analyze {
                     }
                 }
                 Err(error) if questions.len() == 1 => return Err(error.into()),
-                Err(error) => bar.suspend(|| eprintln!("note: {}: passed over: {error}", instruction.image.display())),
+                Err(error) => {
+                    let (image, error) = (instruction.image.display(), anyhow::Error::from(error));
+                    bar.suspend(|| eprintln!("note: the question about {image} is passed over: {error:#}"));
+                }
             }
             bar.inc(1);
         }

@@ -40,6 +40,9 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if budgets.is_empty() {
         budgets.extend(BUDGETS);
     }
+    if budgets.contains(&0) {
+        bail!("a budget of 0 tokens is not possible: --budgets and --tokens take 1 up to the patches of one crop");
+    }
     let backend = choose(args.method.backend.as_deref())?;
     let (opened, random, name) = opened(&args)?;
     let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.needs().joint);
@@ -75,15 +78,17 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
 
 /// What is measured, whether its weights are random, and its name.
 fn opened(args: &BenchArgs) -> anyhow::Result<(Opened, bool, String)> {
-    let (mut opened, random, name) = match (&args.model, args.shape.as_deref().unwrap_or(DEMO)) {
-        (Some(model), _) => (open(model, args.clip.as_deref())?, false, model.as_str()),
-        (None, shape) => (shaped(shape)?, shape != DEMO, shape),
+    let shape = args.shape.as_deref().unwrap_or(DEMO);
+    let (random, name) = (args.model.is_none() && shape != DEMO, args.model.as_deref().unwrap_or(shape));
+    if let Some(layers) = args.layers.filter(|_| !random) {
+        bail!("--layers {layers} is not possible: it is for a shape with random weights, and {name} has its own");
+    }
+    let mut opened = match &args.model {
+        Some(model) => open(model, args.clip.as_deref())?,
+        None => shaped(shape)?,
     };
     if let Some(layers) = args.layers {
         let all = opened.config.text.num_hidden_layers;
-        if !random {
-            bail!("--layers {layers} is not possible: it is for a shape with random weights, and {name} has its own");
-        }
         if !(1..=all).contains(&layers) {
             bail!("--layers {layers} is not possible: the shape has {all}");
         }

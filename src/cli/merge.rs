@@ -14,7 +14,8 @@ use crate::{
 pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     let shards = args.shards.iter().map(|folder| part(folder)).collect::<anyhow::Result<Vec<_>>>()?;
     let shards = in_order(shards)?;
-    let whole = RunConfig { shard: None, ..shards[0].config.clone() };
+    let first = &shards[0].config;
+    let whole = RunConfig { shard: None, protocol: args.protocol.unwrap_or(first.protocol), ..first.clone() };
     let task = task(&whole.benchmark)?;
     let mut samples = task.samples(&whole.data)?;
     samples.truncate(whole.limit.unwrap_or(usize::MAX));
@@ -80,8 +81,9 @@ fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
     for pair in parts.windows(2) {
         let [a, b] = pair else { continue };
         let other = RunConfig { shard: a.config.shard, ..b.config.clone() };
-        let same = other.gives_answers_of(&a.config) && other.limit == a.config.limit;
-        if !same || other.protocol != a.config.protocol || b.shard.count != count {
+        let sums = |config: &RunConfig| [config.checkpoint_sha256.clone(), config.data_sha256.clone()];
+        let same = other.gives_answers_of(&a.config) && sums(&other) == sums(&a.config);
+        if !same || other.limit != a.config.limit || b.shard.count != count {
             bail!("{} and {} are not shards of one run", a.folder.display(), b.folder.display());
         }
         if a.shard == b.shard {

@@ -124,6 +124,9 @@ pub struct RunFolder {
     config: RunConfig,
     file: File,
     answers: Vec<Answer>,
+    /// Whether there is a score of an earlier run, which stays, with the settings that it was measured with, until something
+    /// takes its place.
+    scored: bool,
 }
 
 /// `metrics.json`.
@@ -195,12 +198,19 @@ impl RunFolder {
             check_answers(&answers, samples, &answers_path)?;
         }
         file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
-        // A score stays beside the settings that it was measured with.
-        if force || !read_config(&path).is_ok_and(|there| there == *config) {
+        if force {
             remove(&path.join(METRICS))?;
         }
-        write_whole(&path.join(CONFIG), &pretty(config))?;
-        Ok(Self { path, config: config.clone(), file, answers })
+        let scored = path.join(METRICS).is_file();
+        let folder = Self { path, config: config.clone(), file, answers, scored };
+        if !scored {
+            folder.write_config()?;
+        }
+        Ok(folder)
+    }
+
+    fn write_config(&self) -> Result<(), Error> {
+        write_whole(&self.path.join(CONFIG), &pretty(&self.config))
     }
 
     /// The folder.
@@ -223,7 +233,11 @@ impl RunFolder {
     /// # Errors
     /// When the disk is full; the answers before it are kept.
     pub fn append(&mut self, answer: Answer) -> Result<(), Error> {
-        remove(&self.path.join(METRICS))?;
+        if self.scored {
+            remove(&self.path.join(METRICS))?;
+            self.write_config()?;
+            self.scored = false;
+        }
         let path = self.path.join(ANSWERS);
         let line = answer.line();
         self.file.write_all(line.as_bytes()).map_err(Error::io(&path, "the answer cannot be written"))?;
@@ -245,6 +259,7 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be written; a half-written file never has its final name.
     pub fn finish(&self, report: &Report) -> Result<(), Error> {
+        self.write_config()?;
         write_whole(&self.path.join(METRICS), &pretty(&Metrics { report, run: &self.config }))
     }
 }

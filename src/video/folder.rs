@@ -1,6 +1,9 @@
 //! A folder of pictures as a video, in the order of their names, where numbers count as such: `frame2` comes before `frame10`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use super::{distinct, frame_numbers, repeated};
 use crate::{
@@ -18,7 +21,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
             files.push(path);
         }
     }
-    files.sort_by_cached_key(|path| parts(&path.file_name().unwrap_or_default().to_string_lossy()));
+    files.sort_by_cached_key(|path| order(path));
     if files.is_empty() {
         let reason = "there is no picture in this folder; a folder of frames has one file for each".to_owned();
         return Err(Error::Video { path: path.to_owned(), reason });
@@ -26,6 +29,12 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
     let numbers = frame_numbers(files.len(), wanted);
     let frames = distinct(&numbers).into_iter().map(|number| decode(&files[number])).collect::<Result<Vec<_>, _>>()?;
     Ok((numbers.clone(), repeated(&numbers, &frames)))
+}
+
+/// What names are compared by: the parts of what stands before the extension, then the whole name.
+fn order(path: &Path) -> (Vec<(String, usize, String)>, OsString) {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    (parts(&stem), path.file_name().unwrap_or_default().to_owned())
 }
 
 /// A name taken apart for comparison: text, the number behind it, and so on. Numbers may be of any length: without leading
@@ -49,11 +58,15 @@ mod tests {
 
     #[test]
     fn numbers_in_names_count_as_numbers() {
-        let mut names = ["f10.png", "f9.png", "f1.png", "f2b.png", "f2.png", "a.png", "f010.png", "g1.png"];
-        names.sort_by_cached_key(|name| parts(name));
-        assert_eq!(names, ["a.png", "f1.png", "f2.png", "f2b.png", "f9.png", "f10.png", "f010.png", "g1.png"]);
-        let mut padded = ["001.png", "010.png", "002.png"];
-        padded.sort_by_cached_key(|name| parts(name));
-        assert_eq!(padded, ["001.png", "002.png", "010.png"]);
+        let sorted = |names: &[&'static str]| {
+            let mut names = names.to_vec();
+            names.sort_by_cached_key(|name| order(Path::new(name)));
+            names
+        };
+        let found =
+            sorted(&["f10.png", "f9.png", "f1.png", "f.png", "f2b.png", "f2.png", "a.png", "f010.png", "g1.png"]);
+        let expected = ["a.png", "f.png", "f1.png", "f2.png", "f2b.png", "f9.png", "f010.png", "f10.png", "g1.png"];
+        assert_eq!(found, expected);
+        assert_eq!(sorted(&["001.png", "010.png", "002.png"]), ["001.png", "002.png", "010.png"]);
     }
 }

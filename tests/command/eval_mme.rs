@@ -124,6 +124,10 @@ fn a_finished_run_is_not_touched_by_a_shorter_one_or_a_failing_one() {
     assert_eq!(code, 0);
     assert!(stdout.contains("2 of 8 labelled questions"), "{stdout}");
     assert_eq!(["config.json", "answers.jsonl", "metrics.json"].map(read), before);
+    // Other rules score the answers that are there.
+    let (code, stdout, stderr) = eval(&root, &out, &["--protocol", "lmms-eval"]);
+    assert!(code == 0 && stdout.contains("lmms-eval rules"), "{stdout}{stderr}");
+    assert_eq!(["config.json", "answers.jsonl", "metrics.json"].map(read), before);
     // No such backend, no such question: an error, and nothing lost, not even with --force.
     assert_eq!(eval(&root, &out, &["--force", "--backend", "tpu"]).0, 1);
     assert_eq!(eval(&root, &out, &["--limit", "0"]).0, 1);

@@ -234,4 +234,17 @@ fn a_run_is_judged_at_its_end() {
     assert_eq!(output.status.code(), Some(1));
     let kept: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
     assert_eq!(kept, metrics);
+    let before = std::fs::read(run.join("config.json")).unwrap();
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    let output = command
+        .args(args)
+        .args(["--protocol", "lmms-eval"])
+        .arg("--data")
+        .arg(folder.path())
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let kept: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!((kept, std::fs::read(run.join("config.json")).unwrap()), (metrics, before));
 }

@@ -39,7 +39,7 @@ pub(in crate::cli) struct RunArgs {
     /// Computes what questions have in common for each of them again, to measure what reuse saves
     #[arg(long)]
     pub(in crate::cli) no_reuse: bool,
-    /// Where run folders go
+    /// Where run folders go, and the table of a sweep
     #[arg(long, value_name = "DIR", default_value = "runs")]
     pub(in crate::cli) out: PathBuf,
     /// Throws away what an earlier run of this name has, and starts again
@@ -123,6 +123,9 @@ pub(in crate::cli) struct MergeArgs {
     /// Throws away what an earlier run of this name has
     #[arg(long)]
     pub(in crate::cli) force: bool,
+    /// Whose scoring rules; by default those of the first shard
+    #[arg(long)]
+    pub(in crate::cli) protocol: Option<Protocol>,
     #[command(flatten)]
     pub(in crate::cli) judge: JudgeArgs,
     /// Ends stdout with one JSON object

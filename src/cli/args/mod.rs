@@ -69,7 +69,7 @@ fn drawn(arg: Arg) -> Arg {
 
 /// The help of `--tokens` beside `--budgets`.
 fn one_budget(arg: Arg) -> Arg {
-    arg.help("One more budget")
+    arg.help("One more budget; alone, the only one")
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -193,7 +193,7 @@ pub(in crate::cli) struct BenchArgs {
     pub(in crate::cli) layers: Option<usize>,
     #[command(flatten)]
     pub(in crate::cli) method: MethodArgs,
-    /// Budgets, with commas: visual tokens kept per crop; by default 192,128,64,29
+    /// Budgets, with commas: visual tokens kept per crop; by default, without --tokens, 192,128,64,29
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub(in crate::cli) budgets: Vec<usize>,
     /// Tokens of text in the prompt
@@ -227,7 +227,7 @@ pub(in crate::cli) struct TraceArgs {
     /// The picture
     #[arg(long)]
     pub(in crate::cli) image: Option<PathBuf>,
-    /// The video: a file, or a folder of frames that are taken in the order of their names
+    /// The video: a file, or a folder of frames that are taken in the order of their names and the numbers in them
     #[arg(long)]
     pub(in crate::cli) video: Option<PathBuf>,
     /// The question, as it stands in the benchmark's file
