@@ -11,7 +11,7 @@ use super::{
     args::BenchArgs,
     bench_table::{Row, Table, Times},
     ceilings,
-    plan::{BUDGETS, names, params},
+    plan::{BUDGETS, budgets, names, params},
     print, print_json,
 };
 use crate::{
@@ -35,8 +35,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     let params = params(&args.method)?;
     let mut names = names(&args.method.method)?;
     names.retain(|&name| name != "none");
-    let mut budgets = args.budgets.clone();
-    budgets.extend(args.method.tokens);
+    let mut budgets = budgets(&args.budgets, args.method.tokens);
     if budgets.is_empty() {
         budgets.extend(BUDGETS);
     }

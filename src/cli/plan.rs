@@ -67,6 +67,17 @@ impl MethodPlan {
     }
 }
 
+/// `--budgets`, and `--tokens` as one more, each once.
+pub(super) fn budgets(list: &[usize], one: Option<usize>) -> Vec<usize> {
+    let mut budgets: Vec<usize> = Vec::new();
+    for budget in list.iter().copied().chain(one) {
+        if !budgets.contains(&budget) {
+            budgets.push(budget);
+        }
+    }
+    budgets
+}
+
 /// The methods of a list with commas; `all` is every method.
 pub(super) fn names(list: &str) -> Result<Vec<&'static str>, Error> {
     match list {

@@ -10,7 +10,7 @@ use super::{
     check_videos, data_folder,
     eval::{Fixed, Missing, complete},
     judge,
-    plan::{MethodPlan, ModelPlan},
+    plan::{MethodPlan, ModelPlan, budgets},
     print, print_json,
     sweep_table::{Row, Table},
 };
@@ -65,9 +65,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
 
 /// Every run: without pruning, then each method at each budget.
 fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
-    let mut budgets = args.budgets.clone();
-    // One budget may be given as for other commands.
-    budgets.extend(args.model.method.tokens);
+    let budgets = budgets(&args.budgets, args.model.method.tokens);
     if budgets.is_empty() {
         bail!("a sweep needs budgets; give them with --budgets 192,128,64");
     }

@@ -21,7 +21,7 @@ fn every_combination_has_a_row_and_a_run_folder() {
         "--method",
         "fastervlm,random",
         "--budgets",
-        "64,9",
+        "64,9,64",
         "--limit",
         "8",
         "--out",

@@ -30,14 +30,11 @@ pub(crate) fn write_positions(mut buffer: FlexTensor, at: usize, new: &FlexTenso
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, Tensor, TensorPrimitive};
+    use burn::tensor::{Tensor, TensorPrimitive};
 
     use super::*;
     use crate::Flex;
-
-    fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
-        Tensor::random(shape, Distribution::Uniform(-2.0, 2.0), &Default::default())
-    }
+    use crate::kernels::heads::random;
 
     #[test]
     fn positions_are_written_in_place() {

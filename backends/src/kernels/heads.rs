@@ -175,3 +175,9 @@ pub(super) fn product(out: Matrix, add: bool, left: Matrix, right: Matrix, scale
         );
     }
 }
+
+/// A tensor `[batch, heads, tokens, head_dim]` for tests.
+#[cfg(test)]
+pub(super) fn random(shape: [usize; 4]) -> burn::tensor::Tensor<crate::Flex, 4> {
+    burn::tensor::Tensor::random(shape, burn::tensor::Distribution::Uniform(-2.0, 2.0), &Default::default())
+}

@@ -40,14 +40,11 @@ pub(crate) fn one_query(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor) -> Optio
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Distribution, Tensor, TensorPrimitive};
+    use burn::tensor::{Tensor, TensorPrimitive};
 
     use super::*;
+    use crate::kernels::heads::random;
     use crate::{Flex, Mask, ops::reference_attend};
-
-    fn random(shape: [usize; 4]) -> Tensor<Flex, 4> {
-        Tensor::random(shape, Distribution::Uniform(-2.0, 2.0), &Default::default())
-    }
 
     #[test]
     fn one_query_equals_the_reference() {

@@ -1,0 +1,111 @@
+//! What a run was asked for: all that is needed to run it again.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, shard::Shard, task::Protocol};
+
+/// Its name in a run folder.
+pub(super) const CONFIG: &str = "config.json";
+
+/// All that is needed to run it again.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RunConfig {
+    /// The benchmark.
+    pub benchmark: String,
+    /// Whose scoring rules.
+    pub protocol: Protocol,
+    /// The checkpoint, as given.
+    pub model: String,
+    /// The method.
+    pub method: String,
+    /// Its parameters.
+    pub params: BTreeMap<String, f64>,
+    /// Its budget; none without pruning.
+    pub tokens: Option<usize>,
+    /// Where it ran.
+    pub backend: String,
+    /// The weights' type, if it was asked for.
+    pub dtype: Option<String>,
+    /// The CLIP checkpoint whose text side is read, if it was named.
+    #[serde(default)]
+    pub clip: Option<String>,
+    /// How LLaVA-NeXT's tiles are chosen, if not as the method does.
+    #[serde(default)]
+    pub grid: Option<String>,
+    /// How LLaVA-NeXT's crops are joined, if not as the method does.
+    #[serde(default)]
+    pub merge: Option<String>,
+    /// The seed.
+    pub seed: u64,
+    /// How freely answers are drawn; 0 takes the best token.
+    #[serde(default)]
+    pub temperature: f32,
+    /// The benchmark's data.
+    pub data: PathBuf,
+    /// Only the first so many questions.
+    pub limit: Option<usize>,
+    /// The part of these, if the run is split.
+    #[serde(default)]
+    pub shard: Option<Shard>,
+    /// SHA-256 of the checkpoint's files.
+    #[serde(default)]
+    pub checkpoint_sha256: String,
+    /// SHA-256 of the questions, and of their pictures' names and sizes.
+    #[serde(default)]
+    pub data_sha256: String,
+    /// The longest answer.
+    pub max_new_tokens: usize,
+    /// Secateur's version.
+    pub version: String,
+}
+
+impl RunConfig {
+    /// Whether each answer is the one that `other` gives: how many are asked for, and how they are scored, does not matter,
+    /// nor where machines have the same files. Runs from before there were checksums may go on.
+    pub fn gives_answers_of(&self, other: &Self) -> bool {
+        let mut same = Self { limit: other.limit, protocol: other.protocol, ..self.clone() };
+        let known = |sum: &String| !sum.is_empty();
+        if known(&self.checkpoint_sha256) && self.checkpoint_sha256 == other.checkpoint_sha256 {
+            same.model.clone_from(&other.model);
+        }
+        if known(&self.data_sha256) && self.data_sha256 == other.data_sha256 {
+            same.data.clone_from(&other.data);
+        }
+        for (own, theirs) in
+            [(&mut same.checkpoint_sha256, &other.checkpoint_sha256), (&mut same.data_sha256, &other.data_sha256)]
+        {
+            if own.is_empty() {
+                own.clone_from(theirs);
+            }
+        }
+        same == *other
+    }
+
+    /// The last part of the checkpoint's path or id.
+    pub fn model_name(&self) -> String {
+        let name = Path::new(&self.model).file_name().map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| "model".to_owned())
+    }
+
+    /// `<benchmark>-<model>-<method>-<tokens>`, and `.shard-<i>-of-<n>` for a part of a run.
+    pub fn folder_name(&self) -> String {
+        let tokens = self.tokens.map_or_else(|| "all".to_owned(), |tokens| tokens.to_string());
+        let shard = self.shard.map_or_else(String::new, |shard| format!(".shard-{}-of-{}", shard.index, shard.count));
+        format!("{}-{}-{}-{tokens}{shard}", self.benchmark, self.model_name(), self.method)
+    }
+}
+
+/// What a run folder was made for.
+///
+/// # Errors
+/// When the folder holds no run's settings.
+pub fn read_config(folder: &Path) -> Result<RunConfig, Error> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "no run is in this folder"))?;
+    serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("not a run's settings: {e}")))
+}
