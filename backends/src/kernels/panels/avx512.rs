@@ -1,6 +1,6 @@
 //! Tiles of 12 outputs by up to 32 rows, or of 24 by 16: 24 of the 32 registers hold sums.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, array};
 
 use super::{BLOCK, LINE, PACE, Unit};
 
@@ -31,26 +31,29 @@ fn along<const V: usize, const OUTPUTS: usize>(x: &[f32], weight: &[f32], sums: 
     assert!(x.len() == steps * V * LANES && weight.len() == OUTPUTS * BLOCK && steps <= BLOCK);
     let mut own = [[_mm512_setzero_ps(); V]; OUTPUTS];
     let (x, weight) = (x.as_ptr(), weight.as_ptr());
-    for from in (0..steps).step_by(PACE) {
+    let mut go = |step: usize| {
+        // SAFETY: `V` vectors for every step, by the assertion.
+        let inputs: [_; V] = array::from_fn(|v| unsafe { _mm512_loadu_ps(x.add((step * V + v) * LANES)) });
+        for (output, own) in own.iter_mut().enumerate() {
+            // SAFETY: a block of every output, by the assertion.
+            let weight = _mm512_set1_ps(unsafe { *weight.add(output * BLOCK + step) });
+            for v in 0..V {
+                own[v] = _mm512_fmadd_ps(inputs[v], weight, own[v]);
+            }
+        }
+    };
+    let whole = steps / PACE * PACE;
+    for from in (0..whole).step_by(PACE) {
         for line in 0..Avx512::AHEAD {
             // A hint, which faults nowhere.
             _mm_prefetch::<_MM_HINT_T1>(next.wrapping_byte_add((from / PACE * Avx512::AHEAD + line) * LINE).cast());
         }
-        for step in from..steps.min(from + PACE) {
-            let mut inputs = [_mm512_setzero_ps(); V];
-            for (v, inputs) in inputs.iter_mut().enumerate() {
-                // SAFETY: `V` vectors for every step, by the assertion.
-                *inputs = unsafe { _mm512_loadu_ps(x.add((step * V + v) * LANES)) };
-            }
-            for (output, own) in own.iter_mut().enumerate() {
-                // SAFETY: a block of every output, by the assertion.
-                let weight = _mm512_set1_ps(unsafe { *weight.add(output * BLOCK + step) });
-                for v in 0..V {
-                    own[v] = _mm512_fmadd_ps(inputs[v], weight, own[v]);
-                }
-            }
+        // A count that the compiler knows: with any other, some sums go through memory at every step.
+        for step in 0..PACE {
+            go(from + step);
         }
     }
+    (whole..steps).for_each(go);
     for (own, sums) in own.iter().zip(sums.chunks_exact_mut(Avx512::ROWS)) {
         for (own, sums) in own.iter().zip(sums.chunks_exact_mut(LANES)) {
             // SAFETY: 16 numbers.
