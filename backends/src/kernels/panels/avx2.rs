@@ -48,7 +48,8 @@ fn along<const V: usize, const OUTPUTS: usize>(x: &[f32], weight: &[f32], sums: 
             // A hint, which faults nowhere.
             _mm_prefetch::<_MM_HINT_T1>(next.wrapping_byte_add((from / PACE * Avx2::AHEAD + line) * LINE).cast());
         }
-        // A count that the compiler knows: with any other, some sums go through memory at every step.
+        // A count that the compiler knows. With any other, every step of a pair of vectors pays for the loop, and one vector's sums went
+        // through memory at every step.
         for step in 0..PACE {
             go(from + step);
         }
