@@ -41,6 +41,11 @@ pub fn is_cpu<B: VlmBackend>(device: &B::Device) -> bool {
     ["flex", "ndarray"].contains(&B::name(device).as_str())
 }
 
+/// Whether the GPU is likely to be that renderer. CUDA has none.
+pub fn is_wgpu<B: VlmBackend>(device: &B::Device) -> bool {
+    B::name(device).contains("wgpu")
+}
+
 /// A case of a `cases.json`, and how it is to be answered.
 pub struct Question<'a> {
     /// The folder of the case's picture.

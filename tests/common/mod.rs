@@ -96,9 +96,11 @@ pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.
 pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
     let mut outputs = Vec::new();
     for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
+        let start = std::time::Instant::now();
         match run(backend.name, job.clone()) {
             Ok(output) => {
-                eprintln!("{}: done", backend.name);
+                let test = std::thread::current();
+                eprintln!("{} {}: {:.1?}", test.name().unwrap_or_default(), backend.name, start.elapsed());
                 outputs.push(output);
             }
             Err(BackendError::NoDevice { reason, .. }) if backend.name == "cuda" => eprintln!("cuda: none{reason}"),
