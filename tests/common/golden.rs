@@ -41,7 +41,7 @@ pub fn is_cpu<B: VlmBackend>(device: &B::Device) -> bool {
     ["flex", "ndarray"].contains(&B::name(device).as_str())
 }
 
-/// Whether the GPU is likely to be that renderer. CUDA has none.
+/// Whether this is wgpu, the only backend whose GPU may be that renderer.
 pub fn is_wgpu<B: VlmBackend>(device: &B::Device) -> bool {
     B::name(device).contains("wgpu")
 }

@@ -3,7 +3,7 @@
 use crate::common::{
     Cpu,
     cues::{cues, pruner},
-    golden::is_cpu,
+    golden::is_wgpu,
     on_every_backend,
 };
 use burn::tensor::{Tensor, TensorData};
@@ -25,9 +25,9 @@ impl Job for Contract {
             let pruner = pruner::<B>(method.name(), Params::default()).unwrap();
             // A budget of all patches is as many steps, which a software GPU takes minutes for where there are many;
             // `Choices` has real sizes.
-            let shapes: &[_] = match is_cpu::<B>(&device) {
-                true => &[(1, 576), (5, 256), (1, 1), (5, 576), (1, 256), (8, 256)],
-                false => &[(3, 64), (1, 1)],
+            let shapes: &[_] = match is_wgpu::<B>(&device) {
+                true => &[(3, 64), (1, 1)],
+                false => &[(1, 576), (5, 256), (1, 1), (5, 576), (1, 256), (8, 256)],
             };
             for &(crops, patches) in shapes {
                 let cues = cues::<B>(method.needs(), crops, patches, &device);

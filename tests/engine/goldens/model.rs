@@ -30,8 +30,7 @@ use secateur_backends::{Job, VlmBackend};
 const ROOT: &str = "tiny-llava-1.5";
 const CASES: &str = "tiny-llava-1.5/cases.json";
 
-/// On a GPU one layout stands for both (they differ only in how they are read, which has no backend in it), and one
-/// budget for all (`contracts/methods.rs` has every budget), but for the baseline.
+/// On a GPU one layout stands for both: they differ only in how they are read, which has no backend in it.
 fn layouts<B: VlmBackend>(device: &B::Device) -> &'static [&'static str] {
     if is_cpu::<B>(device) { &LAYOUTS } else { &LAYOUTS[..1] }
 }
@@ -144,7 +143,7 @@ fn answers<B: VlmBackend>(model: &Llava<B>, layout: &str, method: &str, device: 
     let every_budget = none || is_cpu::<B>(device);
     let cases = json(CASES);
     let cases = cases.as_array().unwrap();
-    // In software a picture takes seconds. How cases differ is seen without pruning, how methods do from given cues, too
+    // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software a picture takes seconds. How cases differ is seen without pruning, how methods do from given cues, too
     // (`goldens/methods.rs`, `goldens/cdpruner.rs`).
     for case in &cases[..if none || !is_wgpu::<B>(device) { cases.len() } else { 2 }] {
         let id = case["id"].as_str().unwrap();
