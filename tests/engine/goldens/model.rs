@@ -143,8 +143,8 @@ fn answers<B: VlmBackend>(model: &Llava<B>, layout: &str, method: &str, device: 
     let every_budget = none || is_cpu::<B>(device);
     let cases = json(CASES);
     let cases = cases.as_array().unwrap();
-    // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software a picture takes seconds. How cases differ is seen without pruning, how methods do from given cues, too
-    // (`goldens/methods.rs`, `goldens/cdpruner.rs`).
+    // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software a picture takes seconds. How cases
+    // differ is seen without pruning, how methods do from given cues, too (`goldens/methods.rs`, `goldens/cdpruner.rs`).
     for case in &cases[..if none || !is_wgpu::<B>(device) { cases.len() } else { 2 }] {
         let id = case["id"].as_str().unwrap();
         for (tokens, run) in expected["cases"][id]["runs"].as_object().unwrap() {
