@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use burn_flex::FlexTensor;
 
+#[cfg(target_arch = "x86_64")]
+use super::panels::attend::attend as on_tiles;
 use super::{
     heads::{Head, Heads, Matrix, product, tensor},
     turns::in_turn,
@@ -20,10 +22,18 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
     let (q, k, v) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?);
     let mut buffer = vec![0.0; q.shape.iter().product()];
     let out = Heads::token_major(&mut buffer, q.shape);
-    in_turn(q.count(), |scores, i| {
-        forward(scores, [q.head(i), k.head(i), v.head(i)], mask, out.head(i));
-    });
+    if on_tiles([&q, &k, &v], mask, &out).is_none() {
+        in_turn(q.count(), |scores, i| {
+            forward(scores, [q.head(i), k.head(i), v.head(i)], mask, out.head(i));
+        });
+    }
     Some(tensor(buffer, q.shape))
+}
+
+/// As where the processor has no such vectors.
+#[cfg(not(target_arch = "x86_64"))]
+fn on_tiles(_: [&Heads; 3], _: Mask, _: &Heads) -> Option<()> {
+    None
 }
 
 /// [`crate::VlmBackend::attend_rounded`]; `None` if the processor or the tensors are not made for it.
@@ -53,6 +63,11 @@ pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, ma
     Some([tensor(dq, shapes[0]), tensor(dk, shapes[1]), tensor(dv, shapes[2])])
 }
 
+/// Of a query, counted among the keys. Without a mask there may be more queries than keys, and nobody asks for it.
+pub(super) fn position(query: usize, queries: usize, keys: usize) -> usize {
+    (keys + query).saturating_sub(queries)
+}
+
 /// Queries that are taken together, and the keys that any of them sees.
 struct Block {
     from: usize,
@@ -65,8 +80,7 @@ struct Block {
 
 impl Block {
     fn of(queries: usize, keys: usize, mask: Mask) -> impl Iterator<Item = Self> {
-        // Without a mask there may be more queries than keys, and nobody asks for their positions.
-        let position = move |query: usize| (keys + query).saturating_sub(queries);
+        let position = move |query| position(query, queries, keys);
         (0..queries).step_by(BLOCK).map(move |from| {
             let to = (from + BLOCK).min(queries);
             let (first, end) = (position(from), position(to));
@@ -176,11 +190,6 @@ fn softmax_seen(row: &mut [f32], [shared, from, to]: [usize; 3]) {
 #[inline(always)]
 fn softmax(row: &mut [f32]) {
     let best = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    // `max` and `exp` below would hide what overflowed.
-    if sum(row, row, |x, _| x * 0.0) != 0.0 {
-        row.fill(f32::NAN);
-        return;
-    }
     row.iter_mut().for_each(|x| *x = exp(*x - best));
     let total = sum(row, row, |x, _| x).recip();
     row.iter_mut().for_each(|x| *x *= total);

@@ -119,7 +119,5 @@ fn in_chunks<T: Send>(numbers: &mut [T], chunk: usize, work: impl Fn(usize, &mut
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
     let power = exp(-x.abs());
-    let share = (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power);
-    // What is no number must stay so; `exp` would hide it.
-    if x.is_nan() { x } else { share }
+    (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power)
 }

@@ -13,7 +13,7 @@ pub(super) struct Head {
     start: *mut f32,
     pub(super) rows: usize,
     pub(super) columns: usize,
-    stride: usize,
+    pub(super) stride: usize,
 }
 
 // SAFETY: a head is only handed to one thread at a time when it is written, see `Heads::head`.
@@ -78,6 +78,14 @@ impl Head {
         assert!(from <= to && to <= self.rows);
         // SAFETY: rows of this head.
         Self { start: unsafe { self.start.add(from * self.stride) }, rows: to - from, ..self }
+    }
+
+    /// All rows to read, from the first one's beginning to the last one's end, with what lies between.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn numbers(&self) -> &[f32] {
+        let last = self.rows.checked_sub(1).map_or(0, |last| last * self.stride + self.columns);
+        // SAFETY: within the tensor, which nobody writes meanwhile.
+        unsafe { std::slice::from_raw_parts(self.start, last) }
     }
 
     /// A row to read.

@@ -40,7 +40,8 @@ pub(super) fn exp(x: f32) -> f32 {
     // ln 2 in two parts, so that taking away a multiple of it loses no digits.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.max(-87.0);
+    // What is no number stays so: `max` would hide it.
+    let x = if x < -87.0 { -87.0 } else { x };
     // e^x = 2^whole · e^rest. Adding and taking away 1.5 · 2²³ rounds to a whole number, which is then in the low bits.
     let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
     let whole = shifted - 12_582_912.0;
@@ -56,7 +57,8 @@ pub(super) fn exp(x: f32) -> f32 {
     series * f32::from_bits(exponent)
 }
 
-/// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors.
+/// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors. Another order of the chains' sum would change the last
+/// bits of layer norms, and VisPruner's official picks hang on these.
 #[inline(always)]
 pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let (a, a_rest) = a.as_chunks::<16>();
@@ -70,6 +72,21 @@ pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| f(a, b)).sum::<f32>()
 }
 
+/// The largest number, −∞ of none, in independent chains as above.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn largest(numbers: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = numbers.as_chunks::<16>();
+    let mut best = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for lane in 0..16 {
+            best[lane] = larger(best[lane], chunk[lane]);
+        }
+    }
+    best.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -79,5 +96,6 @@ mod tests {
             let (found, expected) = (f64::from(super::exp(x)), f64::from(x).exp());
             assert!((found / expected - 1.0).abs() < 2e-7, "exp({x}) = {found}, not {expected}");
         }
+        assert!(super::exp(f32::NAN).is_nan());
     }
 }

@@ -148,7 +148,7 @@ fn softmax(
         for lane in 0..TILE {
             let counts = last.is_none_or(|last| key <= last + lane);
             best[lane] = best[lane].max(if counts { row[lane] } else { f32::NEG_INFINITY });
-            // Not 0 for what is infinite or no number, which `max` and `exp` would hide.
+            // Not 0 for what is infinite or no number, which `max` and `min` would hide.
             check[lane] += if counts { row[lane] * 0.0 } else { 0.0 };
         }
     }

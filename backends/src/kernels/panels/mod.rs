@@ -6,17 +6,15 @@
 //! for all outputs of the chunk, the block of the weight in the L2 cache for all tiles, and what comes next is asked for meanwhile.
 
 mod ahead;
-mod avx2;
-mod avx512;
+pub(super) mod attend;
 mod pack;
 mod square;
+mod unit;
 
 use self::{
     ahead::Ahead,
-    avx2::Avx2,
-    avx512::Avx512,
-    pack::pack,
     square::{SIDE, transpose},
+    unit::{Avx2, Avx512, Unit},
 };
 use super::{columns::Columns, turns::in_turn, widen::Weight};
 
@@ -31,41 +29,27 @@ const PACE: usize = 8;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
 
-/// The vectors of a kind of processor.
-trait Unit {
-    /// Vectors of sums in a tile: one of `V` vectors of rows has `SUMS / V` outputs.
-    const SUMS: usize;
-    /// Numbers in a vector.
-    const LANES: usize;
-    /// Rows of the largest tile.
-    const ROWS: usize = VECTORS * Self::LANES;
-    /// Lines of the next tile of `x` that the largest one asks for at a time: when all outputs of the chunk are through, it is there.
-    const AHEAD: usize = Self::SUMS * Self::LANES * size_of::<f32>() * PACE / (CHUNK * LINE);
-
-    /// Adds the products of a block of inputs to the sums of a tile of one or two `vectors`.
-    ///
-    /// - `x`: input by input, the vectors of rows
-    /// - `weight`: of every output of the tile `BLOCK` inputs, of which the first are multiplied
-    /// - `sums`: of every output of the tile, those of [`Self::ROWS`] rows
-    /// - `next`: memory that is asked for meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
-    ///
-    /// # Safety
-    /// The processor must have the vectors.
-    unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], next: *const f32);
-}
-
 /// The product, `[rows, outputs]`; `None` where the processor is another, or there is nothing to multiply.
 pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
-    if x.is_empty() || !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
-        return None;
-    }
     // SAFETY: the processor has the vectors.
-    Some(unsafe {
-        match is_x86_feature_detected!("avx512f") {
-            true => multiply::<Avx512, T>(x, weight, sizes),
-            false => multiply::<Avx2, T>(x, weight, sizes),
-        }
-    })
+    match Vectors::there().filter(|_| !x.is_empty())? {
+        Vectors::Avx512 => Some(unsafe { multiply::<Avx512, T>(x, weight, sizes) }),
+        Vectors::Avx2 => Some(unsafe { multiply::<Avx2, T>(x, weight, sizes) }),
+    }
+}
+
+/// What a processor has; AVX-512 only beside AVX2.
+enum Vectors {
+    Avx512,
+    Avx2,
+}
+
+impl Vectors {
+    /// The widest ones, if any.
+    fn there() -> Option<Self> {
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        avx2.then(|| if is_x86_feature_detected!("avx512f") { Self::Avx512 } else { Self::Avx2 })
+    }
 }
 
 /// What a thread works with.
@@ -84,7 +68,7 @@ struct Scratch {
 unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
     assert!(x.len() == rows * inner && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
     // SAFETY: the processor has the vectors, by the caller.
-    let (packed, padded) = (unsafe { pack::<U>(x, rows, inner) }, rows.next_multiple_of(U::LANES));
+    let (packed, padded) = (unsafe { pack::rows::<U>(x, inner, [rows, inner]) }, rows.next_multiple_of(U::LANES));
     let tiles: Vec<Tile> = tiles::<U>(rows).collect();
     let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
@@ -106,15 +90,8 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
             let mut ahead = Ahead::new(weight, [inner, from + length], turns);
             for (tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
                 let x = &packed[padded * from + tile.row * length..][..length * tile.vectors * U::LANES];
-                let outputs = U::SUMS / tile.vectors;
-                let groups = block.chunks_exact(outputs * BLOCK).zip(sums.chunks_exact_mut(outputs * U::ROWS));
-                for (group, (block, sums)) in groups.enumerate() {
-                    ahead.ask();
-                    let step = U::AHEAD * LINE / size_of::<f32>() * BLOCK / PACE;
-                    let next = x.as_ptr().wrapping_add(x.len() + group * step);
-                    // SAFETY: the processor has the vectors, by the caller.
-                    unsafe { U::along(tile.vectors, x, block, sums, next) };
-                }
+                // SAFETY: the processor has the vectors, by the caller.
+                unsafe { by_groups::<U>(x, tile.vectors, block, (sums, U::ROWS), || ahead.ask()) };
             }
         }
         for (tile, sums) in tiles.iter().zip(sums.chunks_exact(width * U::ROWS)) {
@@ -126,6 +103,30 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
     out
+}
+
+/// Adds the products of a block of inputs to the sums of a tile of `vectors`, for all outputs of `weight`; of every one, the sums are `stride` apart.
+/// Calls `pause` before every group of outputs.
+///
+/// # Safety
+/// The processor must have the vectors.
+#[inline(always)]
+unsafe fn by_groups<U: Unit>(
+    x: &[f32],
+    vectors: usize,
+    weight: &[f32],
+    (sums, stride): (&mut [f32], usize),
+    mut pause: impl FnMut(),
+) {
+    let outputs = U::SUMS / vectors;
+    let groups = weight.chunks_exact(outputs * BLOCK).zip(sums.chunks_mut(outputs * stride));
+    for (group, (weight, sums)) in groups.enumerate() {
+        pause();
+        let step = U::AHEAD * LINE / size_of::<f32>() * BLOCK / PACE;
+        let next = x.as_ptr().wrapping_add(x.len() + group * step);
+        // SAFETY: by the caller.
+        unsafe { U::along(vectors, x, weight, sums, stride, next) };
+    }
 }
 
 /// Writes the sums of a tile, which lie output by output, row by row to `to`, where rows are `stride` apart; only those of the `rows` and
