@@ -1,5 +1,5 @@
 //! Attention of many queries, and its gradient: a block of queries at a time, so that only a strip of the score matrix is
-//! ever there, and in the cache.
+//! ever there, and in the cache. On AVX2 and AVX-512, what is not training or a batch goes by `panels::attend`.
 
 use std::ops::Range;
 

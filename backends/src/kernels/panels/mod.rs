@@ -105,8 +105,8 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
     out
 }
 
-/// Adds the products of a block of inputs to the sums of a tile of `vectors`, for all outputs of `weight`; of every one, the sums are `stride` apart.
-/// Calls `pause` before every group of outputs.
+/// Adds the products of a block of inputs to the sums of a tile of `vectors`, for all outputs of `weight`, whose sums are `stride` apart; calls
+/// `before` every group of outputs.
 ///
 /// # Safety
 /// The processor must have the vectors.
@@ -116,12 +116,12 @@ unsafe fn by_groups<U: Unit>(
     vectors: usize,
     weight: &[f32],
     (sums, stride): (&mut [f32], usize),
-    mut pause: impl FnMut(),
+    mut before: impl FnMut(),
 ) {
     let outputs = U::SUMS / vectors;
     let groups = weight.chunks_exact(outputs * BLOCK).zip(sums.chunks_mut(outputs * stride));
     for (group, (weight, sums)) in groups.enumerate() {
-        pause();
+        before();
         let step = U::AHEAD * LINE / size_of::<f32>() * BLOCK / PACE;
         let next = x.as_ptr().wrapping_add(x.len() + group * step);
         // SAFETY: by the caller.

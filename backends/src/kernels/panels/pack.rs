@@ -49,12 +49,13 @@ pub(super) fn columns<U: Unit>(x: &[f32], stride: usize, [inner, columns]: [usiz
     let len = padded * inner;
     let lines = vec![Line([0.0; LINE / size_of::<f32>()]); (len * size_of::<f32>()).div_ceil(LINE)];
     let mut packed = Packed { lines, len };
-    for (block, x) in packed.chunks_mut(padded * BLOCK).zip(x.chunks(stride * BLOCK)) {
+    for (number, block) in packed.chunks_mut(padded * BLOCK).enumerate() {
         let length = block.len() / padded;
         for tile in tiles::<U>(columns) {
             let (width, there) = (tile.vectors * U::LANES, U::ROWS.min(columns - tile.row));
-            let inputs = block[tile.row * length..][..width * length].chunks_exact_mut(width);
-            inputs.zip(x.chunks(stride)).for_each(|(to, x)| to[..there].copy_from_slice(&x[tile.row..][..there]));
+            for (at, to) in block[tile.row * length..][..width * length].chunks_exact_mut(width).enumerate() {
+                to[..there].copy_from_slice(&x[(number * BLOCK + at) * stride + tile.row..][..there]);
+            }
         }
     }
     packed
@@ -66,7 +67,7 @@ pub(super) fn columns<U: Unit>(x: &[f32], stride: usize, [inner, columns]: [usiz
 /// # Safety
 /// The processor must have AVX2.
 pub(super) unsafe fn rows<U: Unit>(x: &[f32], stride: usize, [rows, inner]: [usize; 2]) -> Packed {
-    assert!(rows == 0 || inner <= stride && x.len() >= (rows - 1) * stride + inner);
+    assert!(rows == 0 || x.len() >= (rows - 1) * stride + inner);
     let padded = rows.next_multiple_of(U::LANES);
     let len = padded * inner;
     let mut lines = Vec::<Line>::with_capacity((len * size_of::<f32>()).div_ceil(LINE));
