@@ -1,5 +1,6 @@
 //! Attention of many queries, and its gradient: a block of queries at a time, so that only a strip of the score matrix is
-//! ever there, and in the cache. On AVX2 and AVX-512, what is not training or a batch goes by `panels::attend`.
+//! ever there, and in the cache. On AVX2 and AVX-512, attention itself goes by
+//! `panels::attend`, but for [`Mask::Turns`].
 
 use std::ops::Range;
 
