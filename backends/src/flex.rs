@@ -338,9 +338,11 @@ mod tests {
 
     #[test]
     fn what_overflows_is_not_hidden() {
-        let [q, k, v, _] = tensors(3, 3);
-        let attended = Flex::attend(q * f32::MAX, k * f32::MAX, v, Mask::Causal);
-        assert!(attended.into_data().iter::<f32>().all(f32::is_nan));
+        for mask in [Mask::Causal, Mask::Turns { shared: 1, turn: 1 }] {
+            let [q, k, v, _] = tensors(3, 3);
+            let attended = Flex::attend(q * f32::MAX, k * f32::MAX, v, mask);
+            assert!(attended.into_data().iter::<f32>().all(f32::is_nan), "{mask:?}");
+        }
         let bad = Tensor::<Flex, 3>::from_floats([[[f32::NAN, f32::INFINITY]]], &device());
         let found: Vec<f32> = Flex::quick_gelu(bad).into_data().iter().collect();
         assert!(found[0].is_nan() && found[1] == f32::INFINITY, "{found:?}");

@@ -1,6 +1,5 @@
 //! Attention of many queries, and its gradient: a block of queries at a time, so that only a strip of the score matrix is
-//! ever there, and in the cache. On AVX2 and AVX-512, attention itself goes by
-//! `panels::attend`, but for [`Mask::Turns`].
+//! ever there, and in the cache. On AVX2 and AVX-512, attention itself goes by `panels::attend`, but for [`Mask::Turns`].
 
 use std::ops::Range;
 

@@ -3,10 +3,11 @@
 //! of FlashAttention (<https://arxiv.org/abs/2205.14135>): where a later one has a larger score, what is there shrinks.
 
 use super::{
-    BLOCK, Vectors, by_groups,
+    BLOCK, CHUNK, Vectors, by_groups,
     pack::{self, Packed},
     tiles,
     unit::{Avx2, Avx512, Unit},
+    zeros,
 };
 use crate::{
     Mask,
@@ -18,8 +19,8 @@ use crate::{
     },
 };
 
-/// Queries that are taken together, a multiple of every tile's outputs.
-const QUERIES: usize = 48;
+/// Queries that are taken together: for as many outputs, a tile asks for the whole next one.
+const QUERIES: usize = CHUNK;
 
 /// What a thread works with.
 #[derive(Default)]
@@ -36,8 +37,9 @@ struct Seen {
     keys: Packed,
     values: Packed,
     count: usize,
-    /// Of a key, and of a value.
-    columns: [usize; 2],
+    head_dim: usize,
+    /// From the sums of one query to those of the next.
+    stride: usize,
 }
 
 /// The softmax of a query as far as it has come.
@@ -76,8 +78,9 @@ unsafe fn one_head<U: Unit>(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: M
     // SAFETY: by the caller.
     let keys = unsafe { pack::rows::<U>(k.numbers(), k.stride, [k.rows, k.columns]) };
     let values = pack::columns::<U>(v.numbers(), v.stride, [v.rows, v.columns]);
-    let seen = Seen { keys, values, count: k.rows, columns: [k.columns, v.columns] };
-    let (scale, stride) = ((q.columns as f32).sqrt().recip(), v.columns.next_multiple_of(U::LANES));
+    let stride = q.columns.next_multiple_of(U::LANES);
+    let seen = Seen { keys, values, count: k.rows, head_dim: q.columns, stride };
+    let scale = (q.columns as f32).sqrt().recip();
     for from in (0..q.rows).step_by(QUERIES) {
         let block = from..q.rows.min(from + QUERIES);
         let ends: Vec<usize> =
@@ -113,11 +116,11 @@ unsafe fn one_block<U: Unit>(
     running: &mut [Running],
 ) {
     let Scratch { queries, scores, sums } = scratch;
-    let ([key, value], stride) = (seen.columns, seen.columns[1].next_multiple_of(U::LANES));
+    let &Seen { head_dim, stride, .. } = seen;
     let (there, last) = (BLOCK.min(seen.count - first), ends[ends.len() - 1].min(first + BLOCK));
     zeros(scores, queries.len());
     for tile in tiles::<U>(seen.count).skip(first / U::ROWS).take_while(|tile| tile.row < last) {
-        let x = &seen.keys[tile.row * key..][..tile.vectors * U::LANES * key];
+        let x = &seen.keys[tile.row * head_dim..][..tile.vectors * U::LANES * head_dim];
         // SAFETY: by the caller.
         unsafe { by_groups::<U>(x, tile.vectors, queries, (&mut scores[tile.row - first..], BLOCK), || ()) };
     }
@@ -129,17 +132,11 @@ unsafe fn one_block<U: Unit>(
             softmax(scores, running, sums);
         }
     });
-    for tile in tiles::<U>(value) {
+    for tile in tiles::<U>(head_dim) {
         let x = &seen.values[first * stride + tile.row * there..][..(last - first) * tile.vectors * U::LANES];
         // SAFETY: by the caller.
         unsafe { by_groups::<U>(x, tile.vectors, scores, (&mut sums[tile.row..], stride), || ()) };
     }
-}
-
-/// As many zeros.
-fn zeros(numbers: &mut Vec<f32>, count: usize) {
-    numbers.clear();
-    numbers.resize(count, 0.0);
 }
 
 /// Turns scores of a query into powers, and makes its sums over earlier values fit to them. What overflowed ends as no number.

@@ -77,10 +77,8 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
         let weight = &weight[chunk.start * inner..chunk.end * inner];
         // Outputs that are not there are 0.
         let width = chunk.len().next_multiple_of(U::SUMS);
-        block.clear();
-        block.resize(width * BLOCK, 0.0);
-        sums.clear();
-        sums.resize(tiles.len() * width * U::ROWS, 0.0);
+        zeros(block, width * BLOCK);
+        zeros(sums, tiles.len() * width * U::ROWS);
         for from in (0..inner).step_by(BLOCK) {
             let length = BLOCK.min(inner - from);
             for (block, weight) in block.chunks_exact_mut(BLOCK).zip(weight.chunks_exact(inner)) {
@@ -103,6 +101,12 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
     out
+}
+
+/// As many zeros.
+fn zeros(numbers: &mut Vec<f32>, count: usize) {
+    numbers.clear();
+    numbers.resize(count, 0.0);
 }
 
 /// Adds the products of a block of inputs to the sums of a tile of `vectors`, for all outputs of `weight`, whose sums are `stride` apart; calls
