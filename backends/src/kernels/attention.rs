@@ -30,22 +30,28 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
     Some(tensor(buffer, q.shape))
 }
 
+/// [`crate::VlmBackend::attend_rounded`]; `None` if the processor or the tensors are not made for it.
+pub(crate) fn attend_rounded([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
+    let heads = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
+    let mut buffer = vec![0.0; heads[0].shape.iter().product()];
+    let out = Heads::token_major(&mut buffer, heads[0].shape);
+    ROUNDED.iter().find_map(|attend| attend(heads.each_ref(), mask, &out))?;
+    Some(tensor(buffer, heads[0].shape))
+}
+
+type Attend = fn([&Heads; 3], Mask, &Heads) -> Option<()>;
+
+/// The fastest first.
+const ROUNDED: &[Attend] = &[
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    super::amx::attend::attend,
+    #[cfg(target_arch = "x86_64")]
+    super::panels::attend::attend_rounded,
+];
+
 /// As where the processor has no such vectors.
 #[cfg(not(target_arch = "x86_64"))]
 fn on_tiles(_: [&Heads; 3], _: Mask, _: &Heads) -> Option<()> {
-    None
-}
-
-/// [`crate::VlmBackend::attend_rounded`]; `None` if the processor or the tensors are not made for it.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) fn attend_rounded([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
-    let heads = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
-    Some(tensor(super::amx::attend::attend(heads.each_ref(), mask)?, heads[0].shape))
-}
-
-/// As where there is no such processor.
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-pub(crate) fn attend_rounded(_: [&FlexTensor; 3], _: Mask) -> Option<FlexTensor> {
     None
 }
 
@@ -138,12 +144,15 @@ fn backward(
             let v = Matrix::from(v.part(run.start, run.end)).transposed();
             product(Matrix::scores(gradient, keys).columns(columns), false, grad.into(), v, 1.0);
         }
-        on_vectors(|| {
-            for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
-                let mean = sum(row, gradient, |p, g| p * g);
-                gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
-            }
-        });
+        on_vectors(
+            #[inline(always)]
+            || {
+                for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
+                    let mean = sum(row, gradient, |p, g| p * g);
+                    gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
+                }
+            },
+        );
         for (run, columns) in block.columns() {
             let add = columns.start > 0;
             let scores = Matrix::scores(scores, keys).columns(columns.clone());
@@ -168,12 +177,15 @@ fn attention(scores: &mut Vec<f32>, q: Head, k: Head, block: &Block, mask: Mask)
     let [before, own] = &block.runs;
     // Keys between the runs have no column.
     let gap = if own.is_empty() { 0 } else { own.start - before.end };
-    on_vectors(|| {
-        for (i, row) in scores.chunks_mut(keys).enumerate() {
-            let [shared, from, to] = mask.seen(block.first + i, keys);
-            softmax_seen(row, [shared, from - gap, to - gap]);
-        }
-    });
+    on_vectors(
+        #[inline(always)]
+        || {
+            for (i, row) in scores.chunks_mut(keys).enumerate() {
+                let [shared, from, to] = mask.seen(block.first + i, keys);
+                softmax_seen(row, [shared, from - gap, to - gap]);
+            }
+        },
+    );
 }
 
 /// The softmax of a row over what it sees, see [`Mask::seen`]; the rest is 0.
@@ -193,4 +205,60 @@ fn softmax(row: &mut [f32]) {
     row.iter_mut().for_each(|x| *x = exp(*x - best));
     let total = sum(row, row, |x, _| x).recip();
     row.iter_mut().for_each(|x| *x *= total);
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Distribution, Tensor, TensorPrimitive};
+
+    use super::*;
+    use crate::{Flex, ops::reference_attend};
+
+    /// What every way makes of the same inputs, but for those that are not made for them.
+    fn every_way(inputs: [&Tensor<Flex, 4>; 3], mask: Mask) -> impl Iterator<Item = Tensor<Flex, 4>> {
+        let inputs: [FlexTensor; 3] = inputs.map(|x| x.clone().into_primitive().tensor());
+        ROUNDED.iter().filter_map(move |attend| {
+            let [q, k, v] = inputs.each_ref().map(|x| Heads::of(x).unwrap());
+            let mut buffer = vec![0.0; q.shape.iter().product()];
+            attend([&q, &k, &v], mask, &Heads::token_major(&mut buffer, q.shape))?;
+            Some(Tensor::from_primitive(TensorPrimitive::Float(tensor(buffer, q.shape))))
+        })
+    }
+
+    fn random(tokens: usize, head_dim: usize) -> Tensor<Flex, 4> {
+        let normal = Distribution::Normal(0.0, 1.5);
+        Tensor::random([2, tokens, 3, head_dim], normal, &Default::default()).swap_dims(1, 2)
+    }
+
+    /// Of numbers with few bits, so that only the softmax is rounded.
+    #[test]
+    fn rounding_is_all_that_the_fast_ways_may_change() {
+        for (queries, keys, head_dim) in [
+            (2, 2, 32),
+            (33, 33, 64),
+            (70, 100, 128),
+            (577, 577, 64),
+            // A block of keys that ends amid a pair, and several; half of a pair in a head.
+            (49, 511, 16),
+            (60, 1_031, 40),
+            (5, 5, 7),
+        ] {
+            for mask in [Mask::None, Mask::Causal] {
+                let [q, k, v] = [queries, keys, keys].map(|tokens| (random(tokens, head_dim) * 8.0).round() / 8.0);
+                let expected = reference_attend(q.clone(), k.clone(), v.clone(), mask);
+                for found in every_way([&q, &k, &v], mask) {
+                    let difference = (found - expected.clone()).abs().max().into_scalar();
+                    assert!(difference < 0.03, "{queries} queries, {keys} keys of {head_dim}, {mask:?}: {difference}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_overflows_is_not_hidden() {
+        let large = random(3, 32) * f32::MAX;
+        for attended in every_way([&large, &large, &random(3, 32)], Mask::Causal) {
+            assert!(attended.into_data().iter::<f32>().all(f32::is_nan));
+        }
+    }
 }

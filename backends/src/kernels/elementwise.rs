@@ -16,35 +16,50 @@ const CHUNK: usize = 1 << 14;
 pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
     let (gates, ups) = (numbers(gate)?, numbers(up)?);
     assert_eq!(gates.len(), ups.len(), "gate and up are of different sizes");
-    Some(filled(gate, CHUNK, |from, out| {
-        for ((out, gate), up) in out.iter_mut().zip(&gates[from..]).zip(&ups[from..]) {
-            out.write(gate * sigmoid(*gate) * up);
-        }
-    }))
+    Some(filled(
+        gate,
+        CHUNK,
+        #[inline(always)]
+        |from, out| {
+            for ((out, gate), up) in out.iter_mut().zip(&gates[from..]).zip(&ups[from..]) {
+                out.write(gate * sigmoid(*gate) * up);
+            }
+        },
+    ))
 }
 
 /// `x · σ(1.702·x)`; `None` as above.
 pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
     let numbers = numbers(x)?;
-    Some(filled(x, CHUNK, |from, out| {
-        for (out, x) in out.iter_mut().zip(&numbers[from..]) {
-            out.write(x * sigmoid(1.702 * x));
-        }
-    }))
+    Some(filled(
+        x,
+        CHUNK,
+        #[inline(always)]
+        |from, out| {
+            for (out, x) in out.iter_mut().zip(&numbers[from..]) {
+                out.write(x * sigmoid(1.702 * x));
+            }
+        },
+    ))
 }
 
 /// Rows by their root mean square, times `weight`; `None` as above.
 pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<FlexTensor> {
     let (numbers, weight) = (numbers(x)?, numbers(weight)?);
     let width = features(x, weight);
-    Some(filled(x, rows(width), |from, out| {
-        for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
-            let scale = (sum(x, x, |x, _| x * x) / width as f32 + eps).sqrt().recip();
-            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                out.write(x * scale * weight);
+    Some(filled(
+        x,
+        rows(width),
+        #[inline(always)]
+        |from, out| {
+            for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
+                let scale = (sum(x, x, |x, _| x * x) / width as f32 + eps).sqrt().recip();
+                for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                    out.write(x * scale * weight);
+                }
             }
-        }
-    }))
+        },
+    ))
 }
 
 /// Rows less their mean, by their standard deviation, times `weight`, plus `bias`; `None` as above.
@@ -52,15 +67,20 @@ pub(crate) fn layer_norm(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor,
     let (numbers, weight, bias) = (numbers(x)?, numbers(weight)?, numbers(bias)?);
     let width = features(x, weight);
     assert_eq!(bias.len(), width, "the bias is of another size");
-    Some(filled(x, rows(width), |from, out| {
-        for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
-            let mean = sum(x, x, |x, _| x) / width as f32;
-            let scale = (sum(x, x, |x, _| (x - mean) * (x - mean)) / width as f32 + eps).sqrt().recip();
-            for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
-                out.write((x - mean) * scale * weight + bias);
+    Some(filled(
+        x,
+        rows(width),
+        #[inline(always)]
+        |from, out| {
+            for (out, x) in out.chunks_exact_mut(width).zip(numbers[from..].chunks_exact(width)) {
+                let mean = sum(x, x, |x, _| x) / width as f32;
+                let scale = (sum(x, x, |x, _| (x - mean) * (x - mean)) / width as f32 + eps).sqrt().recip();
+                for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+                    out.write((x - mean) * scale * weight + bias);
+                }
             }
-        }
-    }))
+        },
+    ))
 }
 
 /// Adds `bias` to every row of `x`, in place; gives `x` back untouched where it is shared or not made for it.
@@ -70,11 +90,14 @@ pub(crate) fn add_bias(mut x: FlexTensor, bias: &FlexTensor) -> Result<FlexTenso
     let width = features(&x, bias);
     let count = x.layout().shape()[..].iter().product();
     in_chunks(&mut x.storage_mut::<f32>()[..count], rows(width), |_, x| {
-        on_vectors(|| {
-            for row in x.chunks_exact_mut(width) {
-                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-            }
-        });
+        on_vectors(
+            #[inline(always)]
+            || {
+                for row in x.chunks_exact_mut(width) {
+                    row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+                }
+            },
+        );
     });
     Ok(x)
 }
@@ -102,7 +125,12 @@ fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [MaybeUnini
     let shape = like.layout().shape().clone();
     let count = shape[..].iter().product();
     let mut out = Vec::with_capacity(count);
-    in_chunks(&mut out.spare_capacity_mut()[..count], chunk, |from, out| on_vectors(|| fill(from, out)));
+    in_chunks(&mut out.spare_capacity_mut()[..count], chunk, |from, out| {
+        on_vectors(
+            #[inline(always)]
+            || fill(from, out),
+        )
+    });
     // SAFETY: `fill` has written all of them.
     unsafe { out.set_len(count) };
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), DType::F32)

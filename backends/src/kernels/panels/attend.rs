@@ -3,11 +3,15 @@
 //! of FlashAttention (<https://arxiv.org/abs/2205.14135>): where a later one has a larger score, what is there shrinks.
 
 use super::{
-    BLOCK, CHUNK, Vectors, by_groups,
+    BLOCK, CHUNK, Vectors,
+    ahead::Ahead,
+    by_groups,
+    item::Item,
     pack::{self, Packed},
+    pairs,
+    square::SIDE,
     tiles,
-    unit::{Avx2, Avx512, Unit},
-    zeros,
+    unit::{Avx2, Avx512, Avx512Bf16, Sums, Unit},
 };
 use crate::{
     Mask,
@@ -15,7 +19,7 @@ use crate::{
         attention::position,
         heads::{Head, Heads},
         turns::in_turn,
-        vectors::{exp, largest, on_vectors, sum},
+        vectors::{largest, on_vectors, replace},
     },
 };
 
@@ -24,18 +28,22 @@ const QUERIES: usize = CHUNK;
 
 /// What a thread works with.
 #[derive(Default)]
-struct Scratch {
-    queries: Vec<f32>,
+struct Scratch<I> {
+    /// A query, scaled.
+    query: Vec<f32>,
+    queries: Vec<I>,
     /// Of every query those of a block of keys.
     scores: Vec<f32>,
-    /// Of every query its sums over values, a multiple of a vector.
+    /// The same as items, if they are no numbers.
+    powers: Vec<I>,
+    /// Of every query its sums over values, a multiple of a square's side.
     sums: Vec<f32>,
 }
 
 /// Keys and values of a head, as tiles read them.
-struct Seen {
-    keys: Packed,
-    values: Packed,
+struct Seen<I> {
+    keys: Packed<I>,
+    values: Packed<I>,
     count: usize,
     head_dim: usize,
     /// From the sums of one query to those of the next.
@@ -63,6 +71,14 @@ pub(in crate::kernels) fn attend(heads: [&Heads; 3], mask: Mask, out: &Heads) ->
     Some(())
 }
 
+/// The same with everything that is multiplied rounded to bf16.
+pub(in crate::kernels) fn attend_rounded(heads: [&Heads; 3], mask: Mask, out: &Heads) -> Option<()> {
+    let [_, _, queries, head_dim] = heads[0].shape;
+    let fits = queries > 1 && head_dim <= BLOCK && matches!(mask, Mask::None | Mask::Causal);
+    // SAFETY: the processor has the vectors.
+    (fits && pairs::are_there()).then(|| unsafe { all_heads::<Avx512Bf16>(heads, mask, out) })
+}
+
 /// # Safety
 /// The processor must have the vectors, and AVX2.
 unsafe fn all_heads<U: Unit>(heads: [&Heads; 3], mask: Mask, out: &Heads) {
@@ -74,26 +90,29 @@ unsafe fn all_heads<U: Unit>(heads: [&Heads; 3], mask: Mask, out: &Heads) {
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn one_head<U: Unit>(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
+unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
     // SAFETY: by the caller.
     let keys = unsafe { pack::rows::<U>(k.numbers(), k.stride, [k.rows, k.columns]) };
     let values = pack::columns::<U>(v.numbers(), v.stride, [v.rows, v.columns]);
-    let stride = q.columns.next_multiple_of(U::LANES);
+    let stride = q.columns.next_multiple_of(SIDE);
     let seen = Seen { keys, values, count: k.rows, head_dim: q.columns, stride };
     let scale = (q.columns as f32).sqrt().recip();
     for from in (0..q.rows).step_by(QUERIES) {
         let block = from..q.rows.min(from + QUERIES);
         let ends: Vec<usize> =
             block.clone().map(|query| mask.seen(position(query, q.rows, k.rows), k.rows)[2]).collect();
-        // Queries that are not there are 0.
+        // Queries that are not there are whatever was there before, and nobody reads what becomes of them.
         let width = block.len().next_multiple_of(U::SUMS);
-        zeros(&mut scratch.queries, width * BLOCK);
+        scratch.queries.resize(width * BLOCK, U::Item::default());
         for (query, to) in block.clone().zip(scratch.queries.chunks_exact_mut(BLOCK)) {
-            to.iter_mut().zip(q.row(query)).for_each(|(to, x)| *to = scale * x);
+            scratch.query.clear();
+            scratch.query.extend(q.row(query).iter().map(|x| scale * x));
+            // SAFETY: by the caller.
+            unsafe { U::Item::of(&scratch.query, &mut to[..q.columns.div_ceil(U::Item::NUMBERS)]) };
         }
-        zeros(&mut scratch.sums, width * stride);
+        scratch.sums.resize(width * stride, 0.0);
         let mut running = [Running { best: f32::NEG_INFINITY, total: 0.0 }; QUERIES];
-        for first in (0..ends[block.len() - 1]).step_by(BLOCK) {
+        for first in (0..ends[block.len() - 1]).step_by(BLOCK * U::Item::NUMBERS) {
             // SAFETY: by the caller.
             unsafe { one_block::<U>(scratch, &seen, first, &ends, &mut running) };
         }
@@ -109,45 +128,62 @@ unsafe fn one_head<U: Unit>(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: M
 /// # Safety
 /// The processor must have the vectors.
 unsafe fn one_block<U: Unit>(
-    scratch: &mut Scratch,
-    seen: &Seen,
+    scratch: &mut Scratch<U::Item>,
+    seen: &Seen<U::Item>,
     first: usize,
     ends: &[usize],
     running: &mut [Running],
 ) {
-    let Scratch { queries, scores, sums } = scratch;
-    let &Seen { head_dim, stride, .. } = seen;
-    let (there, last) = (BLOCK.min(seen.count - first), ends[ends.len() - 1].min(first + BLOCK));
-    zeros(scores, queries.len());
-    for tile in tiles::<U>(seen.count).skip(first / U::ROWS).take_while(|tile| tile.row < last) {
-        let x = &seen.keys[tile.row * head_dim..][..tile.vectors * U::LANES * head_dim];
+    let Scratch { queries, scores, powers, sums, .. } = scratch;
+    let &Seen { count, head_dim, stride, .. } = seen;
+    let numbers = U::Item::NUMBERS;
+    let (keys, items) = (BLOCK * numbers, head_dim.div_ceil(numbers));
+    let last = ends[ends.len() - 1].min(first + keys);
+    scores.resize(queries.len() * numbers, 0.0);
+    powers.resize(if numbers > 1 { queries.len() } else { 0 }, U::Item::default());
+    for tile in tiles::<U>(count).skip(first / U::ROWS).take_while(|tile| tile.row < last) {
+        let x = &seen.keys[tile.row * items..][..tile.lanes * items];
+        let sums = Sums { numbers: &mut scores[tile.row - first..], stride: keys, fresh: true };
         // SAFETY: by the caller.
-        unsafe { by_groups::<U>(x, tile.vectors, queries, (&mut scores[tile.row - first..], BLOCK), || ()) };
+        unsafe { by_groups::<U>(&tile, x, queries, sums, &mut Ahead::nothing()) };
     }
-    on_vectors(|| {
-        let rows = scores.chunks_exact_mut(BLOCK).zip(sums.chunks_exact_mut(stride)).zip(running);
-        for (end, ((scores, sums), running)) in ends.iter().zip(rows) {
-            let (scores, hidden) = scores.split_at_mut(end.clamp(&first, &last) - first);
-            hidden.fill(0.0);
-            softmax(scores, running, sums);
-        }
-    });
+    // Items of the block, and those of them that any query sees.
+    let there = keys.min(count - first).div_ceil(numbers);
+    let met = (last - first).div_ceil(numbers);
+    on_vectors(
+        #[inline(always)]
+        || {
+            let rows = scores.chunks_exact_mut(keys).zip(sums.chunks_exact_mut(stride)).zip(running);
+            for (query, (end, ((scores, sums), running))) in ends.iter().zip(rows).enumerate() {
+                let scores = &mut scores[..met * numbers];
+                let (seen, hidden) = scores.split_at_mut(end.clamp(&first, &last) - first);
+                hidden.fill(0.0);
+                softmax::<U::Item>(seen, running, sums);
+                if numbers > 1 {
+                    // SAFETY: by the caller.
+                    unsafe { U::Item::of(scores, &mut powers[query * BLOCK..][..met]) };
+                }
+            }
+        },
+    );
+    let powers = U::Item::either(scores, powers);
     for tile in tiles::<U>(head_dim) {
-        let x = &seen.values[first * stride + tile.row * there..][..(last - first) * tile.vectors * U::LANES];
+        let x = &seen.values[first / numbers * stride + tile.row * there..][..met * tile.lanes];
+        let sums = Sums { numbers: &mut sums[tile.row..], stride, fresh: first == 0 };
         // SAFETY: by the caller.
-        unsafe { by_groups::<U>(x, tile.vectors, scores, (&mut sums[tile.row..], stride), || ()) };
+        unsafe { by_groups::<U>(&tile, x, powers, sums, &mut Ahead::nothing()) };
     }
 }
 
 /// Turns scores of a query into powers, and makes its sums over earlier values fit to them. What overflowed ends as no number.
 #[inline(always)]
-fn softmax(scores: &mut [f32], running: &mut Running, sums: &mut [f32]) {
+fn softmax<I: Item>(scores: &mut [f32], running: &mut Running, sums: &mut [f32]) {
     let Running { best: before, total } = *running;
     let best = before.max(largest(scores));
-    scores.iter_mut().for_each(|x| *x = exp(*x - best));
-    let shrinks = exp(before - best);
+    let here = replace(scores, |x| I::exp(x - best));
+    let shrinks = I::exp(before - best);
     sums.iter_mut().for_each(|sum| *sum *= shrinks);
-    *running = Running { best, total: total * shrinks + sum(scores, scores, |x, _| x) };
+    *running = Running { best, total: total * shrinks + here };
 }
 
 #[cfg(test)]
@@ -166,12 +202,20 @@ mod tests {
     struct Plain;
 
     impl Unit for Plain {
+        type Item = f32;
         const SUMS: usize = 24;
         const LANES: usize = 16;
 
-        unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], stride: usize, _: *const f32) {
-            let lanes = vectors * Self::LANES;
-            for (weight, sums) in weight.chunks_exact(BLOCK).zip(sums.chunks_mut(stride)) {
+        unsafe fn along(
+            lanes: usize,
+            x: &[f32],
+            weight: &[f32],
+            Sums { numbers, stride, fresh }: Sums,
+            _: *const f32,
+            _: &mut Ahead,
+        ) {
+            for (weight, sums) in weight.chunks_exact(BLOCK).zip(numbers.chunks_mut(stride)) {
+                sums[..lanes].iter_mut().filter(|_| fresh).for_each(|sum| *sum = 0.0);
                 for (x, weight) in x.chunks_exact(lanes).zip(weight) {
                     sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * weight);
                 }

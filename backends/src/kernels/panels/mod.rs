@@ -1,30 +1,35 @@
-//! `x · Wᵀ` in f32 on AVX-512 or AVX2, for weights of 16 or 32 bits as they lie in the file.
+//! `x · Wᵀ` on AVX-512 or AVX2: in f32, for weights of 16 or 32 bits as they lie in the file, or of numbers in bf16 ([`pairs`]).
 //!
-//! A tile is one or two vectors of rows of `x` by some outputs: its sums stay in registers while it goes along a block of inputs, each
-//! time with the inputs of all its rows, side by side, times one number of the weight. So only `x` has to be laid out anew; the weight
-//! is widened on its way into the cache, a block of some outputs for all rows of `x`. The block of `x` of a tile stays in the L1 cache
-//! for all outputs of the chunk, the block of the weight in the L2 cache for all tiles, and what comes next is asked for meanwhile.
+//! A tile is up to two vectors of rows of `x` by some outputs: its sums stay in registers while it goes along a block of items (an input, or a pair of
+//! them), each time with the items of all its rows, side by side, times one item of the weight. So only `x` has to be laid out anew; the
+//! weight becomes items on its way into the cache, a block of some outputs for all rows of `x`. The block of `x` of a tile stays near the
+//! processor for all outputs of the chunk, the block of the weight in the L2 cache for all tiles, and what comes next is asked for meanwhile.
 
 mod ahead;
 pub(super) mod attend;
+mod item;
 mod pack;
+pub(super) mod pairs;
 mod square;
 mod unit;
 
+use std::{iter, ops::Range};
+
 use self::{
     ahead::Ahead,
-    square::{SIDE, transpose},
-    unit::{Avx2, Avx512, Unit},
+    item::{Item, Source},
+    square::SIDE,
+    unit::{Avx2, Avx512, Sums, Unit},
 };
 use super::{columns::Columns, turns::in_turn, widen::Weight};
 
 /// Vectors of rows in a tile, at most.
 const VECTORS: usize = 2;
-/// Inputs gone along at a time.
+/// Items gone along at a time.
 const BLOCK: usize = 256;
 /// Outputs that a thread takes at a time, a multiple of a tile's.
 const CHUNK: usize = 48;
-/// Steps between two requests for the inputs of the next tile.
+/// Steps between two requests for what comes next.
 const PACE: usize = 8;
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
@@ -38,7 +43,7 @@ pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> 
     }
 }
 
-/// What a processor has; AVX-512 only beside AVX2.
+/// What a processor has; AVX-512 with vectors of all lengths, and beside AVX2.
 enum Vectors {
     Avx512,
     Avx2,
@@ -48,52 +53,64 @@ impl Vectors {
     /// The widest ones, if any.
     fn there() -> Option<Self> {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        avx2.then(|| if is_x86_feature_detected!("avx512f") { Self::Avx512 } else { Self::Avx2 })
+        let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+        avx2.then(|| if avx512 { Self::Avx512 } else { Self::Avx2 })
     }
 }
 
 /// What a thread works with.
 #[derive(Default)]
-struct Scratch {
-    /// Of every output of the chunk, a block of inputs.
-    block: Vec<f32>,
+struct Scratch<I> {
+    /// Of every output of the chunk, a block of items.
+    block: Vec<I>,
     /// Tile by tile, of all outputs of the chunk those of the tile's rows.
     sums: Vec<f32>,
 }
 
-/// [`product`] on one kind of vectors.
+/// [`product`] on one kind of vectors; `inner` counts items.
 ///
 /// # Safety
 /// The processor must have them, and AVX2.
-unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
-    assert!(x.len() == rows * inner && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
+unsafe fn multiply<U: Unit, T: Source<U::Item>>(
+    x: &[f32],
+    weight: &[T],
+    [rows, inner, outputs]: [usize; 3],
+) -> Vec<f32> {
+    let numbers = inner * U::Item::NUMBERS;
+    assert!(x.len() == rows * numbers && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
     // SAFETY: the processor has the vectors, by the caller.
-    let (packed, padded) = (unsafe { pack::rows::<U>(x, inner, [rows, inner]) }, rows.next_multiple_of(U::LANES));
+    let (packed, padded) = (unsafe { pack::rows::<U>(x, numbers, [rows, numbers]) }, rows.next_multiple_of(SIDE));
     let tiles: Vec<Tile> = tiles::<U>(rows).collect();
     let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
-    in_turn(outputs.div_ceil(CHUNK), |Scratch { block, sums }, chunk| {
-        let chunk = chunk * CHUNK..outputs.min((chunk + 1) * CHUNK);
-        let weight = &weight[chunk.start * inner..chunk.end * inner];
-        // Outputs that are not there are 0.
+    let chunk_of = |number: usize| outputs.min(number * CHUNK)..outputs.min((number + 1) * CHUNK);
+    let rows_of = |chunk: Range<usize>| &weight[chunk.start * inner..chunk.end * inner];
+    in_turn(outputs.div_ceil(CHUNK), |Scratch { block, sums }, number| {
+        let chunk = chunk_of(number);
+        let weight = rows_of(chunk.clone());
+        // Most likely, if all threads take turns.
+        let next = rows_of(chunk_of(number + rayon::current_num_threads()));
+        // Outputs that are not there are whatever was there before, and are not written.
         let width = chunk.len().next_multiple_of(U::SUMS);
-        zeros(block, width * BLOCK);
-        zeros(sums, tiles.len() * width * U::ROWS);
+        block.resize(width * BLOCK, U::Item::default());
+        sums.resize(tiles.len() * width * U::ROWS, 0.0);
         for from in (0..inner).step_by(BLOCK) {
             let length = BLOCK.min(inner - from);
             for (block, weight) in block.chunks_exact_mut(BLOCK).zip(weight.chunks_exact(inner)) {
-                T::widen(&weight[from..][..length], &mut block[..length]);
+                T::lay(&weight[from..][..length], &mut block[..length]);
             }
-            let turns = tiles.iter().map(|tile| width * tile.vectors / U::SUMS).sum();
-            let mut ahead = Ahead::new(weight, [inner, from + length], turns);
-            for (tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
-                let x = &packed[padded * from + tile.row * length..][..length * tile.vectors * U::LANES];
+            let groups: usize = tiles.iter().map(|tile| width / tile.outputs::<U>()).sum();
+            let (weight, from_next) = if from + length < inner { (weight, from + length) } else { (next, 0) };
+            let mut ahead = Ahead::new(weight, [inner, from_next], groups * length);
+            for (tile, numbers) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
+                let sums = Sums { numbers, stride: U::ROWS, fresh: from == 0 };
+                let x = &packed[padded * from + tile.row * length..][..length * tile.lanes];
                 // SAFETY: the processor has the vectors, by the caller.
-                unsafe { by_groups::<U>(x, tile.vectors, block, (sums, U::ROWS), || ahead.ask()) };
+                unsafe { by_groups::<U>(tile, x, block, sums, &mut ahead) };
             }
         }
         for (tile, sums) in tiles.iter().zip(sums.chunks_exact(width * U::ROWS)) {
-            let there = [U::ROWS.min(rows - tile.row), chunk.len()];
+            let there = [tile.lanes.min(rows - tile.row), chunk.len()];
             // SAFETY: inside of the matrix, in the columns of this chunk; the processor has AVX2, by the caller.
             unsafe { write::<U>(sums, there, columns.at(tile.row * outputs + chunk.start), outputs) };
         }
@@ -103,33 +120,25 @@ unsafe fn multiply<U: Unit, T: Weight>(x: &[f32], weight: &[T], [rows, inner, ou
     out
 }
 
-/// As many zeros.
-fn zeros(numbers: &mut Vec<f32>, count: usize) {
-    numbers.clear();
-    numbers.resize(count, 0.0);
-}
-
-/// Adds the products of a block of inputs to the sums of a tile of `vectors`, for all outputs of `weight`, whose sums are `stride` apart; calls
-/// `before` every group of outputs.
+/// Adds the products of a block of items to the sums of a tile, for all outputs of `weight`.
 ///
 /// # Safety
 /// The processor must have the vectors.
 #[inline(always)]
 unsafe fn by_groups<U: Unit>(
-    x: &[f32],
-    vectors: usize,
-    weight: &[f32],
-    (sums, stride): (&mut [f32], usize),
-    mut before: impl FnMut(),
+    tile: &Tile,
+    x: &[U::Item],
+    weight: &[U::Item],
+    Sums { numbers, stride, fresh }: Sums,
+    ahead: &mut Ahead,
 ) {
-    let outputs = U::SUMS / vectors;
-    let groups = weight.chunks_exact(outputs * BLOCK).zip(sums.chunks_mut(outputs * stride));
-    for (group, (weight, sums)) in groups.enumerate() {
-        before();
+    let outputs = tile.outputs::<U>();
+    let groups = weight.chunks_exact(outputs * BLOCK).zip(numbers.chunks_mut(outputs * stride));
+    for (group, (weight, numbers)) in groups.enumerate() {
         let step = U::AHEAD * LINE / size_of::<f32>() * BLOCK / PACE;
         let next = x.as_ptr().wrapping_add(x.len() + group * step);
         // SAFETY: by the caller.
-        unsafe { U::along(vectors, x, weight, sums, stride, next) };
+        unsafe { U::along(tile.lanes, x, weight, Sums { numbers, stride, fresh }, next, ahead) };
     }
 }
 
@@ -146,7 +155,7 @@ unsafe fn write<U: Unit>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32
             if rows == SIDE && outputs == SIDE {
                 assert!(sums.len() >= (SIDE - 1) * U::ROWS + SIDE);
                 // SAFETY: the square is there, by the assertion, and has room, by the caller.
-                unsafe { transpose(sums.as_ptr(), U::ROWS, to, stride) };
+                unsafe { f32::transposed(sums.as_ptr(), U::ROWS, to, stride) };
                 continue;
             }
             for row in 0..rows {
@@ -162,11 +171,25 @@ unsafe fn write<U: Unit>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32
 /// Some rows of `x`.
 struct Tile {
     row: usize,
-    /// Vectors that hold them.
-    vectors: usize,
+    /// As many as two vectors hold, one, or half of one; the last rows may not be there.
+    lanes: usize,
 }
 
-/// Tiles of as many rows as there can be, and one for the rest.
+impl Tile {
+    /// How many outputs it has: half as many for two vectors.
+    fn outputs<U: Unit>(&self) -> usize {
+        U::SUMS / self.lanes.div_ceil(U::LANES)
+    }
+}
+
+/// Tiles of as many rows as there can be, and smaller ones for the rest.
 fn tiles<U: Unit>(rows: usize) -> impl Iterator<Item = Tile> {
-    (0..rows).step_by(U::ROWS).map(move |row| Tile { row, vectors: U::ROWS.min(rows - row).div_ceil(U::LANES) })
+    let padded = rows.next_multiple_of(SIDE);
+    let mut row = 0;
+    iter::from_fn(move || {
+        let rest = padded - row;
+        let lanes = [U::ROWS, U::LANES, SIDE].into_iter().find(|lanes| *lanes <= rest)?;
+        row += lanes;
+        Some(Tile { row: row - lanes, lanes })
+    })
 }

@@ -5,15 +5,24 @@ use std::{arch::x86_64::*, array};
 /// Numbers on a side of a square.
 pub(super) const SIDE: usize = 8;
 
-/// Transposes a square: row `i` begins at `from + i · from_stride`, column `i` is written to `to + i · to_stride`. Pairs, then pairs of pairs,
-/// then halves change places.
+/// The rows of a square, `stride` apart.
 ///
 /// # Safety
-/// The processor must have AVX2, and the square must be there on both sides.
+/// The processor must have AVX2, and the rows must be there.
+#[inline]
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+pub(super) unsafe fn load(from: *const f32, stride: usize) -> [__m256; SIDE] {
     // SAFETY: by the caller.
-    let rows: [__m256; SIDE] = array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * from_stride)) });
+    array::from_fn(|i| unsafe { _mm256_loadu_ps(from.add(i * stride)) })
+}
+
+/// Transposes a square: column `i` is written to `to + i · stride`. Pairs, then pairs of pairs, then halves change places.
+///
+/// # Safety
+/// The processor must have AVX2, and `to` must have room for the square.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn transpose(rows: [__m256; SIDE], to: *mut f32, stride: usize) {
     let pairs: [__m256; SIDE] = array::from_fn(|i| match i % 2 {
         0 => _mm256_unpacklo_ps(rows[i], rows[i + 1]),
         _ => _mm256_unpackhi_ps(rows[i - 1], rows[i]),
@@ -31,6 +40,6 @@ pub(super) unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f3
             _ => _mm256_permute2f128_ps::<0x31>(fours[i % 4], fours[i % 4 + 4]),
         };
         // SAFETY: by the caller.
-        unsafe { _mm256_storeu_ps(to.add(i * to_stride), column) };
+        unsafe { _mm256_storeu_ps(to.add(i * stride), column) };
     }
 }

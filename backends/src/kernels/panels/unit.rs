@@ -1,95 +1,135 @@
-//! Tiles on the two kinds of vectors. Three quarters of the registers hold sums: 12 of 16 of AVX2, 24 of 32 of AVX-512.
+//! Tiles on the kinds of vectors. Three quarters of the registers hold sums: 12 of 16 of AVX2, 24 of 32 of AVX-512.
 
-use std::{arch::x86_64::*, array};
+use std::{arch::x86_64::*, array, mem::transmute};
 
-use super::{BLOCK, CHUNK, LINE, PACE, VECTORS};
+use super::{
+    BLOCK, CHUNK, LINE, PACE, VECTORS,
+    ahead::Ahead,
+    item::{Item, Pair},
+};
 
-/// The vectors of a kind of processor.
+/// Of every output of a tile the sums of its rows.
+pub(super) struct Sums<'a> {
+    pub(super) numbers: &'a mut [f32],
+    /// From one output's to the next one's.
+    pub(super) stride: usize,
+    /// Whether nothing was added up yet, whatever is there.
+    pub(super) fresh: bool,
+}
+
+/// The vectors of a kind of processor, and what they multiply.
 pub(super) trait Unit {
+    type Item: Item;
     /// Vectors of sums in a tile: one of `V` vectors of rows has `SUMS / V` outputs.
     const SUMS: usize;
-    /// Numbers in a vector.
+    /// Items in a vector, and sums.
     const LANES: usize;
     /// Rows of the largest tile.
     const ROWS: usize = VECTORS * Self::LANES;
     /// Lines of the next tile of `x` that the largest one asks for at a time: when all outputs of the chunk are through, it is there.
     const AHEAD: usize = Self::SUMS * Self::LANES * size_of::<f32>() * PACE / (CHUNK * LINE);
 
-    /// Adds the products of a block of inputs to the sums of a tile of one or two `vectors`.
+    /// Adds the products of a block of items to the sums of a tile.
     ///
-    /// - `x`: input by input, the vectors of rows
-    /// - `weight`: of every output of the tile `BLOCK` inputs, of which the first are multiplied
-    /// - `sums`: of every output of the tile those of its rows, `stride` apart
+    /// - `lanes`: its rows, see [`super::tiles`]
+    /// - `x`: item by item, those of all rows
+    /// - `weight`: of every output of the tile `BLOCK` items, of which the first are multiplied
     /// - `next`: memory that is asked for meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
+    /// - `ahead`: the same of the weight
     ///
     /// # Safety
     /// The processor must have the vectors.
-    unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], stride: usize, next: *const f32);
+    unsafe fn along(
+        lanes: usize,
+        x: &[Self::Item],
+        weight: &[Self::Item],
+        sums: Sums,
+        next: *const Self::Item,
+        ahead: &mut Ahead,
+    );
 }
 
-/// A [`Unit`] of `$sums` vectors of `$lanes` numbers, by the processor's instructions.
+/// [`Unit::along`] in vectors of `$lanes`, by the processor's instructions: for `V` of them and some outputs.
+macro_rules! along {
+    (
+        $along:ident, $features:literal, $unit:ident, vectors of $lanes:literal,
+        $zero:ident, $load:ident, $store:ident, $add:ident, $inputs:ident, $spread:ident, $multiply_add:ident
+    ) => {
+        #[target_feature(enable = $features)]
+        fn $along<const V: usize, const OUTPUTS: usize>(
+            x: &[<$unit as Unit>::Item],
+            weight: &[<$unit as Unit>::Item],
+            Sums { numbers, stride, fresh }: Sums,
+            next: *const <$unit as Unit>::Item,
+            ahead: &mut Ahead,
+        ) {
+            let steps = x.len() / (V * $lanes);
+            assert!(x.len() == steps * V * $lanes && weight.len() == OUTPUTS * BLOCK && steps <= BLOCK);
+            let mut own = [[$zero(); V]; OUTPUTS];
+            let (x, weight) = (x.as_ptr(), weight.as_ptr());
+            let mut go = |step: usize| {
+                // SAFETY: `V` vectors for every step, by the assertion.
+                let inputs: [_; V] = array::from_fn(|v| unsafe { $inputs(x.add((step * V + v) * $lanes)) });
+                for (output, own) in own.iter_mut().enumerate() {
+                    // SAFETY: a block of every output, by the assertion.
+                    let weight = $spread(unsafe { *weight.add(output * BLOCK + step) });
+                    for v in 0..V {
+                        own[v] = $multiply_add(inputs[v], weight, own[v]);
+                    }
+                }
+            };
+            let whole = steps / PACE * PACE;
+            for from in (0..whole).step_by(PACE) {
+                for line in 0..$unit::AHEAD {
+                    let line = from / PACE * $unit::AHEAD + line;
+                    // A hint, which faults nowhere.
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_byte_add(line * LINE).cast());
+                }
+                ahead.ask();
+                // A count that the compiler knows. With any other, every step of a pair of vectors pays for the loop, and one
+                // vector's sums went through memory at every step.
+                for step in 0..PACE {
+                    go(from + step);
+                }
+            }
+            (whole..steps).for_each(go);
+            for (own, sums) in own.iter().zip(numbers.chunks_mut(stride)) {
+                for (own, sums) in own.iter().zip(sums.chunks_exact_mut($lanes)) {
+                    // SAFETY: a vector's numbers.
+                    unsafe { $store(sums.as_mut_ptr(), if fresh { *own } else { $add($load(sums.as_ptr()), *own) }) };
+                }
+            }
+        }
+    };
+}
+
+/// A [`Unit`] of `$sums` vectors of `$lanes`, by what goes along a block: tiles of as many lanes, of so many vectors and outputs.
 macro_rules! unit {
     (
-        $(#[$about:meta])* $unit:ident, $features:literal, $sums:literal sums of $lanes:literal,
-        $zero:ident, $spread:ident, $load:ident, $store:ident, $add:ident, $multiply_add:ident
+        $(#[$about:meta])* $unit:ident of $item:ty, $sums:literal sums of $lanes:literal,
+        $($tile:literal: $along:ident<$vectors:literal, $outputs:literal>),+
     ) => {
         $(#[$about])*
         pub(super) struct $unit;
 
         impl Unit for $unit {
+            type Item = $item;
             const SUMS: usize = $sums;
             const LANES: usize = $lanes;
 
-            unsafe fn along(vectors: usize, x: &[f32], weight: &[f32], sums: &mut [f32], stride: usize, next: *const f32) {
-                #[target_feature(enable = $features)]
-                fn along<const V: usize, const OUTPUTS: usize>(
-                    x: &[f32],
-                    weight: &[f32],
-                    sums: &mut [f32],
-                    stride: usize,
-                    next: *const f32,
-                ) {
-                    let steps = x.len() / (V * $lanes);
-                    assert!(x.len() == steps * V * $lanes && weight.len() == OUTPUTS * BLOCK && steps <= BLOCK);
-                    let mut own = [[$zero(); V]; OUTPUTS];
-                    let (x, weight) = (x.as_ptr(), weight.as_ptr());
-                    let mut go = |step: usize| {
-                        // SAFETY: `V` vectors for every step, by the assertion.
-                        let inputs: [_; V] = array::from_fn(|v| unsafe { $load(x.add((step * V + v) * $lanes)) });
-                        for (output, own) in own.iter_mut().enumerate() {
-                            // SAFETY: a block of every output, by the assertion.
-                            let weight = $spread(unsafe { *weight.add(output * BLOCK + step) });
-                            for v in 0..V {
-                                own[v] = $multiply_add(inputs[v], weight, own[v]);
-                            }
-                        }
-                    };
-                    let whole = steps / PACE * PACE;
-                    for from in (0..whole).step_by(PACE) {
-                        for line in 0..$unit::AHEAD {
-                            let line = from / PACE * $unit::AHEAD + line;
-                            // A hint, which faults nowhere.
-                            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_byte_add(line * LINE).cast());
-                        }
-                        // A count that the compiler knows. With any other, every step of a pair of vectors pays for the loop, and one
-                        // vector's sums went through memory at every step.
-                        for step in 0..PACE {
-                            go(from + step);
-                        }
-                    }
-                    (whole..steps).for_each(go);
-                    for (own, sums) in own.iter().zip(sums.chunks_mut(stride)) {
-                        for (own, sums) in own.iter().zip(sums.chunks_exact_mut($lanes)) {
-                            // SAFETY: a vector's numbers.
-                            unsafe { $store(sums.as_mut_ptr(), $add($load(sums.as_ptr()), *own)) };
-                        }
-                    }
-                }
+            unsafe fn along(
+                lanes: usize,
+                x: &[$item],
+                weight: &[$item],
+                sums: Sums,
+                next: *const $item,
+                ahead: &mut Ahead,
+            ) {
                 // SAFETY: by the caller.
                 unsafe {
-                    match vectors {
-                        1 => along::<1, $sums>(x, weight, sums, stride, next),
-                        _ => along::<2, { $sums / 2 }>(x, weight, sums, stride, next),
+                    match lanes {
+                        $($tile => $along::<$vectors, $outputs>(x, weight, sums, next, ahead),)+
+                        lanes => unreachable!("there is no tile of {lanes} rows"),
                     }
                 }
             }
@@ -98,12 +138,77 @@ macro_rules! unit {
 }
 
 unit!(
-    /// AVX2 and FMA: tiles of 6 outputs by up to 16 rows, or of 12 by 8.
-    Avx2, "avx2,fma", 12 sums of 8,
-    _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_fmadd_ps
+    /// AVX2 and FMA.
+    Avx2 of f32, 12 sums of 8,
+    8: avx2<1, 12>, 16: avx2<2, 6>
 );
 unit!(
-    /// AVX-512F: tiles of 12 outputs by up to 32 rows, or of 24 by 16.
-    Avx512, "avx512f", 24 sums of 16,
-    _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps
+    /// AVX-512.
+    Avx512 of f32, 24 sums of 16,
+    8: avx512_half<1, 24>, 16: avx512<1, 24>, 32: avx512<2, 12>
+);
+unit!(
+    /// AVX-512 with products of pairs of bf16 numbers.
+    Avx512Bf16 of Pair, 24 sums of 16,
+    8: pairs_half<1, 24>, 16: pairs<1, 24>, 32: pairs<2, 12>
+);
+
+along!(
+    avx2, "avx2,fma", Avx2, vectors of 8,
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
+);
+along!(
+    avx512, "avx512f", Avx512, vectors of 16,
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
+);
+// Half a vector takes half the time where a whole one is multiplied in two halves.
+along!(
+    avx512_half, "avx512f,avx512vl,fma", Avx512, vectors of 8,
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
+);
+along!(
+    pairs, "avx512f,avx512bf16", Avx512Bf16, vectors of 16,
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, load_pairs, spread_pair, multiply_add_pairs
+);
+along!(
+    pairs_half, "avx512f,avx512vl,avx512bf16", Avx512Bf16, vectors of 8,
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
+    load_half_of_pairs, spread_half_of_pairs, multiply_add_half_of_pairs
+);
+
+/// The three steps of a vector of pairs.
+macro_rules! of_pairs {
+    (
+        $features:literal, $pairs:ident, $sums:ident,
+        $load:ident: $load_bits:ident, $spread:ident: $spread_bits:ident, $multiply_add:ident: $dot_product:ident
+    ) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $load(at: *const Pair) -> $pairs {
+            // SAFETY: a vector's pairs, by the caller; its bits are whatever they are.
+            unsafe { transmute($load_bits(at.cast())) }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $spread(pair: Pair) -> $pairs {
+            // SAFETY: bits as they are.
+            unsafe { transmute($spread_bits(transmute::<Pair, i32>(pair))) }
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $multiply_add(a: $pairs, b: $pairs, sums: $sums) -> $sums {
+            $dot_product(sums, a, b)
+        }
+    };
+}
+
+of_pairs!(
+    "avx512f,avx512bf16", __m512bh, __m512,
+    load_pairs: _mm512_loadu_si512, spread_pair: _mm512_set1_epi32, multiply_add_pairs: _mm512_dpbf16_ps
+);
+of_pairs!(
+    "avx512f,avx512vl,avx512bf16", __m256bh, __m256,
+    load_half_of_pairs: _mm256_loadu_si256, spread_half_of_pairs: _mm256_set1_epi32, multiply_add_half_of_pairs: _mm256_dpbf16_ps
 );

@@ -1,8 +1,8 @@
 //! By AVX-512's products of pairs of bf16 numbers, in tiles of dot products that read the weight as it lies in the file.
 //!
 //! A tile of 4 rows and 4 outputs stays in registers while it goes along a block of `in`. `x` is laid out tile by tile first, so
-//! that it is read in one stream; 4 rows of the weight stay in the L1 cache while a group of tiles of `x` passes by, and that
-//! group stays in the L2 cache for all outputs of a thread's chunk.
+//! that it is read in one stream; 4 rows of the weight stay in the L1 cache while all tiles of `x` pass by. For few rows: with more, `x` leaves
+//! the L2 cache, and [`super::super::panels::pairs`] is faster.
 
 use std::arch::x86_64::*;
 
@@ -19,8 +19,6 @@ const OUTPUTS: usize = 4;
 const WIDTH: usize = 32;
 /// Inputs gone along at a time: 4 rows of the weight and 4 of `x` are about an L1 cache.
 const BLOCK: usize = 2048;
-/// Rows of `x` whose block stays in the L2 cache.
-const GROUP: usize = 16 * ROWS;
 /// Outputs that a thread takes at a time.
 const CHUNK: usize = 24 * OUTPUTS;
 /// Bytes of a row of the weight that memory is asked for beforehand, where each is used once.
@@ -47,24 +45,21 @@ pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize
         let weight = &weight[number * CHUNK * inner..][..CHUNK.min(outputs - number * CHUNK) * inner];
         for from in (0..inner).step_by(block) {
             let length = block.min(inner - from);
-            for group in (0..rows).step_by(GROUP) {
-                let rows_here = group..rows.min(group + GROUP);
-                for output in (0..weight.len() / inner).step_by(OUTPUTS) {
-                    let count = OUTPUTS.min(weight.len() / inner - output);
-                    // SAFETY: the weight's rows, the packed tiles and, at the chunk's columns, the result, which no other
-                    // thread writes, are there; the processor has the features.
-                    unsafe {
-                        let weight = weight.as_ptr().add(output * inner + from);
-                        let out = columns.at(number * CHUNK + output);
-                        if rows == 1 {
-                            along::<1>(packed.as_ptr().add(from), weight, [inner, length], out, outputs, 1, count);
-                            continue;
-                        }
-                        let tiles = packed.as_ptr().add(rows.div_ceil(ROWS) * ROWS * from);
-                        for row in rows_here.clone().step_by(ROWS) {
-                            let (x, out) = (tiles.add(row * length), out.add(row * outputs));
-                            along::<ROWS>(x, weight, [inner, length], out, outputs, ROWS.min(rows - row), count);
-                        }
+            for output in (0..weight.len() / inner).step_by(OUTPUTS) {
+                let count = OUTPUTS.min(weight.len() / inner - output);
+                // SAFETY: the weight's rows, the packed tiles and, at the chunk's columns, the result, which no other
+                // thread writes, are there; the processor has the features.
+                unsafe {
+                    let weight = weight.as_ptr().add(output * inner + from);
+                    let out = columns.at(number * CHUNK + output);
+                    if rows == 1 {
+                        along::<1>(packed.as_ptr().add(from), weight, [inner, length], out, outputs, 1, count);
+                        continue;
+                    }
+                    let tiles = packed.as_ptr().add(rows.div_ceil(ROWS) * ROWS * from);
+                    for row in (0..rows).step_by(ROWS) {
+                        let (x, out) = (tiles.add(row * length), out.add(row * outputs));
+                        along::<ROWS>(x, weight, [inner, length], out, outputs, ROWS.min(rows - row), count);
                     }
                 }
             }

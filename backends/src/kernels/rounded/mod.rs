@@ -30,6 +30,8 @@ const PRODUCTS: &[Product] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     super::amx::rounded::product,
     #[cfg(target_arch = "x86_64")]
+    super::panels::pairs::product,
+    #[cfg(target_arch = "x86_64")]
     dots::product,
 ];
 
@@ -53,6 +55,9 @@ mod tests {
             [40, 8288, 1056],
             [300, 4096, 224],
             [258, 2144, 416],
+            // Rows that fill no tile, an odd number of pairs, outputs that fill no group.
+            [17, 30, 25],
+            [89, 1_030, 50],
         ] {
             let [rows, inner, outputs] = sizes;
             let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);

@@ -1,0 +1,145 @@
+//! What a lane of a vector takes at a step.
+
+use std::{arch::x86_64::*, array, mem::transmute};
+
+use half::bf16;
+
+use super::square::{SIDE, load, transpose};
+use crate::kernels::{
+    rounded::nearest,
+    vectors::{exp, exp_to_round, on_vectors},
+    widen::Weight,
+};
+
+/// 32 bits: a number in f32, or two in bf16 that follow each other.
+pub(super) trait Item: Copy + Default + Send + Sync {
+    /// How many numbers.
+    const NUMBERS: usize;
+
+    /// Writes a row of numbers as items, rounded where they have to be; what the last one lacks is 0.
+    ///
+    /// # Safety
+    /// The processor must have what multiplies such items.
+    unsafe fn of(row: &[f32], to: &mut [Self]);
+
+    /// `numbers` if they are items themselves, else `items`, which were made of them.
+    fn either<'a>(numbers: &'a [f32], items: &'a [Self]) -> &'a [Self];
+
+    /// Items down the columns: of [`Self::NUMBERS`] rows, or fewer at the end.
+    fn down(rows: &[&[f32]], to: &mut [Self]);
+
+    /// `eˣ` for `x` up to 0, as exact as it is used.
+    fn exp(x: f32) -> f32;
+
+    /// A square of items, transposed: row `i` is of the numbers from `from + i · stride`, column `i` is written to `to + i · to_stride`.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and what multiplies such items, and both squares must be there.
+    unsafe fn transposed(from: *const f32, stride: usize, to: *mut Self, to_stride: usize);
+}
+
+/// A weight that items are made of.
+pub(super) trait Source<I: Item>: Copy + Sync {
+    /// Writes every element of `from` as an item.
+    fn lay(from: &[Self], to: &mut [I]);
+}
+
+impl Item for f32 {
+    const NUMBERS: usize = 1;
+
+    unsafe fn of(row: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(row);
+    }
+
+    fn either<'a>(numbers: &'a [f32], _: &'a [Self]) -> &'a [Self] {
+        numbers
+    }
+
+    fn down(rows: &[&[f32]], to: &mut [Self]) {
+        to.copy_from_slice(rows[0]);
+    }
+
+    #[inline(always)]
+    fn exp(x: f32) -> f32 {
+        exp(x)
+    }
+
+    #[target_feature(enable = "avx2")]
+    unsafe fn transposed(from: *const f32, stride: usize, to: *mut Self, to_stride: usize) {
+        // SAFETY: by the caller.
+        unsafe { transpose(load(from, stride), to, to_stride) };
+    }
+}
+
+impl<T: Weight> Source<f32> for T {
+    fn lay(from: &[Self], to: &mut [f32]) {
+        T::widen(from, to);
+    }
+}
+
+/// Two numbers that follow each other.
+pub(super) type Pair = [bf16; 2];
+
+impl Item for Pair {
+    const NUMBERS: usize = 2;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn of(row: &[f32], to: &mut [Self]) {
+        assert_eq!(row.len().div_ceil(2), to.len());
+        let ((row, row_rest), (to, to_rest)) = (row.as_chunks::<32>(), to.as_chunks_mut::<16>());
+        for (row, to) in row.iter().zip(to) {
+            let [low, high] = [0, 16].map(|at| row[at..].as_ptr());
+            // SAFETY: 16 numbers each, and as many pairs.
+            unsafe {
+                let pairs = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), transmute::<__m512bh, __m512i>(pairs));
+            }
+        }
+        for (pair, to) in row_rest.chunks(2).zip(to_rest) {
+            *to = [round(pair[0]), pair.get(1).map_or(bf16::ZERO, |x| round(*x))];
+        }
+    }
+
+    fn either<'a>(_: &'a [f32], items: &'a [Self]) -> &'a [Self] {
+        items
+    }
+
+    fn down(rows: &[&[f32]], to: &mut [Self]) {
+        on_vectors(
+            #[inline(always)]
+            || match rows {
+                [first, second] => to
+                    .iter_mut()
+                    .zip(first.iter().zip(*second))
+                    .for_each(|(to, (&first, &second))| *to = [round(first), round(second)]),
+                rows => to.iter_mut().zip(rows[0]).for_each(|(to, &first)| *to = [round(first), bf16::ZERO]),
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn exp(x: f32) -> f32 {
+        exp_to_round(x)
+    }
+
+    #[target_feature(enable = "avx2,avx512f,avx512bf16")]
+    unsafe fn transposed(from: *const f32, stride: usize, to: *mut Self, to_stride: usize) {
+        let rows: [__m256; SIDE] = array::from_fn(|i| {
+            // SAFETY: by the caller, two numbers for every item; 256 bits of anything.
+            unsafe { transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(from.add(i * stride)))) }
+        });
+        // SAFETY: by the caller; bits are moved as they are.
+        unsafe { transpose(rows, to.cast(), to_stride) };
+    }
+}
+
+impl Source<Pair> for Pair {
+    fn lay(from: &[Self], to: &mut [Pair]) {
+        to.copy_from_slice(from);
+    }
+}
+
+#[inline(always)]
+fn round(x: f32) -> bf16 {
+    bf16::from_bits(nearest(x))
+}
