@@ -2,51 +2,42 @@
 
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
-use super::{BLOCK, LINE, PACE};
+use super::{BLOCK, LINE};
 
-/// Asks for the next block of a weight while tiles go along this one, a few lines at a time: in bursts, requests hold up what the tiles
-/// read meanwhile, and at few rows reading the weight would take as long as multiplying it.
+/// Asks for the next block of a weight while tiles go along this one, line by line: in bursts, requests hold up what the tiles read meanwhile,
+/// and at few rows reading the weight would take as long as multiplying it. Without branches: with them, tiles on AVX2 leave their registers.
 pub(super) struct Ahead {
-    /// Where the block begins; its rows are `stride` bytes apart.
-    block: *const u8,
+    /// Where a row's part begins, how far it is to the next row's, and where the last one's is, in bytes.
+    row: usize,
     stride: usize,
-    /// Lines of a row's part, and of all.
+    last: usize,
+    /// Lines of a row's part, and the one that comes next.
     lines: usize,
-    all: usize,
-    /// The line of all that comes next, and its place in the row.
     line: usize,
-    place: usize,
-    /// Lines at a time.
-    share: usize,
 }
 
 impl Ahead {
-    /// Nothing to ask for.
-    pub(super) fn nothing() -> Self {
-        Self::new::<f32>(&[], [1, 1], 0)
-    }
-
-    /// For the block from `from` of a weight with `inner` elements in a row, while tiles take `steps`.
-    pub(super) fn new<T>(weight: &[T], [inner, from]: [usize; 2], steps: usize) -> Self {
+    /// For the block from `from` of a weight with `inner` elements in a row, of which there is one.
+    pub(super) fn new<T>(weight: &[T], [inner, from]: [usize; 2]) -> Self {
         let lines = (BLOCK.min(inner - from) * size_of::<T>()).div_ceil(LINE);
-        let all = weight.len() / inner * lines;
-        let block = weight.as_ptr().wrapping_add(from).cast();
-        let share = all.div_ceil((steps / PACE).max(1));
-        Self { block, stride: inner * size_of::<T>(), lines, all, line: 0, place: 0, share }
+        let stride = inner * size_of::<T>();
+        let row = weight[from..].as_ptr().addr();
+        Self { row, stride, last: row + (weight.len() / inner - 1) * stride, lines, line: 0 }
     }
 
-    /// Every [`PACE`] steps.
+    /// Nothing but a line that is there already.
+    pub(super) fn nothing<T>(there: &[T]) -> Self {
+        Self::new(&there[..1], [1, 0])
+    }
+
+    /// One line; the last row's once more when all are through.
     #[inline(always)]
     pub(super) fn ask(&mut self) {
-        let end = self.all.min(self.line + self.share);
-        for _ in self.line..end {
-            // SAFETY: a hint, which faults nowhere.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.block.wrapping_add(self.place * LINE).cast()) };
-            self.place += 1;
-            if self.place == self.lines {
-                (self.place, self.block) = (0, self.block.wrapping_add(self.stride));
-            }
-        }
-        self.line = end;
+        // SAFETY: a hint, which faults nowhere.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(self.row + self.line * LINE)) };
+        self.line += 1;
+        let is_whole = self.line == self.lines;
+        self.line = if is_whole { 0 } else { self.line };
+        self.row = (self.row + if is_whole { self.stride } else { 0 }).min(self.last);
     }
 }

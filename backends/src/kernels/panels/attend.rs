@@ -145,7 +145,7 @@ unsafe fn one_block<U: Unit>(
         let x = &seen.keys[tile.row * items..][..tile.lanes * items];
         let sums = Sums { numbers: &mut scores[tile.row - first..], stride: keys, fresh: true };
         // SAFETY: by the caller.
-        unsafe { by_groups::<U>(&tile, x, queries, sums, &mut Ahead::nothing()) };
+        unsafe { by_groups::<U>(&tile, x, queries, sums, &mut Ahead::nothing(x)) };
     }
     // Items of the block, and those of them that any query sees.
     let there = keys.min(count - first).div_ceil(numbers);
@@ -171,7 +171,7 @@ unsafe fn one_block<U: Unit>(
         let x = &seen.values[first / numbers * stride + tile.row * there..][..met * tile.lanes];
         let sums = Sums { numbers: &mut sums[tile.row..], stride, fresh: first == 0 };
         // SAFETY: by the caller.
-        unsafe { by_groups::<U>(&tile, x, powers, sums, &mut Ahead::nothing()) };
+        unsafe { by_groups::<U>(&tile, x, powers, sums, &mut Ahead::nothing(x)) };
     }
 }
 

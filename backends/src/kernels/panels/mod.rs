@@ -54,7 +54,7 @@ impl Vectors {
     fn there() -> Option<Self> {
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
-        avx2.then(|| if avx512 { Self::Avx512 } else { Self::Avx2 })
+        avx2.then_some(if avx512 { Self::Avx512 } else { Self::Avx2 })
     }
 }
 
@@ -99,9 +99,11 @@ unsafe fn multiply<U: Unit, T: Source<U::Item>>(
             for (block, weight) in block.chunks_exact_mut(BLOCK).zip(weight.chunks_exact(inner)) {
                 T::lay(&weight[from..][..length], &mut block[..length]);
             }
-            let groups: usize = tiles.iter().map(|tile| width / tile.outputs::<U>()).sum();
-            let (weight, from_next) = if from + length < inner { (weight, from + length) } else { (next, 0) };
-            let mut ahead = Ahead::new(weight, [inner, from_next], groups * length);
+            let mut ahead = match from + length {
+                later if later < inner => Ahead::new(weight, [inner, later]),
+                _ if next.is_empty() => Ahead::nothing(block),
+                _ => Ahead::new(next, [inner, 0]),
+            };
             for (tile, numbers) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
                 let sums = Sums { numbers, stride: U::ROWS, fresh: from == 0 };
                 let x = &packed[padded * from + tile.row * length..][..length * tile.lanes];

@@ -29,13 +29,16 @@ pub(super) trait Unit {
     /// Lines of the next tile of `x` that the largest one asks for at a time: when all outputs of the chunk are through, it is there.
     const AHEAD: usize = Self::SUMS * Self::LANES * size_of::<f32>() * PACE / (CHUNK * LINE);
 
+    /// Lines of the next block of the weight that a tile asks for at a time: 24 rows of `x` then get all of them.
+    const ASKED: usize = Self::SUMS / 4;
+
     /// Adds the products of a block of items to the sums of a tile.
     ///
     /// - `lanes`: its rows, see [`super::tiles`]
     /// - `x`: item by item, those of all rows
     /// - `weight`: of every output of the tile `BLOCK` items, of which the first are multiplied
     /// - `next`: memory that is asked for meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
-    /// - `ahead`: the same of the weight
+    /// - `ahead`: the same of the weight, [`Self::ASKED`] lines
     ///
     /// # Safety
     /// The processor must have the vectors.
@@ -85,7 +88,9 @@ macro_rules! along {
                     // A hint, which faults nowhere.
                     _mm_prefetch::<_MM_HINT_T0>(next.wrapping_byte_add(line * LINE).cast());
                 }
-                ahead.ask();
+                for _ in 0..$unit::ASKED {
+                    ahead.ask();
+                }
                 // A count that the compiler knows. With any other, every step of a pair of vectors pays for the loop, and one
                 // vector's sums went through memory at every step.
                 for step in 0..PACE {
