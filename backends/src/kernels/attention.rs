@@ -144,15 +144,12 @@ fn backward(
             let v = Matrix::from(v.part(run.start, run.end)).transposed();
             product(Matrix::scores(gradient, keys).columns(columns), false, grad.into(), v, 1.0);
         }
-        on_vectors(
-            #[inline(always)]
-            || {
-                for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
-                    let mean = sum(row, gradient, |p, g| p * g);
-                    gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
-                }
-            },
-        );
+        on_vectors!({
+            for (row, gradient) in scores.chunks(keys).zip(gradient.chunks_mut(keys)) {
+                let mean = sum(row, gradient, |p, g| p * g);
+                gradient.iter_mut().zip(row).for_each(|(g, p)| *g = scale * p * (*g - mean));
+            }
+        });
         for (run, columns) in block.columns() {
             let add = columns.start > 0;
             let scores = Matrix::scores(scores, keys).columns(columns.clone());
@@ -177,15 +174,12 @@ fn attention(scores: &mut Vec<f32>, q: Head, k: Head, block: &Block, mask: Mask)
     let [before, own] = &block.runs;
     // Keys between the runs have no column.
     let gap = if own.is_empty() { 0 } else { own.start - before.end };
-    on_vectors(
-        #[inline(always)]
-        || {
-            for (i, row) in scores.chunks_mut(keys).enumerate() {
-                let [shared, from, to] = mask.seen(block.first + i, keys);
-                softmax_seen(row, [shared, from - gap, to - gap]);
-            }
-        },
-    );
+    on_vectors!({
+        for (i, row) in scores.chunks_mut(keys).enumerate() {
+            let [shared, from, to] = mask.seen(block.first + i, keys);
+            softmax_seen(row, [shared, from - gap, to - gap]);
+        }
+    });
 }
 
 /// The softmax of a row over what it sees, see [`Mask::seen`]; the rest is 0.

@@ -90,14 +90,11 @@ pub(crate) fn add_bias(mut x: FlexTensor, bias: &FlexTensor) -> Result<FlexTenso
     let width = features(&x, bias);
     let count = x.layout().shape()[..].iter().product();
     in_chunks(&mut x.storage_mut::<f32>()[..count], rows(width), |_, x| {
-        on_vectors(
-            #[inline(always)]
-            || {
-                for row in x.chunks_exact_mut(width) {
-                    row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-                }
-            },
-        );
+        on_vectors!({
+            for row in x.chunks_exact_mut(width) {
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+            }
+        });
     });
     Ok(x)
 }
@@ -120,17 +117,13 @@ fn rows(width: usize) -> usize {
     (CHUNK / width).max(1) * width
 }
 
-/// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk, all of which it must write.
+/// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk, all of which it must write; it
+/// must be `#[inline(always)]`, see [`on_vectors`].
 fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> FlexTensor {
     let shape = like.layout().shape().clone();
     let count = shape[..].iter().product();
     let mut out = Vec::with_capacity(count);
-    in_chunks(&mut out.spare_capacity_mut()[..count], chunk, |from, out| {
-        on_vectors(
-            #[inline(always)]
-            || fill(from, out),
-        )
-    });
+    in_chunks(&mut out.spare_capacity_mut()[..count], chunk, |from, out| on_vectors!(fill(from, out)));
     // SAFETY: `fill` has written all of them.
     unsafe { out.set_len(count) };
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), DType::F32)

@@ -21,23 +21,20 @@ pub(crate) fn one_query(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor) -> Optio
     out.par_chunks_mut(head_dim).enumerate().for_each_init(Vec::new, |scores, (head, out)| {
         let (q, k, v) = (q.head(head), k.head(head), v.head(head));
         let query = q.row(0);
-        on_vectors(
-            #[inline(always)]
-            || {
-                scores.resize(k.rows, 0.0);
-                for (token, score) in scores.iter_mut().enumerate() {
-                    *score = scale * sum(query, k.row(token), |a, b| a * b);
-                }
-                let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let mut total = 0.0;
-                for (token, score) in scores.iter().enumerate() {
-                    let weight = exp(score - best);
-                    total += weight;
-                    out.iter_mut().zip(v.row(token)).for_each(|(out, value)| *out += weight * value);
-                }
-                out.iter_mut().for_each(|out| *out /= total);
-            },
-        );
+        on_vectors!({
+            scores.resize(k.rows, 0.0);
+            for (token, score) in scores.iter_mut().enumerate() {
+                *score = scale * sum(query, k.row(token), |a, b| a * b);
+            }
+            let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mut total = 0.0;
+            for (token, score) in scores.iter().enumerate() {
+                let weight = exp(score - best);
+                total += weight;
+                out.iter_mut().zip(v.row(token)).for_each(|(out, value)| *out += weight * value);
+            }
+            out.iter_mut().for_each(|out| *out /= total);
+        });
     });
     let layout = Layout::contiguous(Shape::from([1, heads, 1, head_dim]));
     Some(FlexTensor::new(Bytes::from_elems(out), layout, DType::F32))

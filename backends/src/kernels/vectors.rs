@@ -1,11 +1,23 @@
 //! Plain loops on the widest vectors of the processor.
 
-/// Calls `f`, compiled for AVX-512 or AVX2 where the processor has it: without that, the compiler makes vectors of 4 numbers. The
+/// Evaluates an expression, compiled for AVX-512 or AVX2 where the processor has it: without that, the compiler makes vectors of 4 numbers. The
 /// numbers are the same, as it does not join a product and a sum by itself.
 ///
-/// `f`, and what it calls, must be `#[inline(always)]`: what the compiler leaves outside of the three functions here is compiled for none of these vectors.
+/// A macro, so that no closure lacks its attribute: what the compiler leaves outside of the functions below is compiled for none of these
+/// vectors. What the expression calls should be `#[inline(always)]`, too.
+macro_rules! on_vectors {
+    ($work:expr) => {
+        $crate::kernels::vectors::inlined(
+            #[inline(always)]
+            || $work,
+        )
+    };
+}
+pub(super) use on_vectors;
+
+/// Calls `f`, which must be `#[inline(always)]`; see [`on_vectors`].
 #[inline(always)]
-pub(super) fn on_vectors<R>(f: impl FnOnce() -> R) -> R {
+pub(super) fn inlined<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f")

@@ -17,7 +17,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// For the block from `from` of a weight with `inner` elements in a row, of which there is one.
+    /// For the block from `from` of a weight, which is not empty and has `inner` elements in a row.
     pub(super) fn new<T>(weight: &[T], [inner, from]: [usize; 2]) -> Self {
         let lines = (BLOCK.min(inner - from) * size_of::<T>()).div_ceil(LINE);
         let stride = inner * size_of::<T>();

@@ -150,22 +150,19 @@ unsafe fn one_block<U: Unit>(
     // Items of the block, and those of them that any query sees.
     let there = keys.min(count - first).div_ceil(numbers);
     let met = (last - first).div_ceil(numbers);
-    on_vectors(
-        #[inline(always)]
-        || {
-            let rows = scores.chunks_exact_mut(keys).zip(sums.chunks_exact_mut(stride)).zip(running);
-            for (query, (end, ((scores, sums), running))) in ends.iter().zip(rows).enumerate() {
-                let scores = &mut scores[..met * numbers];
-                let (seen, hidden) = scores.split_at_mut(end.clamp(&first, &last) - first);
-                hidden.fill(0.0);
-                softmax::<U::Item>(seen, running, sums);
-                if numbers > 1 {
-                    // SAFETY: by the caller.
-                    unsafe { U::Item::of(scores, &mut powers[query * BLOCK..][..met]) };
-                }
+    on_vectors!({
+        let rows = scores.chunks_exact_mut(keys).zip(sums.chunks_exact_mut(stride)).zip(running);
+        for (query, (end, ((scores, sums), running))) in ends.iter().zip(rows).enumerate() {
+            let scores = &mut scores[..met * numbers];
+            let (seen, hidden) = scores.split_at_mut(end.clamp(&first, &last) - first);
+            hidden.fill(0.0);
+            softmax::<U::Item>(seen, running, sums);
+            if numbers > 1 {
+                // SAFETY: by the caller.
+                unsafe { U::Item::of(scores, &mut powers[query * BLOCK..][..met]) };
             }
-        },
-    );
+        }
+    });
     let powers = U::Item::either(scores, powers);
     for tile in tiles::<U>(head_dim) {
         let x = &seen.values[first / numbers * stride + tile.row * there..][..met * tile.lanes];

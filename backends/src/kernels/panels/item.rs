@@ -105,16 +105,13 @@ impl Item for Pair {
     }
 
     fn down(rows: &[&[f32]], to: &mut [Self]) {
-        on_vectors(
-            #[inline(always)]
-            || match rows {
-                [first, second] => to
-                    .iter_mut()
-                    .zip(first.iter().zip(*second))
-                    .for_each(|(to, (&first, &second))| *to = [round(first), round(second)]),
-                rows => to.iter_mut().zip(rows[0]).for_each(|(to, &first)| *to = [round(first), bf16::ZERO]),
-            },
-        );
+        on_vectors!(match rows {
+            [first, second] => to
+                .iter_mut()
+                .zip(first.iter().zip(*second))
+                .for_each(|(to, (&first, &second))| *to = [round(first), round(second)]),
+            rows => to.iter_mut().zip(rows[0]).for_each(|(to, &first)| *to = [round(first), bf16::ZERO]),
+        });
     }
 
     #[inline(always)]

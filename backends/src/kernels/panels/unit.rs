@@ -28,7 +28,6 @@ pub(super) trait Unit {
     const ROWS: usize = VECTORS * Self::LANES;
     /// Lines of the next tile of `x` that the largest one asks for at a time: when all outputs of the chunk are through, it is there.
     const AHEAD: usize = Self::SUMS * Self::LANES * size_of::<f32>() * PACE / (CHUNK * LINE);
-
     /// Lines of the next block of the weight that a tile asks for at a time: 24 rows of `x` then get all of them.
     const ASKED: usize = Self::SUMS / 4;
 

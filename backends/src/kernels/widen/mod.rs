@@ -93,14 +93,11 @@ impl Weight for bf16 {
 
     fn widen(from: &[Self], to: &mut [f32]) {
         // A shift: the compiler vectorises it.
-        on_vectors(
-            #[inline(always)]
-            || {
-                for (to, from) in to.iter_mut().zip(from) {
-                    *to = f32::from_bits(u32::from(from.to_bits()) << 16);
-                }
-            },
-        );
+        on_vectors!({
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+            }
+        });
     }
 
     fn dots<const XS: usize, const ROWS: usize>(x: [&[f32]; XS], w: [&[Self]; ROWS]) -> [[f32; ROWS]; XS] {
