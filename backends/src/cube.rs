@@ -17,7 +17,7 @@ use cubecl::prelude::*;
 
 pub(crate) use attend::{one_query, softmax};
 pub(crate) use backend::Gpu;
-pub(crate) use elementwise::{gate, quick_gelu, rotate};
+pub(crate) use elementwise::{gate, gelu, rotate};
 pub(crate) use norm::{layer_norm, rms_norm};
 
 /// Units that work on a row together.

@@ -2,7 +2,7 @@
 //! between them, in inference and in training.
 
 use burn::tensor::{
-    Bool, DType, Int, Tensor, TensorPrimitive,
+    Bool, DType, Int, Tensor, TensorPrimitive, activation,
     ops::{AttentionModuleOptions, FloatTensor},
 };
 use burn_flex::FlexTensor;
@@ -106,6 +106,13 @@ impl VlmBackend for Flex {
         match elementwise::quick_gelu(&x.clone().into_primitive().tensor()) {
             Some(found) => wrap(found),
             None => reference_quick_gelu(x),
+        }
+    }
+
+    fn exact_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        match elementwise::exact_gelu(&x.clone().into_primitive().tensor()) {
+            Some(found) => wrap(found),
+            None => activation::gelu(x),
         }
     }
 
@@ -287,7 +294,8 @@ mod tests {
             let gated = reference_gate(wide_x.clone(), wide_y.clone());
             check(flat(Flex::gate(wide_x.clone(), wide_y)), flat(gated), "gate");
             let gelu = reference_quick_gelu(wide_x.clone());
-            check(flat(Flex::quick_gelu(wide_x)), flat(gelu), "quick_gelu");
+            check(flat(Flex::quick_gelu(wide_x.clone())), flat(gelu), "quick_gelu");
+            check(flat(Flex::exact_gelu(wide_x.clone())), flat(activation::gelu(wide_x)), "exact_gelu");
             let expected = deep(reference_add_bias(x.clone(), bias.clone()));
             let shared = x.clone();
             check(deep(Flex::add_bias(shared, bias.clone())), expected.clone(), "add_bias of what others hold");

@@ -67,6 +67,12 @@ pub trait VlmBackend: Backend {
         reference_quick_gelu(x)
     }
 
+    /// `x · Φ(x)` of `x` `[batch, tokens, features]`, Φ(x) the share of a normal distribution below `x`: what a projector does between its
+    /// products.
+    fn exact_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        activation::gelu(x)
+    }
+
     /// `x` `[rows, features]` plus `bias` `[features]`.
     fn add_bias(x: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
         reference_add_bias(x, bias)

@@ -2,7 +2,7 @@
 
 use burn::{
     module::Module,
-    tensor::{Tensor, activation, backend::Backend},
+    tensor::{Tensor, backend::Backend},
 };
 use secateur_backends::VlmBackend;
 
@@ -28,7 +28,7 @@ impl<B: VlmBackend> Projector<B> {
     /// - `features`: `[crops, patches, vision]`
     /// - result: `[crops, patches, hidden]`
     pub fn forward(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.linear_2.forward(activation::gelu(self.linear_1.forward(features)))
+        self.linear_2.forward(B::exact_gelu(self.linear_1.forward(features)))
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor, ops::FloatTensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, tensor::CubeTensor};
 
-use super::{gate, layer_norm, one_query, quick_gelu, rms_norm, rotate, softmax, unwrap, wrap};
+use super::{gate, gelu, layer_norm, one_query, rms_norm, rotate, softmax, unwrap, wrap};
 use crate::{
     Mask, VlmBackend,
     ops::{reference_attend, reference_product},
@@ -71,7 +71,11 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
     }
 
     fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        wrap(quick_gelu(unwrap(x)))
+        wrap(gelu(unwrap(x), true))
+    }
+
+    fn exact_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        wrap(gelu(unwrap(x), false))
     }
 
     fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {

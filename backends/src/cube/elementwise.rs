@@ -1,5 +1,7 @@
 //! What is done number by number between products.
 
+use std::f32::consts::FRAC_1_SQRT_2;
+
 use burn::tensor::TensorMetadata;
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{calculate_cube_count_elemwise, prelude::*};
@@ -23,17 +25,18 @@ pub(crate) fn gate<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> Cu
     out
 }
 
-/// [`crate::VlmBackend::quick_gelu`].
-pub(crate) fn quick_gelu<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+/// [`crate::VlmBackend::exact_gelu`], or [`crate::VlmBackend::quick_gelu`].
+pub(crate) fn gelu<R: CubeRuntime>(x: CubeTensor<R>, quick: bool) -> CubeTensor<R> {
     let x = into_contiguous(x);
     let out = room(&x, x.shape(), x.dtype);
     let (client, dtype, count) = (x.client.clone(), x.dtype, x.shape().num_elements());
-    quick_gelu_kernel::launch::<R>(
+    gelu_kernel::launch::<R>(
         &client,
         calculate_cube_count_elemwise(&client, count, CubeDim::new_1d(UNITS)),
         CubeDim::new_1d(UNITS),
         x.into_tensor_arg(),
         out.clone().into_tensor_arg(),
+        quick,
         dtype.into(),
     );
     out
@@ -66,12 +69,22 @@ fn gate_kernel<F: Float>(gate: &Tensor<F>, up: &Tensor<F>, out: &mut Tensor<F>, 
 }
 
 #[cube(launch)]
-fn quick_gelu_kernel<F: Float>(x: &Tensor<F>, out: &mut Tensor<F>, #[define(F)] _dtype: StorageType) {
+fn gelu_kernel<F: Float>(
+    x: &Tensor<F>,
+    out: &mut Tensor<F>,
+    #[comptime] quick: bool,
+    #[define(F)] _dtype: StorageType,
+) {
     if ABSOLUTE_POS >= out.len() {
         terminate!();
     }
     let value = f32::cast_from(x[ABSOLUTE_POS]);
-    out[ABSOLUTE_POS] = F::cast_from(value / (1.0f32 + (-1.702f32 * value).exp()));
+    let gelu = if comptime!(quick) {
+        value / (1.0f32 + (-1.702f32 * value).exp())
+    } else {
+        0.5f32 * value * (1.0f32 + Erf::erf(value * FRAC_1_SQRT_2))
+    };
+    out[ABSOLUTE_POS] = F::cast_from(gelu);
 }
 
 #[cube(launch)]

@@ -7,7 +7,7 @@ use burn::tensor::{Bytes, DType};
 use burn_flex::{FlexTensor, Layout};
 use rayon::prelude::*;
 
-use super::vectors::{exp, on_vectors, sum};
+use super::vectors::{exp, normal_below, on_vectors, sum};
 
 /// Numbers that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
@@ -38,6 +38,21 @@ pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
         |from, out| {
             for (out, x) in out.iter_mut().zip(&numbers[from..]) {
                 out.write(x * sigmoid(1.702 * x));
+            }
+        },
+    ))
+}
+
+/// `x · Φ(x)`; `None` as above.
+pub(crate) fn exact_gelu(x: &FlexTensor) -> Option<FlexTensor> {
+    let numbers = numbers(x)?;
+    Some(filled(
+        x,
+        CHUNK,
+        #[inline(always)]
+        |from, out| {
+            for (out, x) in out.iter_mut().zip(&numbers[from..]) {
+                out.write(x * normal_below(*x));
             }
         },
     ))

@@ -71,7 +71,25 @@ pub(super) fn exp(x: f32) -> f32 {
     series * f32::from_bits(exponent)
 }
 
-/// The same within 1e-5 of its value, where rounding to bf16 may change 2e-3, in two thirds of the operations.
+/// The share of a normal distribution below `x`, within 2e-7.
+#[inline(always)]
+pub(super) fn normal_below(x: f32) -> f32 {
+    // Below −|x| it is t · e^(series(t) − x²/2). The series has the smallest error for |x| up to 13, where nothing is left.
+    let t = 1.0 / (1.0 + 0.4 * x.abs());
+    let series = 0.189_883_81;
+    let series = series * t - 0.972_389_16;
+    let series = series * t + 1.941_676_1;
+    let series = series * t - 1.743_436_6;
+    let series = series * t + 0.536_677_54;
+    let series = series * t - 0.179_160_42;
+    let series = series * t + 0.371_555_84;
+    let series = series * t + 0.997_168_66;
+    let series = series * t - 1.835_123;
+    let tail = t * exp(series - 0.5 * x * x);
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// [`exp`] within 1e-5 of its value, where rounding to bf16 may change 2e-3, in two thirds of the operations.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn exp_to_round(x: f32) -> f32 {
@@ -149,6 +167,22 @@ mod tests {
             assert!((found / expected - 1.0).abs() < 2e-7, "exp({x}) = {found}, not {expected}");
         }
         assert!(super::exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn normal_below_is_within_2e_7() {
+        for i in -800..=800 {
+            let x = i as f32 / 100.0;
+            // ½ and the density times x + x³/3 + x⁵/(3·5) + …
+            let wide = f64::from(x);
+            let terms = std::iter::successors(Some((wide, 3.0)), |&(term, n)| Some((term * wide * wide / n, n + 2.0)));
+            let density = (-wide * wide / 2.0).exp() / std::f64::consts::TAU.sqrt();
+            let expected = 0.5 + density * terms.take(200).map(|(term, _)| term).sum::<f64>();
+            let found = super::normal_below(x);
+            assert!((f64::from(found) - expected).abs() < 2e-7, "below {x}: {found}, not {expected}");
+        }
+        let ends = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN].map(super::normal_below);
+        assert!(ends[0] < 1e-37 && ends[1] == 1.0 && ends[2].is_nan(), "{ends:?}");
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -140,7 +140,7 @@ impl<B: VlmBackend> Layer<B> {
 impl<B: VlmBackend> Mlp<B> {
     fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let x = self.fc1.forward(x);
-        self.fc2.forward(if self.quick_gelu { B::quick_gelu(x) } else { activation::gelu(x) })
+        self.fc2.forward(if self.quick_gelu { B::quick_gelu(x) } else { B::exact_gelu(x) })
     }
 }
 

@@ -93,10 +93,12 @@ impl<B: VlmBackend> Check<B> {
             let (x, y) = (self.numbers(rows * width), self.numbers(rows * width));
             let logistic = |value: f64| 1.0 / (1.0 + (-value).exp());
             let gated: Vec<f64> = x.iter().zip(&y).map(|(x, y)| x * logistic(*x) * y).collect();
-            let gelu: Vec<f64> = x.iter().map(|x| x * logistic(1.702 * x)).collect();
+            let quick: Vec<f64> = x.iter().map(|x| x * logistic(1.702 * x)).collect();
+            let exact: Vec<f64> = x.iter().map(|x| x * normal_below(*x)).collect();
             let (x, y) = (self.tensor(&x, [1, rows, width]), self.tensor(&y, [1, rows, width]));
             self.same("gate", B::gate(x.clone(), y), &gated);
-            self.same("quick_gelu", B::quick_gelu(x), &gelu);
+            self.same("quick_gelu", B::quick_gelu(x.clone()), &quick);
+            self.same("exact_gelu", B::exact_gelu(x), &exact);
         }
     }
 
@@ -175,6 +177,12 @@ impl<B: VlmBackend> Check<B> {
             }
         }
     }
+}
+
+/// The share of a normal distribution below `x`, for `x` from −4 to 4: ½ and the density times x + x³/3 + x⁵/(3·5) + …
+fn normal_below(x: f64) -> f64 {
+    let terms = std::iter::successors(Some((x, 3.0)), |&(term, n)| Some((term * x * x / n, n + 2.0)));
+    0.5 + (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt() * terms.take(60).map(|(term, _)| term).sum::<f64>()
 }
 
 #[test]
