@@ -81,7 +81,13 @@ fn room<R: CubeRuntime>(x: &CubeTensor<R>, shape: Shape, dtype: DType) -> CubeTe
 fn in_rows<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     let (shape, strides) = (x.meta.shape(), x.meta.strides());
     let last = shape.num_dims() - 1;
-    let even = (0..last - 1).all(|d| shape[d] == 1 || strides[d] == strides[d + 1] * shape[d + 1]);
+    let mut whole = strides[last - 1] * shape[last - 1];
+    // Where there is one of a dimension, its stride says nothing.
+    let even = (0..last - 1).rev().filter(|&d| shape[d] != 1).all(|d| {
+        let even = strides[d] == whole;
+        whole *= shape[d];
+        even
+    });
     if strides[last] == 1 && even { x } else { into_contiguous(x) }
 }
 

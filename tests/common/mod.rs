@@ -22,9 +22,10 @@ pub type Cpu = secateur_backends::Flex;
 #[cfg(not(feature = "flex"))]
 pub type Cpu = secateur_backends::NdArray;
 
-/// A path below `tests/fixtures`.
+/// A path below `tests/fixtures`, of the checkout that the tests run in: they may have been built elsewhere.
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&root).join("tests/fixtures").join(name)
 }
 
 pub fn json(name: &str) -> Value {
@@ -92,7 +93,7 @@ pub const CLIP: &str = "tiny-llava-1.5/clip-vit-tiny-patch14-336";
 /// The model folders of the tiny LLaVA-1.5: the same weights in both layouts.
 pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.5/llava-1.5-tiny-hf"];
 
-/// Runs `job` on every backend that is compiled in; CUDA without a GPU is passed over.
+/// Runs `job` on every backend that is compiled in; CUDA without a GPU is passed over, unless `SECATEUR_TEST_CUDA` is set.
 pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
     let mut outputs = Vec::new();
     for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
@@ -103,7 +104,11 @@ pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
                 eprintln!("{} {}: {:.1?}", test.name().unwrap_or_default(), backend.name, start.elapsed());
                 outputs.push(output);
             }
-            Err(BackendError::NoDevice { reason, .. }) if backend.name == "cuda" => eprintln!("cuda: none{reason}"),
+            Err(BackendError::NoDevice { name: "cuda", reason, .. })
+                if std::env::var_os("SECATEUR_TEST_CUDA").is_none() =>
+            {
+                eprintln!("cuda: none{reason}");
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -1,5 +1,5 @@
-//! The operations that backends override, against plain loops in float64: in f32 on every backend, and in f16 on those that
-//! compute in it.
+//! The operations that backends override, against plain loops in float64: in f32 on every backend, and in 16 bits on those that
+//! compute in them.
 
 use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -7,23 +7,31 @@ use secateur_backends::{Job, Mask, VlmBackend};
 
 use crate::common::on_every_backend;
 
-#[derive(Clone)]
-struct Operations;
+#[derive(Clone, Copy)]
+enum Operations {
+    Norms,
+    Steps,
+    Rotation,
+    Products,
+    Attention,
+}
 
 impl Job for Operations {
     type Output = ();
 
     fn run<B: VlmBackend>(self, device: B::Device) {
-        for dtype in [DType::F32, DType::F16] {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
             if B::weight_dtype(dtype, &device) != dtype || B::activation_dtype(dtype) != dtype {
                 continue;
             }
             let mut check = Check::<B> { device: device.clone(), dtype, random: StdRng::seed_from_u64(7) };
-            check.norms();
-            check.steps();
-            check.rotation();
-            check.products();
-            check.attention();
+            match self {
+                Self::Norms => check.norms(),
+                Self::Steps => check.steps(),
+                Self::Rotation => check.rotation(),
+                Self::Products => check.products(),
+                Self::Attention => check.attention(),
+            }
         }
     }
 }
@@ -40,7 +48,11 @@ impl<B: VlmBackend> Check<B> {
         (0..count)
             .map(|_| {
                 let value: f32 = self.random.random_range(-2.0..2.0);
-                f64::from(if self.dtype == DType::F16 { half::f16::from_f32(value).to_f32() } else { value })
+                match self.dtype {
+                    DType::F16 => half::f16::from_f32(value).to_f64(),
+                    DType::BF16 => half::bf16::from_f32(value).to_f64(),
+                    _ => value.into(),
+                }
             })
             .collect()
     }
@@ -56,7 +68,12 @@ impl<B: VlmBackend> Check<B> {
         let found: Vec<f32> = found.into_data().convert::<f32>().into_vec().unwrap();
         assert_eq!(found.len(), expected.len(), "{what}");
         let largest = expected.iter().fold(1.0f64, |largest, value| largest.max(value.abs()));
-        let tolerance = largest * if self.dtype == DType::F16 { 2e-3 } else { 4e-6 };
+        let tolerance = match self.dtype {
+            DType::F16 => 2e-3,
+            DType::BF16 => 1.6e-2,
+            _ => 4e-6,
+        };
+        let tolerance = largest * tolerance;
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
             let difference = (f64::from(*found) - expected).abs();
             assert!(difference <= tolerance, "{what}, {:?}, number {i}: {found}, not {expected}", self.dtype);
@@ -128,9 +145,10 @@ impl<B: VlmBackend> Check<B> {
     }
 
     fn products(&mut self) {
-        // A row, few, some, and so many that large GPUs choose large tiles.
+        // A row, few, some, and so many that large GPUs choose large tiles; then inputs that are an odd number of their stages.
         let shapes = [(1, 128, 344), (1, 344, 128), (5, 256, 96), (130, 344, 130), (1100, 300, 1030)];
-        for (rows, inputs, outputs) in shapes {
+        let odd = [(2, 32, 16), (5, 96, 64), (70, 160, 64), (1100, 96, 1030)];
+        for (rows, inputs, outputs) in shapes.into_iter().chain(odd) {
             let (x, weight) = (self.numbers(rows * inputs), self.numbers(outputs * inputs));
             let product = |row: &[f64], weight: &[f64]| row.iter().zip(weight).map(|(a, b)| a * b).sum::<f64>();
             let expected: Vec<f64> = x
@@ -185,7 +203,29 @@ fn normal_below(x: f64) -> f64 {
     0.5 + (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt() * terms.take(60).map(|(term, _)| term).sum::<f64>()
 }
 
+// A test each, so that one that fails does not hide the others.
+
 #[test]
-fn operations_are_what_they_say_on_every_backend() {
-    on_every_backend(&Operations);
+fn norms_are_what_they_say() {
+    on_every_backend(&Operations::Norms);
+}
+
+#[test]
+fn steps_between_products_are_what_they_say() {
+    on_every_backend(&Operations::Steps);
+}
+
+#[test]
+fn rotation_is_what_it_says() {
+    on_every_backend(&Operations::Rotation);
+}
+
+#[test]
+fn products_are_what_they_say() {
+    on_every_backend(&Operations::Products);
+}
+
+#[test]
+fn attention_is_what_it_says() {
+    on_every_backend(&Operations::Attention);
 }
