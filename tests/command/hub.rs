@@ -1,6 +1,6 @@
 //! Checkpoints from a hub: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN`, offline mode, and what can go wrong on the way.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::common::{
     CLIP, LAYOUTS, fixture,
@@ -101,6 +101,56 @@ fn damaged_contents_are_fetched_again_and_never_kept() {
         assert!(stderr.contains("checksum"), "{fault:?}: {stderr}");
         assert!(!snapshot(home.path()).join(SHARD).exists());
     }
+}
+
+#[test]
+fn what_nobody_checked_yet_is_checked_before_it_is_read() {
+    let (hub, home) = hub();
+    assert_eq!(ask(&hub.endpoint, home.path(), &[]).0, 0);
+    let shard = snapshot(home.path()).join(SHARD);
+    let blob = shard.canonicalize().unwrap();
+    let mark = blob.with_added_extension("unverified");
+    // As a process leaves it that is killed between download and checksum.
+    std::fs::write(&mark, "").unwrap();
+    let (code, _, stderr) = ask(&hub.endpoint, home.path(), &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(!mark.exists(), "it is sound");
+
+    let mut bytes = std::fs::read(&blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    for offline in [true, false] {
+        std::fs::write(&blob, &bytes).unwrap();
+        std::fs::write(&mark, "").unwrap();
+        hub.requests();
+        let environment = [("HF_HUB_OFFLINE", if offline { "1" } else { "0" })];
+        let (code, _, stderr) = ask(&hub.endpoint, home.path(), &environment);
+        assert_eq!(code, i32::from(offline), "{stderr}");
+        assert!(!offline || stderr.contains(SHARD), "{stderr}");
+        assert_eq!(shard.exists(), !offline, "damaged bytes are not kept, and fetched again where that is allowed");
+        assert!(!mark.exists());
+        if offline {
+            // Back to where it was for the second round.
+            let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+            assert_eq!(code, 0, "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_another_process_downloads_is_waited_for() {
+    let (hub, home) = hub();
+    hub.slow(&format!("{ID}/{SHARD}"), Duration::from_secs(1));
+    let endpoint = &hub.endpoint;
+    let pull = || secateur(endpoint, home.path(), &[], &["pull", ID]);
+    let outcomes = std::thread::scope(|scope| [scope.spawn(pull), scope.spawn(pull)].map(|run| run.join().unwrap()));
+    for (code, _, stderr) in &outcomes {
+        assert_eq!(*code, 0, "{stderr}");
+    }
+    let waited = outcomes.iter().filter(|(_, _, stderr)| stderr.contains("waiting for another process"));
+    assert_eq!(waited.count(), 1, "{outcomes:?}");
+    let asked = hub.requests();
+    let contents = asked.iter().filter(|line| line.contains(SHARD) && !line.ends_with(" 0-0"));
+    assert_eq!(contents.count(), 1, "{asked:?}");
 }
 
 #[test]

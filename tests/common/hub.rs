@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::json;
@@ -37,6 +38,8 @@ struct State {
     /// Every request line with its range.
     requests: Vec<String>,
     token: Option<String>,
+    /// How long the contents of a file take.
+    slow: BTreeMap<String, Duration>,
 }
 
 /// A running server; it lives as long as the process.
@@ -80,6 +83,11 @@ impl Hub {
         self.state.lock().unwrap().faults.entry(path.to_owned()).or_default().extend(faults);
     }
 
+    /// Makes the downloads of a file take as long.
+    pub fn slow(&self, path: &str, duration: Duration) {
+        self.state.lock().unwrap().slow.insert(path.to_owned(), duration);
+    }
+
     pub fn want_token(&self, token: &str) {
         self.state.lock().unwrap().token = Some(token.to_owned());
     }
@@ -112,6 +120,8 @@ fn answer(stream: TcpStream, state: &Mutex<State>) {
     let path = line.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
     let reply = reply(&path, range.as_deref(), &authorisation, &mut state.lock().unwrap());
     let (head, body) = reply;
+    let slow = state.lock().unwrap().slow.get(&path.replace("/resolve/main/", "/")).copied();
+    std::thread::sleep(slow.filter(|_| range.as_deref() != Some("0-0")).unwrap_or_default());
     let _ = stream.write_all(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes());
     let _ = stream.write_all(&body);
 }

@@ -1,8 +1,9 @@
 //! Downloads into Hugging Face's cache, resumed and checked.
 
 use std::{
+    fs::{File, TryLockError},
+    io::Write,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use hf_hub::{
@@ -10,7 +11,7 @@ use hf_hub::{
     api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
 };
 
-use super::{Kind, cache, verify::verify};
+use super::{Kind, cache, cached_commit, verify::verify};
 use crate::WeightsError;
 
 /// Tries for a file whose contents are not what they should be.
@@ -56,10 +57,11 @@ pub(super) fn files(
         return Err(fail(format!("has none of the files that are read, only: {}", names.join(", "))));
     }
     let blobs = cache().repo(kind.repo(id)).blob_path("");
+    let _lock = lock(&blobs, id);
     let mut paths = Vec::new();
     for name in &chosen {
         let here = cache().repo(kind.repo(id)).pointer_path(&info.sha).join(name);
-        let path = if is_verified(&here) { here } else { download(&api, &repo, &blobs, name).map_err(fail)? };
+        let path = download(&api, &repo, &blobs, name, &here).map_err(fail)?;
         // The snapshot's folder is named after the commit.
         if !path.ancestors().any(|folder| folder.ends_with(&info.sha)) {
             return Err(fail("changed on the hub while it was downloaded; run it again".to_owned()));
@@ -86,61 +88,107 @@ fn api() -> Result<Api, String> {
     builder.build().map_err(|error| sentence(&error))
 }
 
-/// Downloads a file, or the rest of one, and checks it. Until it is checked, a mark lies beside it.
-fn download(api: &Api, repo: &ApiRepo, blobs: &Path, name: &str) -> Result<PathBuf, String> {
+/// The file of a snapshot that is, or will be, at `here`: downloads it, or the rest of it, and checks it. Until it is checked, a mark lies beside it.
+fn download(api: &Api, repo: &ApiRepo, blobs: &Path, name: &str, here: &Path) -> Result<PathBuf, String> {
+    let fail = |error: std::io::Error| format!("{name}: {error}");
+    if is_sound(here).map_err(fail)? {
+        return Ok(here.to_owned());
+    }
     let etag =
         api.metadata(&repo.url(name)).map_err(|error| format!("{name}: {}", sentence(&error)))?.etag().to_owned();
-    let (blob, part, mark) =
-        (blobs.join(&etag), blobs.join(format!("{etag}.sync.part")), blobs.join(format!("{etag}.{MARK}")));
-    let fail = |error: std::io::Error| format!("{name}: {error}");
     std::fs::create_dir_all(blobs).map_err(fail)?;
-    let mut told = false;
-    let mut tries = 0;
-    while tries < TRIES {
+    let (part, mark) = (blobs.join(format!("{etag}.sync.part")), blobs.join(format!("{etag}.{MARK}")));
+    for _ in 0..TRIES {
         std::fs::write(&mark, "").map_err(fail)?;
-        let path = match repo.download(name) {
-            Ok(path) => path,
-            Err(ApiError::LockAcquisition(_)) => {
-                if !told {
-                    eprintln!("{name}: waiting for another process that downloads it");
-                    told = true;
-                }
-                std::thread::sleep(Duration::from_secs(2));
-                continue;
-            }
+        match repo.download(name) {
+            Ok(path) if is_sound(&path).map_err(fail)? => return Ok(path),
+            Ok(_) => {}
             // What is there of it is longer than the file, or the whole file: hf-hub would ask for the rest for ever.
-            Err(error) if stale_part(&error) => {
-                std::fs::remove_file(&part).map_err(fail)?;
-                tries += 1;
-                continue;
-            }
+            Err(error) if stale_part(&error) => std::fs::remove_file(&part).map_err(fail)?,
             Err(error) => return Err(format!("{name}: {}", sentence(&error))),
-        };
-        if verify(&blob).map_err(fail)? {
-            std::fs::remove_file(&mark).map_err(fail)?;
-            return Ok(path);
         }
-        for damaged in [&path, &blob] {
-            std::fs::remove_file(damaged).map_err(fail)?;
-        }
-        tries += 1;
     }
     Err(format!(
         "{name}: what the hub sent does not have the checksum that it announced, {TRIES} times; nothing was kept"
     ))
 }
 
-/// Whether something was downloaded and not checked, because the process was killed in between.
-pub(super) fn unverified(id: &str, kind: Kind) -> bool {
-    let blobs = cache().repo(kind.repo(id)).blob_path("");
-    let entries = std::fs::read_dir(blobs).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|extension| extension == MARK))
+/// Keeps other processes from downloading the same, as long as what it returns lives; `None` where the file system has no locks.
+fn lock(blobs: &Path, id: &str) -> Option<File> {
+    std::fs::create_dir_all(blobs).ok()?;
+    let file = File::create(blobs.join("secateur.lock")).ok()?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            // A stderr that nobody reads is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "{id}: waiting for another process that downloads it");
+            file.lock().ok()?;
+        }
+        Err(TryLockError::Error(_)) => return None,
+        Ok(()) => {}
+    }
+    Some(file)
 }
 
-/// Whether a file of a snapshot is there and was checked.
-fn is_verified(path: &Path) -> bool {
-    let blob = path.canonicalize().ok().filter(|blob| blob.is_file());
-    blob.is_some_and(|blob| !blob.with_added_extension(MARK).exists())
+/// What `choose` picks of a data set's snapshot in the cache; `None` unless all of it is there and sound.
+pub(super) fn cached_data(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Option<Vec<PathBuf>> {
+    let folder = cache().repo(Kind::DataSet.repo(id)).pointer_path(&cached_commit(id)?);
+    let mut names = Vec::new();
+    let mut folders = vec![folder.clone()];
+    while let Some(inner) = folders.pop() {
+        for path in std::fs::read_dir(inner).ok()?.flatten().map(|entry| entry.path()) {
+            match path.is_dir() {
+                true => folders.push(path),
+                false => names.push(path.strip_prefix(&folder).ok()?.to_str()?.to_owned()),
+            }
+        }
+    }
+    names.sort();
+    let chosen = choose(&names);
+    let paths: Vec<PathBuf> = chosen.iter().map(|name| folder.join(name)).collect();
+    let whole =
+        !paths.is_empty() && no_part_missing(&chosen) && paths.iter().all(|path| is_sound(path).unwrap_or(false));
+    whole.then_some(paths)
+}
+
+/// Whether of every file that is one of several, `…-00000-of-00003.parquet`, all are among the names.
+fn no_part_missing(names: &[String]) -> bool {
+    names.iter().all(|name| {
+        let parts = || {
+            let (start, end) = name.rsplit_once("-of-")?;
+            let (start, own) = start.rsplit_once('-')?;
+            let (count, extension) = end.split_once('.')?;
+            let width = own.len();
+            let part = |i| format!("{start}-{i:0width$}-of-{count}.{extension}");
+            Some((0..count.parse::<usize>().ok()?).all(|i| names.contains(&part(i))))
+        };
+        parts().unwrap_or(true)
+    })
+}
+
+/// Whether all files that are in the folder of a snapshot are sound.
+pub(super) fn all_sound(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_file()).all(|path| is_sound(&path).unwrap_or(false))
+}
+
+/// Whether a file of a snapshot is there and has its checksum. If the process that downloaded it was killed before it could check that, it is checked now,
+/// and removed if it is damaged.
+fn is_sound(pointer: &Path) -> std::io::Result<bool> {
+    let Some(blob) = pointer.canonicalize().ok().filter(|blob| blob.is_file()) else { return Ok(false) };
+    let mark = blob.with_added_extension(MARK);
+    if !mark.exists() {
+        return Ok(true);
+    }
+    let sound = verify(&blob)?;
+    let gone: &[&Path] = if sound { &[&mark] } else { &[pointer, &blob, &mark] };
+    for path in gone {
+        match std::fs::remove_file(path) {
+            // Another process has done the same.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(sound)
 }
 
 fn stale_part(error: &ApiError) -> bool {

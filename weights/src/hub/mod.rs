@@ -86,7 +86,7 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
     let cached = cache.repo(Kind::Model.repo(id)).get("config.json");
     let cached = cached.and_then(|config| config.parent().map(Path::to_owned));
     let Some(folder) = cached else { return fetch::folder(id, Kind::Model, &checkpoint_files) };
-    let weights = complete(&folder) && !fetch::unverified(id, Kind::Model);
+    let weights = fetch::all_sound(&folder) && complete(&folder);
     let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file());
     if weights && (tokenizer || !speaks) {
         return Ok(folder);
@@ -104,7 +104,8 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
 /// As [`find`], or when there is no such file.
 pub fn find_data(id: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, WeightsError> {
     let choose = |names: &[String]| names.iter().filter(|name| wanted(name)).cloned().collect();
-    fetch::files(id, Kind::DataSet, &choose)
+    let cached = if fetch::offline() { fetch::cached_data(id, &choose) } else { None };
+    cached.map_or_else(|| fetch::files(id, Kind::DataSet, &choose), Ok)
 }
 
 /// Hugging Face's cache, where its own tools look too.
