@@ -32,7 +32,7 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     }
     let (questions, without) = read(&args.data, &images, args.limit.unwrap_or(usize::MAX))?;
     if without > 0 {
-        eprintln!("note: {without} entries have no picture or no question and are passed over");
+        say!("note: {without} entries have no picture or no question and are passed over");
     }
     let opened = open(&args.model, None)?;
     if args.what == Analysis::AttentionDispersion && opened.config.text.num_hidden_layers < 2 {
@@ -76,7 +76,7 @@ impl Job for Analyze {
                 Err(error) if questions.len() == 1 => return Err(error.into()),
                 Err(error) => {
                     let (image, error) = (instruction.image.display(), anyhow::Error::from(error));
-                    bar.suspend(|| eprintln!("note: the question about {image} is passed over: {error:#}"));
+                    bar.suspend(|| say!("note: the question about {image} is passed over: {error:#}"));
                 }
             }
             bar.inc(1);
@@ -86,7 +86,7 @@ impl Job for Analyze {
             bail!("{}: none of its {} questions could be measured", args.data.display(), questions.len());
         }
         if measured < questions.len() {
-            eprintln!("note: the figures are over {measured} of {} questions", questions.len());
+            say!("note: the figures are over {measured} of {} questions", questions.len());
         }
         match args.what {
             Analysis::AttentionShift => write_shift(&shift, &args.out),

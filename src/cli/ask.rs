@@ -93,7 +93,7 @@ impl Job for Ask {
             written?;
             writeln!(out, "{}", stream.finish(&result.text))?;
             drop(out);
-            eprintln!("{}", line(&result));
+            say!("{}", line(&result));
             return if self.json { print_json(&result) } else { Ok(()) };
         }
         let mut comparison = Comparison::new(&methods)?;

@@ -51,7 +51,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         if args.method.method != "all" {
             return Err(error.into());
         }
-        eprintln!("note: methods that read CLIP's text side are left out: {error}");
+        say!("note: methods that read CLIP's text side are left out: {error}");
         names.retain(|name| !reads_text(name));
     }
     for name in &names {
@@ -124,7 +124,8 @@ impl Job for Bench {
         let prompt = prompt(args.prompt_tokens, media[0].marks());
         let mut rows: Vec<Row> = Vec::new();
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
-        let bar = ProgressBar::new(((args.repeats + 1) * runs.len()) as u64).with_style(style);
+        let bar =
+            ProgressBar::new((args.repeats.saturating_add(1)).saturating_mul(runs.len()) as u64).with_style(style);
         // Repeats of a row are spread over the whole measurement, so that a slow minute is nobody's own.
         for round in 0..=args.repeats {
             for (i, (selector, budget)) in runs.iter().enumerate() {
@@ -197,7 +198,8 @@ fn measure<B: VlmBackend>(
         prefill: generated.prefill,
         decode: generated.decode / generated.steps.max(1) as u32,
     };
-    let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - media.len()).collect();
+    let marks: usize = media.iter().map(Media::marks).sum();
+    let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - marks).collect();
     Ok(Row {
         method: selector.method().name(),
         tokens: budget.unwrap_or(model.config().vision.patches()),

@@ -177,8 +177,7 @@ fn about_one_picture<B: VlmBackend>(
     Ok(answers)
 }
 
-/// What each run costs: by arithmetic, and the median time to the first token, every run's repeats spread over the whole
-/// measurement.
+/// What each run costs: by arithmetic, and the median times, every run's repeats spread over the whole measurement.
 fn costs<B: VlmBackend>(
     model: &Llava<B>,
     selectors: &[Selector<B>],
@@ -198,13 +197,13 @@ fn costs<B: VlmBackend>(
             row.kv_bytes = kv_bytes(config, &layers, model.activations().size());
             // The first round warms up.
             if round > 0 {
-                times.push(Times { vision: seen[0].vision, prune: seen[0].prune, prefill: generated.prefill });
+                let (vision, prune, prefill) = (seen[0].vision, seen[0].prune, generated.prefill);
+                times.push(Times { vision, prune, prefill, first_token: vision + prune + prefill });
             }
         }
     }
-    for (row, mut times) in table.rows.iter_mut().zip(times) {
-        times.sort_by_key(Times::first_token);
-        row.times = times[times.len() / 2];
+    for (row, times) in table.rows.iter_mut().zip(times) {
+        row.times = Times::medians(&times);
     }
     Ok(())
 }

@@ -19,17 +19,29 @@ pub(super) struct Row {
     pub(super) kv_bytes: u64,
 }
 
-/// Where the time to the first token goes.
+/// The time to the first token, and where it goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     pub(super) vision: Duration,
     pub(super) prune: Duration,
     pub(super) prefill: Duration,
+    pub(super) first_token: Duration,
 }
 
 impl Times {
-    pub(super) fn first_token(&self) -> Duration {
-        self.vision + self.prune + self.prefill
+    /// The median of each; an odd number of them.
+    pub(super) fn medians(times: &[Self]) -> Self {
+        let median = |of: fn(&Self) -> Duration| {
+            let mut sorted: Vec<Duration> = times.iter().map(of).collect();
+            sorted.sort();
+            sorted[sorted.len() / 2]
+        };
+        Self {
+            vision: median(|times| times.vision),
+            prune: median(|times| times.prune),
+            prefill: median(|times| times.prefill),
+            first_token: median(|times| times.first_token),
+        }
     }
 }
 
@@ -64,11 +76,11 @@ impl Table {
             line(&format!("  {method}"), &cell);
         }
         line(&format!("milliseconds to the first token on {backend}, and how many times as fast"), &|_| String::new());
-        let slowest = self.rows.first().map_or(0.0, |row| ms(row.times.first_token()));
+        let slowest = self.rows.first().map_or(0.0, |row| ms(row.times.first_token));
         for method in &methods {
             let cell = |tokens| {
                 find(method, tokens).map_or_else(String::new, |row| {
-                    let time = ms(row.times.first_token());
+                    let time = ms(row.times.first_token);
                     format!("{time:.1} {:>4.1}×", slowest / time)
                 })
             };
@@ -105,7 +117,7 @@ impl Table {
                 "method": row.method,
                 "tokens": row.tokens,
                 "accuracy": row.accuracy,
-                "ttft_ms": ms(row.times.first_token()),
+                "ttft_ms": ms(row.times.first_token),
                 "vision_ms": ms(row.times.vision),
                 "prune_ms": ms(row.times.prune),
                 "prefill_ms": ms(row.times.prefill),

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     checksum::data_sha256,
     eval::{Run, RunConfig, RunFolder, Standing, evaluate, standing},
-    model::Llava,
+    model::{DEMO, Llava},
     pruner::{Selector, method, selector},
     shard::Shard,
     task::{Answer, Protocol, Report, Task, task},
@@ -69,7 +69,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let score = |answers: &[Answer]| judge::score(task, &data, answers, *protocol, judge, &run);
     let report = match Missing::new(&there, samples.len(), judge) {
         Missing::Nothing => {
-            eprintln!("{} has {} answers already; --force runs it again", run.display(), there.on_disk);
+            say!("{} has {} answers already; --force runs it again", run.display(), there.on_disk);
             score(&there.answers)?
         }
         Missing::Score => {
@@ -79,7 +79,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         Missing::Answers => {
             let folder = answer(plan, asked, out, *force)?;
             let report = finish(&folder, task, &data, score(folder.answers())?)?;
-            eprintln!("{}", run.display());
+            say!("{}", run.display());
             report
         }
     };
@@ -126,12 +126,10 @@ fn shard(flag: Option<Shard>) -> anyhow::Result<Option<Shard>> {
     let found = Shard::from_scheduler(|name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
     let Some((shard, variable)) = found else { return Ok(None) };
     if shard.count == 1 {
-        eprintln!(
-            "note: {variable} is that of an array of one task, which runs every question; --shard I/N runs a part"
-        );
+        say!("note: {variable} is that of an array of one task, which runs every question; --shard I/N runs a part");
         return Ok(None);
     }
-    eprintln!("note: shard {shard}, from {variable}; --shard 0/1 runs every question");
+    say!("note: shard {shard}, from {variable}; --shard 0/1 runs every question");
     Ok(Some(shard))
 }
 
@@ -221,9 +219,12 @@ impl Fixed {
     }
 }
 
-/// A folder by its whole path (`.` is another model in another place), an id as it is.
+/// A folder by its whole path (`.` is another model in another place), an id as it is; the built-in checkpoint is no folder that has its name.
 fn whole_path(model: &str) -> std::io::Result<String> {
-    if Path::new(model).is_dir() { Ok(std::path::absolute(model)?.display().to_string()) } else { Ok(model.to_owned()) }
+    if model != DEMO && Path::new(model).is_dir() {
+        return Ok(std::path::absolute(model)?.display().to_string());
+    }
+    Ok(model.to_owned())
 }
 
 struct Eval<'a> {

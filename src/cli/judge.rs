@@ -25,6 +25,7 @@ pub(super) fn score(
     let Some(url) = &args.judge_url else {
         return Ok(task.score(data, answers, protocol)?);
     };
+    check(task, data, answers, protocol, args)?;
     let Some(judged) = task.judged() else { bail!("{} needs no judge; leave out --judge-url", task.name()) };
     let config = JudgeConfig {
         url: url.clone(),
@@ -35,7 +36,7 @@ pub(super) fn score(
     let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
     let requests = judged.requests(data, answers, instruction.as_ref())?;
     let judge = Judge::open(config, &folder.join(CACHE))?;
-    eprintln!("{}: {}", judge.name(), judge.estimate(&requests));
+    say!("{}: {}", judge.name(), judge.estimate(&requests));
     let bar = progress(requests.len(), 0);
     let verdicts = judge.ask(&requests, |reply| judged.verdict(reply), || bar.inc(1))?;
     bar.finish_and_clear();
@@ -58,6 +59,8 @@ pub(super) fn check(
 ) -> anyhow::Result<()> {
     match (&args.judge_url, task.judged()) {
         (Some(url), Some(judged)) => {
+            // Rules that this benchmark does not have would be refused once the judge has replied.
+            task.score(data, answers, protocol)?;
             let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
             judged.requests(data, answers, instruction.as_ref())?;
             check_address(url)?;

@@ -39,7 +39,7 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     }
     let report = judge::score(task, &whole.data, folder.answers(), whole.protocol, &args.judge, folder.path())?;
     let report = finish(&folder, task, &whole.data, report)?;
-    eprintln!("{}", folder.path().display());
+    say!("{}", folder.path().display());
     print(&report.table())?;
     if args.json {
         print_json(&report)?;

@@ -1,5 +1,13 @@
 //! The command line: [`args`](Args) as typed, a plan checked before any weight is read, one file a subcommand.
 
+/// Writes a line to stderr; unlike `eprintln!`, it does not end a run whose stderr nobody reads any more.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($part)*);
+    }};
+}
+
 mod analyze;
 mod args;
 mod ask;

@@ -44,7 +44,7 @@ impl MethodPlan {
         }
         let tokens = if asked == "none" { None } else { args.tokens };
         if let (None, Some(ignored)) = (tokens, args.tokens) {
-            eprintln!("note: method `none` keeps every token; --tokens {ignored} is not used");
+            say!("note: method `none` keeps every token; --tokens {ignored} is not used");
         }
         let backend = choose(args.backend.as_deref())?;
         let method = if tokens.is_some() { asked } else { "none" };
@@ -110,7 +110,7 @@ impl ModelPlan {
             if args.method.method != "all" {
                 return Err(error.into());
             }
-            eprintln!("note: methods that read CLIP's text side are left out: {error}");
+            say!("note: methods that read CLIP's text side are left out: {error}");
             methods.retain(|plan| !reads_text(plan));
         }
         for plan in &methods {

@@ -30,7 +30,7 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
             let folder = find(&args.id, None)?;
             // Opening finds the tower's checkpoint too, where there is one; a CLIP checkpoint is none to open.
             match open(&args.id, None) {
-                Ok(opened) if opened.layout == Layout::Hf => eprintln!(
+                Ok(opened) if opened.layout == Layout::Hf => say!(
                     "note: cdpruner and trim also read CLIP's text side: secateur pull openai/clip-vit-large-patch14-336"
                 ),
                 Ok(_) | Err(Error::Config { .. }) => {}

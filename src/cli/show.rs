@@ -38,7 +38,7 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
         bail!("--relevance takes words with commas between them, as in bird,tree");
     }
     if args.question.is_none() && args.model.method.tokens.is_some() {
-        eprintln!("note: there is no question; methods that read it, and fastv, choose without one");
+        say!("note: there is no question; methods that read it, and fastv, choose without one");
     }
     check_there(&args.media)?;
     let mut plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;

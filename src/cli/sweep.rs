@@ -54,7 +54,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
         let path = out.join(format!("sweep-{model}.{extension}"));
         crate::eval::write_file(&path, text.as_bytes())?;
-        eprintln!("{}", path.display());
+        say!("{}", path.display());
     }
     print(&table.text())?;
     if json {
@@ -137,14 +137,13 @@ impl Job for Sweep {
                 let report = one(&model, method, benchmark, &config, pace, &args)?;
                 for note in report.notes {
                     if !notes.contains(&note) {
-                        eprintln!("note: {}: {note}", benchmark.task.name());
+                        say!("note: {}: {note}", benchmark.task.name());
                         notes.push(note);
                     }
                 }
                 let headline = benchmark.task.headline(config.protocol);
                 let score = report.metrics.iter().find(|(name, _)| name == headline).map(|(_, value)| *value);
-                // What papers report is over all questions.
-                let model = args.limit.is_none().then(|| fixed.model_name());
+                let model = config.is_usual().then(|| fixed.model_name());
                 rows.push(Row::new(model.as_deref(), benchmark.task.name(), method.method, method.tokens, score));
             }
         }
@@ -168,7 +167,7 @@ fn one<B: VlmBackend>(
     match Missing::new(&there, samples.len(), &judge) {
         Missing::Nothing => judge::score(*task, data, &there.answers, config.protocol, &judge, &folder),
         Missing::Score | Missing::Answers => {
-            eprintln!("{}", folder.display());
+            say!("{}", folder.display());
             let selector = selector::<B>(method.method, method.params)?;
             complete(model, &selector, Run { task: *task, samples, config, pace }, args, &judge)
         }

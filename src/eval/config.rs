@@ -7,7 +7,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, shard::Shard, task::Protocol};
+use crate::{
+    Error,
+    pruner::{Params, method},
+    shard::Shard,
+    task::Protocol,
+};
 
 /// Its name in a run folder.
 pub(super) const CONFIG: &str = "config.json";
@@ -84,6 +89,20 @@ impl RunConfig {
             }
         }
         same == *other
+    }
+
+    /// The parameters that are not the method's own.
+    pub fn chosen_params(&self) -> Vec<(&str, f64)> {
+        let usual = method(&self.method, Params::default()).map(|method| method.parameters()).unwrap_or_default();
+        let params = self.params.iter().map(|(name, value)| (name.as_str(), *value));
+        params.filter(|param| !usual.contains(param)).collect()
+    }
+
+    /// Whether papers' figures can stand beside it: all questions, scored by LLaVA's rules, the best token always, and a method as it is.
+    pub fn is_usual(&self) -> bool {
+        let whole = self.limit.is_none() && self.shard.is_none();
+        let tiles = self.grid.is_none() && self.merge.is_none();
+        whole && tiles && self.protocol == Protocol::Llava && self.temperature == 0.0 && self.chosen_params().is_empty()
     }
 
     /// The last part of the checkpoint's path or id.

@@ -79,7 +79,9 @@ pub fn evaluate<B: VlmBackend>(
             let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
             let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks).map_err(wrong)?;
             let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
-            asked.push(ask_about(model, looks, &prompt, selector, config.tokens).map_err(wrong)?.1);
+            let (_, one) = ask_about(model, looks, &prompt, selector, config.tokens).map_err(wrong)?;
+            model.check_length(one.length()).map_err(wrong)?;
+            asked.push(one);
         }
         // Of the batch before, the last prompt is enough.
         let last_begun = begun.pop();

@@ -20,6 +20,13 @@ pub struct Asked<'a, B: VlmBackend> {
     pub inside: Option<(&'a dyn LayerPruner<B>, usize)>,
 }
 
+impl<B: VlmBackend> Asked<'_, B> {
+    /// Its tokens, visual ones included.
+    pub fn length(&self) -> usize {
+        self.prompt.embeds.dims()[1]
+    }
+}
+
 impl<B: VlmBackend> From<Spliced<B>> for Asked<'_, B> {
     fn from(prompt: Spliced<B>) -> Self {
         Self { prompt, inside: None }

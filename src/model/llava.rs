@@ -180,15 +180,20 @@ impl<B: VlmBackend> Llava<B> {
         Ok((clip.image_embeds(features), clip.text_embeds(&tokenizer.segments(question))))
     }
 
+    /// # Errors
+    /// When the model cannot read a prompt of so many tokens and one token more.
+    pub fn check_length(&self, prompt: usize) -> Result<(), Error> {
+        let limit = self.config.text.max_position_embeddings;
+        if prompt < limit { Ok(()) } else { Err(Error::TooLong { prompt, limit }) }
+    }
+
     /// An empty cache for a prompt and an answer of so many tokens, or for as many as the model reads.
     ///
     /// # Errors
     /// When the model cannot read the prompt and one token more.
     pub fn cache(&self, prompt: usize, answer: usize) -> Result<KvCache<B>, Error> {
+        self.check_length(prompt)?;
         let limit = self.config.text.max_position_embeddings;
-        if prompt >= limit {
-            return Err(Error::TooLong { prompt, limit });
-        }
         let answer = answer.min(limit - prompt);
         Ok(KvCache::new(&self.config.text, prompt, answer, self.activations, &self.device))
     }

@@ -206,10 +206,8 @@ fn letter(text: &str) -> Option<usize> {
         return Some(exact);
     }
     let start: Vec<char> = text.chars().take(3).collect();
-    if let [first, '.', ' '] = start[..]
-        && let Some(named) = index(&first.to_string())
-    {
-        return Some(named);
+    if let [first, '.', ' '] = start[..] {
+        return index(&first.to_string());
     }
     let named: Vec<char> = text
         .split("The answer is ")
@@ -292,6 +290,8 @@ mod tests {
             " A",
             "The answer is C! yes",
             "A. wrong but then The answer is B.",
+            "1. The answer is B.",
+            "F. The answer is A.",
             "",
         ]
         .map(|text| (text, letter(text)))
@@ -301,7 +301,16 @@ mod tests {
             assert_eq!(read[text], Some(index), "{text:?}");
         }
         assert_eq!(read["A. wrong but then The answer is B."], Some(0));
-        for text in ["The answer is C. The answer is D.", "The answer is D", "B.", "a", " A", ""] {
+        for text in [
+            "The answer is C. The answer is D.",
+            "The answer is D",
+            "B.",
+            "a",
+            " A",
+            "",
+            "1. The answer is B.",
+            "F. The answer is A.",
+        ] {
             assert_eq!(read[text], None, "{text:?}");
         }
     }

@@ -137,11 +137,13 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
     Ok(Report { benchmark: "vizwiz", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
 }
 
-/// A row of the hub's data set: `question_id` `VizWiz_test_00000000.jpg`, `image`, `question`.
+/// A row of the hub's data set: `question_id`, `image`, `question`. The official picture, `VizWiz_test_00000000.jpg`, is named after the question; the
+/// server knows it by that name, whatever the format of what the hub has.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.text("question_id")?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
-    let image = folder.picture("test", &id, picture)?;
+    let name = if id.ends_with(".jpg") { id.clone() } else { format!("{id}.jpg") };
+    let image = folder.picture("test", &name, picture)?;
     let text = format!("{}{UNANSWERABLE}{SINGLE_WORD}", row.text("question")?);
     let line = json!({"question_id": id, "image": image, "text": text, "category": "default"});
     folder.line("llava_test.jsonl", &line.to_string())

@@ -35,6 +35,24 @@ fn report(stdout: &str) -> Value {
 }
 
 #[test]
+fn rules_that_a_benchmark_does_not_have_are_refused_before_the_judge_is_asked() {
+    let server = Server::start(|_, _| (200, "{'pred': 'yes', 'score': 5}".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("test_q.json", json!([{"video_name": "one", "question": "who is it", "question_id": 0}]).to_string());
+    write("test_a.json", json!([{"answer": "a dog", "question_id": 0}]).to_string());
+    write("answers.jsonl", answer_line(0, "a dog"));
+    let judge = ["--judge-url", &server.url];
+    let (code, stdout, stderr) = score("activitynet-qa", folder.path(), &judge);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!((report(&stdout)["metrics"]["accuracy"].clone(), server.requests().len()), (json!(1.0), 1));
+    let (code, _, stderr) =
+        score("activitynet-qa", folder.path(), &[&judge[..], &["--protocol", "lmms-eval"]].concat());
+    assert!(code == 1 && stderr.contains("LLaVA's rules only"), "{stderr}");
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[test]
 fn mm_vet_is_graded_and_nothing_is_asked_twice() {
     let server = Server::start(|request, before| match asked(request) {
         // Busy at first, then something that is no grade, then one.

@@ -15,6 +15,7 @@ mod judge;
 mod report;
 mod reuse;
 mod scoring;
+mod settings;
 mod shards;
 mod show;
 mod survive;

@@ -1,4 +1,4 @@
-//! A run that is killed, again and again, gives the answers of one that was not.
+//! A run that is killed, again and again, gives the answers of one that was not; one that nobody reads goes on.
 
 use std::{
     path::Path,
@@ -15,6 +15,17 @@ fn eval(out: &Path) -> Command {
     command.args(["eval", "demo", "--model", "demo", "--tokens", "64", "--limit", "80", "--out"]).arg(out);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_ends_no_run() {
+    let out = tempfile::tempdir().unwrap();
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.args(["eval", "demo", "--model", "demo", "--tokens", "64", "--limit", "4", "--out"]).arg(out.path());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    assert!(out.path().join("demo-demo-fastervlm-64/metrics.json").is_file());
 }
 
 #[test]

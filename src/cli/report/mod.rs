@@ -38,7 +38,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
             }
         };
         if let Some(reason) = &missing {
-            eprintln!("note: {} has no gallery: {reason}", group.task.name());
+            say!("note: {} has no gallery: {reason}", group.task.name());
         }
         let tokens = by_tokens(group);
         let times = by_time(group, &gallery, backend);
@@ -77,7 +77,8 @@ fn by_tokens(group: &Group) -> Scatter {
             (None, _) => {}
         }
     }
-    for figure in figures(&group.model, group.task.name()) {
+    let usual = group.runs.iter().any(|run| run.config.is_usual());
+    for figure in figures(&group.model, group.task.name()).filter(|_| usual) {
         if let Some(tokens) = figure.tokens {
             of(&mut series, &figure.method, &figure.method).published.push(Point { x: tokens as f64, y: figure.score });
         }

@@ -10,7 +10,7 @@ use serde::{
 
 use crate::{
     eval::{RunConfig, read_config},
-    pruner::{Params, method, methods},
+    pruner::{Params, methods},
     published::in_papers_unit,
     task::{Answer, Task, task},
 };
@@ -47,11 +47,10 @@ impl Stored {
 
     /// The method, with parameters that are not its defaults.
     pub(super) fn method(&self) -> String {
-        let RunConfig { method: name, params, .. } = &self.config;
-        let usual = method(name, Params::default()).map(|method| method.parameters()).unwrap_or_default();
-        let own = params.iter().filter(|(key, value)| !usual.contains(&(key.as_str(), **value)));
-        let own: Vec<String> = own.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
-        if own.is_empty() { name.clone() } else { format!("{name} ({})", own.join(", ")) }
+        let name = &self.config.method;
+        let chosen = self.config.chosen_params().into_iter();
+        let chosen: Vec<String> = chosen.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
+        if chosen.is_empty() { name.clone() } else { format!("{name} ({})", chosen.join(", ")) }
     }
 
     /// The method, and its budget.

@@ -1,0 +1,53 @@
+//! What a run records of its settings, and what it says of a question that it cannot ask.
+
+use std::path::Path;
+
+use crate::common::fixture;
+use assert_cmd::Command;
+use serde_json::{Value, json};
+
+/// Runs in the folder `here`: exit code, stdout and stderr.
+fn eval(here: &Path, args: &[&str]) -> (i32, String, String) {
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    let output = command.current_dir(here).arg("eval").args(args).args(["--out", "runs"]).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_parameter_is_the_same_to_the_last_bit_when_the_run_goes_on() {
+    let here = tempfile::tempdir().unwrap();
+    // 1/11, which a parser that rounds twice reads as another number.
+    let args = ["demo", "--model", "demo", "--method", "vispruner", "--important-ratio", "0.09090909090909091"];
+    let args = [&args[..], &["--tokens", "64", "--limit", "4"]].concat();
+    let (code, first, stderr) = eval(here.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    let (code, again, stderr) = eval(here.path(), &args);
+    assert_eq!((code, again), (0, first), "{stderr}");
+}
+
+#[test]
+fn the_built_in_checkpoint_is_no_folder_of_its_name() {
+    let here = tempfile::tempdir().unwrap();
+    std::fs::create_dir(here.path().join("demo")).unwrap();
+    let (code, _, stderr) = eval(here.path(), &["demo", "--model", "demo", "--tokens", "64", "--limit", "2"]);
+    assert_eq!(code, 0, "{stderr}");
+    let config = std::fs::read_to_string(here.path().join("runs/demo-demo-fastervlm-64/config.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&config).unwrap()["model"], "demo");
+}
+
+#[test]
+fn a_question_that_is_too_long_is_named() {
+    let here = tempfile::tempdir().unwrap();
+    let data = here.path().join("data");
+    std::fs::create_dir_all(data.join("images")).unwrap();
+    std::fs::copy(fixture("tiny-llava-1.5/images/boat_123x90.png"), data.join("images/boat.png")).unwrap();
+    let line = |id: &str, text: &str| json!({"question_id": id, "image": "boat.png", "text": text}).to_string() + "\n";
+    let questions = [line("v1_0", "What is it?"), line("v1_1", &"Why? ".repeat(5_000))].concat();
+    std::fs::write(data.join("llava-mm-vet.jsonl"), questions).unwrap();
+    let model = fixture("tiny-llava-1.5/llava-1.5-tiny-hf");
+    let args = ["mm-vet", "--model", model.to_str().unwrap(), "--tokens", "16", "--data", "data"];
+    let (code, _, stderr) = eval(here.path(), &args);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("v1_1") && stderr.contains("tokens"), "{stderr}");
+}
