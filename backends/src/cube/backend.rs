@@ -1,7 +1,11 @@
 //! [`VlmBackend`] for every GPU that CubeCL knows.
 
 use burn::tensor::{DType, Tensor, ops::FloatTensor};
-use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime, tensor::CubeTensor};
+use burn_cubecl::{
+    BoolElement, CubeBackend, CubeRuntime,
+    kernel::matmul::{MatmulStrategy, matmul},
+    tensor::CubeTensor,
+};
 
 use super::{gate, gelu, layer_norm, one_query, rms_norm, rotate, softmax, unwrap, wrap};
 use crate::{
@@ -31,11 +35,11 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
     /// In two parts that the matrix units hold exactly, where they would round.
     fn product<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         if !R::ROUNDS || a.dtype() != DType::F32 {
-            return a.matmul(b);
+            return library(a, b);
         }
         let ([a, rest_of_a], [b, rest_of_b]) = (halves(a), halves(b));
-        let small = rest_of_a.matmul(b.clone()) + a.clone().matmul(rest_of_b);
-        small + a.matmul(b)
+        let small = library(rest_of_a, b.clone()) + library(a.clone(), rest_of_b);
+        small + library(a, b)
     }
 
     fn apply_weight(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -106,7 +110,28 @@ fn multiply<R: Gpu, BT: BoolElement, const D: usize>(
     match R::multiply(&of_a, &of_b, out) {
         Some(product) => wrap(product),
         // Matrix units keep at least the 11 bits of f32 that these numbers have.
-        None => a.cast(DType::F32).matmul(b.cast(DType::F32)).cast(out),
+        None => library(a.cast(DType::F32), b.cast(DType::F32)).cast(out),
+    }
+}
+
+/// `a · b` by Burn.
+///
+/// Among the kernels that it tries out on wgpu are some that take an even number of stages, and check bounds only where the last one is not whole: with
+/// an odd number of whole ones they go on with the numbers of the next row. A stage is a power of two of inputs, and none is above 64; where their
+/// number may be odd, the product goes by the kernel that is chosen without trials, which has no such stages.
+fn library<R: Gpu, BT: BoolElement, const D: usize>(
+    a: Tensor<CubeBackend<R, f32, i32, BT>, D>,
+    b: Tensor<CubeBackend<R, f32, i32, BT>, D>,
+) -> Tensor<CubeBackend<R, f32, i32, BT>, D> {
+    const STAGES: usize = 2 * 64;
+    let inputs = a.dims()[D - 1];
+    if inputs % 2 == 1 || inputs.is_multiple_of(STAGES) {
+        return a.matmul(b);
+    }
+    let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
+    match matmul(of_a, of_b, None, MatmulStrategy::Cube, a.dtype()) {
+        Ok(product) => wrap(product),
+        Err(_) => a.matmul(b),
     }
 }
 

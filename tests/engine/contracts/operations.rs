@@ -147,7 +147,7 @@ impl<B: VlmBackend> Check<B> {
     fn products(&mut self) {
         // A row, few, some, and so many that large GPUs choose large tiles; then inputs that are an odd number of their stages.
         let shapes = [(1, 128, 344), (1, 344, 128), (5, 256, 96), (130, 344, 130), (1100, 300, 1030)];
-        let odd = [(2, 32, 16), (5, 96, 64), (70, 160, 64), (1100, 96, 1030)];
+        let odd = [(2, 32, 16), (5, 96, 64), (70, 160, 64), (1100, 96, 1030), (576, 40, 2), (600, 616, 128)];
         for (rows, inputs, outputs) in shapes.into_iter().chain(odd) {
             let (x, weight) = (self.numbers(rows * inputs), self.numbers(outputs * inputs));
             let product = |row: &[f64], weight: &[f64]| row.iter().zip(weight).map(|(a, b)| a * b).sum::<f64>();
@@ -166,7 +166,9 @@ impl<B: VlmBackend> Check<B> {
     fn attention(&mut self) {
         let heads = 2;
         // One query, a whole sequence, the end of one; and heads too wide for some kernels' blocks.
-        for (queries, keys, width) in [(1, 1, 32), (1, 700, 128), (77, 77, 64), (40, 100, 32), (1, 9, 300)] {
+        for (queries, keys, width) in
+            [(1, 1, 32), (1, 700, 128), (77, 77, 64), (40, 100, 32), (1, 9, 300), (200, 200, 64)]
+        {
             let [q, k, v] = [queries, keys, keys].map(|tokens| self.numbers(tokens * heads * width));
             let [of_q, of_k, of_v] = [(&q, queries), (&k, keys), (&v, keys)]
                 .map(|(values, tokens)| self.tensor(values, [1, tokens, heads, width]).swap_dims(1, 2));
