@@ -90,8 +90,7 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
 pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
     let [crops, patches, _] = image.dims();
     let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
-    // The mean of the cosines with each segment is the product with the segments' mean. No matrix product: one of
-    // wgpu's kernels gets some shapes wrong (576×40 by 40×2, seen on Mesa's software renderer).
+    // The mean of the cosines with each segment is the product with the segments' mean.
     let likeness = (image * text.mean_dim(0).unsqueeze()).sum_dim(2);
     let relevance = likeness.neg().reshape([crops, patches]);
     let (low, high) = (relevance.clone().min(), relevance.clone().max());

@@ -117,18 +117,23 @@ fn multiply<R: Gpu, BT: BoolElement, const D: usize>(
 /// `a · b` by Burn.
 ///
 /// Among the kernels that it tries out on wgpu are some that take an even number of stages, and check bounds only where the last one is not whole: with
-/// an odd number of whole ones they go on with the numbers of the next row. A stage is a power of two of inputs, and none is above 64; where their
-/// number may be odd, the product goes by the kernel that is chosen without trials, which has no such stages.
+/// an odd number of whole ones they go on with the numbers of the next row. A stage is a power of two of inputs, 64 at most; for one row or one output, it is
+/// what the units of a plane read at once. Where their number may be odd, the product goes by the kernel that is chosen without trials, which has no such
+/// stages.
 fn library<R: Gpu, BT: BoolElement, const D: usize>(
     a: Tensor<CubeBackend<R, f32, i32, BT>, D>,
     b: Tensor<CubeBackend<R, f32, i32, BT>, D>,
 ) -> Tensor<CubeBackend<R, f32, i32, BT>, D> {
-    const STAGES: usize = 2 * 64;
-    let inputs = a.dims()[D - 1];
-    if inputs % 2 == 1 || inputs.is_multiple_of(STAGES) {
+    const STAGE: usize = 64;
+    /// Numbers of 32 bits that a unit reads at once.
+    const VECTOR: usize = 4;
+    let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
+    let [rows, inputs, outputs] = [a.dims()[D - 2], a.dims()[D - 1], b.dims()[D - 1]];
+    let plane = of_a.client.properties().hardware.plane_size_max as usize;
+    let stage = if rows == 1 || outputs == 1 { VECTOR * plane } else { STAGE };
+    if inputs % 2 == 1 || inputs.is_multiple_of(2 * stage) {
         return a.matmul(b);
     }
-    let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
     match matmul(of_a, of_b, None, MatmulStrategy::Cube, a.dtype()) {
         Ok(product) => wrap(product),
         Err(_) => a.matmul(b),

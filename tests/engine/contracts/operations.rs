@@ -147,7 +147,8 @@ impl<B: VlmBackend> Check<B> {
     fn products(&mut self) {
         // A row, few, some, and so many that large GPUs choose large tiles; then inputs that are an odd number of their stages.
         let shapes = [(1, 128, 344), (1, 344, 128), (5, 256, 96), (130, 344, 130), (1100, 300, 1030)];
-        let odd = [(2, 32, 16), (5, 96, 64), (70, 160, 64), (1100, 96, 1030), (576, 40, 2), (600, 616, 128)];
+        let odd =
+            [(2, 32, 16), (5, 96, 64), (70, 160, 64), (1100, 96, 1030), (576, 40, 2), (600, 616, 128), (1, 96, 40)];
         for (rows, inputs, outputs) in shapes.into_iter().chain(odd) {
             let (x, weight) = (self.numbers(rows * inputs), self.numbers(outputs * inputs));
             let product = |row: &[f64], weight: &[f64]| row.iter().zip(weight).map(|(a, b)| a * b).sum::<f64>();
