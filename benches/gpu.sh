@@ -51,7 +51,7 @@ for backend in cuda flex; do
 done
 for method in fastervlm vispruner cdpruner datp; do
     answers="demo-demo-$method-64/answers.jsonl"
-    [ -f "cuda/$answers" ] && [ -f "flex/$answers" ] || continue
+    [ -f "cuda/$answers" ] && [ -f "flex/$answers" ] || { failed+=("answers with $method"); continue; }
     same=$(paste -d '\n' <(grep -o '"text":"[^"]*"' "cuda/$answers") <(grep -o '"text":"[^"]*"' "flex/$answers") |
         awk 'NR % 2 {first = $0; next} first == $0 {same++} END {print same + 0}')
     echo "$method at 64 tokens: $same of 40 answers as on the CPU"

@@ -124,8 +124,7 @@ impl Job for Bench {
         let prompt = prompt(args.prompt_tokens, media[0].marks());
         let mut rows: Vec<Row> = Vec::new();
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
-        let bar =
-            ProgressBar::new((args.repeats.saturating_add(1)).saturating_mul(runs.len()) as u64).with_style(style);
+        let bar = ProgressBar::new(args.repeats.saturating_add(1).saturating_mul(runs.len()) as u64).with_style(style);
         // Repeats of a row are spread over the whole measurement, so that a slow minute is nobody's own.
         for round in 0..=args.repeats {
             for (i, (selector, budget)) in runs.iter().enumerate() {

@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 
 use super::{args::JudgeArgs, eval::progress};
 use crate::{
-    judge::{Judge, JudgeConfig, check_address},
-    task::{Answer, Protocol, Report, Task},
+    judge::{Judge, JudgeConfig, Request, check_address},
+    task::{Answer, Judged, Protocol, Report, Task},
 };
 
 /// What the judge's replies are kept in, beside the answers.
@@ -25,16 +25,13 @@ pub(super) fn score(
     let Some(url) = &args.judge_url else {
         return Ok(task.score(data, answers, protocol)?);
     };
-    check(task, data, answers, protocol, args)?;
-    let Some(judged) = task.judged() else { bail!("{} needs no judge; leave out --judge-url", task.name()) };
+    let (judged, requests) = requests(task, data, answers, protocol, args)?;
     let config = JudgeConfig {
         url: url.clone(),
         model: args.judge_model.clone().unwrap_or_else(|| judged.judge(protocol).to_owned()),
         key: std::env::var("OPENAI_API_KEY").ok().map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()),
         price: args.judge_price,
     };
-    let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
-    let requests = judged.requests(data, answers, instruction.as_ref())?;
     let judge = Judge::open(config, &folder.join(CACHE))?;
     say!("{}: {}", judge.name(), judge.estimate(&requests));
     let bar = progress(requests.len(), 0);
@@ -57,20 +54,31 @@ pub(super) fn check(
     protocol: Protocol,
     args: &JudgeArgs,
 ) -> anyhow::Result<()> {
-    match (&args.judge_url, task.judged()) {
-        (Some(url), Some(judged)) => {
-            // Rules that this benchmark does not have would be refused once the judge has replied.
-            task.score(data, answers, protocol)?;
-            let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
-            judged.requests(data, answers, instruction.as_ref())?;
+    match &args.judge_url {
+        Some(url) => {
+            requests(task, data, answers, protocol, args)?;
             check_address(url)?;
         }
-        (Some(_), None) => bail!("{} needs no judge; leave out --judge-url", task.name()),
-        (None, _) => {
+        None => {
             task.score(data, answers, protocol)?;
         }
     }
     Ok(())
+}
+
+/// What the judge is to be asked, once it is clear that its replies can be scored.
+fn requests<'a>(
+    task: &'a dyn Task,
+    data: &Path,
+    answers: &[Answer],
+    protocol: Protocol,
+    args: &JudgeArgs,
+) -> anyhow::Result<(&'a dyn Judged, Vec<Request>)> {
+    let Some(judged) = task.judged() else { bail!("{} needs no judge; leave out --judge-url", task.name()) };
+    // Rules that this benchmark does not have would be refused only after the judge has replied.
+    task.score(data, answers, protocol)?;
+    let instruction = args.judge_prompt.as_deref().map(instruction).transpose()?;
+    Ok((judged, judged.requests(data, answers, instruction.as_ref())?))
 }
 
 /// A JSON object as it is (LLaVA's `rule.json` has an instruction for each category), anything else as text.

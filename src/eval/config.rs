@@ -128,3 +128,34 @@ pub fn read_config(folder: &Path) -> Result<RunConfig, Error> {
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "no run is in this folder"))?;
     serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("not a run's settings: {e}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn papers_figures_stand_beside_runs_that_are_like_theirs() {
+        let usual = json!({
+            "benchmark": "pope", "protocol": "llava", "model": "m", "method": "vispruner", "params": {"important_ratio": 0.5},
+            "tokens": 64, "backend": "flex", "dtype": "f16", "seed": 0, "data": "", "limit": null, "shard": null,
+            "checkpoint_sha256": "", "data_sha256": "", "max_new_tokens": 8, "version": "0.1.0",
+        });
+        let with = |key: &str, value: Value| {
+            let mut config = usual.clone();
+            config[key] = value;
+            serde_json::from_value::<RunConfig>(config).unwrap()
+        };
+        assert!(with("dtype", json!("bf16")).is_usual());
+        for (key, value) in [
+            ("protocol", json!("lmms-eval")),
+            ("params", json!({"important_ratio": 0.25})),
+            ("limit", json!(100)),
+            ("temperature", json!(0.2)),
+            ("merge", json!("unpad")),
+        ] {
+            assert!(!with(key, value).is_usual(), "{key}");
+        }
+    }
+}

@@ -206,8 +206,10 @@ fn letter(text: &str) -> Option<usize> {
         return Some(exact);
     }
     let start: Vec<char> = text.chars().take(3).collect();
-    if let [first, '.', ' '] = start[..] {
-        return index(&first.to_string());
+    if let [first, '.', ' '] = start[..]
+        && let Some(named) = index(&first.to_string())
+    {
+        return Some(named);
     }
     let named: Vec<char> = text
         .split("The answer is ")
@@ -301,16 +303,12 @@ mod tests {
             assert_eq!(read[text], Some(index), "{text:?}");
         }
         assert_eq!(read["A. wrong but then The answer is B."], Some(0));
-        for text in [
-            "The answer is C. The answer is D.",
-            "The answer is D",
-            "B.",
-            "a",
-            " A",
-            "",
-            "1. The answer is B.",
-            "F. The answer is A.",
-        ] {
+        assert_eq!(
+            (read["1. The answer is B."], read["F. The answer is A."]),
+            (Some(1), Some(0)),
+            "no letters of choices"
+        );
+        for text in ["The answer is C. The answer is D.", "The answer is D", "B.", "a", " A", ""] {
             assert_eq!(read[text], None, "{text:?}");
         }
     }

@@ -7,6 +7,7 @@ use crate::common::{
     hub::{COMMIT, Fault, Hub},
 };
 use assert_cmd::Command;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 const ID: &str = "someone/tiny-llava-hf";
@@ -121,7 +122,6 @@ fn what_nobody_checked_yet_is_checked_before_it_is_read() {
     for offline in [true, false] {
         std::fs::write(&blob, &bytes).unwrap();
         std::fs::write(&mark, "").unwrap();
-        hub.requests();
         let environment = [("HF_HUB_OFFLINE", if offline { "1" } else { "0" })];
         let (code, _, stderr) = ask(&hub.endpoint, home.path(), &environment);
         assert_eq!(code, i32::from(offline), "{stderr}");
@@ -139,18 +139,39 @@ fn what_nobody_checked_yet_is_checked_before_it_is_read() {
 #[test]
 fn a_file_that_another_process_downloads_is_waited_for() {
     let (hub, home) = hub();
-    hub.slow(&format!("{ID}/{SHARD}"), Duration::from_secs(1));
-    let endpoint = &hub.endpoint;
-    let pull = || secateur(endpoint, home.path(), &[], &["pull", ID]);
-    let outcomes = std::thread::scope(|scope| [scope.spawn(pull), scope.spawn(pull)].map(|run| run.join().unwrap()));
-    for (code, _, stderr) in &outcomes {
-        assert_eq!(*code, 0, "{stderr}");
+    // Long enough for the second process to start, however busy the machine is.
+    hub.slow(&format!("{ID}/{SHARD}"), Duration::from_secs(6));
+    let is_contents = |line: &String| line.contains(SHARD) && !line.ends_with(" 0-0");
+    let mut asked = Vec::new();
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| secateur(&hub.endpoint, home.path(), &[], &["pull", ID]));
+        while !asked.iter().any(is_contents) {
+            std::thread::sleep(Duration::from_millis(10));
+            asked.extend(hub.requests());
+        }
+        let second = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+        (first.join().unwrap(), second)
+    });
+    assert_eq!((first.0, second.0), (0, 0), "{first:?} {second:?}");
+    assert!(second.2.contains("waiting for another process"), "{second:?}");
+    asked.extend(hub.requests());
+    assert_eq!(asked.iter().filter(|line| is_contents(line)).count(), 1, "{asked:?}");
+}
+
+#[test]
+fn what_is_left_of_a_download_and_cannot_be_resumed_is_begun_anew() {
+    let contents = std::fs::read(fixture(LAYOUTS[1]).join(SHARD)).unwrap();
+    let etag: String = Sha256::digest(&contents).iter().map(|byte| format!("{byte:02x}")).collect();
+    // All of the file, without its name yet; and more than there is of it.
+    for left in [contents.clone(), [&contents[..], b"more"].concat()] {
+        let (hub, home) = hub();
+        let blobs = home.path().join("hub/models--someone--tiny-llava-hf/blobs");
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::write(blobs.join(format!("{etag}.part")), left).unwrap();
+        let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(std::fs::read(snapshot(home.path()).join(SHARD)).unwrap(), contents);
     }
-    let waited = outcomes.iter().filter(|(_, _, stderr)| stderr.contains("waiting for another process"));
-    assert_eq!(waited.count(), 1, "{outcomes:?}");
-    let asked = hub.requests();
-    let contents = asked.iter().filter(|line| line.contains(SHARD) && !line.ends_with(" 0-0"));
-    assert_eq!(contents.count(), 1, "{asked:?}");
 }
 
 #[test]

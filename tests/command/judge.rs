@@ -43,13 +43,13 @@ fn rules_that_a_benchmark_does_not_have_are_refused_before_the_judge_is_asked() 
     write("test_a.json", json!([{"answer": "a dog", "question_id": 0}]).to_string());
     write("answers.jsonl", answer_line(0, "a dog"));
     let judge = ["--judge-url", &server.url];
-    let (code, stdout, stderr) = score("activitynet-qa", folder.path(), &judge);
-    assert_eq!(code, 0, "{stderr}");
-    assert_eq!((report(&stdout)["metrics"]["accuracy"].clone(), server.requests().len()), (json!(1.0), 1));
     let (code, _, stderr) =
         score("activitynet-qa", folder.path(), &[&judge[..], &["--protocol", "lmms-eval"]].concat());
     assert!(code == 1 && stderr.contains("LLaVA's rules only"), "{stderr}");
     assert_eq!(server.requests().len(), 0);
+    let (code, stdout, stderr) = score("activitynet-qa", folder.path(), &judge);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!((report(&stdout)["metrics"]["accuracy"].clone(), server.requests().len()), (json!(1.0), 1));
 }
 
 #[test]

@@ -96,6 +96,9 @@ pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.
 /// Runs `job` on every backend that is compiled in; CUDA without a GPU is passed over, unless `SECATEUR_TEST_CUDA` is set.
 pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
     let mut outputs = Vec::new();
+    let must_have_cuda = std::env::var_os("SECATEUR_TEST_CUDA").is_some();
+    let has_cuda = BACKENDS.iter().any(|backend| backend.name == "cuda" && backend.compiled);
+    assert!(has_cuda || !must_have_cuda, "CUDA is not compiled in");
     for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
         let start = std::time::Instant::now();
         match run(backend.name, job.clone()) {
@@ -104,9 +107,7 @@ pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
                 eprintln!("{} {}: {:.1?}", test.name().unwrap_or_default(), backend.name, start.elapsed());
                 outputs.push(output);
             }
-            Err(BackendError::NoDevice { name: "cuda", reason, .. })
-                if std::env::var_os("SECATEUR_TEST_CUDA").is_none() =>
-            {
+            Err(BackendError::NoDevice { name: "cuda", reason, .. }) if !must_have_cuda => {
                 eprintln!("cuda: none{reason}");
             }
             Err(error) => panic!("{error}"),

@@ -130,7 +130,7 @@ fn library<R: Gpu, BT: BoolElement, const D: usize>(
     let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
     let [rows, inputs, outputs] = [a.dims()[D - 2], a.dims()[D - 1], b.dims()[D - 1]];
     let plane = of_a.client.properties().hardware.plane_size_max as usize;
-    let stage = if rows == 1 || outputs == 1 { VECTOR * plane } else { STAGE };
+    let stage = if rows == 1 || outputs == 1 { (VECTOR * plane).max(STAGE) } else { STAGE };
     if inputs % 2 == 1 || inputs.is_multiple_of(2 * stage) {
         return a.matmul(b);
     }

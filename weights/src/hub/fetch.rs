@@ -11,13 +11,15 @@ use hf_hub::{
     api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
 };
 
-use super::{Kind, cache, cached_commit, verify::verify};
+use super::{
+    Kind, cache,
+    cached::{is_sound, mark, remove},
+    verify::verify,
+};
 use crate::WeightsError;
 
 /// Tries for a file whose contents are not what they should be.
 const TRIES: usize = 3;
-/// What ends the name of the mark beside a file that is not checked yet.
-const MARK: &str = "unverified";
 /// Tries to go on with a broken connection.
 const RETRIES: usize = 3;
 
@@ -97,14 +99,21 @@ fn download(api: &Api, repo: &ApiRepo, blobs: &Path, name: &str, here: &Path) ->
     let etag =
         api.metadata(&repo.url(name)).map_err(|error| format!("{name}: {}", sentence(&error)))?.etag().to_owned();
     std::fs::create_dir_all(blobs).map_err(fail)?;
-    let (part, mark) = (blobs.join(format!("{etag}.sync.part")), blobs.join(format!("{etag}.{MARK}")));
+    let (part, mark) = (blobs.join(&etag).with_extension("part"), mark(&blobs.join(&etag)));
     for _ in 0..TRIES {
         std::fs::write(&mark, "").map_err(fail)?;
         match repo.download(name) {
-            Ok(path) if is_sound(&path).map_err(fail)? => return Ok(path),
-            Ok(_) => {}
+            Ok(path) => {
+                let whole = path.canonicalize().map_err(fail)?;
+                let sound = verify(&whole, &etag).map_err(fail)?;
+                remove(&mark).map_err(fail)?;
+                if sound {
+                    return Ok(path);
+                }
+                remove(&whole).map_err(fail)?;
+            }
             // What is there of it is longer than the file, or the whole file: hf-hub would ask for the rest for ever.
-            Err(error) if stale_part(&error) => std::fs::remove_file(&part).map_err(fail)?,
+            Err(error) if stale_part(&error) => remove(&part).map_err(fail)?,
             Err(error) => return Err(format!("{name}: {}", sentence(&error))),
         }
     }
@@ -113,10 +122,10 @@ fn download(api: &Api, repo: &ApiRepo, blobs: &Path, name: &str, here: &Path) ->
     ))
 }
 
-/// Keeps other processes from downloading the same, as long as what it returns lives; `None` where the file system has no locks.
+/// Keeps other processes from downloading the same, as long as what it returns lives; `None` where the file system has no locks, or is read only.
 fn lock(blobs: &Path, id: &str) -> Option<File> {
     std::fs::create_dir_all(blobs).ok()?;
-    let file = File::create(blobs.join("secateur.lock")).ok()?;
+    let file = File::options().create(true).truncate(false).write(true).open(blobs.join("secateur.lock")).ok()?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
             // A stderr that nobody reads is no reason to stop.
@@ -127,68 +136,6 @@ fn lock(blobs: &Path, id: &str) -> Option<File> {
         Ok(()) => {}
     }
     Some(file)
-}
-
-/// What `choose` picks of a data set's snapshot in the cache; `None` unless all of it is there and sound.
-pub(super) fn cached_data(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Option<Vec<PathBuf>> {
-    let folder = cache().repo(Kind::DataSet.repo(id)).pointer_path(&cached_commit(id)?);
-    let mut names = Vec::new();
-    let mut folders = vec![folder.clone()];
-    while let Some(inner) = folders.pop() {
-        for path in std::fs::read_dir(inner).ok()?.flatten().map(|entry| entry.path()) {
-            match path.is_dir() {
-                true => folders.push(path),
-                false => names.push(path.strip_prefix(&folder).ok()?.to_str()?.to_owned()),
-            }
-        }
-    }
-    names.sort();
-    let chosen = choose(&names);
-    let paths: Vec<PathBuf> = chosen.iter().map(|name| folder.join(name)).collect();
-    let whole =
-        !paths.is_empty() && no_part_missing(&chosen) && paths.iter().all(|path| is_sound(path).unwrap_or(false));
-    whole.then_some(paths)
-}
-
-/// Whether of every file that is one of several, `…-00000-of-00003.parquet`, all are among the names.
-fn no_part_missing(names: &[String]) -> bool {
-    names.iter().all(|name| {
-        let parts = || {
-            let (start, end) = name.rsplit_once("-of-")?;
-            let (start, own) = start.rsplit_once('-')?;
-            let (count, extension) = end.split_once('.')?;
-            let width = own.len();
-            let part = |i| format!("{start}-{i:0width$}-of-{count}.{extension}");
-            Some((0..count.parse::<usize>().ok()?).all(|i| names.contains(&part(i))))
-        };
-        parts().unwrap_or(true)
-    })
-}
-
-/// Whether all files that are in the folder of a snapshot are sound.
-pub(super) fn all_sound(folder: &Path) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.is_file()).all(|path| is_sound(&path).unwrap_or(false))
-}
-
-/// Whether a file of a snapshot is there and has its checksum. If the process that downloaded it was killed before it could check that, it is checked now,
-/// and removed if it is damaged.
-fn is_sound(pointer: &Path) -> std::io::Result<bool> {
-    let Some(blob) = pointer.canonicalize().ok().filter(|blob| blob.is_file()) else { return Ok(false) };
-    let mark = blob.with_added_extension(MARK);
-    if !mark.exists() {
-        return Ok(true);
-    }
-    let sound = verify(&blob)?;
-    let gone: &[&Path] = if sound { &[&mark] } else { &[pointer, &blob, &mark] };
-    for path in gone {
-        match std::fs::remove_file(path) {
-            // Another process has done the same.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(sound)
 }
 
 fn stale_part(error: &ApiError) -> bool {

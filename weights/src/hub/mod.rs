@@ -1,5 +1,6 @@
 //! From the id of a model or a data set to files on this machine.
 
+mod cached;
 mod fetch;
 mod verify;
 
@@ -86,7 +87,12 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
     let cached = cache.repo(Kind::Model.repo(id)).get("config.json");
     let cached = cached.and_then(|config| config.parent().map(Path::to_owned));
     let Some(folder) = cached else { return fetch::folder(id, Kind::Model, &checkpoint_files) };
-    let weights = fetch::all_sound(&folder) && complete(&folder);
+    let unsound = cached::unsound(&folder);
+    if let Some(name) = unsound.as_ref().filter(|_| fetch::offline()) {
+        let reason = format!("is damaged in the cache ({name}), and HF_HUB_OFFLINE forbids the network");
+        return Err(WeightsError::Hub { id: id.to_owned(), reason, advice: Kind::Model.advice(id) });
+    }
+    let weights = unsound.is_none() && complete(&folder);
     let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file());
     if weights && (tokenizer || !speaks) {
         return Ok(folder);
@@ -104,7 +110,7 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
 /// As [`find`], or when there is no such file.
 pub fn find_data(id: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, WeightsError> {
     let choose = |names: &[String]| names.iter().filter(|name| wanted(name)).cloned().collect();
-    let cached = if fetch::offline() { fetch::cached_data(id, &choose) } else { None };
+    let cached = if fetch::offline() { cached::data_set(id, &choose) } else { None };
     cached.map_or_else(|| fetch::files(id, Kind::DataSet, &choose), Ok)
 }
 

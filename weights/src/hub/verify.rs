@@ -9,10 +9,9 @@ use std::{
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// Whether a blob holds what its name says: SHA-256 for large files, Git's SHA-1 for small ones. A name that is neither
+/// Whether a file holds what the name of its blob says: SHA-256 for large files, Git's SHA-1 for small ones. A name that is neither
 /// says nothing.
-pub(super) fn verify(blob: &Path) -> io::Result<bool> {
-    let name = blob.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+pub(super) fn verify(blob: &Path, name: &str) -> io::Result<bool> {
     let hex = name.chars().all(|c| c.is_ascii_hexdigit());
     let found = match name.len() {
         64 if hex => digest(Sha256::new(), blob)?,
@@ -47,7 +46,7 @@ mod tests {
         let write = |name: &str, contents: &str| {
             let path = folder.path().join(name);
             std::fs::write(&path, contents).unwrap();
-            verify(&path).unwrap()
+            verify(&path, name).unwrap()
         };
         // `printf hello | sha256sum`, `printf hello | git hash-object --stdin`
         let (sha256, git) = (
