@@ -47,7 +47,7 @@ fn choose<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>) -> Strategy {
     let blocks = rows.div_ceil(LARGE_TILE[0]) * outputs.div_ceil(LARGE_TILE[1]);
     let processors = a.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1);
     let fills = blocks >= processors as usize;
-    // It takes an even number of stages, and where whole ones are all there is to read, it does not check whether the last one is there.
+    // The ordered kernel takes an even number of stages, and where whole ones are all there is to read, it does not check whether the last one is there.
     let reads_past = inputs % (2 * STAGE) == STAGE;
     match (rows, rank) {
         (1, 2) => Strategy::GemvPlaneParallel(BlueprintStrategy::default()),

@@ -30,32 +30,20 @@ pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
 
 /// `x · σ(1.702·x)`; `None` as above.
 pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
-    let numbers = numbers(x)?;
-    Some(filled(
+    each(
         x,
-        CHUNK,
         #[inline(always)]
-        |from, out| {
-            for (out, x) in out.iter_mut().zip(&numbers[from..]) {
-                out.write(x * sigmoid(1.702 * x));
-            }
-        },
-    ))
+        |x| x * sigmoid(1.702 * x),
+    )
 }
 
 /// `x · Φ(x)`; `None` as above.
 pub(crate) fn exact_gelu(x: &FlexTensor) -> Option<FlexTensor> {
-    let numbers = numbers(x)?;
-    Some(filled(
+    each(
         x,
-        CHUNK,
         #[inline(always)]
-        |from, out| {
-            for (out, x) in out.iter_mut().zip(&numbers[from..]) {
-                out.write(x * normal_below(*x));
-            }
-        },
-    ))
+        |x| x * normal_below(x),
+    )
 }
 
 /// Rows by their root mean square, times `weight`; `None` as above.
@@ -130,6 +118,21 @@ fn features(x: &FlexTensor, weight: &[f32]) -> usize {
 /// About as many numbers as a thread takes at a time, in whole rows.
 fn rows(width: usize) -> usize {
     (CHUNK / width).max(1) * width
+}
+
+/// `f` of every number; `f` must be `#[inline(always)]`, see [`on_vectors`].
+fn each(x: &FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> Option<FlexTensor> {
+    let numbers = numbers(x)?;
+    Some(filled(
+        x,
+        CHUNK,
+        #[inline(always)]
+        |from, out| {
+            for (out, x) in out.iter_mut().zip(&numbers[from..]) {
+                out.write(f(*x));
+            }
+        },
+    ))
 }
 
 /// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk, all of which it must write; it

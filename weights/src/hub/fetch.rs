@@ -106,11 +106,14 @@ fn download(api: &Api, repo: &ApiRepo, blobs: &Path, name: &str, here: &Path) ->
             Ok(path) => {
                 let whole = path.canonicalize().map_err(fail)?;
                 let sound = verify(&whole, &etag).map_err(fail)?;
+                if !sound {
+                    remove(&whole).map_err(fail)?;
+                }
+                // Only now: what is damaged must not be there without it, wherever this is stopped.
                 remove(&mark).map_err(fail)?;
                 if sound {
                     return Ok(path);
                 }
-                remove(&whole).map_err(fail)?;
             }
             // What is there of it is longer than the file, or the whole file: hf-hub would ask for the rest for ever.
             Err(error) if stale_part(&error) => remove(&part).map_err(fail)?,
