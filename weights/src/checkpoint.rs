@@ -2,32 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use burn::tensor::{DType, TensorData};
 use serde::Deserialize;
 
-use crate::{WeightsError, error::io, mapped::Mapped, safetensors, torch};
-
-/// A tensor in a file: where it is, and of what shape and type.
-#[derive(Clone)]
-pub struct StoredTensor {
-    /// Its dimensions.
-    pub shape: Vec<usize>,
-    /// Its type in the file.
-    pub dtype: DType,
-    pub(crate) file: Mapped,
-    pub(crate) range: Range<usize>,
-}
-
-impl StoredTensor {
-    /// Its values; the file's own pages where they are aligned, else a copy.
-    pub fn data(&self) -> TensorData {
-        self.file.tensor(self.range.clone(), &self.shape, self.dtype)
-    }
-}
+use crate::{StoredTensor, WeightsError, error::io, mapped::Mapped, safetensors, torch};
 
 /// All tensors of a folder (or of one file), by the names in the files.
 pub struct Checkpoint {
@@ -82,6 +62,10 @@ impl Checkpoint {
         let mut tensors = BTreeMap::new();
         for shard in shards {
             let path = folder.join(shard);
+            if !Path::new(shard).components().all(|part| matches!(part, Component::Normal(_))) {
+                let reason = format!("it names the shard `{shard}`, which is outside the checkpoint's folder");
+                return Err(WeightsError::Unsupported { path: index_path.to_owned(), reason });
+            }
             if !path.is_file() {
                 return Err(WeightsError::Missing {
                     path,
@@ -106,8 +90,10 @@ impl Checkpoint {
 
 fn read_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
     let file = Mapped::open(path)?;
-    // A PyTorch file is a zip archive, and no safetensors header is so long that it starts with the same bytes.
-    if path.extension().is_some_and(|extension| extension == "bin") || file.bytes().starts_with(b"PK") {
+    let is_bin = path.extension().is_some_and(|extension| extension == "bin");
+    // A PyTorch file is a zip archive. A safetensors file starts with its header's length, which may be the same
+    // bytes, and the header with a brace.
+    if is_bin || (file.bytes().starts_with(b"PK\x03\x04") && file.bytes().get(8) != Some(&b'{')) {
         torch::list(path, &file)
     } else {
         safetensors::list(path, &file)

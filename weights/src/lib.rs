@@ -15,10 +15,12 @@ mod mapped;
 mod pickle;
 mod rename;
 mod safetensors;
+mod stored;
 mod torch;
 
-pub use checkpoint::{Checkpoint, StoredTensor};
+pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
 pub use hub::{cache_root, cached_commit, find, find_data, find_tower};
 pub use load::{Dtypes, load};
 pub use rename::{Ignored, Rename};
+pub use stored::StoredTensor;

@@ -23,8 +23,13 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
                 reason: format!("tensor `{name}` has type {:?}, which is not read", info.dtype),
             })?;
             let (from, to) = info.data_offsets;
-            let tensor =
-                StoredTensor { shape: info.shape.clone(), dtype, file: file.clone(), range: start + from..start + to };
+            let tensor = StoredTensor {
+                shape: info.shape.clone(),
+                dtype,
+                file: file.clone(),
+                range: start + from..start + to,
+                strides: None,
+            };
             Ok((name, tensor))
         })
         .collect()

@@ -20,7 +20,7 @@ use crate::{
 type Storages = HashMap<String, Range<usize>>;
 
 /// The largest pickle that is read: a state dict of ten thousand tensors takes about 2 MiB.
-const MAX_PICKLE: u64 = 256 << 20;
+const MAX_PICKLE: u64 = 16 << 20;
 
 /// Every tensor of the file.
 pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
@@ -33,7 +33,10 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
                 .to_owned(),
         ));
     }
-    let (pickle, storages) = open_archive(file).map_err(damaged)?;
+    let Archive { pickle, storages, big_endian } = open_archive(file).map_err(damaged)?;
+    if big_endian {
+        return Err(unsupported("its numbers are big-endian; save it again on a little-endian machine".to_owned()));
+    }
     let value = pickle::read(&pickle).map_err(|e| match e {
         PickleError::Foreign(reason) => unsupported(reason),
         PickleError::Malformed(reason) => damaged(reason),
@@ -45,10 +48,11 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
     for (key, value) in entries {
         match (key, value) {
             (Value::Text(name), Value::Tensor(tensor)) => {
-                let range = locate(&tensor, &storages).map_err(|why| damaged(format!("tensor `{name}`: {why}")))?;
-                let dtype = tensor.storage.dtype;
-                tensors
-                    .insert(name.to_string(), StoredTensor { shape: tensor.shape, dtype, file: file.clone(), range });
+                let (range, strides) =
+                    locate(&tensor, &storages).map_err(|why| damaged(format!("tensor `{name}`: {why}")))?;
+                let Tensor { storage, shape, .. } = tensor;
+                let stored = StoredTensor { shape, dtype: storage.dtype, file: file.clone(), range, strides };
+                tensors.insert(name.to_string(), stored);
             }
             (key, _) => return Err(unsupported(format!("its state dict has an entry {key:?} that is no tensor"))),
         }
@@ -56,11 +60,18 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
     Ok(tensors)
 }
 
-/// The pickle, and where each storage lies in the file.
-fn open_archive(file: &Mapped) -> Result<(Vec<u8>, Storages), String> {
+/// What the archive holds.
+struct Archive {
+    pickle: Vec<u8>,
+    storages: Storages,
+    big_endian: bool,
+}
+
+fn open_archive(file: &Mapped) -> Result<Archive, String> {
     let mut archive = ZipArchive::new(Cursor::new(file.bytes())).map_err(|e| e.to_string())?;
     let mut pickle = None;
     let mut storages = HashMap::new();
+    let mut big_endian = false;
     for i in 0..archive.len() {
         let mut entry = archive.by_index_raw(i).map_err(|e| e.to_string())?;
         let name = entry.name().to_owned();
@@ -74,34 +85,45 @@ fn open_archive(file: &Mapped) -> Result<(Vec<u8>, Storages), String> {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
             pickle = Some(bytes);
+        } else if name == "byteorder" || name.ends_with("/byteorder") {
+            let mut order = Vec::new();
+            entry.take(4).read_to_end(&mut order).map_err(|e| e.to_string())?;
+            big_endian = order.starts_with(b"big");
         } else if let Some((_, key)) = name.rsplit_once("data/") {
             let start = entry.data_start().ok_or_else(|| format!("entry `{name}` has no data"))? as usize;
             let end = start.checked_add(entry.size() as usize).filter(|&end| end <= file.bytes().len());
             storages.insert(key.to_owned(), start..end.ok_or_else(|| format!("entry `{name}` runs past the end"))?);
         }
     }
-    Ok((pickle.ok_or("it holds no data.pkl")?, storages))
+    Ok(Archive { pickle: pickle.ok_or("it holds no data.pkl")?, storages, big_endian })
 }
 
-/// The bytes of a tensor, which must be contiguous and inside its storage.
-fn locate(tensor: &Tensor, storages: &Storages) -> Result<Range<usize>, String> {
+/// The bytes from a tensor's first element to its last, which must be inside its storage, and its strides unless its
+/// elements are all that lies there, in order. The published CLIP towers have projections that are stored transposed.
+fn locate(tensor: &Tensor, storages: &Storages) -> Result<(Range<usize>, Option<Vec<usize>>), String> {
     let overflow = || "its shape overflows".to_owned();
     if tensor.shape.len() != tensor.strides.len() {
         return Err(format!("it has shape {:?} and strides {:?}", tensor.shape, tensor.strides));
     }
-    let mut expected = 1usize;
+    let (mut count, mut last, mut in_order) = (1usize, 0usize, true);
     for (&dim, &stride) in tensor.shape.iter().zip(&tensor.strides).rev() {
-        if dim != 1 && stride != expected {
-            return Err(format!("it is not contiguous (strides {:?})", tensor.strides));
-        }
-        expected = expected.checked_mul(dim).ok_or_else(overflow)?;
+        in_order &= dim == 1 || stride == count;
+        last =
+            dim.saturating_sub(1).checked_mul(stride).and_then(|step| step.checked_add(last)).ok_or_else(overflow)?;
+        count = count.checked_mul(dim).ok_or_else(overflow)?;
     }
     let size = tensor.storage.dtype.size();
     let storage = storages.get(&*tensor.storage.key).ok_or("its storage is not in the archive")?;
     let stored = storage.len() / size;
-    let end = tensor.offset.checked_add(expected).ok_or_else(overflow)?;
+    let spanned = if count == 0 { 0 } else { last.checked_add(1).ok_or_else(overflow)? };
+    let end = tensor.offset.checked_add(spanned).ok_or_else(overflow)?;
     if end > stored || tensor.storage.len > stored {
         return Err(format!("it ends at element {end}, but its storage has {stored}"));
     }
-    Ok(storage.start + tensor.offset * size..storage.start + end * size)
+    // A view that repeats elements may be of any size; no state dict has one.
+    if count > spanned {
+        return Err(format!("it shows {spanned} elements as {count} (strides {:?})", tensor.strides));
+    }
+    let range = storage.start + tensor.offset * size..storage.start + end * size;
+    Ok((range, (!in_order).then(|| tensor.strides.clone())))
 }

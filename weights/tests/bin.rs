@@ -10,10 +10,15 @@ use secateur_weights::{Checkpoint, WeightsError};
 
 /// A `.bin` with this pickle and one storage `0` of `storage` bytes.
 fn bin(folder: &Path, pickle: &[u8], storage: usize) -> PathBuf {
+    bin_of(folder, pickle, &vec![7; storage])
+}
+
+/// A `.bin` with this pickle and this storage `0`.
+fn bin_of(folder: &Path, pickle: &[u8], storage: &[u8]) -> PathBuf {
     let path = folder.join("pytorch_model.bin");
     let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, content) in [("archive/data.pkl", pickle), ("archive/data/0", &vec![7; storage])] {
+    for (name, content) in [("archive/data.pkl", pickle), ("archive/data/0", storage)] {
         zip.start_file(name, stored).unwrap();
         zip.write_all(content).unwrap();
     }
@@ -58,9 +63,35 @@ fn a_sound_file_is_read() {
     assert_eq!(tensor.data().num_elements(), 4);
 }
 
+/// As `visual_projection.weight` of the published CLIP towers is.
 #[test]
-fn views_that_are_not_the_storage_in_order_are_refused() {
-    assert!(reason(&state_dict(4, 0, &[2, 2], &[1, 2]), 16).contains("not contiguous (strides [1, 2])"));
+fn a_tensor_that_is_stored_transposed_is_read_in_its_own_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let numbers: Vec<u8> = (0..8u8).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+    let open =
+        |pickle: &[u8]| Checkpoint::open_file(&bin_of(folder.path(), pickle, &numbers)).unwrap().tensors["w"].data();
+    let transposed = open(&state_dict(8, 1, &[2, 3], &[1, 2]));
+    assert_eq!(transposed.shape, [2, 3].into());
+    assert_eq!(transposed.to_vec::<f32>().unwrap(), [1., 3., 5., 2., 4., 6.]);
+    assert_eq!(open(&state_dict(8, 0, &[2, 2], &[4, 1])).to_vec::<f32>().unwrap(), [0., 1., 4., 5.]);
+    assert_eq!(open(&state_dict(8, 3, &[1, 2, 2], &[0, 1, 2])).to_vec::<f32>().unwrap(), [3., 5., 4., 6.]);
+    assert_eq!(open(&state_dict(8, 3, &[0, 2], &[1, 5])).num_elements(), 0);
+}
+
+#[test]
+fn one_tensor_may_have_two_names() {
+    // `{"w": t, "v": t}`: the tensor is remembered and recalled.
+    let mut pickle = state_dict(4, 0, &[2, 2], &[2, 1]);
+    pickle.truncate(pickle.len() - 2);
+    pickle.extend_from_slice(b"q\x07sX\x01\0\0\0vh\x07s.");
+    let file = open(&pickle, 16).unwrap();
+    assert_eq!(file.tensors["v"].data(), file.tensors["w"].data());
+}
+
+#[test]
+fn views_that_do_not_fit_their_storage_are_refused() {
+    assert!(reason(&state_dict(4, 0, &[2, 2], &[1, 3]), 16).contains("ends at element 5, but its storage has 4"));
+    assert!(reason(&state_dict(4, 0, &[255, 255], &[0, 0]), 16).contains("shows 1 elements as 65025"));
     assert!(reason(&state_dict(4, 0, &[4], &[]), 16).contains("strides []"));
     assert!(reason(&state_dict(4, 1, &[2, 2], &[2, 1]), 16).contains("ends at element 5, but its storage has 4"));
     assert!(reason(&state_dict(4, 0, &[2, 2], &[2, 1]), 12).contains("its storage has 3"));

@@ -79,3 +79,26 @@ fn two_names_for_one_place_are_refused() {
     let error = rename.apply(checkpoint).err().expect("they collide").to_string();
     assert!(error.contains("`b.weight`") && error.contains("`x.weight`"), "{error}");
 }
+
+/// A header of 19,280 bytes makes a file start with `PK`, as a zip archive does.
+#[test]
+fn a_long_header_is_not_taken_for_an_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let header = r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let content = [&19_280u64.to_le_bytes(), format!("{header:19280}").as_bytes(), &1f32.to_le_bytes()].concat();
+    assert!(content.starts_with(b"PK"));
+    std::fs::write(&path, content).unwrap();
+    assert_eq!(Checkpoint::open_file(&path).unwrap().tensors["w"].data().to_vec::<f32>().unwrap(), [1.]);
+}
+
+#[test]
+fn shards_outside_the_folder_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for shard in ["../model.safetensors", "/model.safetensors"] {
+        let index = format!(r#"{{"weight_map": {{"w": "{shard}"}}}}"#);
+        std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+        let error = Checkpoint::open(folder.path()).err().expect("it is outside").to_string();
+        assert!(error.contains("index.json") && error.contains(shard) && error.contains("outside"), "{error}");
+    }
+}

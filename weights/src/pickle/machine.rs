@@ -7,6 +7,9 @@ use super::{Global, PickleError, Storage, Tensor, Value};
 /// The deepest nesting of containers; a state dict has three levels.
 const MAX_DEPTH: usize = 6;
 
+/// The most dimensions of a tensor; a weight has up to four.
+const MAX_RANK: usize = 8;
+
 /// Runs the pickle in `bytes` and returns what it builds.
 pub(crate) fn read(bytes: &[u8]) -> Result<Value, PickleError> {
     let mut machine = Machine { input: bytes, at: 0, stack: Vec::new(), memo: HashMap::new() };
@@ -151,9 +154,9 @@ impl<'a> Machine<'a> {
 
     fn memorise(&mut self, slot: u32) -> Result<(), PickleError> {
         let value = match self.top()? {
-            // A state dict refers back to names and types only. Containers are filled after they are remembered, and
-            // copies of copies would let a small file fill the memory.
-            value @ (Value::Text(_) | Value::Global(_)) => value.clone(),
+            // A state dict refers back to names and types, and to a tensor that it has under two names. Containers are
+            // filled after they are remembered, and copies of copies would let a small file fill the memory.
+            value @ (Value::Text(_) | Value::Global(_) | Value::Tensor(_)) => value.clone(),
             _ => Value::Mark,
         };
         self.memo.insert(slot, value);
@@ -163,7 +166,7 @@ impl<'a> Machine<'a> {
     fn recall(&mut self, len: usize) -> Result<(), PickleError> {
         let slot = self.number(len)? as u32;
         match self.memo.get(&slot) {
-            Some(Value::Mark) => return Err("it refers back to something other than a name".into()),
+            Some(Value::Mark) => return Err("it refers back to something other than a name or a tensor".into()),
             Some(value) => self.stack.push(value.clone()),
             None => return Err(format!("memo slot {slot} is empty").into()),
         }
@@ -282,6 +285,9 @@ fn size(value: i64) -> Result<usize, PickleError> {
 
 fn sizes(value: &Value) -> Result<Vec<usize>, PickleError> {
     let Value::Tuple(items) = value else { return Err("a shape is no tuple".into()) };
+    if items.len() > MAX_RANK {
+        return Err(format!("a tensor has {} dimensions; up to {MAX_RANK} are read", items.len()).into());
+    }
     items
         .iter()
         .map(|item| match item {

@@ -1,0 +1,47 @@
+//! One tensor in a file, not read yet.
+
+use std::ops::Range;
+
+use burn::tensor::{Bytes, DType, TensorData};
+
+use crate::mapped::Mapped;
+
+/// A tensor in a file: where it is, and of what shape and type.
+#[derive(Clone)]
+pub struct StoredTensor {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its type in the file.
+    pub dtype: DType,
+    pub(crate) file: Mapped,
+    /// From its first element to the end of its last.
+    pub(crate) range: Range<usize>,
+    /// Elements from one index to the next, for each dimension; `None` where elements follow each other in order.
+    pub(crate) strides: Option<Vec<usize>>,
+}
+
+impl StoredTensor {
+    /// Its values in order; the file's own pages where they lie so and are aligned, else a copy.
+    pub fn data(&self) -> TensorData {
+        match &self.strides {
+            None => self.file.tensor(self.range.clone(), &self.shape, self.dtype),
+            Some(strides) => {
+                let size = self.dtype.size();
+                let mut bytes = Vec::with_capacity(size * self.shape.iter().product::<usize>());
+                gather(&self.file.bytes()[self.range.clone()], size, &self.shape, strides, &mut bytes);
+                TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), self.dtype)
+            }
+        }
+    }
+}
+
+/// Appends the elements of `size` bytes that lie in `from` in `strides`, the last dimension first.
+fn gather(from: &[u8], size: usize, shape: &[usize], strides: &[usize], to: &mut Vec<u8>) {
+    let (Some((&len, shape)), Some((&stride, strides))) = (shape.split_first(), strides.split_first()) else {
+        to.extend_from_slice(&from[..size]);
+        return;
+    };
+    for i in 0..len {
+        gather(&from[i * stride * size..], size, shape, strides, to);
+    }
+}
