@@ -33,17 +33,30 @@ impl Checkpoint {
     /// # Errors
     /// When there is no checkpoint, a shard is missing or damaged, or the index and the shards disagree.
     pub fn open(folder: &Path) -> Result<Self, WeightsError> {
-        for (single, index) in SINGLE_AND_INDEX {
-            let (single, index) = (folder.join(single), folder.join(index));
-            if index.is_file() {
-                return Self::open_shards(folder, &index);
-            }
-            if single.is_file() {
-                return Ok(Self { path: folder.to_owned(), tensors: read_file(&single)? });
+        let Shards { paths, indexed } = Shards::find(folder)?;
+        let mut tensors = BTreeMap::new();
+        for path in paths {
+            for (name, tensor) in read_file(&path)? {
+                if tensors.insert(name.clone(), tensor).is_some() {
+                    return Err(WeightsError::Damaged { path, reason: format!("tensor `{name}` is in two shards") });
+                }
             }
         }
-        let names = SINGLE_AND_INDEX.iter().flat_map(|(a, b)| [*a, *b]).collect::<Vec<_>>().join(", ");
-        Err(WeightsError::Missing { path: folder.to_owned(), hint: format!("a checkpoint folder has one of {names}") })
+        match indexed.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+            None => Ok(Self { path: folder.to_owned(), tensors }),
+            Some((name, shard)) => Err(WeightsError::Damaged {
+                path: folder.join(shard),
+                reason: format!("tensor `{name}` is in the index but not in the shard"),
+            }),
+        }
+    }
+
+    /// The files that [`Self::open`] reads.
+    ///
+    /// # Errors
+    /// When there is no checkpoint, or a shard is missing.
+    pub fn files(folder: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+        Ok(Shards::find(folder)?.paths)
     }
 
     /// Lists the tensors of one safetensors or `.bin` file.
@@ -53,38 +66,48 @@ impl Checkpoint {
     pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
         Ok(Self { path: path.to_owned(), tensors: read_file(path)? })
     }
+}
 
-    fn open_shards(folder: &Path, index_path: &Path) -> Result<Self, WeightsError> {
-        let text = std::fs::read_to_string(index_path).map_err(io(index_path))?;
-        let index: ShardIndex = serde_json::from_str(&text)
-            .map_err(|e| WeightsError::Damaged { path: index_path.to_owned(), reason: e.to_string() })?;
-        let shards: BTreeSet<&String> = index.weight_map.values().collect();
-        let mut tensors = BTreeMap::new();
-        for shard in shards {
+/// The weights' files in a folder.
+struct Shards {
+    paths: Vec<PathBuf>,
+    /// Which tensor the index says is in which; empty without an index.
+    indexed: BTreeMap<String, String>,
+}
+
+impl Shards {
+    fn find(folder: &Path) -> Result<Self, WeightsError> {
+        for (single, index) in SINGLE_AND_INDEX {
+            let (single, index) = (folder.join(single), folder.join(index));
+            if index.is_file() {
+                return Self::of_index(folder, &index);
+            }
+            if single.is_file() {
+                return Ok(Self { paths: vec![single], indexed: BTreeMap::new() });
+            }
+        }
+        let names = SINGLE_AND_INDEX.iter().flat_map(|(a, b)| [*a, *b]).collect::<Vec<_>>().join(", ");
+        Err(WeightsError::Missing { path: folder.to_owned(), hint: format!("a checkpoint folder has one of {names}") })
+    }
+
+    fn of_index(folder: &Path, index: &Path) -> Result<Self, WeightsError> {
+        let text = std::fs::read_to_string(index).map_err(io(index))?;
+        let ShardIndex { weight_map: indexed } = serde_json::from_str(&text)
+            .map_err(|e| WeightsError::Damaged { path: index.to_owned(), reason: e.to_string() })?;
+        let mut paths = Vec::new();
+        for shard in indexed.values().collect::<BTreeSet<_>>() {
             let path = folder.join(shard);
             if !Path::new(shard).components().all(|part| matches!(part, Component::Normal(_))) {
                 let reason = format!("it names the shard `{shard}`, which is outside the checkpoint's folder");
-                return Err(WeightsError::Unsupported { path: index_path.to_owned(), reason });
+                return Err(WeightsError::Unsupported { path: index.to_owned(), reason });
             }
             if !path.is_file() {
-                return Err(WeightsError::Missing {
-                    path,
-                    hint: format!("{} names it as a shard; fetch the whole checkpoint", index_path.display()),
-                });
+                let hint = format!("{} names it as a shard; fetch the whole checkpoint", index.display());
+                return Err(WeightsError::Missing { path, hint });
             }
-            for (name, tensor) in read_file(&path)? {
-                if tensors.insert(name.clone(), tensor).is_some() {
-                    return Err(WeightsError::Damaged { path, reason: format!("tensor `{name}` is in two shards") });
-                }
-            }
+            paths.push(path);
         }
-        match index.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
-            None => Ok(Self { path: folder.to_owned(), tensors }),
-            Some((name, shard)) => Err(WeightsError::Damaged {
-                path: folder.join(shard),
-                reason: format!("tensor `{name}` is in the index but not in the shard"),
-            }),
-        }
+        Ok(Self { paths, indexed })
     }
 }
 

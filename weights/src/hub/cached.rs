@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Kind, cache, cached_commit, verify::verify};
+use super::{Kind, cache, cached_commit, checkpoint_files, verify::verify};
 
 /// The mark beside a blob that nobody has checked yet.
 pub(super) fn mark(blob: &Path) -> PathBuf {
@@ -38,12 +38,13 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The name of a file in the folder of a snapshot that is not sound.
+/// The name of a file in the folder of a snapshot that is read and not sound.
 pub(super) fn unsound(folder: &Path) -> Option<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = entries.map(|entry| entry.path()).filter(|path| !path.is_dir());
-    let damaged: Vec<PathBuf> = files.filter(|path| !is_sound(path).unwrap_or(false)).collect();
-    damaged.first()?.file_name().map(|name| name.to_string_lossy().into_owned())
+    let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut read = checkpoint_files(&names);
+    read.retain(|name| !is_sound(&folder.join(name)).unwrap_or(false));
+    read.into_iter().next()
 }
 
 /// What `choose` picks of a data set's snapshot in the cache; `None` unless all of it is there and sound.

@@ -1,6 +1,7 @@
 //! From the id of a model or a data set to files on this machine.
 
 mod cached;
+mod client;
 mod fetch;
 mod verify;
 
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, Repo, RepoType};
 
-use crate::WeightsError;
+use crate::{Checkpoint, WeightsError};
 
 /// What an id names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
         let reason = format!("is damaged in the cache ({name}), and HF_HUB_OFFLINE forbids the network");
         return Err(WeightsError::Hub { id: id.to_owned(), reason, advice: Kind::Model.advice(id) });
     }
-    let weights = unsound.is_none() && complete(&folder);
+    let weights = unsound.is_none() && Checkpoint::files(&folder).is_ok();
     let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file());
     if weights && (tokenizer || !speaks) {
         return Ok(folder);
@@ -116,16 +117,22 @@ pub fn find_data(id: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>
 
 /// Hugging Face's cache, where its own tools look too.
 fn cache() -> Cache {
-    match std::env::var_os("HF_HUB_CACHE").filter(|path| !path.is_empty()) {
-        Some(path) => Cache::new(path.into()),
-        None => Cache::from_env(),
-    }
+    Cache::new(folder_in("HF_HUB_CACHE").unwrap_or_else(|| cache_root().join("hub")))
 }
 
-/// Where what is made of downloads may be kept: beside Hugging Face's cache.
+/// Where what is made of downloads may be kept: beside Hugging Face's cache, in the folder that its own tools take as home.
 pub fn cache_root() -> PathBuf {
-    let cache = Cache::from_env().path().clone();
-    cache.parent().map_or(cache.clone(), Path::to_owned)
+    let in_home = || std::env::home_dir().unwrap_or_default().join(".cache");
+    folder_in("HF_HOME").unwrap_or_else(|| folder_in("XDG_CACHE_HOME").unwrap_or_else(in_home).join("huggingface"))
+}
+
+/// The folder that a variable of the environment names; `~` is the home, as for Python.
+fn folder_in(variable: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(std::env::var_os(variable).filter(|path| !path.is_empty())?);
+    match path.strip_prefix("~") {
+        Ok(rest) => Some(std::env::home_dir()?.join(rest)),
+        Err(_) => Some(path),
+    }
 }
 
 /// The commit of a data set that is in the cache.
@@ -142,21 +149,6 @@ fn is_id(id: &str) -> bool {
         !part.is_empty() && !part.starts_with('.') && part.chars().all(known)
     };
     id.split('/').count() == 2 && id.split('/').all(plain)
-}
-
-/// Whether the weights of a snapshot are all there.
-fn complete(folder: &Path) -> bool {
-    let names: Vec<String> = std::fs::read_dir(folder)
-        .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
-        .unwrap_or_default();
-    let shards = |index: &String| {
-        let text = std::fs::read_to_string(folder.join(index)).unwrap_or_default();
-        let index: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let shards = index["weight_map"].as_object().map(|map| map.values().filter_map(|v| v.as_str()).collect());
-        shards.is_some_and(|shards: Vec<&str>| shards.iter().all(|shard| folder.join(shard).is_file()))
-    };
-    let single = ["model.safetensors", "pytorch_model.bin"].iter().any(|name| folder.join(name).is_file());
-    single || names.iter().filter(|name| name.ends_with(".index.json")).any(shards)
 }
 
 /// The files of a checkpoint that are read: small ones, and weights in the better of the two formats.
