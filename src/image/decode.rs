@@ -1,5 +1,5 @@
 //! Decodes picture files to RGB the way PIL's `convert('RGB')` does: alpha is dropped, not blended; the EXIF
-//! orientation is not applied, because the official code does not apply it; 16-bit greys are clipped at 255, not
+//! orientation is not applied, because the official code does not apply it (that of a TIFF is, by PIL itself); 16-bit greys are clipped at 255, not
 //! scaled, and 16-bit colours lose their low byte. The first frame stands for an animation.
 
 use std::{
@@ -7,9 +7,9 @@ use std::{
     path::Path,
 };
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::Rgb;
+use super::{Rgb, jpeg::has_end};
 use crate::Error;
 
 /// The longest side that is decoded.
@@ -27,6 +27,8 @@ pub(crate) fn limits() -> Limits {
     limits
 }
 
+const NO_PICTURE: &str = "not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read";
+
 /// Whether the file at `path` begins like a picture of a known format, damaged or not.
 pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
     let read = || ImageReader::open(path).ok()?.with_guessed_format().ok()?.format();
@@ -38,6 +40,10 @@ pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
 /// # Errors
 /// When the file is missing, empty, of an unknown format, damaged, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
 pub fn decode(path: &Path) -> Result<Rgb, Error> {
+    // Before gigabytes of something else are read.
+    if path.metadata().is_ok_and(|file| file.len() > 0) && !looks_like_a_picture(path) {
+        return Err(Error::Image { path: path.to_owned(), reason: NO_PICTURE.to_owned() });
+    }
     let bytes = std::fs::read(path).map_err(Error::io(path, "the image cannot be read"))?;
     decode_bytes(path, &bytes)
 }
@@ -54,11 +60,12 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
     let mut reader =
         ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format().map_err(|e| fail(e.to_string()))?;
     if reader.format().is_none() {
-        return Err(fail("not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read".to_owned()));
+        return Err(fail(NO_PICTURE.to_owned()));
     }
+    let format = reader.format();
     // Frames inside an animation can be larger than the size that it declares.
     reader.limits(limits());
-    let decoder = reader.into_decoder().map_err(|e| fail(format!("the image cannot be decoded: {e}")))?;
+    let mut decoder = reader.into_decoder().map_err(|e| fail(format!("the image cannot be decoded: {e}")))?;
     let (width, height) = decoder.dimensions();
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(fail(format!(
@@ -68,14 +75,26 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
     if width == 0 || height == 0 {
         return Err(fail(format!("{width}×{height} pixels: there is nothing to see")));
     }
-    let picture =
-        DynamicImage::from_decoder(decoder).map_err(|e| fail(format!("the image is damaged or cut short: {e}")))?;
-    let data = to_rgb(picture);
-    Ok(Rgb { width: width as usize, height: height as usize, data })
+    let damaged = |e| fail(format!("the image is damaged or cut short: {e}"));
+    if format == Some(ImageFormat::Jpeg) && !has_end(bytes) {
+        return Err(fail("the image is cut short: the mark at its end is missing".to_owned()));
+    }
+    let grey = decoder.original_color_type() == ExtendedColorType::L16;
+    let orientation = decoder.orientation().map_err(damaged)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    if format == Some(ImageFormat::Tiff) {
+        picture.apply_orientation(orientation);
+    }
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    Ok(Rgb { width, height, data: to_rgb(picture, grey) })
 }
 
-fn to_rgb(picture: DynamicImage) -> Vec<u8> {
+/// `grey`: 16-bit greys in the file, to which the decoder may have added an alpha channel for a colour that is transparent.
+fn to_rgb(picture: DynamicImage, grey: bool) -> Vec<u8> {
     match picture {
+        DynamicImage::ImageLumaA16(pixels) if grey => {
+            pixels.into_raw().chunks_exact(2).flat_map(|p| [p[0].min(255) as u8; 3]).collect()
+        }
         DynamicImage::ImageLuma16(grey) => grey.into_raw().into_iter().flat_map(|v| [v.min(255) as u8; 3]).collect(),
         DynamicImage::ImageLumaA16(grey) => {
             grey.into_raw().chunks_exact(2).flat_map(|p| [(p[0] >> 8) as u8; 3]).collect()

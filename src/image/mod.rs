@@ -4,6 +4,7 @@ mod anyres;
 mod clip;
 mod decode;
 mod interpolate;
+mod jpeg;
 mod languagebind;
 mod overlay;
 mod resize;

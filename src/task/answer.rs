@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::Sample;
@@ -18,18 +18,23 @@ pub struct Answer {
     pub prompt: String,
     /// What the model said.
     pub text: String,
-    /// Unique in the file.
-    #[serde(default)]
+    /// Unique in the file. This and what follows is read by nobody: whatever others write there is as good as nothing.
+    #[serde(default, deserialize_with = "lenient")]
     pub answer_id: String,
     /// Who said it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub model_id: String,
     /// Empty in LLaVA's own files.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     pub metadata: Map<String, Value>,
     /// What a benchmark's lines have beside these.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// A value of the type that it should have, or none.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 impl Answer {

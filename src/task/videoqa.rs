@@ -189,7 +189,9 @@ impl Task for VideoQa {
             count as f64 / answered.len().max(1) as f64
         };
         let metrics = vec![("exact".to_owned(), share(<[String]>::eq)), ("contains".to_owned(), share(contains))];
-        let mut notes = ById::new(answers).repeated();
+        let questions = questions(data)?;
+        let ids = questions.iter().map(|question| &question.question_id);
+        let mut notes = ById::new(answers).notes(ids, "are left out");
         notes.push("accuracy and score, which papers report, need a judge: --judge-url".to_owned());
         Ok(Report { benchmark: self.name, protocol, n: answered.len(), metrics, notes })
     }
@@ -201,7 +203,14 @@ impl Judged for VideoQa {
     }
 
     fn requests(&self, data: &Path, answers: &[Answer], instruction: Option<&Value>) -> Result<Vec<Request>, Error> {
-        let instruction = instruction.and_then(Value::as_str).unwrap_or(INSTRUCTION).trim_end();
+        let instruction = match instruction {
+            None => INSTRUCTION,
+            Some(Value::String(text)) => text.trim_end(),
+            Some(_) => {
+                let reason = "the instruction to the judge of answers about videos is one text, not a JSON object";
+                return Err(Error::data(data, reason));
+            }
+        };
         let request = |Answered { question, label, answer }: Answered| Request {
             text: format!(
                 "{instruction}\n\nQuestion: {}\nCorrect answer: {}\nPrediction: {}",

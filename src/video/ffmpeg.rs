@@ -106,6 +106,8 @@ fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(
     let chosen: Vec<String> = numbers.iter().map(|number| format!("eq(n,{number})")).collect();
     let child = FfmpegCommand::new()
         .arg("-nostdin")
+        // Where size or format change midway, frames are counted on, and scaled to the first size, as decord does.
+        .args(["-reinit_filter", "0"])
         .input(local(path))
         .map("0:V:0")
         .filter(format!("select='{}'", chosen.join("+")))

@@ -17,7 +17,9 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail())? {
         let path = entry.map_err(fail())?.path();
-        if path.is_file() && image::ImageFormat::from_path(&path).is_ok() {
+        // Some systems leave files of their own beside each picture (`._0001.jpg`).
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.is_file() && image::ImageFormat::from_path(&path).is_ok() {
             files.push(path);
         }
     }

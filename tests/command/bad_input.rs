@@ -90,6 +90,13 @@ fn configs_that_lack_a_field_or_ask_for_another_model() {
         ("\"hidden_size\": 160", "\"hidden_size\": \"wide\"", &["config.json", "wide"]),
         ("\"num_attention_heads\": 4", "\"num_attention_heads\": 0", &["config.json", "heads"]),
         ("\"architectures\": [", "\"architectures\": ", &["config.json", "line"]),
+        ("\"llava_llama\"", "\"llava_mistral\"", &["config.json", "`llava_mistral`", "another form"]),
+        ("\"intermediate_size\": 128", "\"intermediate_size\": 0", &["config.json", "a size is 0"]),
+        (
+            "\"hidden_size\"",
+            "\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0}, \"hidden_size\"",
+            &["config.json", "rope_parameters `yarn`"],
+        ),
     ] {
         let (_folder, original) = damaged_copy();
         edit(&original.join("config.json"), from, to);
@@ -170,6 +177,11 @@ fn pictures_that_are_none() {
     refuses(&model(), &write("text.jpg", b"this is a letter\n"), &["text.jpg", "not an image"]);
     let boat = std::fs::read(boat()).unwrap();
     refuses(&model(), &write("cut.png", &boat[..boat.len() / 2]), &["cut.png"]);
+    let photo = std::fs::read(fixture("preprocess/images/rgb_520x360.jpg")).unwrap();
+    // PIL refuses one that lacks the last byte, too.
+    for length in [photo.len() - 1, photo.len() - 100, photo.len() / 2] {
+        refuses(&model(), &write("cut.jpg", &photo[..length]), &["cut.jpg", "cut short"]);
+    }
     refuses(&model(), folder.path(), &["a folder of frames or a video, and this model sees pictures only"]);
 }
 

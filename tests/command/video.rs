@@ -99,6 +99,41 @@ fn rates_titles_and_names_are_no_obstacle() {
 }
 
 #[test]
+fn frames_are_counted_on_where_the_size_changes() {
+    if !ffmpeg_is_there() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let part = |name: &str, source: &str| {
+        let path = folder.path().join(name);
+        ffmpeg(&[
+            "-f",
+            "lavfi",
+            "-i",
+            source,
+            "-frames:v",
+            "20",
+            "-c:v",
+            "libx264",
+            "-pix_fmt",
+            "yuv420p",
+            path.to_str().unwrap(),
+        ]);
+        path
+    };
+    let (small, large) = (part("a.ts", "testsrc=size=64x48:rate=10"), part("b.ts", "testsrc2=size=96x80:rate=10"));
+    let both = folder.path().join("both.ts");
+    std::fs::write(&both, [std::fs::read(&small).unwrap(), std::fs::read(&large).unwrap()].concat()).unwrap();
+    let video = Video::read(&both, 8).unwrap();
+    assert_eq!(video.numbers, [0, 5, 11, 16, 22, 27, 33, 39]);
+    assert!(video.frames[3].data == frame(&small, 16));
+    let scaled = ["-i", large.to_str().unwrap(), "-vf", "select=eq(n\\,13),scale=64:48", "-frames:v", "1"];
+    let expected = ffmpeg(&[&scaled[..], &["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]].concat());
+    let differs = video.frames[6].data.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(differs < Some(9), "{differs:?}");
+}
+
+#[test]
 fn the_clip_of_the_goldens_gives_the_frames_that_decord_gave() {
     if !ffmpeg_is_there() {
         return;
@@ -316,6 +351,26 @@ fn the_four_sets_run_from_clips_to_a_judged_score() {
         assert_eq!((first["id"].as_str(), first["answer"].as_str()), (Some("v_0"), Some("square")));
         assert_eq!(results.lines().count(), 3);
     }
+}
+
+#[test]
+fn a_score_says_what_is_missing_and_takes_no_other_benchmarks_instruction() {
+    let folder = tempfile::tempdir().unwrap();
+    write_set(folder.path(), "videos", "");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let line = |id: &str| json!({"question_id": id, "text": "a square", "answer_id": null, "metadata": null});
+    std::fs::write(path("answers.jsonl"), format!("{}\n{}\n", line("v_0"), line("v_9"))).unwrap();
+    std::fs::write(path("rule.json"), "{}").unwrap();
+    let score = ["score", "msvd-qa", &path("answers.jsonl"), "--data", folder.path().to_str().unwrap()];
+    let output = secateur(&score);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    for note in ["2 of 3 questions have no answer and are left out", "1 answer(s) are to none of these questions"] {
+        assert!(stdout.contains(note), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let judge = ["--judge-url", "http://127.0.0.1:9", "--judge-prompt", &path("rule.json")];
+    let output = secateur(&[&score[..], &judge].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("is one text, not a JSON object"), "{stderr}");
 }
 
 #[test]
