@@ -24,6 +24,9 @@ pub struct DataSet {
     pub unpack: fn(&Record, &mut Folder) -> Result<(), Error>,
 }
 
+/// Counts what changed in unpacked folders: those of before are not read any more.
+const LAYOUT: u32 = 2;
+
 /// The folder of the benchmark `name`, fetched and unpacked if it is not there.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub struct DataSet {
 pub fn fetch(name: &str, set: DataSet) -> Result<PathBuf, Error> {
     let place = |commit: &str| {
         let short: String = commit.chars().take(12).collect();
-        cache_root().join("secateur").join(format!("{name}-{short}"))
+        cache_root().join("secateur").join(format!("{name}-{short}-{LAYOUT}"))
     };
     if let Some(there) = cached_commit(set.id).map(|commit| place(&commit)).filter(|folder| folder.is_dir()) {
         return Ok(there);

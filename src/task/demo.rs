@@ -109,7 +109,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
     }
     metrics.push(("total".to_owned(), total));
     metrics.push(("accuracy".to_owned(), 100.0 * right as f64 / n.max(1) as f64));
-    let mut notes = Vec::new();
+    let mut notes = Pairs::notes(categories.values());
     if n < asked {
         notes.push(format!("{n} of {asked} questions; the figures are over these"));
     }

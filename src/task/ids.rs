@@ -11,6 +11,12 @@ pub(super) fn key(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
+/// What a reader must know of so many answers that later ones take the place of.
+pub(super) fn repeated(count: usize) -> Vec<String> {
+    let note = format!("{count} answer(s) are to questions that are answered again later; the last answer counts");
+    if count > 0 { vec![note] } else { Vec::new() }
+}
+
 /// The answers by id; of several to one question the last counts, as in LLaVA's converters.
 pub(super) struct ById<'a> {
     answers: HashMap<String, &'a Answer>,
@@ -48,10 +54,7 @@ impl<'a> ById<'a> {
 
     /// What a reader must know of answers alone: those that a later one replaces.
     pub(super) fn repeated(&self) -> Vec<String> {
-        let repeated = self.given - self.order.len();
-        let note =
-            format!("{repeated} answer(s) are to questions that are answered again later; the last answer counts");
-        if repeated > 0 { vec![note] } else { Vec::new() }
+        repeated(self.given - self.order.len())
     }
 
     /// What a reader must know of answers to `questions`: those that are replaced, those that are to none of them, and

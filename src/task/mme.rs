@@ -122,7 +122,7 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
     let total = sums.iter().map(|(_, value)| value).sum();
     metrics.extend(sums);
     metrics.push(("total".to_owned(), total));
-    let mut notes = Vec::new();
+    let mut notes = Pairs::notes(categories.values());
     if n < labelled {
         let all = PERCEPTION.len() + COGNITION.len();
         let seen = metrics.len() - 3;

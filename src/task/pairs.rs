@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::Protocol;
+use super::{Protocol, ids::repeated};
 
 /// One category's answers, by picture.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pairs(BTreeMap<String, Vec<Judged>>);
+pub(super) struct Pairs {
+    pictures: BTreeMap<String, Vec<Judged>>,
+    /// Answers that a later one to the same question took the place of.
+    replaced: usize,
+}
 
 /// One answer against its label.
 #[derive(Clone, Debug)]
@@ -16,12 +20,21 @@ struct Judged {
 }
 
 impl Pairs {
-    /// Adds an answer; a question that is answered twice counts once.
+    /// Adds an answer; of several to one question the last counts.
     pub(super) fn add(&mut self, picture: String, question: String, right: bool) {
-        let judged = self.0.entry(picture).or_default();
-        if judged.iter().all(|other| other.question != question) {
-            judged.push(Judged { question, right });
+        let judged = self.pictures.entry(picture).or_default();
+        match judged.iter_mut().find(|other| other.question == question) {
+            Some(before) => {
+                before.right = right;
+                self.replaced += 1;
+            }
+            None => judged.push(Judged { question, right }),
         }
+    }
+
+    /// What a reader must know of several categories.
+    pub(super) fn notes<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<String> {
+        repeated(all.into_iter().map(|pairs| pairs.replaced).sum())
     }
 }
 
@@ -39,7 +52,7 @@ pub(super) struct Scored {
 }
 
 impl Scored {
-    pub(super) fn new(Pairs(pictures): &Pairs) -> Self {
+    pub(super) fn new(Pairs { pictures, .. }: &Pairs) -> Self {
         let pairs: Vec<&Vec<Judged>> = pictures.values().filter(|judged| judged.len() == 2).collect();
         Self {
             pairs: pairs.len(),
@@ -108,11 +121,12 @@ mod tests {
             let mut pairs = Pairs::default();
             for (i, row) in rows.iter().enumerate() {
                 for (question, &right) in row.iter().enumerate() {
-                    pairs.add(i.to_string(), question.to_string(), right);
-                    // A second answer to the same question counts for nothing.
+                    // Of two answers to the same question the last counts.
                     pairs.add(i.to_string(), question.to_string(), !right);
+                    pairs.add(i.to_string(), question.to_string(), right);
                 }
             }
+            assert!(Pairs::notes([&pairs])[0].starts_with(&format!("{} answer(s)", 2 * rows.len())));
             Scored::new(&pairs).score()
         };
         assert_eq!(score(&[[true, false]]), 50.0);

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
-    text::SINGLE_WORD,
+    text::{SINGLE_WORD, capitalize},
 };
 
 /// The benchmark.
@@ -130,13 +130,13 @@ fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
     Ok(question.to_lowercase())
 }
 
-/// A row of the hub's data set: `image_id`, `image`, `question`, ten `answers`, `ocr_tokens`.
+/// A row of the hub's data set: `image_id`, `image`, `question`, ten `answers`, `ocr_tokens`. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let (id, question) = (row.text("image_id")?, row.text("question")?);
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     let image = folder.picture("train_images", &id, picture)?;
     let tokens = row.texts("ocr_tokens")?.join(", ");
-    let text = format!("{question}\nReference OCR token: {tokens}{SINGLE_WORD}");
+    let text = format!("{}\nReference OCR token: {tokens}{SINGLE_WORD}", capitalize(&question));
     let line = json_value!({"question_id": id, "image": image, "text": text, "category": "default"});
     folder.line("llava_textvqa_val_v051_ocr.jsonl", &line.to_string())?;
     let label = json_value!({"image_id": id, "question": question, "answers": row.texts("answers")?});

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
-    text::SINGLE_WORD,
+    text::{SINGLE_WORD, capitalize},
 };
 
 /// The benchmark.
@@ -138,13 +138,13 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 }
 
 /// A row of the hub's data set: `question_id`, `image`, `question`. The official picture, `VizWiz_test_00000000.jpg`, is named after the question; the
-/// server knows it by that name, whatever the format of what the hub has.
+/// server knows it by that name, whatever the format of what the hub has. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.text("question_id")?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     let name = if id.ends_with(".jpg") { id.clone() } else { format!("{id}.jpg") };
     let image = folder.picture("test", &name, picture)?;
-    let text = format!("{}{UNANSWERABLE}{SINGLE_WORD}", row.text("question")?);
+    let text = format!("{}{UNANSWERABLE}{SINGLE_WORD}", capitalize(&row.text("question")?));
     let line = json!({"question_id": id, "image": image, "text": text, "category": "default"});
     folder.line("llava_test.jsonl", &line.to_string())
 }

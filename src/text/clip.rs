@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tokenizers::Tokenizer;
 
+use super::TOKENIZER_JSON;
 use crate::Error;
 
 /// Text to the ids of `CLIPTokenizerFast`.
@@ -39,7 +40,7 @@ impl ClipTokenizer {
     /// # Errors
     /// When the file is missing, damaged, or has more tokens than the tower's `vocabulary`.
     pub fn read(folder: &Path, window: usize, vocabulary: usize, pooling: Pooling) -> Result<Self, Error> {
-        let path = folder.join("tokenizer.json");
+        let path = folder.join(TOKENIZER_JSON);
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "the CLIP tokenizer cannot be read"))?;
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| Error::config(&path, e.to_string()))?;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or_default() as usize;

@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Deserialize;
 use tokenizers::{Model, ModelWrapper, Tokenizer};
 
-use super::sentencepiece::{SentencePiece, byte_of};
+use super::{
+    ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, TOKENIZER_MODEL,
+    sentencepiece::{SentencePiece, byte_of},
+};
 use crate::Error;
 
 /// SentencePiece's mark for a space.
@@ -43,17 +46,17 @@ impl LlamaTokenizer {
     /// # Errors
     /// When neither is there, the file is damaged or of another kind, or it has more pieces than the model.
     pub fn read(folder: &Path, vocabulary: usize) -> Result<Self, Error> {
-        let (model, json) = (folder.join("tokenizer.model"), folder.join("tokenizer.json"));
-        let (pieces, mut specials) = if model.is_file() {
-            let model = SentencePiece::read(&model)?;
+        let file = folder.join(Self::file(folder));
+        let (pieces, mut specials) = if file.ends_with(TOKENIZER_MODEL) {
+            let model = SentencePiece::read(&file)?;
             let specials = model.control.clone();
             (Pieces::Model(Box::new(model)), specials)
-        } else if json.is_file() {
-            read_json(&json)?
+        } else if file.is_file() {
+            read_json(&file)?
         } else {
             return Err(Error::config(folder, "no tokenizer.model and no tokenizer.json in this folder"));
         };
-        let added: BTreeMap<String, u32> = read_or_default(&folder.join("added_tokens.json"))?;
+        let added: BTreeMap<String, u32> = read_or_default(&folder.join(ADDED_TOKENS))?;
         for (text, id) in added {
             if specials.iter().all(|(special, _)| *special != text) {
                 specials.push((text, id));
@@ -69,13 +72,18 @@ impl LlamaTokenizer {
             let reason = format!("the tokenizer has {pieces_len} pieces, the model {vocabulary} embeddings");
             return Err(Error::config(folder, format!("{reason}; they do not belong together")));
         }
-        let config: TokenizerConfig = read_or_default(&folder.join("tokenizer_config.json"))?;
+        let config: TokenizerConfig = read_or_default(&folder.join(TOKENIZER_CONFIG))?;
         let id = |name: &str| {
             let found = specials.iter().find(|(text, _)| text == name).map(|&(_, id)| id);
             found.ok_or_else(|| Error::config(folder, format!("the tokenizer has no {name}")))
         };
         let (bos, eos) = (id("<s>")?, id("</s>")?);
         Ok(Self { pieces, specials, legacy: config.legacy.unwrap_or(true), bos, eos })
+    }
+
+    /// The file in a folder that it is read from.
+    pub fn file(folder: &Path) -> &'static str {
+        if folder.join(TOKENIZER_MODEL).is_file() { TOKENIZER_MODEL } else { TOKENIZER_JSON }
     }
 
     /// The id that starts every prompt.

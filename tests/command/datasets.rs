@@ -144,7 +144,7 @@ fn data_sets() -> Vec<DataSet> {
     let textvqa = parquet(&[
         ("image_id", texts(&["a", "b"])),
         ("image", pictures(&[0, 1])),
-        ("question", texts(&["What brand?", "What time?"])),
+        ("question", texts(&["what does the SIGN say?", "What time?"])),
         ("answers", vec![Texts(&["x"; 10]), Texts(&["y"; 10])]),
         ("ocr_tokens", vec![Texts(&["DAKOTA", "DIGITAL"]), Texts(&["5"])]),
     ]);
@@ -158,7 +158,7 @@ fn data_sets() -> Vec<DataSet> {
     let vizwiz = parquet(&[
         ("question_id", texts(&["VizWiz_test_00000000"])),
         ("image", pictures(&[0])),
-        ("question", texts(&["What is this?"])),
+        ("question", texts(&["what is this? Thank you."])),
     ]);
     let scienceqa = parquet(&[
         ("image", vec![Picture(Some(0)), Picture(None)]),
@@ -223,7 +223,7 @@ fn data_sets() -> Vec<DataSet> {
             "textvqa",
             "textvqa",
             vec![("data/validation-00000-of-00001.parquet", textvqa)],
-            "What brand?\nReference OCR token: DAKOTA, DIGITAL\nAnswer the question using a single word or phrase.",
+            "What does the sign say?\nReference OCR token: DAKOTA, DIGITAL\nAnswer the question using a single word or phrase.",
         ),
         (
             "gqa",
@@ -238,7 +238,7 @@ fn data_sets() -> Vec<DataSet> {
             "vizwiz",
             "VizWiz-VQA",
             vec![(file, vizwiz)],
-            "What is this?\nWhen the provided information is insufficient, respond with 'Unanswerable'.\nAnswer the \
+            "What is this? thank you.\nWhen the provided information is insufficient, respond with 'Unanswerable'.\nAnswer the \
              question using a single word or phrase.",
         ),
         (
