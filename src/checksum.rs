@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use secateur_weights::Checkpoint;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -10,14 +11,16 @@ use crate::{
     task::{Picture, Sample},
 };
 
-/// The checksum of all files that make a checkpoint, in the order of their names.
+/// The checksum of a checkpoint: of its weights in each of `folders`, and of the small files in it that are named beside it, where they
+/// are. What else lies there is not read, and changes no answer.
 ///
 /// # Errors
-/// When a folder cannot be listed, or a file cannot be read.
-pub fn folders_sha256(folders: &[&Path]) -> Result<String, Error> {
+/// When a folder has no weights, or a file cannot be read.
+pub fn checkpoint_sha256(folders: &[(&Path, &[&str])]) -> Result<String, Error> {
     let mut files = Vec::new();
-    for folder in folders {
-        files.extend(weight_files(folder)?);
+    for (folder, small) in folders {
+        files.extend(small.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
+        files.extend(Checkpoint::files(folder)?);
     }
     let sums = files.par_iter().map(|path| file_sha256(path)).collect::<Result<Vec<_>, _>>()?;
     let mut all = Sha256::new();
@@ -26,22 +29,6 @@ pub fn folders_sha256(folders: &[&Path]) -> Result<String, Error> {
         all.update(sum);
     }
     Ok(hex(&all.finalize()))
-}
-
-/// Configs, tokenizers and weights.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let fail = || Error::io(folder, "the checkpoint's files cannot be listed");
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(fail())? {
-        let path = entry.map_err(fail())?.path();
-        let read =
-            path.extension().is_some_and(|e| ["json", "model", "safetensors", "bin"].iter().any(|known| e == *known));
-        if read && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 /// The checksum of a file; the hub's cache has it in the name of the file that a link points to.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error,
     analysis::{Attention, Dispersion, Histogram, Instruction, KINDS, Shift, Spread, read},
-    eval::write_file,
+    eval::{make_folder, write_file},
     image::{Rgb, decode, png},
     model::{Llava, LoadOptions, Opened, open},
     plot::{Labels, bars, columns, curves, map, shares},
@@ -39,7 +39,7 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
         bail!("attention-dispersion reads the second layer of the language model, which has one");
     }
     let backend = choose(args.backend.as_deref())?;
-    std::fs::create_dir_all(&args.out)?;
+    make_folder(&args.out)?;
     secateur_backends::run(backend, Analyze { args, opened, questions })?
 }
 
@@ -214,6 +214,6 @@ fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>, &Vec<f32>)]) -> anyh
 }
 
 fn save(path: &Path, picture: &Rgb) -> anyhow::Result<()> {
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("")))?;
+    make_folder(path.parent().unwrap_or(Path::new("")))?;
     Ok(write_file(path, &png(picture))?)
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
-    eval::write_file,
+    eval::{make_folder, write_file},
     generate::{Decoding, answer, answer_about, kept},
     image::{kept_patches, png, strip},
     model::{DEMO, Llava, LoadOptions, open},
@@ -95,7 +95,7 @@ fn save_pictures<B: VlmBackend>(
     samples: &[Sample],
     out: &Path,
 ) -> anyhow::Result<String> {
-    std::fs::create_dir_all(out)?;
+    make_folder(out)?;
     for (i, sample) in samples.iter().step_by(2).take(PICTURES).enumerate() {
         let (pictures, prompt) = asked(model, sample)?;
         let side = model.config().vision.patches().isqrt();

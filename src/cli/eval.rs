@@ -59,6 +59,9 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     if shard.is_some() {
         if there.answers.len() < samples.len() {
             answer(plan, asked, out, *force)?;
+        } else if there.on_disk == samples.len() {
+            // The same questions may be this shard's by another --limit: it keeps the new one.
+            RunFolder::open(out, &config, samples, false)?;
         }
         // A part has no score that would mean anything.
         print(&format!("{}: {} answers; `secateur merge` joins the shards", run.display(), samples.len()))?;
@@ -162,12 +165,15 @@ pub(super) fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut repor
 /// What all runs with one checkpoint have in common; its checksum takes a while.
 pub(super) struct Fixed {
     config: RunConfig,
+    clip_sha256: String,
 }
 
 impl Fixed {
     pub(super) fn new(plan: &ModelPlan, run: &RunArgs) -> anyhow::Result<Self> {
         let tiling = plan.options.tiling;
+        let joint = plan.options.joint;
         Ok(Self {
+            clip_sha256: if joint { plan.opened.clip_sha256()? } else { String::new() },
             config: RunConfig {
                 benchmark: String::new(),
                 protocol: run.protocol,
@@ -186,6 +192,7 @@ impl Fixed {
                 limit: run.limit,
                 shard: None,
                 checkpoint_sha256: plan.opened.sha256()?,
+                clip_sha256: String::new(),
                 data_sha256: String::new(),
                 max_new_tokens: 0,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -205,13 +212,15 @@ impl Fixed {
         data: &Path,
         data_sha256: String,
     ) -> anyhow::Result<RunConfig> {
-        let parameters = method(plan.method, plan.params)?.parameters();
+        let method = method(plan.method, plan.params)?;
+        let parameters = method.parameters();
         Ok(RunConfig {
             benchmark: task.name().to_owned(),
             method: plan.method.to_owned(),
             params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tokens: plan.tokens,
             data: data.to_owned(),
+            clip_sha256: if method.needs().joint { self.clip_sha256.clone() } else { String::new() },
             data_sha256,
             max_new_tokens: task.max_new_tokens(),
             ..self.config.clone()
@@ -269,6 +278,13 @@ fn run_on<B: VlmBackend>(
     run: Run,
     folder: &mut RunFolder,
 ) -> anyhow::Result<()> {
+    if !folder.is_locked() {
+        say!("note: this file system has no locks; let no other process write to {}", folder.path().display());
+    }
+    if let Some(name) = run.task.upload_name().filter(|_| folder.answers().is_empty()) {
+        // Of answers that --force threw away.
+        folder.write_upload(name, None)?;
+    }
     let bar = progress(run.samples.len(), folder.answers().len());
     evaluate(model, selector, run, folder, || bar.inc(1))?;
     bar.finish_and_clear();

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 
 use super::{args::MergeArgs, eval::finish, judge, print, print_json};
 use crate::{
+    checksum::data_sha256,
     eval::{RunConfig, RunFolder, Standing, read_config, standing, standing_in},
     shard::Shard,
     task::{Answer, Sample, task},
@@ -15,9 +16,13 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     let shards = args.shards.iter().map(|folder| part(folder)).collect::<anyhow::Result<Vec<_>>>()?;
     let shards = in_order(shards)?;
     let first = &shards[0].config;
-    let whole = RunConfig { shard: None, protocol: args.protocol.unwrap_or(first.protocol), ..first.clone() };
+    let data = args.data.as_ref().map_or_else(|| Ok(first.data.clone()), std::path::absolute)?;
+    let whole = RunConfig { shard: None, protocol: args.protocol.unwrap_or(first.protocol), data, ..first.clone() };
     let task = task(&whole.benchmark)?;
     let mut samples = task.samples(&whole.data)?;
+    if args.data.is_some() && !whole.data_sha256.is_empty() && data_sha256(&samples) != whole.data_sha256 {
+        bail!("{}: not the questions and pictures that the shards had", whole.data.display());
+    }
     samples.truncate(whole.limit.unwrap_or(usize::MAX));
     let mut answers = Vec::new();
     for part in &shards {
@@ -81,7 +86,9 @@ fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
     for pair in parts.windows(2) {
         let [a, b] = pair else { continue };
         let other = RunConfig { shard: a.config.shard, ..b.config.clone() };
-        let sums = |config: &RunConfig| [config.checkpoint_sha256.clone(), config.data_sha256.clone()];
+        let sums = |config: &RunConfig| {
+            [config.checkpoint_sha256.clone(), config.clip_sha256.clone(), config.data_sha256.clone()]
+        };
         let same = other.gives_answers_of(&a.config) && sums(&other) == sums(&a.config);
         if !same || other.limit != a.config.limit || b.shard.count != count {
             bail!("{} and {} are not shards of one run", a.folder.display(), b.folder.display());

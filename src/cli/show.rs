@@ -15,7 +15,7 @@ use super::{
     print,
 };
 use crate::{
-    eval::write_file,
+    eval::{make_folder, write_file},
     generate::{Decoding, answer, kept},
     image::{Aspect, Rgb, Tiles, crops, kept_patches, png},
     model::{Llava, Pictures},
@@ -50,7 +50,7 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     let media = Media::read(&args.media, config.frames())?;
     let question = args.question.clone().unwrap_or_default();
     let text = config.template().turn(&question, &[media.marks()])?;
-    std::fs::create_dir_all(&args.out)?;
+    make_folder(&args.out)?;
     let backend = plan.method().backend;
     secateur_backends::run(backend, Show { args, plan, media, text, question })?
 }

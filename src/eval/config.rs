@@ -60,6 +60,9 @@ pub struct RunConfig {
     /// SHA-256 of the checkpoint's files.
     #[serde(default)]
     pub checkpoint_sha256: String,
+    /// SHA-256 of the files of CLIP's text side, where the method reads it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub clip_sha256: String,
     /// SHA-256 of the questions, and of their pictures' names and sizes.
     #[serde(default)]
     pub data_sha256: String,
@@ -78,12 +81,17 @@ impl RunConfig {
         if known(&self.checkpoint_sha256) && self.checkpoint_sha256 == other.checkpoint_sha256 {
             same.model.clone_from(&other.model);
         }
+        if known(&self.clip_sha256) && self.clip_sha256 == other.clip_sha256 {
+            same.clip.clone_from(&other.clip);
+        }
         if known(&self.data_sha256) && self.data_sha256 == other.data_sha256 {
             same.data.clone_from(&other.data);
         }
-        for (own, theirs) in
-            [(&mut same.checkpoint_sha256, &other.checkpoint_sha256), (&mut same.data_sha256, &other.data_sha256)]
-        {
+        for (own, theirs) in [
+            (&mut same.checkpoint_sha256, &other.checkpoint_sha256),
+            (&mut same.clip_sha256, &other.clip_sha256),
+            (&mut same.data_sha256, &other.data_sha256),
+        ] {
             if own.is_empty() {
                 own.clone_from(theirs);
             }

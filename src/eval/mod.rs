@@ -21,11 +21,12 @@ use crate::{
     task::{Answer, Report, Sample},
 };
 
-/// An open run folder, locked against other processes.
+/// An open run folder, locked against other processes where the file system can.
 pub struct RunFolder {
     path: PathBuf,
     config: RunConfig,
     file: File,
+    locked: bool,
     answers: Vec<Answer>,
     /// Whether there is a score of an earlier run, which stays, with the settings that it was measured with, until something
     /// takes its place.
@@ -93,7 +94,7 @@ impl RunFolder {
         let path = out.join(config.folder_name());
         std::fs::create_dir_all(&path).map_err(Error::io(&path, "the run folder cannot be made"))?;
         let answers_path = path.join(ANSWERS);
-        let file = open_locked(&answers_path)?;
+        let (file, locked) = open_locked(&answers_path)?;
         let (answers, whole) = if force { (Vec::new(), 0) } else { whole_answers(&answers_path)? };
         if !answers.is_empty() {
             check_same(config, &path.join(CONFIG))?;
@@ -104,7 +105,7 @@ impl RunFolder {
             remove(&path.join(METRICS))?;
         }
         let scored = path.join(METRICS).is_file();
-        let folder = Self { path, config: config.clone(), file, answers, scored };
+        let folder = Self { path, config: config.clone(), file, locked, answers, scored };
         if !scored {
             folder.write_config()?;
         }
@@ -118,6 +119,11 @@ impl RunFolder {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether other processes are kept from it: not where the file system has no locks.
+    pub fn is_locked(&self) -> bool {
+        self.locked
     }
 
     /// What it was made for.
@@ -166,7 +172,8 @@ impl RunFolder {
     }
 }
 
-fn open_locked(path: &Path) -> Result<File, Error> {
+/// The file, and whether it is locked.
+fn open_locked(path: &Path) -> Result<(File, bool), Error> {
     let file = OpenOptions::new()
         .create(true)
         .read(true)
@@ -174,11 +181,12 @@ fn open_locked(path: &Path) -> Result<File, Error> {
         .open(path)
         .map_err(Error::io(path, "the answers cannot be opened"))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok((file, true)),
         Err(TryLockError::WouldBlock) => {
             Err(Error::data(path, "another process is writing these answers; wait for it, or choose another --out"))
         }
-        Err(TryLockError::Error(e)) => Err(Error::io(path, "the answers cannot be locked")(e)),
+        // Some network file systems have no locks: a run there is as safe as its user's care.
+        Err(TryLockError::Error(_)) => Ok((file, false)),
     }
 }
 
@@ -241,6 +249,11 @@ fn compact(value: &impl Serialize) -> String {
 
 fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     write_file(path, text.as_bytes())
+}
+
+/// Makes a folder and those that it is in.
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(Error::io(path, "the folder cannot be made"))
 }
 
 /// Writes beside the file, then renames: the name never holds half of it.

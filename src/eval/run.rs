@@ -3,11 +3,12 @@
 use std::ops::ControlFlow;
 
 use secateur_backends::VlmBackend;
+use sha2::{Digest, Sha256};
 
 use super::{RunConfig, RunFolder};
 use crate::{
     Error,
-    generate::{Begun, Decoding, Reuse, Sampling, ask_about, begin, decode, looks},
+    generate::{Asked, Begun, Decoding, Reuse, Sampling, ask_about, begin, decode, looks},
     model::{Llava, Look},
     pruner::Selector,
     task::{Answer, Picture, Sample, Task},
@@ -45,7 +46,7 @@ pub struct Run<'a> {
 /// Asks the questions that have no answer yet, in order; `on_answer` is called after each.
 ///
 /// # Errors
-/// When a picture cannot be read or an answer cannot be written; the answers so far are kept.
+/// When a picture cannot be read or an answer cannot be written; the answers to all questions before it are kept.
 pub fn evaluate<B: VlmBackend>(
     model: &Llava<B>,
     selector: &Selector<B>,
@@ -59,29 +60,19 @@ pub fn evaluate<B: VlmBackend>(
         sampling: Sampling::new(config.temperature, 1.0, config.seed),
         end: model.tokenizer().eos(),
     };
-    let mut last: Option<(Option<&Picture>, Vec<Look<B>>)> = None;
+    let mut asker = Asker { model, selector, tokens: config.tokens, reuse: pace.reuse, last: None };
     let mut begun: Vec<Begun<B>> = Vec::new();
     for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
         let mut asked = Vec::with_capacity(batch.len());
+        let mut wrong = None;
         for sample in batch {
-            let wrong = |source| Error::Question { id: sample.question_id.to_string(), source: Box::new(source) };
-            let picture = sample.picture.as_ref();
-            let (_, looks) = match last.take_if(|(seen, _)| *seen == picture && pace.reuse) {
-                Some(same) => last.insert(same),
-                None => {
-                    let media = picture.map(|picture| picture.open(model.config().frames())).transpose();
-                    let looks = media.and_then(|media| looks(model, media.as_slice(), selector)).map_err(wrong)?;
-                    last.insert((picture, looks))
+            match asker.ask(sample) {
+                Ok(one) => asked.push(one),
+                Err(source) => {
+                    wrong = Some(Error::Question { id: sample.question_id.to_string(), source: Box::new(source) });
+                    break;
                 }
-            };
-            // Video-LLaVA's scripts for pictures ask like LLaVA's.
-            let template = if let Some(Picture::Video(_)) = picture { model.template() } else { Template::VicunaV1 };
-            let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
-            let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks).map_err(wrong)?;
-            let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
-            let (_, one) = ask_about(model, looks, &prompt, selector, config.tokens).map_err(wrong)?;
-            model.check_length(one.length()).map_err(wrong)?;
-            asked.push(one);
+            }
         }
         // Of the batch before, the last prompt is enough.
         let last_begun = begun.pop();
@@ -94,6 +85,47 @@ pub fn evaluate<B: VlmBackend>(
             folder.append(Answer::new(sample, text, &config.model_name()))?;
             on_answer();
         }
+        if let Some(wrong) = wrong {
+            return Err(wrong);
+        }
     }
     Ok(())
+}
+
+/// Makes prompts of questions.
+struct Asker<'a, B: VlmBackend> {
+    model: &'a Llava<B>,
+    selector: &'a Selector<B>,
+    tokens: Option<usize>,
+    reuse: bool,
+    /// The picture of the question before, and what the tower made of it.
+    last: Option<(Option<&'a Picture>, Vec<Look<B>>)>,
+}
+
+impl<'a, B: VlmBackend> Asker<'a, B> {
+    fn ask(&mut self, sample: &'a Sample) -> Result<Asked<'a, B>, Error> {
+        let Self { model, selector, .. } = *self;
+        let picture = sample.picture.as_ref();
+        let (_, looks) = match self.last.take_if(|(seen, _)| *seen == picture && self.reuse) {
+            Some(same) => self.last.insert(same),
+            None => {
+                let media = picture.map(|picture| picture.open(model.config().frames())).transpose()?;
+                self.last.insert((picture, looks(model, media.as_slice(), selector)?))
+            }
+        };
+        // Video-LLaVA's scripts for pictures ask like LLaVA's.
+        let template = if let Some(Picture::Video(_)) = picture { model.template() } else { Template::VicunaV1 };
+        let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
+        let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks)?;
+        let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
+        let (_, asked) = ask_about(model, looks, &prompt, selector, self.tokens)?;
+        model.check_length(asked.length())?;
+        Ok(Asked { draw: draw(sample), ..asked })
+    }
+}
+
+/// A question's own number, wherever in a run, a batch or a shard it is asked.
+fn draw(sample: &Sample) -> u64 {
+    let hash = Sha256::digest(format!("{}\0{}", sample.question_id, sample.text));
+    u64::from_le_bytes(std::array::from_fn(|i| hash[i]))
 }

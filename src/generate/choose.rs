@@ -33,9 +33,10 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    pub(super) fn new(sampling: Sampling) -> Self {
+    /// Each `draw` of a seed has random numbers of its own.
+    pub(super) fn new(sampling: Sampling, draw: u64) -> Self {
         let seed = if let Sampling::Random { seed, .. } = sampling { seed } else { 0 };
-        Self { sampling, random: StdRng::seed_from_u64(seed) }
+        Self { sampling, random: StdRng::seed_from_u64(seed ^ draw) }
     }
 
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
@@ -87,19 +88,20 @@ mod tests {
     #[test]
     fn a_seed_decides_the_draw() {
         let logits = [0.0, 1.0, 0.5, 0.2];
-        let draws = |seed| {
-            let mut chooser = Chooser::new(Sampling::Random { temperature: 1.0, top_p: 1.0, seed });
+        let draws = |seed, draw| {
+            let mut chooser = Chooser::new(Sampling::Random { temperature: 1.0, top_p: 1.0, seed }, draw);
             (0..20).map(|_| chooser.choose(&logits)).collect::<Vec<_>>()
         };
-        assert_eq!(draws(1), draws(1));
-        assert_ne!(draws(1), draws(2));
+        assert_eq!(draws(1, 7), draws(1, 7));
+        assert_ne!(draws(1, 7), draws(2, 7));
+        assert_ne!(draws(1, 7), draws(1, 8));
     }
 
     #[test]
     fn the_nucleus_leaves_out_the_tail() {
         // Chances 0.64, 0.24, 0.09, 0.03: the first two are the fewest that reach 0.7.
         let logits = [4.0, 3.0, 2.0, 1.0];
-        let mut chooser = Chooser::new(Sampling::Random { temperature: 1.0, top_p: 0.7, seed: 7 });
+        let mut chooser = Chooser::new(Sampling::Random { temperature: 1.0, top_p: 0.7, seed: 7 }, 0);
         let draws: Vec<u32> = (0..200).map(|_| chooser.choose(&logits)).collect();
         assert!(draws.contains(&0) && draws.contains(&1));
         assert!(draws.iter().all(|&id| id < 2));

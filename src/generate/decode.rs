@@ -18,6 +18,9 @@ pub struct Asked<'a, B: VlmBackend> {
     pub prompt: Spliced<B>,
     /// What drops visual tokens on the way through the language model, down to so many.
     pub inside: Option<(&'a dyn LayerPruner<B>, usize)>,
+    /// Which random numbers of the seed are its answer's, where tokens are drawn: questions that had the same ones would all be
+    /// answered likely, or all unlikely.
+    pub draw: u64,
 }
 
 impl<B: VlmBackend> Asked<'_, B> {
@@ -29,7 +32,7 @@ impl<B: VlmBackend> Asked<'_, B> {
 
 impl<B: VlmBackend> From<Spliced<B>> for Asked<'_, B> {
     fn from(prompt: Spliced<B>) -> Self {
-        Self { prompt, inside: None }
+        Self { prompt, inside: None, draw: 0 }
     }
 }
 
@@ -47,6 +50,7 @@ pub struct Begun<B: VlmBackend> {
     embeds: Option<Tensor<B, 3>>,
     cache: KvCache<B>,
     generated: Generated,
+    draw: u64,
 }
 
 /// New tokens that are read in one pass: with more, reading the weights is no longer what takes the time, and memory fills up.
@@ -69,12 +73,12 @@ pub fn begin<B: VlmBackend>(
     };
     let mut begun: Vec<Begun<B>> = Vec::with_capacity(asked.len());
     let mut pass = Pass { prompts: Vec::new(), rows: 0 };
-    for Asked { prompt, inside } in asked {
+    for Asked { prompt, inside, draw } in asked {
         let length = prompt.embeds.dims()[1];
         let mut cache = model.cache(length, decoding.max_new_tokens)?;
         if let Some((pruner, budget)) = inside {
             begun.extend(pass.read(model));
-            begun.push(read_cut(model, prompt, cache, pruner, budget)?);
+            begun.push(Begun { draw, ..read_cut(model, prompt, cache, pruner, budget)? });
             continue;
         }
         let last = || begun.last().or(first).and_then(|before| before.embeds.clone());
@@ -87,7 +91,7 @@ pub fn begin<B: VlmBackend>(
             begun.last().or(first).into_iter().for_each(|before| cache.start_with(&before.cache, shared));
         }
         pass.rows += length - shared;
-        pass.prompts.push(Unread { embeds: prompt.embeds, cache, shared });
+        pass.prompts.push(Unread { embeds: prompt.embeds, cache, shared, draw });
     }
     begun.extend(pass.read(model));
     Ok(begun)
@@ -120,6 +124,7 @@ struct Unread<B: VlmBackend> {
     cache: KvCache<B>,
     /// Tokens that are taken over from the prompt before.
     shared: usize,
+    draw: u64,
 }
 
 impl<B: VlmBackend> Pass<B> {
@@ -133,7 +138,7 @@ impl<B: VlmBackend> Pass<B> {
         let start = Instant::now();
         let mut rows = Vec::with_capacity(prompts.len());
         let mut parts = Vec::with_capacity(prompts.len());
-        for Unread { embeds, cache, shared } in &mut prompts {
+        for Unread { embeds, cache, shared, .. } in &mut prompts {
             let new = embeds.dims()[1] - *shared;
             rows.push(embeds.clone().narrow(1, *shared, new));
             let shared = *shared - cache.len();
@@ -141,9 +146,9 @@ impl<B: VlmBackend> Pass<B> {
         }
         let logits = model.logits_each(Tensor::cat(rows, 1), &mut parts);
         let prefill = start.elapsed();
-        let read = |(Unread { embeds, cache, shared }, logits)| {
+        let read = |(Unread { embeds, cache, shared, draw }, logits)| {
             let generated = Generated::unanswered(logits, embeds.dims()[1], prefill);
-            Begun { embeds: Some(embeds), cache, generated: Generated { shared, ..generated } }
+            Begun { embeds: Some(embeds), cache, generated: Generated { shared, ..generated }, draw }
         };
         prompts.into_iter().zip(logits).map(read).collect()
     }
@@ -161,7 +166,7 @@ fn read_cut<B: VlmBackend>(
     let length = embeds.dims()[1];
     let (logits, kept) = model.logits_cut(embeds, &mut cache, &LayerCut { pruner, visual: &visual, budget })?;
     let generated = Generated::unanswered(logits, length, start.elapsed());
-    Ok(Begun { embeds: None, cache, generated: Generated { kept: Some(kept), ..generated } })
+    Ok(Begun { embeds: None, cache, generated: Generated { kept: Some(kept), ..generated }, draw: 0 })
 }
 
 /// Once for each prompt: continues them until each has its end token, the longest answer, or `on_token` breaks; it is given the prompt's number
@@ -174,7 +179,7 @@ pub fn decode<B: VlmBackend>(
 ) -> Vec<Generated> {
     let Decoding { max_new_tokens: limit, sampling, end } = decoding;
     let start = Instant::now();
-    let mut choosers: Vec<Chooser> = begun.iter().map(|_| Chooser::new(sampling)).collect();
+    let mut choosers: Vec<Chooser> = begun.iter().map(|begun| Chooser::new(sampling, begun.draw)).collect();
     let mut logits: Vec<(usize, Vec<f32>)> =
         begun.iter().enumerate().map(|(i, begun)| (i, begun.generated.first_logits.clone())).collect();
     loop {

@@ -150,7 +150,7 @@ pub fn ask_about<'a, B: VlmBackend>(
         // Of a question without a picture there is nothing to drop.
         .filter(|_| !prompt.visual.is_empty())
         .map(|(pruner, budget)| (pruner, (crops * budget).min(prompt.visual.len())));
-    Ok((seen, Asked { prompt, inside }))
+    Ok((seen, Asked { prompt, inside, draw: 0 }))
 }
 
 /// What became of the pictures in the end, for a method that prunes inside the language model too: the kept patches of

@@ -15,11 +15,11 @@ mod shape;
 
 pub use cache::KvCache;
 pub use clip::{ClipJoint, ClipText, ClipVision, Sight};
-pub use config::{ClipTextConfig, ClipVisionConfig, LlamaConfig, LlavaConfig, Pictures};
+pub use config::{ClipTextConfig, ClipVisionConfig, Layout, LlamaConfig, LlavaConfig, Pictures};
 pub use layers::{LayerNorm, Linear, RmsNorm};
 pub use llama::{LayerCut, Llama, Part};
 pub use llava::{Llava, TilingChoice, check_layer};
-pub use open::{DEMO, Layout, LoadOptions, Opened, open};
+pub use open::{DEMO, LoadOptions, Opened, open};
 pub use projector::Projector;
 pub use see::{Look, Seen, Spliced};
 pub use shape::{SHAPES, shaped};

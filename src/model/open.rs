@@ -8,35 +8,22 @@ use std::{
 use burn::tensor::DType;
 use secateur_backends::VlmBackend;
 use secateur_weights::{Checkpoint, Dtypes, StoredTensor, find, find_tower, load};
-use serde::Deserialize;
 
 use super::{
     ClipJoint, ClipTextConfig, Llava, LlavaConfig, TilingChoice,
-    config::{HfConfig, OriginalConfig, Pictures, read_json},
+    config::{HfConfig, Layout, OriginalConfig, Pictures, Signs, read_json},
     layers::Rounds,
     llava::{Joint, Networks},
     names::{HF, JOINT, ORIGINAL, POST_LAYERNORM, TOWER},
 };
 use crate::{
     Error,
-    checksum::folders_sha256,
+    checksum::checkpoint_sha256,
     demo,
     image::ClipProcessor,
     merge::Merge,
-    text::{ClipTokenizer, LlamaTokenizer},
+    text::{ADDED_TOKENS, ClipTokenizer, LlamaTokenizer, TOKENIZER_CONFIG, TOKENIZER_JSON},
 };
-
-/// How a checkpoint is laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// `liuhaotian/llava-v1.5-*`, `llava-v1.6-*`: flat config, the tower named, and in a checkpoint of its own unless it
-    /// was trained too.
-    Original,
-    /// `LanguageBind/Video-LLaVA-7B`: flat config, two towers named, each in a checkpoint of its own.
-    Video,
-    /// `llava-hf/llava-1.5-*-hf`, `llava-v1.6-*-hf`: nested config, one set of shards.
-    Hf,
-}
 
 /// A checkpoint whose small files were read and checked; no weight has been touched.
 pub struct Opened {
@@ -73,22 +60,12 @@ pub struct LoadOptions {
 /// The CLIP checkpoint that every LLaVA's tower comes from, whose text side llava-hf checkpoints leave out.
 const CLIP: &str = "openai/clip-vit-large-patch14-336";
 
+/// A checkpoint's small files.
+const CONFIG: &str = "config.json";
+const PICTURES: &str = "preprocessor_config.json";
+
 /// The name of the checkpoint that is inside the binary.
 pub const DEMO: &str = "demo";
-
-/// What tells the layouts apart.
-#[derive(Deserialize)]
-struct Signs {
-    model_type: Option<String>,
-    text_config: Option<serde::de::IgnoredAny>,
-    mm_vision_tower: Option<serde::de::IgnoredAny>,
-    mm_video_tower: Option<serde::de::IgnoredAny>,
-}
-
-/// Why transformers' conversion of Video-LLaVA is refused: its converter loads the towers into plain CLIP models and passes over
-/// what does not fit, so that attention over time is gone.
-const NOT_THE_SAME: &str = "a `video_llava` checkpoint of transformers is another network: its conversion left out the video \
-                            tower's attention over time; use the original, LanguageBind/Video-LLaVA-7B";
 
 /// Reads the small files of the checkpoint `model`: a folder, a Hugging Face id, or [`DEMO`]. `clip` names the CLIP checkpoint whose
 /// text side to use, where the model's own tower is not it.
@@ -97,33 +74,25 @@ const NOT_THE_SAME: &str = "a `video_llava` checkpoint of transformers is anothe
 /// When it is not there, or not a LLaVA checkpoint in one of the known layouts.
 pub fn open(model: &str, clip: Option<&str>) -> Result<Opened, Error> {
     let folder = if model == DEMO { demo::unpack()? } else { find(model, None)? };
-    let path = folder.join("config.json");
-    let signs: Signs = read_json(&path)?;
-    if signs.model_type.as_deref() == Some("video_llava") {
-        return Err(Error::config(&path, NOT_THE_SAME));
-    }
-    let (layout, config, towers, own_tower) = if signs.text_config.is_some() {
-        (Layout::Hf, read_json::<HfConfig>(&path)?.check(&path)?, Vec::new(), true)
-    } else if signs.mm_video_tower.is_some() {
-        let config: OriginalConfig = read_json(&path)?;
-        let towers = config.towers(&path)?.map(|name| find_tower(name, Some(&folder)));
-        let [image, video] = towers;
-        let (image, video) = (image?, video?);
-        let config = config.check(&path, &image.join("config.json"), Some(&video.join("config.json")))?;
-        (Layout::Video, config, vec![image, video], false)
-    } else if signs.mm_vision_tower.is_some() {
-        let config: OriginalConfig = read_json(&path)?;
-        let tower = find(config.tower(&path)?, Some(&folder))?;
-        let own_tower = config.own_tower();
-        (Layout::Original, config.check(&path, &tower.join("config.json"), None)?, vec![tower], own_tower)
-    } else {
-        return Err(Error::config(
-            &path,
-            "neither a llava-hf config (`text_config`) nor an original LLaVA or Video-LLaVA config (`mm_vision_tower` and \
-             `mm_video_tower` are missing)",
-        ));
+    let path = folder.join(CONFIG);
+    let layout = read_json::<Signs>(&path)?.layout(&path)?;
+    let (config, towers, own_tower) = match layout {
+        Layout::Hf => (read_json::<HfConfig>(&path)?.check(&path)?, Vec::new(), true),
+        Layout::Video => {
+            let config: OriginalConfig = read_json(&path)?;
+            let [image, video] = config.towers(&path)?.map(|name| find_tower(name, Some(&folder)));
+            let (image, video) = (image?, video?);
+            let config = config.check(&path, &image.join(CONFIG), Some(&video.join(CONFIG)))?;
+            (config, vec![image, video], false)
+        }
+        Layout::Original => {
+            let config: OriginalConfig = read_json(&path)?;
+            let tower = find(config.tower(&path)?, Some(&folder))?;
+            let own_tower = config.own_tower();
+            (config.check(&path, &tower.join(CONFIG), None)?, vec![tower], own_tower)
+        }
     };
-    let processor_path = towers.first().unwrap_or(&folder).join("preprocessor_config.json");
+    let processor_path = towers.first().unwrap_or(&folder).join(PICTURES);
     let processor = match layout {
         // LanguageBind's checkpoints have no such file; its code has the numbers.
         Layout::Video => ClipProcessor::languagebind(config.vision.image_size),
@@ -229,13 +198,24 @@ impl Opened {
         Ok(all)
     }
 
-    /// The checksum of the checkpoint's files, the tower's included.
+    /// The checksum of all files that are read, the towers' included.
     ///
     /// # Errors
     /// When one cannot be read.
     pub fn sha256(&self) -> Result<String, Error> {
-        let folders: Vec<&Path> = std::iter::once(&self.folder).chain(&self.towers).map(PathBuf::as_path).collect();
-        folders_sha256(&folders)
+        let own = [CONFIG, PICTURES, LlamaTokenizer::file(&self.folder), ADDED_TOKENS, TOKENIZER_CONFIG];
+        let mut folders: Vec<(&Path, &[&str])> = vec![(&self.folder, &own)];
+        folders.extend(self.towers.iter().map(|tower| (tower.as_path(), [CONFIG, PICTURES].as_slice())));
+        checkpoint_sha256(&folders)
+    }
+
+    /// The checksum of CLIP's text side.
+    ///
+    /// # Errors
+    /// As [`Self::check_joint`], or when a file cannot be read.
+    pub fn clip_sha256(&self) -> Result<String, Error> {
+        let (folder, ..) = self.open_joint()?;
+        checkpoint_sha256(&[(&folder, &[CONFIG, TOKENIZER_JSON])])
     }
 
     /// Checks that CLIP's text side is at hand, before any weight is read.
@@ -261,7 +241,7 @@ impl Opened {
             (None, Some(tower)) => tower.clone(),
             (None, None) => find(CLIP, None)?,
         };
-        let config = ClipTextConfig::read(&folder.join("config.json"), &self.config.vision)?;
+        let config = ClipTextConfig::read(&folder.join(CONFIG), &self.config.vision)?;
         let (window, pooling) = (config.max_position_embeddings, config.pooling());
         let tokenizer = ClipTokenizer::read(&folder, window, config.vocab_size, pooling)?;
         Ok((folder, config, tokenizer))

@@ -26,6 +26,31 @@ fn a_parameter_is_the_same_to_the_last_bit_when_the_run_goes_on() {
     assert_eq!((code, again), (0, first), "{stderr}");
 }
 
+/// Files that nobody reads, which other programs put into a shared cache, change no setting.
+#[test]
+fn a_run_goes_on_beside_files_that_are_not_read() {
+    let here = tempfile::tempdir().unwrap();
+    let model = here.path().join("model");
+    crate::common::copy_folder(&fixture("tiny-llava-1.5/llava-1.5-tiny-hf"), &model);
+    let clip = fixture("tiny-llava-1.5/clip-vit-tiny-patch14-336");
+    let args = ["demo", "--model", "model", "--method", "cdpruner", "--clip", "clip", "--tokens", "64"];
+    crate::common::copy_folder(&clip, &here.path().join("clip"));
+    let (code, _, stderr) = eval(here.path(), &[&args[..], &["--limit", "2"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    std::fs::write(model.join("processor_config.json"), "{}").unwrap();
+    std::fs::write(here.path().join("clip/vocab.json"), "{}").unwrap();
+    let (code, _, stderr) = eval(here.path(), &[&args[..], &["--limit", "4"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    // Another text side is another run.
+    let weights = here.path().join("clip/pytorch_model.bin");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    let (code, _, stderr) = eval(here.path(), &[&args[..], &["--limit", "6"]].concat());
+    assert!(code == 1 && stderr.contains("clip_sha256"), "{stderr}");
+}
+
 #[test]
 fn the_built_in_checkpoint_is_no_folder_of_its_name() {
     let here = tempfile::tempdir().unwrap();
@@ -50,4 +75,9 @@ fn a_question_that_is_too_long_is_named() {
     let (code, _, stderr) = eval(here.path(), &args);
     assert_eq!(code, 1, "{stderr}");
     assert!(stderr.contains("v1_1") && stderr.contains("tokens"), "{stderr}");
+    // Those before it are answered, also those that were to be answered with it.
+    let (code, _, stderr) = eval(here.path(), &[&args[..], &["--batch-size", "4", "--force"]].concat());
+    assert!(code == 1 && stderr.contains("v1_1"), "{stderr}");
+    let run = here.path().join("runs/mm-vet-llava-1.5-tiny-hf-fastervlm-16/answers.jsonl");
+    assert_eq!(std::fs::read_to_string(run).unwrap().lines().count(), 1);
 }

@@ -20,9 +20,9 @@ fn secateur(environment: &[(&str, &str)], args: &[&str]) -> (i32, String, String
 
 fn eval(out: &Path, environment: &[(&str, &str)], extra: &[&str]) -> (i32, String, String) {
     let out = out.to_str().unwrap();
-    let fixed =
-        ["eval", "demo", "--model", "demo", "--method", "random", "--tokens", "32", "--limit", QUESTIONS, "--out", out];
-    secateur(environment, &[&fixed, extra].concat())
+    let fixed = ["eval", "demo", "--model", "demo", "--method", "random", "--tokens", "32", "--out", out];
+    let limit = if extra.contains(&"--limit") { &[][..] } else { &["--limit", QUESTIONS] };
+    secateur(environment, &[&fixed, limit, extra].concat())
 }
 
 fn merge(out: &Path, shards: &[&str], extra: &[&str]) -> (i32, String, String) {
@@ -82,6 +82,14 @@ fn merged_shards_are_the_whole_run() {
     for key in ["checkpoint_sha256", "data_sha256"] {
         assert_eq!(metrics[0]["run"][key].as_str().map(str::len), Some(64), "{key}");
     }
+
+    // The same questions can be the shard's by another limit, which it then has.
+    let (code, _, stderr) = eval(split.path(), &[], &["--shard", "0/3", "--limit", "13"]);
+    assert_eq!(code, 0, "{stderr}");
+    let limit = std::fs::read_to_string(split.path().join(format!("{NAME}.shard-0-of-3/config.json"))).unwrap();
+    assert!(limit.contains("\"limit\": 13"), "{limit}");
+    let (code, _, stderr) = eval(split.path(), &[], &["--shard", "0/3"]);
+    assert_eq!(code, 0, "{stderr}");
 
     // A merge that is refused costs nothing that was there.
     let merged = split.path().join(NAME);

@@ -120,6 +120,9 @@ pub(in crate::cli) struct MergeArgs {
     /// Where the whole run's folder goes; by default beside the shards
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) out: Option<PathBuf>,
+    /// The benchmark's files, where they are not (or no longer) where the first shard had them
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
     /// Throws away what an earlier run of this name has
     #[arg(long)]
     pub(in crate::cli) force: bool,

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{MAX_LAYERS, divides};
+use super::{
+    MAX_LAYERS, divides,
+    rope::{RawRope, Rope},
+};
 use crate::Error;
 
 /// The language model's shape.
@@ -28,7 +31,7 @@ pub struct LlamaConfig {
     pub rope_theta: f64,
     /// What positions are multiplied by: 1, or 1/factor with linear scaling.
     pub position_scale: f32,
-    /// The longest sequence that the model was made for.
+    /// The longest sequence that the model was made for, scaling included.
     pub max_position_embeddings: usize,
 }
 
@@ -50,20 +53,14 @@ pub(super) struct RawLlama {
     num_key_value_heads: Option<usize>,
     rms_norm_eps: Option<f64>,
     rope_theta: Option<f64>,
-    rope_scaling: Option<RawScaling>,
+    rope_scaling: Option<RawRope>,
+    rope_parameters: Option<RawRope>,
     max_position_embeddings: Option<usize>,
     hidden_act: Option<String>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     tie_word_embeddings: bool,
-}
-
-#[derive(Deserialize)]
-struct RawScaling {
-    #[serde(rename = "type", alias = "rope_type")]
-    kind: String,
-    factor: Option<f64>,
 }
 
 impl RawLlama {
@@ -75,20 +72,8 @@ impl RawLlama {
     ) -> Result<LlamaConfig, Error> {
         let size = |name, value: Option<usize>, default| value.map_or_else(|| omitted(name, default), Ok);
         let heads = size("num_attention_heads", self.num_attention_heads, 32)?;
-        let position_scale = match &self.rope_scaling {
-            None => 1.0,
-            Some(RawScaling { kind, factor: Some(factor) })
-                if kind == "linear" && factor.is_finite() && *factor > 0.0 =>
-            {
-                (1.0 / factor) as f32
-            }
-            Some(RawScaling { kind, .. }) => {
-                return Err(Error::config(
-                    path,
-                    format!("rope_scaling `{kind}`; only linear with a factor above 0 is known"),
-                ));
-            }
-        };
+        let rope = Rope::check(self.rope_theta, self.rope_scaling, self.rope_parameters, path)?;
+        let positions = self.max_position_embeddings.unwrap_or(2048);
         let config = LlamaConfig {
             vocab_size: size("vocab_size", self.vocab_size, 32_000)?,
             hidden_size: size("hidden_size", self.hidden_size, 4096)?,
@@ -97,18 +82,20 @@ impl RawLlama {
             num_attention_heads: heads,
             num_key_value_heads: self.num_key_value_heads.unwrap_or(heads),
             rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
-            rope_theta: self.rope_theta.unwrap_or(10_000.0),
-            position_scale,
-            max_position_embeddings: self.max_position_embeddings.unwrap_or(2048),
+            rope_theta: rope.theta,
+            position_scale: (1.0 / rope.factor) as f32,
+            max_position_embeddings: (positions as f64 * rope.factor) as usize,
         };
-        if !divides(heads, config.hidden_size)
+        if config.hidden_size == 0
+            || config.intermediate_size == 0
+            || !divides(heads, config.hidden_size)
             || !divides(config.num_key_value_heads, heads)
             || !config.head_dim().is_multiple_of(2)
             || !(1..=MAX_LAYERS).contains(&config.num_hidden_layers)
         {
             return Err(Error::config(
                 path,
-                "hidden_size, heads and key/value heads do not divide, or there are no layers, or over 1,024",
+                "hidden_size, heads and key/value heads do not divide, a size is 0, or there are no layers, or over 1,024",
             ));
         }
         if self.hidden_act.as_deref().is_some_and(|act| act != "silu")

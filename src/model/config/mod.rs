@@ -3,6 +3,8 @@
 mod clip_text;
 mod layouts;
 mod llama;
+mod rope;
+mod signs;
 mod vision;
 
 use std::path::Path;
@@ -11,6 +13,8 @@ pub use clip_text::ClipTextConfig;
 pub(super) use layouts::{HfConfig, OriginalConfig};
 pub use llama::LlamaConfig;
 use serde::de::DeserializeOwned;
+pub use signs::Layout;
+pub(super) use signs::Signs;
 pub use vision::ClipVisionConfig;
 
 use crate::{Error, image::Aspect, merge::Merge, text::Template};

@@ -68,6 +68,8 @@ impl ClipVisionConfig {
 
     pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
         let sound = self.patch_size > 0
+            && self.hidden_size > 0
+            && self.intermediate_size > 0
             && self.image_size >= self.patch_size
             && self.image_size <= MAX_SIDE
             && divides(self.num_attention_heads, self.hidden_size)
