@@ -225,7 +225,8 @@ pub(crate) fn reference_layer_norm<B: Backend>(
     let x = x.clone() - x.mean_dim(1);
     let variance = x.clone().square().mean_dim(1);
     let x = x / (variance + eps).sqrt();
-    x.cast(dtype) * weight.unsqueeze() + bias.unsqueeze()
+    // Rounded once, at its end, as PyTorch does.
+    (x * in_f32(weight).unsqueeze() + in_f32(bias).unsqueeze()).cast(dtype)
 }
 
 fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {

@@ -89,11 +89,13 @@ fn norm_kernel<F: Float, W: Float>(
     let scale = (sum(squares, &mut shared) / f32::cast_from(width) + eps).sqrt();
     i = UNIT_POS_X as usize;
     while i < width as usize {
-        let mut value = F::cast_from((f32::cast_from(x[start + i]) - mean) / scale) * F::cast_from(weight[i]);
+        let value = (f32::cast_from(x[start + i]) - mean) / scale;
+        // As PyTorch rounds: a layer norm once, at its end, and transformers' RMS norm before its weight, too.
         if comptime!(centred) {
-            value += F::cast_from(bias[i]);
+            out[to + i] = F::cast_from(value * f32::cast_from(weight[i]) + f32::cast_from(bias[i]));
+        } else {
+            out[to + i] = F::cast_from(value) * F::cast_from(weight[i]);
         }
-        out[to + i] = value;
         i += CUBE_DIM_X as usize;
     }
 }

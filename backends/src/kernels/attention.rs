@@ -236,6 +236,9 @@ mod tests {
             (49, 511, 16),
             (60, 1_031, 40),
             (5, 5, 7),
+            // One number less than a whole vector of pairs.
+            (5, 5, 31),
+            (40, 40, 63),
         ] {
             for mask in [Mask::None, Mask::Causal] {
                 let [q, k, v] = [queries, keys, keys].map(|tokens| (random(tokens, head_dim) * 8.0).round() / 8.0);

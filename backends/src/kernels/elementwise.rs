@@ -157,6 +157,7 @@ fn in_chunks<T: Send>(numbers: &mut [T], chunk: usize, work: impl Fn(usize, &mut
 
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    let power = exp(-x.abs());
+    // Beyond e⁻⁸⁸, `exp` stays where it is, and a large x would make something of that. NaN stays NaN.
+    let power = if x.abs() > 88.0 { 0.0 } else { exp(-x.abs()) };
     (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power)
 }

@@ -86,8 +86,10 @@ impl Item for Pair {
     #[target_feature(enable = "avx512f,avx512bf16")]
     unsafe fn of(row: &[f32], to: &mut [Self]) {
         assert_eq!(row.len().div_ceil(2), to.len());
-        let ((row, row_rest), (to, to_rest)) = (row.as_chunks::<32>(), to.as_chunks_mut::<16>());
-        for (row, to) in row.iter().zip(to) {
+        let (row, row_rest) = row.as_chunks::<32>();
+        // As many: of 31 numbers left over, 16 pairs would be a whole chunk by themselves.
+        let (to, to_rest) = to.split_at_mut(16 * row.len());
+        for (row, to) in row.iter().zip(to.as_chunks_mut::<16>().0) {
             let [low, high] = [0, 16].map(|at| row[at..].as_ptr());
             // SAFETY: 16 numbers each, and as many pairs.
             unsafe {
