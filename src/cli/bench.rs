@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error,
-    cost::{kv_bytes, prefill_flops, step_bytes, visual_tokens},
+    cost::{kv_bytes, prefill_flops, prefill_work, step_bytes, visual_tokens},
     generate::{Decoding, answer},
     image::Rgb,
     model::{DEMO, Layout, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
@@ -145,7 +145,10 @@ impl Job for Bench {
         // Before the ceilings' own tensors.
         let peak = peak_memory();
         let ceilings = match args.ceilings {
-            true => Some(ceilings::measure::<B>(model.activations(), &device)?),
+            true => {
+                let rounded = options.dtype == Some(DType::BF16);
+                Some(ceilings::measure::<B>(model.activations(), model.language_weights(), rounded, &device)?)
+            }
             false => None,
         };
         let table = Table {
@@ -205,7 +208,7 @@ fn measure<B: VlmBackend>(
         visual: layers.first().copied().unwrap_or(0),
         flops: prefill_flops(config, &layers),
         kv_bytes: kv_bytes(config, &layers, model.activations().size()),
-        prompt_flops: prefill_flops(config, &whole),
+        prompt_work: prefill_work(config, &whole),
         step_bytes: step_bytes(config, &whole, model.language_weights().size(), model.activations().size()),
         times: vec![times],
     })

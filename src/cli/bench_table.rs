@@ -15,8 +15,8 @@ pub(super) struct Row {
     pub(super) visual: usize,
     pub(super) flops: u64,
     pub(super) kv_bytes: u64,
-    /// Operations of the whole prompt's prefill.
-    pub(super) prompt_flops: u64,
+    /// Operations that the whole prompt's prefill takes.
+    pub(super) prompt_work: u64,
     /// Bytes that a step of decoding reads: weights, keys and values.
     pub(super) step_bytes: u64,
     pub(super) times: Vec<Times>,
@@ -62,7 +62,7 @@ impl Row {
     fn shares(&self, ceilings: &Ceilings) -> (f64, f64) {
         let rate = |amount: u64, of| amount as f64 / (self.median(of) / 1e3);
         (
-            rate(self.prompt_flops, |times| times.prefill) / ceilings.product,
+            rate(self.prompt_work, |times| times.prefill) / ceilings.product,
             rate(self.step_bytes, |times| times.decode) / ceilings.copy,
         )
     }
@@ -156,11 +156,13 @@ impl Table {
 
     /// What the device gives at best, and how much of it every row reaches.
     fn beside(&self, ceilings: &Ceilings) -> String {
-        let Ceilings { side, product, copy } = ceilings;
+        let Ceilings { weights, side, product, copy } = ceilings;
         let mut out = format!(
-            "ceilings in {}: a product of {side}³ {:.1} TFLOP/s, a copy {:.0} GB/s (read and written)\n\
-             their shares that prefill (all of the prompt's operations) and decoding (bytes of weights, keys and values) reach:\n",
+            "ceilings: a product of {side}³ as layers multiply, {} by {}, {:.2} TFLOP/s; a copy {:.0} GB/s (read and written)\n\
+             their shares that prefill (what the whole prompt takes; the last layer is computed for one token) and decoding \
+             (bytes of weights, keys and values) reach:\n",
             self.activations,
+            weights,
             product / 1e12,
             copy / 1e9
         );

@@ -18,6 +18,8 @@ const COPIED: usize = 128 << 20;
 /// Measured on the device itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ceilings {
+    /// The weights' type in the product that was measured, for people.
+    pub(super) weights: &'static str,
     /// Rows, inputs and outputs of the product that was measured.
     pub(super) side: usize,
     /// Operations a second of that product, 2 a multiply-add.
@@ -26,31 +28,43 @@ pub(super) struct Ceilings {
     pub(super) copy: f64,
 }
 
-/// Measures a large product and a large copy of numbers in `dtype`.
-pub(super) fn measure<B: VlmBackend>(dtype: DType, device: &B::Device) -> Result<Ceilings> {
+/// Measures a large product of numbers in `dtype` by weights in `weights`, which may round its inputs where layers may (`rounded`), and a large
+/// copy of numbers in `dtype`.
+pub(super) fn measure<B: VlmBackend>(
+    dtype: DType,
+    weights: DType,
+    rounded: bool,
+    device: &B::Device,
+) -> Result<Ceilings> {
     let mut side = 1024;
-    let mut seconds = product::<B>(side, dtype, device)?;
+    let mut seconds = product::<B>(side, [dtype, weights], rounded, device)?;
     while seconds < LONG && side < LARGEST {
         side *= 2;
-        seconds = product::<B>(side, dtype, device)?;
+        seconds = product::<B>(side, [dtype, weights], rounded, device)?;
     }
     // In place, so that no memory is asked for meanwhile.
     let x = Cell::new(Some(Tensor::<B, 1>::random([COPIED], Distribution::Default, device).cast(dtype)));
     let copy = best::<B>(device, || x.set(x.take().map(|x| x + 1.0)))?;
     let bytes = (2 * COPIED * dtype.size()) as f64;
-    Ok(Ceilings { side, product: 2.0 * (side as f64).powi(3) / seconds, copy: bytes / copy })
+    let weights = match weights {
+        DType::BF16 => "bf16",
+        DType::F16 => "f16",
+        _ => "f32",
+    };
+    Ok(Ceilings { weights, side, product: 2.0 * (side as f64).powi(3) / seconds, copy: bytes / copy })
 }
 
 /// Seconds of a product of two squares, as layers multiply.
-fn product<B: VlmBackend>(side: usize, dtype: DType, device: &B::Device) -> Result<f64> {
+fn product<B: VlmBackend>(side: usize, dtypes: [DType; 2], rounded: bool, device: &B::Device) -> Result<f64> {
     // Not zeros, which need less power.
-    let square = || {
+    let square = |dtype: DType| {
         let square = Tensor::<B, 2>::random([side, side], Distribution::Uniform(-1.0, 1.0), device).cast(dtype);
         square.into_primitive().tensor()
     };
-    let (x, weight) = (square(), square());
+    let [x, weight] = dtypes.map(square);
+    let apply = if rounded { B::apply_weight_rounded } else { B::apply_weight };
     best::<B>(device, || {
-        let product = B::apply_weight(x.clone(), weight.clone());
+        let product = apply(x.clone(), weight.clone());
         drop(Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(product)));
     })
 }

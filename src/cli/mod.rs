@@ -10,6 +10,7 @@ macro_rules! say {
 
 mod analyze;
 mod args;
+mod arrange;
 mod ask;
 mod bench;
 mod bench_table;

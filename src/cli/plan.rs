@@ -7,7 +7,7 @@ use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
     model::{Llava, LoadOptions, Opened, TilingChoice, check_layer, open},
-    pruner::{Params, Place, check_budget, method, methods},
+    pruner::{MAX_THETA, Params, Place, check_budget, method, methods},
 };
 
 /// Budgets that papers report.
@@ -91,8 +91,8 @@ pub(super) fn params(args: &MethodArgs) -> anyhow::Result<Params> {
     if !(0.0..=1.0).contains(&args.important_ratio) {
         anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
     }
-    if let Some(theta) = args.theta.filter(|theta| !(0.0..1.0).contains(theta)) {
-        anyhow::bail!("--theta {theta} is not possible: it is a share, from 0 to below 1");
+    if let Some(theta) = args.theta.filter(|theta| !(0.0..=MAX_THETA).contains(theta)) {
+        anyhow::bail!("--theta {theta} is not possible: it is a share, from 0 to {MAX_THETA}");
     }
     let (important_ratio, theta) = (args.important_ratio, args.theta);
     Ok(Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed })

@@ -10,6 +10,7 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::ShowArgs,
+    arrange::{arranged, in_padding, is_padded},
     check_there,
     plan::{MethodPlan, ModelPlan},
     print,
@@ -17,9 +18,9 @@ use super::{
 use crate::{
     eval::{make_folder, write_file},
     generate::{Decoding, answer, kept},
-    image::{Aspect, Rgb, Tiles, crops, kept_patches, png},
-    model::{Llava, Pictures},
-    plot::{Scale, captioned, columns, cut, heat, stack},
+    image::{Rgb, Tiles, crops, kept_patches, png},
+    model::Llava,
+    plot::{Scale, captioned, columns, heat, reach},
     pruner::{Needs, Selector, relevance, selector},
     text::{Prompt, clip_question},
     video::Media,
@@ -81,7 +82,10 @@ impl Job for Show {
         let methods = plan.methods.clone();
         let model: Llava<B> = plan.load(&device)?;
         let prompt = Prompt::new(&text, &clip_question(&question), model.tokenizer());
-        let mut sheet = vec![captioned(&arranged(&model, &media, None, |square, _| square), "as the model sees it")];
+        let whole = arranged(&model, &media, None, |square, _| square);
+        let title =
+            if is_padded(&model, &media) { "as the model sees it, without padding" } else { "as the model sees it" };
+        let mut sheet = vec![captioned(&whole, title)];
         let mut files = Vec::new();
         for method in methods.iter().filter(|method| method.tokens.is_some()) {
             let shown = look::<B>(&model, &media, &prompt, method)?;
@@ -90,10 +94,16 @@ impl Job for Show {
             let picture = arranged(&model, &media, shown.tiles, dimmed);
             files.push(save(&args.out, method.method, &picture)?);
             let [left, before] = shown.counts;
-            sheet.push(captioned(&picture, &format!("{} · {left} of {before} tokens", method.method)));
+            let hidden = match in_padding(&model, &media, &shown.kept) {
+                0 => String::new(),
+                count => format!(", {count} in the padding"),
+            };
+            sheet.push(captioned(&picture, &format!("{} · {left} of {before} tokens{hidden}", method.method)));
             if let Some(scores) = shown.scores.as_ref().filter(|_| args.heat) {
                 let scale = args.colormap.unwrap_or(Scale::Viridis);
-                let under = |square: Rgb, crop: usize| heat(&square, side, &scores[crop], scale, ALPHA);
+                // One scale for all crops or frames.
+                let ends = reach(scores.iter().flatten());
+                let under = |square: Rgb, crop: usize| heat(&square, side, &scores[crop], ends, scale, ALPHA);
                 let picture = arranged(&model, &media, shown.tiles, under);
                 files.push(save(&args.out, &format!("{}-score", method.method), &picture)?);
                 sheet.push(captioned(&picture, &format!("{} · score", method.method)));
@@ -139,51 +149,6 @@ fn look<B: VlmBackend>(model: &Llava<B>, media: &Media, prompt: &Prompt, method:
     }
 }
 
-/// The picture, or every frame or crop in its place, each drawn by `draw` as a square of whole patches.
-pub(super) fn arranged<B: VlmBackend>(
-    model: &Llava<B>,
-    media: &Media,
-    tiles: Option<Tiles>,
-    draw: impl Fn(Rgb, usize) -> Rgb,
-) -> Rgb {
-    let processor = model.processor();
-    match (media, &model.config().pictures, tiles) {
-        (Media::Video(video), ..) => {
-            let frames = video.frames.iter().map(|frame| processor.square(frame, Aspect::Crop));
-            let drawn: Vec<Rgb> = frames.enumerate().map(|(i, square)| draw(square, i)).collect();
-            columns(&drawn, drawn.len())
-        }
-        (Media::Picture(picture), Pictures::Single(aspect), _) => {
-            // Twice as large as the tower sees it.
-            let side = 2 * processor.size;
-            let drawn = draw(processor.square_of(picture, *aspect, side), 0);
-            if *aspect == Aspect::Crop { drawn } else { without_padding(&drawn, picture) }
-        }
-        (Media::Picture(picture), Pictures::AnyRes { .. }, tiles) => {
-            let none = Tiles { columns: 0, rows: 0 };
-            let tiles = tiles.unwrap_or(none);
-            let squares = crops(picture, processor, tiles);
-            let mut drawn: Vec<Rgb> = squares.into_iter().enumerate().map(|(i, square)| draw(square, i)).collect();
-            let parts = drawn.split_off(1);
-            if parts.is_empty() {
-                return drawn.swap_remove(0);
-            }
-            let rows: Vec<Rgb> = parts.chunks(tiles.columns).map(|row| columns(row, tiles.columns)).collect();
-            columns(&[drawn.swap_remove(0), stack(&rows)], 2)
-        }
-    }
-}
-
-/// A padded square without its padding.
-fn without_padding(square: &Rgb, picture: &Rgb) -> Rgb {
-    // LLaVA floors the padding in the picture's own pixels.
-    let longer = picture.width.max(picture.height);
-    let scaled = |length: usize| (square.width * length) / longer;
-    let (left, top) = (scaled((longer - picture.width) / 2), scaled((longer - picture.height) / 2));
-    let whole = |length: usize| (square.width * length).div_ceil(longer);
-    cut(square, (left, top), (whole(picture.width), whole(picture.height)))
-}
-
 /// Where CLIP sees each word: minus the cosine of a patch and the question about it, as CDPruner's
 /// `scripts/visualize_relevance.py` draws it, over the picture squeezed into a square.
 fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -> anyhow::Result<Vec<(String, Rgb)>> {
@@ -201,7 +166,8 @@ fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -
     for word in &args.relevance {
         let (image, text) = model.joint(seen.clone(), &format!("Is there a {word} in the image?"))?;
         let numbers: Vec<f32> = relevance(image, text).into_data().convert::<f32>().into_vec().unwrap_or_default();
-        maps.push((word.clone(), heat(&square, numbers.len().isqrt(), &numbers, scale, ALPHA)));
+        let map = heat(&square, numbers.len().isqrt(), &numbers, reach(&numbers), scale, ALPHA);
+        maps.push((word.clone(), map));
     }
     Ok(maps)
 }

@@ -2,7 +2,11 @@
 
 use plotters::prelude::*;
 
-use super::{canvas::Canvas, captioned, heat, layout::white};
+use super::{
+    canvas::Canvas,
+    captioned, heat,
+    layout::{reach, white},
+};
 use crate::{image::Rgb, plot::Scale};
 
 /// The side of a chart in pixels.
@@ -66,7 +70,7 @@ pub fn bars(labels: Labels, values: &[f32], row: usize) -> Rgb {
 pub fn map(title: &str, values: &[f32], side: usize) -> Rgb {
     let cell = (SIDE / side.max(1)).max(1);
     let white = white(cell * side, cell * side);
-    captioned(&heat(&white, side, values, Scale::Viridis, 1.0), title)
+    captioned(&heat(&white, side, values, reach(values), Scale::Viridis, 1.0), title)
 }
 
 /// Lines from (0, 0) on, each with its name.

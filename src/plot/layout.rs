@@ -74,12 +74,16 @@ pub fn cut(picture: &Rgb, (left, top): (usize, usize), size: (usize, usize)) -> 
     Rgb { width, height, data: (0..height).flat_map(row).copied().collect() }
 }
 
-/// A square picture under colours that hide a share `alpha` of it: `side`·`side` numbers, each over its patch, the least and the
-/// most at the ends of the scale. Equal numbers all have the colour in the middle.
-pub fn heat(square: &Rgb, side: usize, numbers: &[f32], scale: Scale, alpha: f32) -> Rgb {
+/// The least and the most of some numbers.
+pub fn reach<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
+    let (low, high) = (f32::INFINITY, f32::NEG_INFINITY);
+    numbers.into_iter().fold((low, high), |(least, most), &number| (least.min(number), most.max(number)))
+}
+
+/// A square picture under colours that hide a share `alpha` of it: `side`·`side` numbers, each over its patch, the ends of the
+/// scale at `least` and `most`. Where these are equal, all have the colour in the middle.
+pub fn heat(square: &Rgb, side: usize, numbers: &[f32], (least, most): (f32, f32), scale: Scale, alpha: f32) -> Rgb {
     let patch = (square.width / side).max(1);
-    let least = numbers.iter().copied().fold(f32::INFINITY, f32::min);
-    let most = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let share = |number: f32| if most > least { (number - least) / (most - least) } else { 0.5 };
     let mut data = square.data.clone();
     for (i, pixel) in data.chunks_exact_mut(3).enumerate() {
@@ -101,7 +105,7 @@ mod tests {
     #[test]
     fn heat_lies_on_its_patch() {
         let black = Rgb { width: 8, height: 8, data: vec![0; 8 * 8 * 3] };
-        let map = heat(&black, 2, &[0.0, 0.0, 3.0, 0.0], Scale::Viridis, 0.5);
+        let map = heat(&black, 2, &[0.0, 0.0, 3.0, 0.0], reach(&[3.0, 0.0]), Scale::Viridis, 0.5);
         for (i, pixel) in map.data.chunks(3).enumerate() {
             let hot = i % 8 < 4 && i / 8 >= 4;
             assert_eq!(pixel, if hot { [126, 115, 18] } else { [34, 0, 42] }, "pixel {i}");

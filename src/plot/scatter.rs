@@ -3,31 +3,19 @@
 use plotters::{coord::Shift, prelude::*};
 use plotters_backend::{DrawingBackend, FontFamily, text_anchor::HPos, text_anchor::Pos, text_anchor::VPos};
 
-use super::{canvas::Canvas, layout::white};
-use crate::{
-    image::Rgb,
-    pruner::{Params, methods},
+use super::{
+    canvas::Canvas,
+    layout::white,
+    legend::{Legend, Sign, look, mark},
 };
+use crate::image::Rgb;
 
 // Small, so that text is large enough on a phone.
-const WIDTH: u32 = 420;
+pub(super) const WIDTH: u32 = 420;
 const HEIGHT: u32 = 320;
-/// A line of the legend, and how wide an entry of it is.
-const LEGEND: i32 = 22;
-const ENTRY: i32 = 134;
-const FONT: FontFamily = FontFamily::SansSerif;
-const INK: RGBColor = RGBColor(17, 17, 17);
+pub(super) const FONT: FontFamily = FontFamily::SansSerif;
+pub(super) const INK: RGBColor = RGBColor(17, 17, 17);
 const GRID: RGBColor = RGBColor(221, 221, 222);
-/// Okabe's and Ito's colours without the yellow, which is too light for lines.
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-];
-
 /// A place in the chart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
@@ -67,23 +55,6 @@ pub struct Scatter {
     pub series: Vec<Series>,
 }
 
-/// What stands before a name in the legend.
-enum Sign {
-    Line,
-    Marker { colour: RGBColor, marker: usize, filled: bool },
-}
-
-/// A colour and a marker for a method, by its place in the registry, so that it looks the same everywhere.
-fn look(method: &str) -> (RGBColor, usize) {
-    let all = methods(Params::default());
-    let place = all.iter().position(|known| known.name() == method).unwrap_or(0);
-    // The first is the baseline, which has a line of its own.
-    match place.checked_sub(1) {
-        None => (INK, 0),
-        Some(place) => (COLOURS[place % COLOURS.len()], place / COLOURS.len()),
-    }
-}
-
 impl Scatter {
     /// As a picture, at twice its size.
     pub fn picture(&self) -> Rgb {
@@ -115,20 +86,21 @@ impl Scatter {
         text
     }
 
-    fn entries(&self) -> usize {
-        self.series.len() + usize::from(self.baseline.is_some()) + usize::from(self.has_published())
-    }
-
-    fn has_published(&self) -> bool {
-        self.series.iter().any(|series| !series.published.is_empty())
-    }
-
-    fn per_row(&self) -> usize {
-        (WIDTH as i32 / ENTRY) as usize
-    }
-
     fn height(&self) -> u32 {
-        HEIGHT + self.entries().div_ceil(self.per_row()) as u32 * LEGEND as u32 + 8
+        HEIGHT + self.legend().height() + 8
+    }
+
+    fn legend(&self) -> Legend<'_> {
+        let mut entries = Vec::new();
+        entries.extend(self.baseline.map(|_| ("no pruning", Sign::Line)));
+        for series in &self.series {
+            let (colour, marker) = look(&series.method);
+            entries.push((series.name.as_str(), Sign::Marker { colour, marker, filled: true }));
+        }
+        if self.series.iter().any(|series| !series.published.is_empty()) {
+            entries.push(("published", Sign::Marker { colour: INK, marker: 0, filled: false }));
+        }
+        Legend(entries)
     }
 
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, scale: i32) -> Option<()> {
@@ -186,33 +158,8 @@ impl Scatter {
                 }
             }
         }
-        self.legend(&legend, scale)?;
+        self.legend().draw(&legend, scale)?;
         area.present().ok()
-    }
-
-    fn legend<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, scale: i32) -> Option<()> {
-        let mut entries: Vec<(&str, Sign)> = Vec::new();
-        entries.extend(self.baseline.map(|_| ("no pruning", Sign::Line)));
-        for series in &self.series {
-            let (colour, marker) = look(&series.method);
-            entries.push((&series.name, Sign::Marker { colour, marker, filled: true }));
-        }
-        let hollow = Sign::Marker { colour: INK, marker: 0, filled: false };
-        entries.extend(self.has_published().then_some(("published", hollow)));
-        let style = TextStyle::from((FONT, 14 * scale)).color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
-        for (i, (name, sign)) in entries.into_iter().enumerate() {
-            let (row, column) = ((i / self.per_row()) as i32, (i % self.per_row()) as i32);
-            let (x, y) = ((12 + column * ENTRY) * scale, (LEGEND / 2 + row * LEGEND) * scale);
-            match sign {
-                Sign::Marker { colour, marker, filled } => mark(area, (x, y), colour, marker, filled, scale)?,
-                Sign::Line => {
-                    let style = INK.stroke_width(scale as u32);
-                    area.draw(&PathElement::new([(x - 6 * scale, y), (x + 6 * scale, y)], style)).ok()?;
-                }
-            }
-            area.draw(&Text::new(name.to_owned(), (x + 12 * scale, y), style.clone())).ok()?;
-        }
-        Some(())
     }
 
     fn across(&self, x: f64) -> f64 {
@@ -258,28 +205,6 @@ impl Scatter {
     }
 }
 
-/// A marker: a circle, a triangle or a square.
-fn mark<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    (x, y): (i32, i32),
-    colour: RGBColor,
-    marker: usize,
-    filled: bool,
-    scale: i32,
-) -> Option<()> {
-    let size = 5 * scale;
-    let style = if filled { colour.filled() } else { colour.stroke_width(2 * scale as u32) };
-    match marker {
-        0 => area.draw(&Circle::new((x, y), size, style)).ok(),
-        1 if filled => area.draw(&TriangleMarker::new((x, y), size + scale, style)).ok(),
-        1 => {
-            let corners = [(x, y - size), (x + size, y + size), (x - size, y + size), (x, y - size)];
-            area.draw(&PathElement::new(corners, style)).ok()
-        }
-        _ => area.draw(&Rectangle::new([(x - size, y - size), (x + size, y + size)], style)).ok(),
-    }
-}
-
 /// A number with as many digits as tell labels apart on an axis of this length.
 fn short(number: f64, length: f64) -> String {
     let digits = if length > 10.0 { 0 } else { 1 + usize::from(length < 1.5) };
@@ -311,14 +236,6 @@ mod tests {
             doublings: true,
             baseline: Some(90.0),
             series: series.collect(),
-        }
-    }
-
-    #[test]
-    fn no_two_methods_look_alike() {
-        let looks: Vec<_> = methods(Params::default()).iter().map(|method| look(method.name())).collect();
-        for (i, one) in looks.iter().enumerate() {
-            assert!(looks[..i].iter().all(|other| other != one), "method {i} looks like another");
         }
     }
 

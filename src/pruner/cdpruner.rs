@@ -19,6 +19,8 @@
 //! fewer tokens); the kernel is never rounded to f32, see [`secateur_backends::dpp`] (there: it is, and flat areas of a
 //! picture are chosen from by rounding); ties go to the first patch; several pictures in a prompt work (there: a crash).
 //!
+//! Features and embeddings are made unit vectors in f32, also where the model computes in 16 bits (there: in 16).
+//!
 //! Defaults: no `theta`, as the official code runs.
 
 use burn::tensor::{DType, Tensor};
@@ -27,10 +29,13 @@ use secateur_backends::VlmBackend;
 use super::{Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, host};
 use crate::{Error, image::GridRule};
 
+/// The largest `theta`: above, the factors of patches that matter little are too small for f32, and no longer differ.
+pub const MAX_THETA: f64 = 0.98;
+
 /// The method.
 #[derive(Clone, Copy, Debug)]
 pub struct CdPruner {
-    /// How much the question counts, in 0..1; `None` takes relevance as it is.
+    /// How much the question counts, from 0 to [`MAX_THETA`]; `None` takes relevance as it is.
     pub theta: Option<f64>,
 }
 

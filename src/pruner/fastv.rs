@@ -12,7 +12,8 @@
 //! Deviations: the span of the picture is read from the prompt (there: 35 or 36 and 576, whatever the prompt); tokens
 //! are chosen once, from the prompt, and the layers above K cache only what was kept (there: with a cache crashes or
 //! doubles a layer's keys, without one chooses again at every new token); with several pictures or crops the budgets
-//! are added up and spent on all visual tokens together; ties go to the first token; K = 0, which has no attention to
+//! are added up and spent on all visual tokens together, LLaVA-NeXT's newline tokens and [CLS] tokens of frames among
+//! them, so that a budget of all patches keeps a few tokens less than there are; ties go to the first token; K = 0, which has no attention to
 //! go by, is refused (there: random, or a crash).
 //!
 //! Defaults: K = 2 (`--fastv-layer`).

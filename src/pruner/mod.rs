@@ -19,9 +19,9 @@ mod trim;
 mod visionzip;
 mod vispruner;
 
-pub use cdpruner::CdPruner;
 #[cfg(feature = "cli")]
 pub(crate) use cdpruner::relevance;
+pub use cdpruner::{CdPruner, MAX_THETA};
 use cosine::cosines;
 pub use cues::{ClsAttention, Cues, Needs};
 pub use datp::Datp;
@@ -47,7 +47,7 @@ use burn::tensor::Tensor;
 pub struct Params {
     /// VisPruner's share of the budget that goes by attention, in 0..=1.
     pub important_ratio: f64,
-    /// How much CDPruner listens to the question, in 0..1; without it, as the official code does.
+    /// How much CDPruner listens to the question, from 0 to [`MAX_THETA`]; without it, as the official code does.
     pub theta: Option<f64>,
     /// The layer of the language model before which FastV drops tokens, from 1.
     pub fastv_layer: usize,
@@ -159,7 +159,7 @@ impl Place {
     }
 }
 
-/// What a method's own repository does with LLaVA-NeXT's crops.
+/// What a method's own repository does with LLaVA-NeXT's crops, where it has a way that works on crops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
     /// How the grid of tiles is chosen.

@@ -15,7 +15,8 @@
 //! fixed share; the paper's own rule (all outliers above the third quartile + 1.5 interquartile ranges) decides by itself
 //! how many there are, and is not offered, because every method here keeps to a budget. Questions longer than 77 tokens
 //! are averaged over their segments (there: cut off); CLIP reads the question as CDPruner's evaluation gives it, without the
-//! request for a single word (there: with it). When every patch is kept no token is added (there: one of zeros).
+//! request for a single word (there: with it). When every patch is kept no token is added (there: a
+//! crash). Of LLaVA-NeXT every crop keeps its own (there: the whole picture's tokens only, the tiles' are lost).
 //! Ties go to the first patch.
 
 use burn::tensor::{DType, Tensor};

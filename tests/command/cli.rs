@@ -204,7 +204,7 @@ fn usage_errors_exit_with_2_and_others_with_1() {
     assert!(ask(&["--tokens", "0"]).contains("budget of 0"));
     assert!(ask(&["--tokens", "577"]).contains("1 to 576"));
     assert!(ask(&["--important-ratio", "1.5"]).contains("from 0 to 1"));
-    assert!(ask(&["--theta", "1"]).contains("from 0 to below 1"));
+    assert!(ask(&["--theta", "0.99"]).contains("from 0 to 0.98"));
     for layer in ["0", "4"] {
         let refused = ask(&["--method", "fastv", "--fastv-layer", layer, "--tokens", "64"]);
         assert!(refused.contains(&format!("before layer {layer}")) && refused.contains("takes 1 to 3"), "{refused}");

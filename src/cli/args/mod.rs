@@ -104,7 +104,7 @@ pub(in crate::cli) struct MethodArgs {
     /// vispruner: the share of the tokens that goes by attention, from 0 to 1
     #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
     pub(in crate::cli) important_ratio: f64,
-    /// cdpruner: how much the question counts, from 0 to below 1; by default relevance is taken as it is
+    /// cdpruner: how much the question counts, from 0 to 0.98; by default relevance is taken as it is
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(in crate::cli) theta: Option<f64>,
     /// fastv: how many layers of the language model see all tokens

@@ -12,7 +12,7 @@ use secateur_backends::{Job, VlmBackend};
 use super::runs::{Group, Stored};
 use crate::{
     checksum::data_sha256,
-    cli::{args::WeightType, show::arranged},
+    cli::{args::WeightType, arrange::arranged},
     generate::{Decoding, answer, kept},
     image::{GridRule, Rgb, kept_patches},
     merge::Merge,
@@ -152,7 +152,9 @@ impl Job for Make<'_> {
         }
         let median = |mut times: Vec<Duration>| {
             times.sort_unstable();
-            times.get(times.len() / 2).copied()
+            // Of an even number, between the two in the middle.
+            let middle = [times.len().checked_sub(1)? / 2, times.len() / 2];
+            Some(middle.iter().map(|&i| times[i]).sum::<Duration>() / 2)
         };
         Ok(Gallery { shown, first_token: times.into_iter().map(median).collect(), timed })
     }
