@@ -10,12 +10,12 @@ use secateur_backends::{Job, VlmBackend, choose};
 use super::{
     args::{Analysis, AnalyzeArgs},
     eval::progress,
-    print,
+    make_folder, print,
 };
 use crate::{
     Error,
     analysis::{Attention, Dispersion, Histogram, Instruction, KINDS, Shift, Spread, read},
-    eval::{make_folder, write_file},
+    eval::write_file,
     image::{Rgb, decode, png},
     model::{Llava, LoadOptions, Opened, open},
     plot::{Labels, bars, columns, curves, map, shares},

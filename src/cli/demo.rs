@@ -10,12 +10,13 @@ use secateur_backends::{Job, VlmBackend, choose};
 use super::{
     args::DemoArgs,
     demo_table::{Row, Table, Times},
+    make_folder,
     plan::{BUDGETS, names},
     print, print_json,
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
-    eval::{make_folder, write_file},
+    eval::write_file,
     generate::{Decoding, answer, answer_about, kept},
     image::{kept_patches, png, strip},
     model::{DEMO, Llava, LoadOptions, open},

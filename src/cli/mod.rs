@@ -84,6 +84,11 @@ fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBu
     }
 }
 
+/// Makes a folder and those that it is in.
+fn make_folder(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(Error::io(path, "the folder cannot be made"))
+}
+
 /// Refuses pictures and videos that are not there before a model is fetched for them.
 fn check_there(path: &Path) -> Result<(), Error> {
     let found = std::fs::metadata(path).map(|_| ());

@@ -11,12 +11,12 @@ use secateur_backends::{Job, VlmBackend};
 use super::{
     args::ShowArgs,
     arrange::{arranged, in_padding, is_padded},
-    check_there,
+    check_there, make_folder,
     plan::{MethodPlan, ModelPlan},
     print,
 };
 use crate::{
-    eval::{make_folder, write_file},
+    eval::write_file,
     generate::{Decoding, answer, kept},
     image::{Rgb, Tiles, crops, kept_patches, png},
     model::Llava,

@@ -251,11 +251,6 @@ fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     write_file(path, text.as_bytes())
 }
 
-/// Makes a folder and those that it is in.
-pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(Error::io(path, "the folder cannot be made"))
-}
-
 /// Writes beside the file, then renames: the name never holds half of it.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     // Nobody else's draft: several processes may write the same file.

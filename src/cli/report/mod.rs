@@ -4,13 +4,12 @@ mod gallery;
 mod page;
 mod runs;
 
-use anyhow::Context;
 use gallery::{Gallery, gallery, questions};
 use page::{Part, page};
 use runs::{Group, groups};
 use secateur_backends::resolve;
 
-use super::{args::ReportArgs, print};
+use super::{args::ReportArgs, make_folder, print};
 use crate::{
     eval::write_file,
     image::png,
@@ -21,7 +20,7 @@ use crate::{
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let groups = groups(&args.runs)?;
     let backend = resolve(args.backend.as_deref())?;
-    std::fs::create_dir_all(&args.out).with_context(|| format!("{}: cannot be made", args.out.display()))?;
+    make_folder(&args.out)?;
     let mut parts = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for group in &groups {
