@@ -11,16 +11,26 @@ use crate::{
     task::{Picture, Sample},
 };
 
-/// The checksum of a checkpoint: of its weights in each of `folders`, and of the small files in it that are named beside it, where they
-/// are. What else lies there is not read, and changes no answer.
+/// A folder of which files are read.
+pub(crate) struct Part<'a> {
+    pub(crate) folder: &'a Path,
+    /// Small files that are read where they are.
+    pub(crate) small: &'a [&'a str],
+    /// Whether the weights are.
+    pub(crate) weights: bool,
+}
+
+/// The checksum of a checkpoint. What else lies in its folders is not read, and changes no answer.
 ///
 /// # Errors
 /// When a folder has no weights, or a file cannot be read.
-pub fn checkpoint_sha256(folders: &[(&Path, &[&str])]) -> Result<String, Error> {
+pub(crate) fn checkpoint_sha256(parts: &[Part]) -> Result<String, Error> {
     let mut files = Vec::new();
-    for (folder, small) in folders {
+    for Part { folder, small, weights } in parts {
         files.extend(small.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
-        files.extend(Checkpoint::files(folder)?);
+        if *weights {
+            files.extend(Checkpoint::files(folder)?);
+        }
     }
     let sums = files.par_iter().map(|path| file_sha256(path)).collect::<Result<Vec<_>, _>>()?;
     let mut all = Sha256::new();

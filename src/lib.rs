@@ -34,6 +34,7 @@ pub mod pruner;
 mod published;
 pub mod shard;
 pub mod task;
+mod tensor;
 pub mod text;
 pub mod video;
 

@@ -12,14 +12,14 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // A stderr that nobody reads is no panic.
+            // A stderr that nobody reads must not panic.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// `secateur … | head` is no failure.
+/// `secateur … | head` is not an error.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

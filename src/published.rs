@@ -26,12 +26,6 @@ static FIGURES: LazyLock<Vec<Published>> = LazyLock::new(|| {
     reader.deserialize().flatten().collect()
 });
 
-/// A score as papers write it: shares of 1 in percent, points as they are.
-pub(crate) fn in_papers_unit(benchmark: &str, score: f64) -> f64 {
-    // MME's points and the demo's percents are above 1.
-    if ["mme", "demo"].contains(&benchmark) { score } else { 100.0 * score }
-}
-
 /// All figures for a checkpoint and a benchmark.
 pub(crate) fn figures(checkpoint: &str, benchmark: &str) -> impl Iterator<Item = &'static Published> {
     FIGURES.iter().filter(move |figure| figure.is_of(checkpoint) && figure.benchmark == benchmark)

@@ -19,9 +19,9 @@ use crate::{
 /// Burn's Flex backend.
 pub type Flex = burn_flex::Flex;
 
-/// Numbers of an f32 weight that is large.
+/// The smallest f32 weight, in numbers, that goes by our own kernel.
 const LARGE: usize = 1 << 18;
-/// Numbers of a token in a network that is.
+/// The smallest `heads · head_dim` that goes by our own attention.
 const WIDE: usize = 1 << 7;
 
 /// The CPU.
@@ -75,7 +75,7 @@ impl VlmBackend for Flex {
         }
     }
 
-    /// On the matrix unit, where the processor has one.
+    /// By instructions for bf16, where the processor has some.
     fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         mask.check([q.dims(), k.dims(), v.dims()]);
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());

@@ -32,7 +32,7 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     }
     let (questions, without) = read(&args.data, &images, args.limit.unwrap_or(usize::MAX))?;
     if without > 0 {
-        say!("note: {without} entries have no picture or no question and are passed over");
+        say!("note: {without} entries have no picture or no question and are skipped");
     }
     let opened = open(&args.model, None)?;
     if args.what == Analysis::AttentionDispersion && opened.config.text.num_hidden_layers < 2 {
@@ -76,7 +76,7 @@ impl Job for Analyze {
                 Err(error) if questions.len() == 1 => return Err(error.into()),
                 Err(error) => {
                     let (image, error) = (instruction.image.display(), anyhow::Error::from(error));
-                    bar.suspend(|| say!("note: the question about {image} is passed over: {error:#}"));
+                    bar.suspend(|| say!("note: the question about {image} is skipped: {error:#}"));
                 }
             }
             bar.inc(1);

@@ -14,7 +14,7 @@ use super::{
     print_json,
 };
 use crate::{
-    generate::{Decoding, Generated, Sampling, Stream, answer, kept},
+    generate::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
     model::{Llava, Seen},
     pruner::selector,
     text::{Prompt, clip_question, strip},
@@ -97,7 +97,6 @@ impl Job for Ask {
             return if self.json { print_json(&result) } else { Ok(()) };
         }
         let mut comparison = Comparison::new(&methods)?;
-        let mut go_on = |_: &[u32]| ControlFlow::Continue(());
         // What is built on first use (GPU kernels, pages of a mapped file) would be charged to the first method.
         let cheap = methods.iter().find(|method| method.tokens.is_some()).unwrap_or(&methods[0]);
         let _ = ask(cheap, &mut |_| ControlFlow::Break(()));

@@ -1,6 +1,6 @@
 //! `secateur bench`: where the time goes, for a checkpoint or a named shape, method by method and budget by budget.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::time::Duration;
 
 use anyhow::bail;
 use burn::tensor::DType;
@@ -17,10 +17,10 @@ use super::{
 use crate::{
     Error,
     cost::{kv_bytes, prefill_flops, prefill_work, step_bytes, visual_tokens},
-    generate::{Decoding, answer},
+    generate::{Decoding, answer, go_on},
     image::Rgb,
     model::{DEMO, Layout, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
-    pruner::{Params, Place, Selector, check_budget, method, selector},
+    pruner::{Params, Selector, check_budget, method, selector},
     text::{IMAGE_TOKEN, Prompt},
     video::{Media, Video},
 };
@@ -55,8 +55,8 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         names.retain(|name| !reads_text(name));
     }
     for name in &names {
-        if method(name, params)?.place() == Place::Llm {
-            check_layer(params.fastv_layer, opened.config.text.num_hidden_layers)?;
+        if let Some(layer) = method(name, params)?.cut_layer() {
+            check_layer(layer, opened.config.text.num_hidden_layers)?;
         }
     }
     for &budget in &budgets {
@@ -187,7 +187,6 @@ fn measure<B: VlmBackend>(
 ) -> anyhow::Result<Row> {
     // No token ends it.
     let decoding = Decoding::greedy(new_tokens, u32::MAX);
-    let go_on = |_: &[u32]| ControlFlow::Continue(());
     let (seen, generated) = answer(model, media, prompt, selector, budget, decoding, go_on)?;
     let config = &model.config().text;
     let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);

@@ -1,6 +1,6 @@
 //! `secateur demo`: a trained model, its benchmark and every budget, with nothing but this binary.
 
-use std::{ops::ControlFlow, path::Path};
+use std::path::Path;
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,9 +17,10 @@ use super::{
 use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
     eval::write_file,
-    generate::{Decoding, answer, answer_about, kept},
-    image::{kept_patches, png, strip},
+    generate::{Decoding, answer, answer_about, go_on, kept},
+    image::{kept_patches, png},
     model::{DEMO, Llava, LoadOptions, open},
+    plot::columns,
     pruner::{Needs, NoPruning, Params, Selector, selector},
     task::{Answer, Demo, Protocol, Sample, Task},
     text::{Prompt, strip as trim, vicuna_v1},
@@ -106,7 +107,7 @@ fn save_pictures<B: VlmBackend>(
             let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN), decoding(model), go_on)?;
             shown.push(kept_patches(whole, side, &kept(&seen, &generated).0[0]));
         }
-        write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&strip(&shown)))?;
+        write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
     }
     let names: Vec<&str> = selectors.iter().map(|selector| selector.method().name()).collect();
     Ok(format!(
@@ -223,8 +224,4 @@ fn asked<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> anyhow::Result<(Ve
 
 fn decoding<B: VlmBackend>(model: &Llava<B>) -> Decoding {
     Decoding::greedy(Demo.max_new_tokens(), model.tokenizer().eos())
-}
-
-fn go_on(_: &[u32]) -> ControlFlow<()> {
-    ControlFlow::Continue(())
 }

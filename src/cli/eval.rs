@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     checksum::data_sha256,
-    eval::{Run, RunConfig, RunFolder, Standing, evaluate, standing},
+    eval::{Run, RunConfig, RunFolder, Standing, evaluate, read_config, standing},
     model::{DEMO, Llava},
     pruner::{Selector, method, selector},
     shard::Shard,
@@ -59,8 +59,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     if shard.is_some() {
         if there.answers.len() < samples.len() {
             answer(plan, asked, out, *force)?;
-        } else if there.on_disk == samples.len() {
-            // The same questions may be this shard's by another --limit: it keeps the new one.
+        } else if there.on_disk == samples.len() && read_config(&run)?.limit != config.limit {
+            // The same questions are this shard's by another --limit: it keeps the new one.
             RunFolder::open(out, &config, samples, false)?;
         }
         // A part has no score that would mean anything.

@@ -19,9 +19,12 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     let data = args.data.as_ref().map_or_else(|| Ok(first.data.clone()), std::path::absolute)?;
     let whole = RunConfig { shard: None, protocol: args.protocol.unwrap_or(first.protocol), data, ..first.clone() };
     let task = task(&whole.benchmark)?;
-    let mut samples = task.samples(&whole.data)?;
-    if args.data.is_some() && !whole.data_sha256.is_empty() && data_sha256(&samples) != whole.data_sha256 {
-        bail!("{}: not the questions and pictures that the shards had", whole.data.display());
+    let mut samples = task.samples(&whole.data).context("--data names the folder where the questions are now")?;
+    if !whole.data_sha256.is_empty() && data_sha256(&samples) != whole.data_sha256 {
+        bail!(
+            "{}: not the questions and pictures that the shards had; --data names their folder",
+            whole.data.display()
+        );
     }
     samples.truncate(whole.limit.unwrap_or(usize::MAX));
     let mut answers = Vec::new();

@@ -7,7 +7,7 @@ use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
     model::{Llava, LoadOptions, Opened, TilingChoice, check_layer, open},
-    pruner::{MAX_THETA, Params, Place, check_budget, method, methods},
+    pruner::{MAX_THETA, Params, check_budget, method, methods},
 };
 
 /// Budgets that papers report.
@@ -117,8 +117,8 @@ impl ModelPlan {
             if let Some(budget) = plan.tokens {
                 check_budget(budget, opened.config.vision.patches())?;
             }
-            if method(plan.method, plan.params)?.place() == Place::Llm {
-                check_layer(plan.params.fastv_layer, opened.config.text.num_hidden_layers)?;
+            if let Some(layer) = method(plan.method, plan.params)?.cut_layer() {
+                check_layer(layer, opened.config.text.num_hidden_layers)?;
             }
         }
         let tiling = TilingChoice { grid: args.grid, merge: args.merge };

@@ -17,7 +17,7 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let folder = args.answers.parent().unwrap_or(Path::new(""));
     let mut report = judge::score(task, &data, &answers, args.protocol, &args.judge, folder)?;
     if broken > 0 {
-        report.notes.push(format!("{broken} line(s) of the file are no answers and are passed over"));
+        report.notes.push(format!("{broken} line(s) of the file are no answers and are skipped"));
     }
     match &args.upload {
         Some(path) => write_file(path, &task.upload(&data, &answers)?)?,

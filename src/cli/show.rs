@@ -1,9 +1,6 @@
 //! `secateur show`: what each method keeps of a picture or a video, as pictures.
 
-use std::{
-    ops::ControlFlow,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
@@ -17,11 +14,12 @@ use super::{
 };
 use crate::{
     eval::write_file,
-    generate::{Decoding, answer, kept},
+    generate::{Decoding, answer, go_on, kept},
     image::{Rgb, Tiles, crops, kept_patches, png},
     model::Llava,
     plot::{Scale, captioned, columns, heat, reach},
     pruner::{Needs, Selector, relevance, selector},
+    tensor::host,
     text::{Prompt, clip_question},
     video::Media,
 };
@@ -130,17 +128,13 @@ fn look<B: VlmBackend>(model: &Llava<B>, media: &Media, prompt: &Prompt, method:
             let look = model.look_at_media(media, pruner.tiling(), pruner.needs())?;
             let seen = model.prune(&look, &**pruner, method.tokens, prompt, 0)?;
             let score = pruner.score(&model.cues(&look, pruner.needs(), prompt, 0)?)?;
-            let scores = score.map(|score| {
-                let numbers: Vec<f32> = score.into_data().convert::<f32>().into_vec().unwrap_or_default();
-                numbers.chunks(seen.patches).map(<[f32]>::to_vec).collect()
-            });
+            let scores = score.map(|score| host(score).chunks(seen.patches).map(<[f32]>::to_vec).collect());
             let counts = [seen.order.len(), seen.unpruned];
             Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores })
         }
         // Only the language model can say.
         Selector::Inside(_) => {
             let first = Decoding::greedy(1, model.tokenizer().eos());
-            let go_on = |_: &[u32]| ControlFlow::Continue(());
             let media = std::slice::from_ref(media);
             let (seen, generated) = answer(model, media, prompt, &selector, method.tokens, first, go_on)?;
             let (kept, left) = kept(&seen, &generated);
@@ -165,7 +159,7 @@ fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -
     let seen = model.look(processor.normalise(&square), Needs::default()).features;
     for word in &args.relevance {
         let (image, text) = model.joint(seen.clone(), &format!("Is there a {word} in the image?"))?;
-        let numbers: Vec<f32> = relevance(image, text).into_data().convert::<f32>().into_vec().unwrap_or_default();
+        let numbers = host(relevance(image, text));
         let map = heat(&square, numbers.len().isqrt(), &numbers, reach(&numbers), scale, ALPHA);
         maps.push((word.clone(), map));
     }

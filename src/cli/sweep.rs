@@ -144,7 +144,7 @@ impl Job for Sweep {
                 let headline = benchmark.task.headline(config.protocol);
                 let score = report.metrics.iter().find(|(name, _)| name == headline).map(|(_, value)| *value);
                 let model = config.is_usual().then(|| fixed.model_name());
-                rows.push(Row::new(model.as_deref(), benchmark.task.name(), method.method, method.tokens, score));
+                rows.push(Row::new(model.as_deref(), benchmark.task, method.method, method.tokens, score));
             }
         }
         Ok(rows)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::published::{in_papers_unit, published};
+use crate::{published::published, task::Task};
 
 /// What the averages are.
 const RULE: &str = "average: the mean over benchmarks of score / score without pruning, as in FasterVLM's tables";
@@ -28,12 +28,12 @@ impl Row {
     /// Beside what papers report for `model`, if it can be compared.
     pub(super) fn new(
         model: Option<&str>,
-        benchmark: &'static str,
+        task: &dyn Task,
         method: &'static str,
         tokens: Option<usize>,
         score: Option<f64>,
     ) -> Self {
-        let accuracy = score.map(|score| in_papers_unit(benchmark, score));
+        let (benchmark, accuracy) = (task.name(), score.map(|score| task.unit().in_papers(score)));
         let figure = model.and_then(|model| published(model, method, tokens, benchmark));
         let (published, source) = (figure.map(|figure| figure.score), figure.map(|figure| figure.source.as_str()));
         Self { benchmark, method, tokens, accuracy, percent: None, published, source }
@@ -126,10 +126,13 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::task;
 
     #[test]
     fn averages_are_means_of_ratios() {
-        let row = |benchmark, method, tokens, score| Row::new(Some("llava-v1.5-7b"), benchmark, method, tokens, score);
+        let row = |benchmark, method, tokens, score| {
+            Row::new(Some("llava-v1.5-7b"), task(benchmark).unwrap(), method, tokens, score)
+        };
         let table = Table::new(vec![
             row("mme", "none", None, Some(1500.0)),
             row("mme", "fastervlm", Some(29), Some(1200.0)),

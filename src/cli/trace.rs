@@ -1,6 +1,6 @@
 //! `secateur trace`: one question through every stage, greedily, as JSON.
 
-use std::{ops::ControlFlow, path::Path};
+use std::path::Path;
 
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error,
-    generate::{Decoding, answer, kept},
+    generate::{Decoding, answer, go_on, kept},
     image::decode,
     model::{Llava, Seen},
     pruner::selector,
@@ -102,7 +102,6 @@ impl Job for TraceJob {
         let model: Llava<B> = self.plan.load(&device)?;
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer());
         let decoding = Decoding::greedy(self.limit, model.tokenizer().eos());
-        let go_on = |_: &[u32]| ControlFlow::Continue(());
         let (seen, answer) =
             answer(&model, std::slice::from_ref(&self.media), &prompt, &selector, method.tokens, decoding, go_on)?;
         let (kept, visual_tokens) = kept(&seen, &answer);

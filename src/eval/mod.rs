@@ -41,6 +41,7 @@ struct Metrics<'a> {
     run: &'a RunConfig,
 }
 
+const SERIALISES: &str = "our own structures have string keys and finite numbers";
 const ANSWERS: &str = "answers.jsonl";
 const METRICS: &str = "metrics.json";
 
@@ -238,13 +239,12 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Our own structures have string keys and finite numbers, which serialise.
 fn pretty(value: &impl Serialize) -> String {
-    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
+    serde_json::to_string_pretty(value).expect(SERIALISES) + "\n"
 }
 
 fn compact(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    serde_json::to_string(value).expect(SERIALISES)
 }
 
 fn write_whole(path: &Path, text: &str) -> Result<(), Error> {

@@ -20,6 +20,11 @@ use crate::{
     video::Media,
 };
 
+/// For those who want an answer to its end, whatever its tokens are.
+pub fn go_on(_: &[u32]) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 /// How an answer is made.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoding {
@@ -131,7 +136,8 @@ pub fn ask_about<'a, B: VlmBackend>(
     selector: &'a Selector<B>,
     budget: Option<usize>,
 ) -> Result<(Vec<Seen<B>>, Asked<'a, B>), Error> {
-    let whole = NoPruning { tiling: selector.method().tiling() };
+    let method = selector.method();
+    let whole = NoPruning { tiling: method.tiling(), class: method.keeps_class() };
     let (pruner, inside): (&dyn Pruner<B>, _) = match selector {
         Selector::Before(pruner) => (&**pruner, None),
         Selector::Inside(pruner) => (&whole, Some(&**pruner)),

@@ -3,11 +3,15 @@
 //! scaled, and 16-bit colours lose their low byte. The first frame stands for an animation.
 
 use std::{
-    io::{BufReader, Cursor},
+    fs::File,
+    io::{BufReader, Cursor, Read},
     path::Path,
 };
 
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, guess_format,
+    metadata::Orientation,
+};
 
 use super::{Rgb, jpeg::has_end};
 use crate::Error;
@@ -27,6 +31,9 @@ pub(crate) fn limits() -> Limits {
     limits
 }
 
+/// Bytes by which every format is known.
+const SIGN: u64 = 64;
+
 const NO_PICTURE: &str = "not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read";
 
 /// Whether the file at `path` begins like a picture of a known format, damaged or not.
@@ -40,11 +47,15 @@ pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
 /// # Errors
 /// When the file is missing, empty, of an unknown format, damaged, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
 pub fn decode(path: &Path) -> Result<Rgb, Error> {
+    let fail = || Error::io(path, "the image cannot be read");
+    let mut file = File::open(path).map_err(fail())?;
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(SIGN).read_to_end(&mut bytes).map_err(fail())?;
     // Before gigabytes of something else are read.
-    if path.metadata().is_ok_and(|file| file.len() > 0) && !looks_like_a_picture(path) {
+    if bytes.len() as u64 == SIGN && guess_format(&bytes).is_err() {
         return Err(Error::Image { path: path.to_owned(), reason: NO_PICTURE.to_owned() });
     }
-    let bytes = std::fs::read(path).map_err(Error::io(path, "the image cannot be read"))?;
+    file.read_to_end(&mut bytes).map_err(fail())?;
     decode_bytes(path, &bytes)
 }
 
@@ -80,11 +91,12 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
         return Err(fail("the image is cut short: the mark at its end is missing".to_owned()));
     }
     let grey = decoder.original_color_type() == ExtendedColorType::L16;
-    let orientation = decoder.orientation().map_err(damaged)?;
+    let turned = match format {
+        Some(ImageFormat::Tiff) => decoder.orientation().map_err(damaged)?,
+        _ => Orientation::NoTransforms,
+    };
     let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    if format == Some(ImageFormat::Tiff) {
-        picture.apply_orientation(orientation);
-    }
+    picture.apply_orientation(turned);
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Ok(Rgb { width, height, data: to_rgb(picture, grey) })
 }

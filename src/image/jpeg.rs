@@ -1,5 +1,6 @@
-//! Whether a JPEG file is whole. The decoder fills what is missing with grey; PIL raises an error, also where only the mark at the end is
-//! missing.
+//! Whether a JPEG file is whole. The decoder fills what is missing with grey; PIL raises an error.
+//!
+//! Stricter than PIL: the mark at the end must be there, also where a few bytes follow the picture that are none.
 
 /// Whether the end of the picture is marked: not the end of a thumbnail, nor bytes that look like it in a segment.
 pub(super) fn has_end(bytes: &[u8]) -> bool {
@@ -13,8 +14,8 @@ pub(super) fn has_end(bytes: &[u8]) -> bool {
             (Some(0xff), END) => return true,
             // Fill bytes.
             (Some(0xff), 0xff) => at += 1,
-            // Marks without a segment.
-            (Some(0xff), 0x01 | 0xd0..=0xd7) => at += 2,
+            // No mark at all, and marks without a segment.
+            (Some(0xff), 0x00 | 0x01 | 0xd0..=0xd7) => at += 2,
             (Some(0xff), _) => {
                 let (Some(high), Some(low)) = (byte(at + 2), byte(at + 3)) else { return false };
                 at += 2 + usize::from(u16::from_be_bytes([high, low])).max(2);
@@ -45,7 +46,8 @@ mod tests {
         let whole = [
             &[0xff, 0xd8, 0xff, 0xe1, 0x00, 0x04, 0xff, 0xd9][..],
             &[0xff, 0xda, 0x00, 0x03, 0x01, 0x12, 0xff, 0x00, 0xff, 0xd1, 0x34],
-            &[0xff, 0xff, 0xd9, 0x77],
+            // A segment after it, bytes that are none, and fill bytes before the end.
+            &[0xff, 0xfe, 0x00, 0x02, 0xff, 0x00, 0x12, 0xff, 0xff, 0xd9, 0x77],
         ]
         .concat();
         assert!(has_end(&whole));

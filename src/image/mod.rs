@@ -13,7 +13,7 @@ pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes};
 pub(crate) use decode::{limits, looks_like_a_picture};
-pub use overlay::{kept_patches, png, strip};
+pub use overlay::{kept_patches, png};
 
 /// An 8-bit RGB picture.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,11 +6,8 @@ use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use super::Rgb;
 
-/// Pixels between the pictures of a strip.
-const GAP: usize = 6;
-
-/// A square picture of `side`·`side` patches with all but the `kept` ones dimmed: greyish, dark, and apart from each
-/// other's neighbours at a glance.
+/// A square picture of `side`·`side` patches with all but the `kept` ones dimmed, greyish and dark, so that these
+/// stand out.
 pub fn kept_patches(square: &Rgb, side: usize, kept: &[usize]) -> Rgb {
     let patch = square.width / side;
     let mut stays = vec![false; side * side];
@@ -26,23 +23,6 @@ pub fn kept_patches(square: &Rgb, side: usize, kept: &[usize]) -> Rgb {
         }
     }
     Rgb { data, ..*square }
-}
-
-/// Pictures of one height side by side on white.
-pub fn strip(pictures: &[Rgb]) -> Rgb {
-    let height = pictures.iter().map(|picture| picture.height).max().unwrap_or(0);
-    let gaps = GAP * pictures.len().saturating_sub(1);
-    let width = pictures.iter().map(|picture| picture.width).sum::<usize>() + gaps;
-    let mut data = vec![255; width * height * 3];
-    let mut left = 0;
-    for picture in pictures {
-        for (y, row) in picture.data.chunks_exact(picture.width * 3).enumerate() {
-            let at = (y * width + left) * 3;
-            data[at..at + row.len()].copy_from_slice(row);
-        }
-        left += picture.width + GAP;
-    }
-    Rgb { width, height, data }
 }
 
 /// The bytes of a PNG file; none for a picture that is too large for one.
@@ -69,13 +49,9 @@ mod tests {
     }
 
     #[test]
-    fn a_strip_holds_its_pictures_with_gaps_between() {
-        let picture = |level| Rgb { width: 2, height: 3, data: vec![level; 18] };
-        let joined = strip(&[picture(1), picture(2)]);
-        assert_eq!((joined.width, joined.height), (2 + GAP + 2, 3));
-        let row: Vec<u8> = joined.data[..joined.width * 3].chunks(3).map(|pixel| pixel[0]).collect();
-        assert_eq!(row, [&[1, 1][..], &[255; GAP], &[2, 2]].concat());
-        let read = image::load_from_memory(&png(&joined)).unwrap().to_rgb8();
-        assert_eq!(read.into_raw(), joined.data);
+    fn a_png_holds_the_picture() {
+        let picture = Rgb { width: 2, height: 3, data: (0..18).collect() };
+        let read = image::load_from_memory(&png(&picture)).unwrap().to_rgb8();
+        assert_eq!((read.width(), read.height(), read.into_raw()), (2, 3, picture.data));
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     image::{ClipProcessor, GridRule, Rgb, Tiles, crops},
     merge::Merge,
     pruner::{Needs, Tiling},
+    tensor::host,
     text::{ClipTokenizer, LlamaTokenizer, Template},
     video::Video,
 };
@@ -200,7 +201,7 @@ impl<B: VlmBackend> Llava<B> {
 
     /// Runs embeddings `[1, new, hidden]` and returns the next token's logits.
     pub fn logits(&self, embeds: Tensor<B, 3>, cache: &mut KvCache<B>) -> Vec<f32> {
-        values(self.networks.language_model.forward(embeds, cache))
+        host(self.networks.language_model.forward(embeds, cache))
     }
 
     /// Runs the new tokens of several sequences, `[1, all of them, hidden]`, and returns the logits of what comes next in each.
@@ -208,7 +209,7 @@ impl<B: VlmBackend> Llava<B> {
         if let [Part { cache, shared: 0, .. }] = parts {
             return vec![self.logits(embeds, cache)];
         }
-        let logits = values(self.networks.language_model.forward_each(embeds, parts).flatten(0, 1));
+        let logits = host(self.networks.language_model.forward_each(embeds, parts));
         logits.chunks(logits.len() / parts.len().max(1)).map(<[f32]>::to_vec).collect()
     }
 
@@ -225,7 +226,7 @@ impl<B: VlmBackend> Llava<B> {
     ) -> Result<(Vec<f32>, Vec<usize>), Error> {
         check_layer(cut.pruner.layer(), self.config.text.num_hidden_layers)?;
         let (logits, kept) = self.networks.language_model.forward_cut(embeds, cache, cut)?;
-        Ok((values(logits), kept))
+        Ok((host(logits), kept))
     }
 
     /// The language model itself.
@@ -256,9 +257,4 @@ impl<B: VlmBackend> Llava<B> {
 /// When `layer` is not between 1 and one less than `layers`.
 pub fn check_layer(layer: usize, layers: usize) -> Result<(), Error> {
     if (1..layers).contains(&layer) { Ok(()) } else { Err(Error::Layer { layer, layers }) }
-}
-
-fn values<B: Backend>(logits: Tensor<B, 1>) -> Vec<f32> {
-    // A tensor in f32 reads back as f32.
-    logits.into_data().convert::<f32>().into_vec().unwrap_or_default()
 }

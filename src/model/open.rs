@@ -1,9 +1,6 @@
 //! Recognises a checkpoint's layout and fills the networks from it.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::DType;
 use secateur_backends::VlmBackend;
@@ -18,7 +15,7 @@ use super::{
 };
 use crate::{
     Error,
-    checksum::checkpoint_sha256,
+    checksum::{Part, checkpoint_sha256},
     demo,
     image::ClipProcessor,
     merge::Merge,
@@ -204,9 +201,11 @@ impl Opened {
     /// When one cannot be read.
     pub fn sha256(&self) -> Result<String, Error> {
         let own = [CONFIG, PICTURES, LlamaTokenizer::file(&self.folder), ADDED_TOKENS, TOKENIZER_CONFIG];
-        let mut folders: Vec<(&Path, &[&str])> = vec![(&self.folder, &own)];
-        folders.extend(self.towers.iter().map(|tower| (tower.as_path(), [CONFIG, PICTURES].as_slice())));
-        checkpoint_sha256(&folders)
+        let mut parts = vec![Part { folder: &self.folder, small: &own, weights: true }];
+        // A tower that was trained too has its weights in the checkpoint.
+        let tower = |folder| Part { folder, small: &[CONFIG, PICTURES], weights: !self.own_tower };
+        parts.extend(self.towers.iter().map(|folder| tower(folder)));
+        checkpoint_sha256(&parts)
     }
 
     /// The checksum of CLIP's text side.
@@ -215,7 +214,7 @@ impl Opened {
     /// As [`Self::check_joint`], or when a file cannot be read.
     pub fn clip_sha256(&self) -> Result<String, Error> {
         let (folder, ..) = self.open_joint()?;
-        checkpoint_sha256(&[(&folder, &[CONFIG, TOKENIZER_JSON])])
+        checkpoint_sha256(&[Part { folder: &folder, small: &[CONFIG, TOKENIZER_JSON], weights: true }])
     }
 
     /// Checks that CLIP's text side is at hand, before any weight is read.

@@ -197,7 +197,7 @@ impl<B: VlmBackend> Llava<B> {
         // Blends are means of tower features, so only patches that stay as they are may be projected before.
         let blended = keep.blends().iter().any(|blends| !blends.is_empty());
         // What Video-LLaVA reads of a video has [CLS] in it; FasterVLM's branch, like everything for pictures, leaves it out.
-        let class = video && pruner.tiling().unpad;
+        let class = video && pruner.keeps_class();
         let tokens = match cues.projected.filter(|_| !blended && !class) {
             Some(projected) => gather(projected, &keep),
             None if class => self.project(Tensor::cat(vec![look.sight.class.clone(), gather(features, &keep)], 1)),

@@ -26,8 +26,8 @@
 use burn::tensor::{DType, Tensor};
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, host};
-use crate::{Error, image::GridRule};
+use super::{Cues, Keep, Method, Needs, Pruner, Tiling, check_budget};
+use crate::{Error, image::GridRule, tensor::host};
 
 /// The largest `theta`: above, the factors of patches that matter little are too small for f32, and no longer differ.
 pub const MAX_THETA: f64 = 0.98;

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use rayon::prelude::*;
 use secateur_backends::dpp::products;
 
-use super::host;
+use crate::tensor::host;
 
 /// The cosines of every pair of patches of each crop, `[patches, patches]` row by row, in f64.
 ///

@@ -13,6 +13,8 @@
 //! Deviations: where the picture stands is read from the prompt (there: position 35, whatever the prompt); with no
 //! text after the picture the gate is left out (there: a crash); several crops and pictures work (there: a crash); ties
 //! go to the first patch (there: open); a budget is asked for (there: 192 without one).
+//!
+//! Defaults: none; it has no parameters.
 
 use burn::tensor::{DType, Tensor, activation, backend::Backend};
 use secateur_backends::VlmBackend;

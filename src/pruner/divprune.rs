@@ -13,6 +13,8 @@
 //! Deviations: the budget is a number of patches of each crop (there: a share of all visual tokens together, LLaVA-NeXT's
 //! newline tokens among them, padding not); a patch is never chosen twice (there: possible when all that is left are duplicates); a
 //! feature of length zero is at distance 1 from everything (there: NaN); ties go to the first patch.
+//!
+//! Defaults: none; it has no parameters.
 
 use rayon::prelude::*;
 use secateur_backends::VlmBackend;

@@ -4,7 +4,7 @@
 //! heads, ranks patches better, and is known before the language model starts.
 //!
 //! Paper: "`[CLS]` Attention is All You Need for Training-Free Visual Token Pruning", <https://arxiv.org/abs/2412.01818v1>.
-//! Official code: <https://github.com/Theia-4869/FasterVLM>, `llava/model/llava_arch.py`, `encode_images`.
+//! Official code: <https://github.com/Theia-4869/FasterVLM> (`f5d5f12`), `llava/model/llava_arch.py`, `encode_images`.
 //!
 //! Deviations: ties go to the first patch (the official `topk` leaves them open); a budget above the patch count is
 //! an error with a sentence (there: a crash in `topk`); only the kept tokens are projected (there: all; same numbers).

@@ -48,6 +48,14 @@ impl Method for FastV {
         Place::Llm
     }
 
+    fn cut_layer(&self) -> Option<usize> {
+        Some(self.layer)
+    }
+
+    fn keeps_class(&self) -> bool {
+        true
+    }
+
     /// It takes the whole sequence as LLaVA makes it.
     fn tiling(&self) -> Tiling {
         Tiling { grid: GridRule::Llava, unpad: true }

@@ -25,6 +25,9 @@ pub struct Keep {
 
 impl Keep {
     /// Sorts the chosen patches of every crop: `budget` of them in each, all different.
+    ///
+    /// # Panics
+    /// When they are not: the method has an error.
     pub fn new(indices: Vec<Vec<usize>>, budget: usize) -> Self {
         let blends = vec![Vec::new(); indices.len()];
         Self::with_blends(indices, blends, budget)
@@ -32,6 +35,9 @@ impl Keep {
 
     /// The same, with tokens that are made of several patches; every crop has equally many. `plain` patches and the
     /// blends' centres are `budget` patches in each crop, all different.
+    ///
+    /// # Panics
+    /// When they are not: the method has an error.
     pub fn with_blends(mut plain: Vec<Vec<usize>>, blends: Vec<Vec<Blend>>, budget: usize) -> Self {
         plain.iter_mut().for_each(|crop| crop.sort_unstable());
         let indices: Vec<Vec<usize>> = plain
@@ -46,7 +52,9 @@ impl Keep {
             .collect();
         let sound = |crop: &Vec<usize>| crop.len() == budget && crop.windows(2).all(|pair| pair[0] < pair[1]);
         let even = blends.windows(2).all(|pair| pair[0].len() == pair[1].len());
-        assert!(indices.iter().all(sound) && even, "a method broke its contract");
+        let counts = || indices.iter().map(Vec::len).collect::<Vec<_>>();
+        assert!(indices.iter().all(sound), "a method kept {:?} patches, not {budget} different ones a crop", counts());
+        assert!(even, "a method made other numbers of blended tokens in different crops");
         Self { indices, plain, blends, budget }
     }
 

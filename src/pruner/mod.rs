@@ -33,8 +33,8 @@ pub use keep::{Blend, Keep, check_budget};
 pub use none::NoPruning;
 pub use random::Random;
 use secateur_backends::VlmBackend;
+use topk::ranked;
 pub use topk::top_k;
-use topk::{host, ranked};
 pub use trim::Trim;
 pub use visionzip::VisionZip;
 pub use vispruner::VisPruner;
@@ -188,6 +188,14 @@ pub trait Method: Send + Sync {
     /// no ends.
     fn tiling(&self) -> Tiling {
         Tiling { grid: GridRule::Llava, unpad: false }
+    }
+    /// Before which of the language model's layers it drops tokens, where it does so there.
+    fn cut_layer(&self) -> Option<usize> {
+        None
+    }
+    /// Whether [CLS] tokens of a video's frames go on, as Video-LLaVA's own code has it.
+    fn keeps_class(&self) -> bool {
+        false
     }
     /// The parameters that it was made with.
     fn parameters(&self) -> Vec<(&'static str, f64)> {

@@ -10,11 +10,13 @@ use crate::{Error, image::GridRule};
 pub struct NoPruning {
     /// What is done with crops: LLaVA's own way, or that of a method that prunes later.
     pub tiling: Tiling,
+    /// Whether [CLS] tokens of a video's frames go on.
+    pub class: bool,
 }
 
 impl Default for NoPruning {
     fn default() -> Self {
-        Self { tiling: Tiling { grid: GridRule::Llava, unpad: true } }
+        Self { tiling: Tiling { grid: GridRule::Llava, unpad: true }, class: true }
     }
 }
 
@@ -37,6 +39,10 @@ impl Method for NoPruning {
 
     fn tiling(&self) -> Tiling {
         self.tiling
+    }
+
+    fn keeps_class(&self) -> bool {
+        self.class
     }
 }
 

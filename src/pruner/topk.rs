@@ -1,9 +1,9 @@
 //! The selection that score-based methods share.
 
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 use super::{Keep, check_budget};
-use crate::Error;
+use crate::{Error, tensor::host};
 
 /// Keeps the `budget` best patches of every crop by `score` `[crops, patches]`; of equal scores, the first.
 ///
@@ -33,10 +33,4 @@ pub(super) fn ranked(scores: impl IntoIterator<Item = f64>) -> Vec<usize> {
     // Adding 0 made −0 and 0 equal; a stable sort leaves ties in patch order.
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     order
-}
-
-/// The numbers of a tensor, in row-major order.
-pub(super) fn host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
-    // A tensor in f32 reads back as f32.
-    tensor.cast(DType::F32).into_data().convert::<f32>().into_vec().unwrap_or_default()
 }

@@ -18,6 +18,8 @@
 //! request for a single word (there: with it). When every patch is kept no token is added (there: a
 //! crash). Of LLaVA-NeXT every crop keeps its own (there: the whole picture's tokens only, the tiles' are lost).
 //! Ties go to the first patch.
+//!
+//! Defaults: none; it has no parameters.
 
 use burn::tensor::{DType, Tensor};
 use secateur_backends::VlmBackend;

@@ -1,8 +1,8 @@
 //! VisionZip: keep what the tower attends to, and merge the rest into a few tokens.
 //!
-//! Idea: most of the budget goes to *dominant* patches, by `[CLS]` attention. Of the others every so-manieth is the centre
-//! of a *contextual* token; each of the rest joins the centre whose key is most like its own, and a contextual token is its
-//! centre plus the mean of those that joined it.
+//! Idea: most of the budget goes to *dominant* patches, by `[CLS]` attention. Of the others, evenly spaced ones become the
+//! centres of *contextual* tokens; each of the rest joins the centre whose key is most like its own, and a contextual token
+//! is its centre plus the mean of those that joined it.
 //!
 //! Paper: "VisionZip: Longer is Better but Not Necessary in Vision Language Models", <https://arxiv.org/abs/2412.04467>.
 //! Official code: <https://github.com/dvlab-research/VisionZip> (`3151f6df`), `visionzip/clip_encoder.py`. Checked:
@@ -19,8 +19,8 @@
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{Blend, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, fastervlm::attention, host, ranked};
-use crate::Error;
+use super::{Blend, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, fastervlm::attention, ranked};
+use crate::{Error, tensor::host};
 
 /// The method; it has no parameters.
 #[derive(Clone, Copy, Debug)]

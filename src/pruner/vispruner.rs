@@ -25,9 +25,9 @@ use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
 use super::{
-    ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, fastervlm::attention, host, ranked,
+    ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, fastervlm::attention, ranked,
 };
-use crate::{Error, image::GridRule};
+use crate::{Error, image::GridRule, tensor::host};
 
 /// How many patches a round drops at most.
 const ROUND: usize = 8;

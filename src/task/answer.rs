@@ -18,7 +18,7 @@ pub struct Answer {
     pub prompt: String,
     /// What the model said.
     pub text: String,
-    /// Unique in the file. This and what follows is read by nobody: whatever others write there is as good as nothing.
+    /// Unique in the file. These three are read by nobody: whatever others write there is as good as nothing.
     #[serde(default, deserialize_with = "lenient")]
     pub answer_id: String,
     /// Who said it.
@@ -59,8 +59,7 @@ impl Answer {
 
     /// The line, with its newline.
     pub fn line(&self) -> String {
-        // Strings and JSON values serialise.
-        serde_json::to_string(self).unwrap_or_default() + "\n"
+        serde_json::to_string(self).expect("strings and JSON values serialise") + "\n"
     }
 
     /// All answers of a file.

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Picture, Protocol, Report, Sample, Task, llava_only,
+    Answer, Picture, Protocol, Report, Sample, Task, Unit, llava_only,
     pairs::{Pairs, Scored, yes_or_no},
 };
 use crate::{
@@ -57,6 +57,10 @@ impl Task for Demo {
 
     fn max_new_tokens(&self) -> usize {
         8
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::Points
     }
 
     fn headline(&self, _protocol: Protocol) -> &'static str {

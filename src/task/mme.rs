@@ -22,7 +22,7 @@ use release::{Labels, release_folder, samples_of_file, samples_of_release};
 use serde_json::json;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, Protocol, Report, Sample, Task, Unit,
     pairs::{Pairs, Scored, yes_or_no},
     questions::with_pictures,
 };
@@ -58,6 +58,10 @@ impl Task for Mme {
 
     fn max_new_tokens(&self) -> usize {
         128
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::Points
     }
 
     fn headline(&self, _protocol: Protocol) -> &'static str {

@@ -90,6 +90,25 @@ pub fn task(name: &str) -> Result<&'static dyn Task, Error> {
     })
 }
 
+/// What a benchmark's headline is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A share of 1, which papers give in percent.
+    Share,
+    /// Points, or percent already.
+    Points,
+}
+
+impl Unit {
+    /// A score as papers write it.
+    pub(crate) fn in_papers(self, score: f64) -> f64 {
+        match self {
+            Self::Share => 100.0 * score,
+            Self::Points => score,
+        }
+    }
+}
+
 /// Whose rules score the answers, where they differ.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -173,6 +192,10 @@ pub trait Task: Send + Sync {
     fn default_data(&self) -> &'static str;
     /// The metric that papers report. It may be missing: some need a server or a judge.
     fn headline(&self, protocol: Protocol) -> &'static str;
+    /// What that metric is counted in.
+    fn unit(&self) -> Unit {
+        Unit::Share
+    }
     /// Its data set on the hub, where there is one that can be unpacked into that layout.
     fn hub(&self) -> Option<DataSet> {
         None

@@ -10,6 +10,7 @@ use parquet::{
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
 };
+use secateur::task::TASKS;
 use serde_json::Value;
 
 /// A value of a small parquet file.
@@ -288,6 +289,11 @@ fn secateur(hub: &str, home: &Path, here: &Path, args: &[&str]) -> (i32, String,
 
 #[test]
 fn every_data_set_is_fetched_asked_and_scored() {
+    let mut here: Vec<&str> = data_sets().iter().map(|(name, ..)| *name).collect();
+    let mut all: Vec<&str> = TASKS.iter().filter(|task| task.hub().is_some()).map(|task| task.name()).collect();
+    here.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(here, all);
     for (name, id, files, prompt) in data_sets() {
         let (hub, home, here) = (Hub::start(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for (file, bytes) in files {

@@ -89,6 +89,17 @@ fn a_connection_that_breaks_once_is_taken_up_in_the_same_run() {
 }
 
 #[test]
+fn a_connection_that_breaks_again_and_again_gets_there() {
+    let (hub, home) = hub();
+    hub.fail(&format!("{ID}/{SHARD}"), &[Fault::Cut(100_000); 6]);
+    hub.fail(&format!("{ID}/config.json"), &[Fault::Probe(503)]);
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 0, "{stderr}");
+    let asked = hub.requests();
+    assert!(asked.iter().any(|line| line.contains(SHARD) && line.ends_with(" 600000-")), "{asked:?}");
+}
+
+#[test]
 fn a_connection_on_which_nothing_comes_is_given_up() {
     let (hub, home) = hub();
     hub.slow(&format!("{ID}/{SHARD}"), Duration::from_secs(60));

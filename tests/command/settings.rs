@@ -51,6 +51,19 @@ fn a_run_goes_on_beside_files_that_are_not_read() {
     assert!(code == 1 && stderr.contains("clip_sha256"), "{stderr}");
 }
 
+/// LLaVA-NeXT's own checkpoints bring their tower along, and name another's for its config.
+#[test]
+fn a_tower_whose_weights_are_not_read_may_lack_them() {
+    let here = tempfile::tempdir().unwrap();
+    for folder in ["clip-vit-tiny-patch14-336", "llava-v1.6-vicuna-tiny"] {
+        crate::common::copy_folder(&fixture("tiny-llava-1.6").join(folder), &here.path().join(folder));
+    }
+    std::fs::remove_file(here.path().join("clip-vit-tiny-patch14-336/pytorch_model.bin")).unwrap();
+    let args = ["demo", "--model", "llava-v1.6-vicuna-tiny", "--tokens", "9", "--limit", "1"];
+    let (code, _, stderr) = eval(here.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+}
+
 #[test]
 fn the_built_in_checkpoint_is_no_folder_of_its_name() {
     let here = tempfile::tempdir().unwrap();

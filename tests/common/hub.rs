@@ -20,6 +20,8 @@ pub enum Fault {
     None,
     /// Another status.
     Status(u16),
+    /// The same where only what is known of the file is asked for.
+    Probe(u16),
     /// The connection ends after so many bytes.
     Cut(usize),
     /// The last byte is another one.
@@ -150,11 +152,11 @@ fn reply(path: &str, range: Option<&str>, authorisation: &str, state: &mut State
     let mut from: usize = from.parse().unwrap();
     let to = to.parse().map_or(bytes.len(), |to: usize| (to + 1).min(bytes.len()));
     let probe = range == Some("0-0");
-    let fault = match state.faults.get_mut(&path).filter(|_| !probe) {
-        Some(faults) => faults.pop_front().unwrap_or(Fault::None),
-        None => Fault::None,
-    };
-    if let Fault::Status(status) = fault {
+    let is_next = |fault: &Fault| matches!(fault, Fault::Probe(_)) == probe;
+    let faults = state.faults.entry(path).or_default();
+    let fault = if faults.front().is_some_and(is_next) { faults.pop_front() } else { None };
+    let fault = fault.unwrap_or(Fault::None);
+    if let Fault::Status(status) | Fault::Probe(status) = fault {
         return plain(&format!("{status} Fault"));
     }
     if from >= bytes.len() {

@@ -97,7 +97,7 @@ impl Shards {
         let mut paths = Vec::new();
         for shard in indexed.values().collect::<BTreeSet<_>>() {
             let path = folder.join(shard);
-            if !Path::new(shard).components().all(|part| matches!(part, Component::Normal(_))) {
+            if !Path::new(shard).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
                 let reason = format!("it names the shard `{shard}`, which is outside the checkpoint's folder");
                 return Err(WeightsError::Unsupported { path: index.to_owned(), reason });
             }

@@ -125,5 +125,5 @@ fn locate(tensor: &Tensor, storages: &Storages) -> Result<(Range<usize>, Option<
         return Err(format!("it shows {spanned} elements as {count} (strides {:?})", tensor.strides));
     }
     let range = storage.start + tensor.offset * size..storage.start + end * size;
-    Ok((range, (!in_order).then(|| tensor.strides.clone())))
+    Ok((range, (!in_order && count > 0).then(|| tensor.strides.clone())))
 }

@@ -1,6 +1,6 @@
 //! Questions on which methods disagree, with what each method kept, and the time to the first token on the way.
 
-use std::{collections::BTreeSet, ops::ControlFlow, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,7 +13,7 @@ use super::runs::{Group, Stored};
 use crate::{
     checksum::data_sha256,
     cli::{args::WeightType, arrange::arranged},
-    generate::{Decoding, answer, kept},
+    generate::{Decoding, answer, go_on, kept},
     image::{GridRule, Rgb, kept_patches},
     merge::Merge,
     model::{Llava, LoadOptions, Opened, TilingChoice, open},
@@ -179,7 +179,6 @@ fn one<B: VlmBackend>(
     run: &Stored,
 ) -> anyhow::Result<(Duration, String)> {
     let selector = selector::<B>(&run.config.method, params(run))?;
-    let go_on = |_: &[u32]| ControlFlow::Continue(());
     let first = Decoding::greedy(1, model.tokenizer().eos());
     let tokens = run.config.tokens;
     let (seen, generated) = answer(model, std::slice::from_ref(media), prompt, &selector, tokens, first, go_on)?;

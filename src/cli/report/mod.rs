@@ -14,7 +14,8 @@ use crate::{
     eval::write_file,
     image::png,
     plot::{Point, Scatter, Series},
-    published::{figures, in_papers_unit},
+    published::figures,
+    task::Unit,
 };
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
@@ -112,7 +113,7 @@ fn of<'a>(series: &'a mut Vec<Series>, method: &str, name: &str) -> &'a mut Seri
 
 fn scatter(group: &Group, x: &str, doublings: bool, baseline: Option<f64>, series: Vec<Series>) -> Scatter {
     let headline = group.task.headline(group.runs[0].config.protocol);
-    let unit = if in_papers_unit(group.task.name(), 1.0) > 1.0 { ", %" } else { "" };
+    let unit = if group.task.unit() == Unit::Share { ", %" } else { "" };
     Scatter {
         title: format!("{}, {}", group.task.name(), group.model),
         x: x.to_owned(),

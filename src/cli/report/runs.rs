@@ -11,7 +11,6 @@ use serde::{
 use crate::{
     eval::{RunConfig, read_config},
     pruner::{Params, methods},
-    published::in_papers_unit,
     task::{Answer, Task, task},
 };
 
@@ -42,7 +41,7 @@ impl Stored {
     pub(super) fn score(&self, task: &dyn Task) -> Option<f64> {
         let headline = task.headline(self.config.protocol);
         let score = self.metrics.iter().find(|(name, _)| name == headline)?.1?;
-        Some(in_papers_unit(task.name(), score))
+        Some(task.unit().in_papers(score))
     }
 
     /// The method, with parameters that are not its defaults.

@@ -38,25 +38,20 @@ impl Rope {
             let Some(RawRope { kind, rope_type, factor, rope_theta }) = raw else { continue };
             rope.theta = rope_theta.unwrap_or(rope.theta);
             let kinds: Vec<String> = kind.into_iter().chain(rope_type).collect();
-            match (kinds.as_slice(), factor) {
-                ([], None) => {}
-                (kinds, _) if !kinds.is_empty() && kinds.iter().all(|kind| kind == "default") => {}
-                (kinds, Some(factor))
-                    if !kinds.is_empty()
-                        && kinds.iter().all(|kind| kind == "linear")
-                        && factor.is_finite()
-                        && factor > 0.0 =>
-                {
-                    rope.factor = factor;
-                }
+            let all_are = |known: &str| !kinds.is_empty() && kinds.iter().all(|kind| kind == known);
+            match factor {
+                None if kinds.is_empty() => {}
+                _ if all_are("default") => {}
+                Some(factor) if all_are("linear") && factor.is_finite() && factor > 0.0 => rope.factor = factor,
                 _ => {
-                    let reason = format!(
-                        "{field} `{}`; only linear with a factor above 0 is known, and default",
-                        kinds.join("` and `")
-                    );
+                    let found = kinds.join("` and `");
+                    let reason = format!("{field} `{found}`; only linear with a factor above 0 is known, and default");
                     return Err(Error::config(path, reason));
                 }
             }
+        }
+        if !(rope.theta.is_finite() && rope.theta > 0.0) {
+            return Err(Error::config(path, format!("rope_theta {}; expected a number above 0", rope.theta)));
         }
         Ok(rope)
     }
@@ -88,6 +83,7 @@ mod tests {
             (json!({"type": "linear", "factor": 0.0}), none(), "rope_scaling `linear`"),
             (json!({"factor": 2.0}), none(), "rope_scaling ``"),
             (none(), json!({"rope_type": "llama3", "factor": 8.0}), "rope_parameters `llama3`"),
+            (none(), json!({"rope_type": "default", "rope_theta": 0.0}), "rope_theta 0"),
         ] {
             let error = check(scaling, parameters).unwrap_err();
             assert!(error.contains(named), "{error}");

@@ -32,7 +32,8 @@ struct TextSigns {
     model_type: Option<String>,
 }
 
-/// What LLaVAs on Vicuna call themselves. Others have the same fields and tensors (`llava_mistral`), but another prompt.
+/// What LLaVAs on Vicuna call themselves. Others have the same fields and tensors (`llava_mistral`), but another prompt. On
+/// other Llamas there are some that call themselves so, too.
 const FAMILIES: [&str; 3] = ["llava", "llava_llama", "llava_next"];
 
 /// Why transformers' conversion of Video-LLaVA is refused: its converter loads the towers into plain CLIP models and passes over
@@ -62,11 +63,12 @@ impl Signs {
             return Err(Error::config(path, reason));
         };
         if !FAMILIES.contains(&family) || text != "llama" {
-            let found = if text == "llama" { family } else { text };
-            let reason = format!(
-                "model_type `{found}`; only LLaVAs on Vicuna are known ({}), others are asked in another form",
-                FAMILIES.join(", ")
-            );
+            let (field, found, known) = match text {
+                "llama" => ("model_type", family, FAMILIES.join(", ")),
+                _ => ("text_config.model_type", text, "llama".to_owned()),
+            };
+            let reason =
+                format!("{field} `{found}`; known are LLaVAs on Vicuna ({known}), others are asked in another form");
             return Err(Error::config(path, reason));
         }
         Ok(layout)

@@ -16,7 +16,7 @@ use hf_hub::{
 };
 use indicatif::ProgressBar;
 
-use super::cache;
+use super::{cache, cache_root};
 
 /// Tries to go on with a broken connection, and how long to wait before each.
 const RETRIES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
@@ -36,6 +36,15 @@ pub(super) enum Failure {
     StalePart,
     /// What to tell people.
     Sentence(String),
+}
+
+impl Failure {
+    fn sentence(self) -> String {
+        match self {
+            Self::Sentence(sentence) => sentence,
+            Self::StalePart => "cannot be fetched: the hub has less of it than it said".to_owned(),
+        }
+    }
 }
 
 impl From<String> for Failure {
@@ -59,7 +68,7 @@ impl Client {
         let token =
             std::env::var("HF_TOKEN").ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
         // The saved login lies in the home, wherever the cache is.
-        builder = builder.with_token(token.or_else(|| hf_hub::Cache::new(super::cache_root().join("hub")).token()));
+        builder = builder.with_token(token.or_else(|| hf_hub::Cache::new(cache_root().join("hub")).token()));
         builder = builder.with_user_agent("secateur", env!("CARGO_PKG_VERSION"));
         let api = builder.build().map_err(|error| sentence(&error))?;
         Ok(Self { api, repo })
@@ -67,34 +76,58 @@ impl Client {
 
     /// Its commit and files.
     pub(super) fn info(&self) -> Result<RepoInfo, String> {
-        self.patiently(|repo, _| repo.info())?.map_err(|error| sentence(&error))
+        self.again_and_again(|| 0, || self.patiently(|repo, _| repo.info())).map_err(Failure::sentence)
     }
 
     /// What is known of a file before it is downloaded.
     pub(super) fn metadata(&self, name: &str) -> Result<Metadata, String> {
-        let (api, name) = (self.api.clone(), name.to_owned());
-        self.patiently(move |repo, _| api.metadata(&repo.url(&name)))?.map_err(|error| sentence(&error))
+        let ask = || {
+            let (api, name) = (self.api.clone(), name.to_owned());
+            self.patiently(move |repo, _| api.metadata(&repo.url(&name)))
+        };
+        self.again_and_again(|| 0, ask).map_err(Failure::sentence)
     }
 
-    /// Downloads a file, or the rest of it.
-    pub(super) fn download(&self, name: &str) -> Result<PathBuf, Failure> {
-        let mut waits = RETRIES.iter();
+    /// Downloads a file, or the rest of it; `part` is where hf-hub keeps what is there.
+    pub(super) fn download(&self, name: &str, part: &Path) -> Result<PathBuf, Failure> {
+        let there = || part.metadata().map_or(0, |file| file.len());
+        let ask = || {
+            let name = name.to_owned();
+            self.patiently(move |repo, moved| {
+                repo.download_with_progress(&name, Watched { bar: ProgressBar::new(0), moved: moved.clone() })
+            })
+        };
+        self.again_and_again(there, ask)
+    }
+
+    /// Tries again what may pass, a few times since there was last something new.
+    fn again_and_again<T>(
+        &self,
+        there: impl Fn() -> u64,
+        ask: impl Fn() -> Result<Result<T, ApiError>, String>,
+    ) -> Result<T, Failure> {
+        let (mut waits, mut before) = (RETRIES.iter(), there());
         loop {
-            let file = name.to_owned();
-            let result = self.patiently(move |repo, moved| {
-                repo.download_with_progress(&file, Watched { bar: ProgressBar::new(0), moved: moved.clone() })
-            })?;
-            match (result, waits.next()) {
-                (Ok(path), _) => return Ok(path),
-                (Err(ApiError::InvalidResume), _) => return Err(Failure::StalePart),
-                (Err(error), _) if status(&error) == Some(416) => return Err(Failure::StalePart),
-                (Err(error), Some(wait)) if may_pass(&error) => std::thread::sleep(*wait),
-                (Err(error), _) => return Err(sentence(&error).into()),
+            // What stalled is not tried again: the thread that waits for it still has hf-hub's lock.
+            let error = match ask()? {
+                Ok(found) => return Ok(found),
+                Err(ApiError::InvalidResume) => return Err(Failure::StalePart),
+                Err(error) if status(&error) == Some(416) => return Err(Failure::StalePart),
+                Err(error) => error,
+            };
+            let now = there();
+            if now > before {
+                (waits, before) = (RETRIES.iter(), now);
+            }
+            match waits.next() {
+                Some(wait) if may_pass(&error) => std::thread::sleep(*wait),
+                _ => return Err(sentence(&error).into()),
             }
         }
     }
 
-    /// Does `work` on a thread of its own, and no longer waits for it when nothing has come for a while: hf-hub has no such limit.
+    /// Does `work` on a thread of its own, and no longer waits for it when nothing has come for a while: hf-hub has no
+    /// such limit.
     fn patiently<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ApiRepo, &Moved<T>) -> T + Send + 'static,
@@ -194,7 +227,10 @@ fn is_of_the_disk(error: &io::Error) -> bool {
 /// What went wrong in the cache, for people.
 pub(super) fn in_cache(folder: &Path, error: &io::Error) -> String {
     let folder = folder.display();
-    format!("cannot be written to the cache {folder} ({error}): make room there, or set HF_HOME to another folder")
+    let variable = if std::env::var_os("HF_HUB_CACHE").is_some() { "HF_HUB_CACHE" } else { "HF_HOME" };
+    format!(
+        "the cache {folder} cannot be read or written ({error}): make room there, or set {variable} to another folder"
+    )
 }
 
 /// What went wrong, for people.

@@ -77,7 +77,7 @@ fn download(client: &Client, blobs: &Path, name: &str, here: &Path) -> Result<Pa
     let (part, mark) = (blobs.join(&etag).with_extension("part"), mark(&blobs.join(&etag)));
     for _ in 0..TRIES {
         std::fs::write(&mark, "").map_err(fail)?;
-        match client.download(name) {
+        match client.download(name, &part) {
             Ok(path) => {
                 let whole = path.canonicalize().map_err(fail)?;
                 let sound = verify(&whole, &etag).map_err(fail)?;

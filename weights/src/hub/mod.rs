@@ -46,19 +46,17 @@ impl Kind {
 }
 
 /// Small files that a checkpoint may have, beside its weights.
-const SMALL: [&str; 8] = [
+const SMALL: [&str; 6] = [
     "config.json",
-    "generation_config.json",
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
-    "special_tokens_map.json",
     "added_tokens.json",
 ];
 
 /// The folder of a checkpoint: `id` itself if it is a folder (also when taken relative to `beside`), else its
-/// newest snapshot in the Hugging Face cache (`HF_HOME`, default `~/.cache/huggingface`), which is downloaded, or
+/// newest snapshot in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`), which is downloaded, or
 /// completed, from the hub (`HF_ENDPOINT`, `HF_TOKEN`) unless `HF_HUB_OFFLINE` forbids it.
 ///
 /// # Errors

@@ -35,6 +35,16 @@ const PRODUCTS: &[Product] = &[
     dots::product,
 ];
 
+/// Whether some way must be there: a test that finds none has nothing to compare.
+#[cfg(test)]
+pub(crate) fn is_there() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let is_there = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_there = false;
+    is_there
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,7 +73,9 @@ mod tests {
             let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);
             let x: Vec<f32> = (0..rows * inner).map(|i| number(i).to_f32()).collect();
             let weight: Vec<bf16> = (0..outputs * inner).map(|i| number(3 * i + 1)).collect();
-            for found in PRODUCTS.iter().filter_map(|product| product(&x, &weight, sizes)) {
+            let ways: Vec<Vec<f32>> = PRODUCTS.iter().filter_map(|product| product(&x, &weight, sizes)).collect();
+            assert!(!ways.is_empty() || !is_there(), "{sizes:?}: no product was made");
+            for found in ways {
                 for (i, found) in found.iter().enumerate() {
                     let (row, output) = (i / outputs, i % outputs);
                     let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
