@@ -28,6 +28,7 @@ pub mod image;
 pub mod judge;
 pub mod merge;
 pub mod model;
+#[cfg(feature = "cli")]
 pub mod plot;
 pub mod pruner;
 #[cfg(feature = "cli")]

@@ -1,7 +1,6 @@
 //! Kept tokens to the sequence that the language model reads.
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
-use clap::ValueEnum;
 use secateur_backends::VlmBackend;
 
 use crate::{
@@ -10,14 +9,15 @@ use crate::{
 };
 
 /// How the tokens of several crops become one sequence (`mm_patch_merge_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merge {
     /// Crop after crop.
     Flat,
     /// The whole picture, then all tiles row by row as one large grid.
     Spatial,
     /// The same without the rows and columns that are padding, and with a newline token after every row.
-    #[value(alias = "spatial_unpad")]
+    #[cfg_attr(feature = "cli", value(alias = "spatial_unpad"))]
     SpatialUnpad,
 }
 

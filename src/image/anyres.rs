@@ -2,22 +2,21 @@
 //!
 //! `process_anyres_image` of LLaVA. The repositories differ in how the resolution is chosen, see [`GridRule`].
 
-use clap::ValueEnum;
-
 use super::{
     ClipProcessor, Rgb,
     resize::{Canvas, resize},
 };
 
 /// How the resolution, and with it the grid of tiles, is chosen for a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GridRule {
     /// LLaVA: the most pixels of the picture, then the least padding.
     Llava,
     /// FasterVLM and DATP: the largest share of the target filled.
     Filled,
     /// VisPruner and CDPruner: always 2×2 tiles.
-    #[value(name = "2x2")]
+    #[cfg_attr(feature = "cli", value(name = "2x2"))]
     TwoByTwo,
 }
 

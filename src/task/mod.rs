@@ -30,7 +30,6 @@ use std::{
 };
 
 pub use answer::Answer;
-use clap::ValueEnum;
 pub use demo::Demo;
 pub use evalai::normalise;
 pub use gqa::Gqa;
@@ -101,7 +100,7 @@ pub enum Unit {
 
 impl Unit {
     /// A score as papers write it.
-    pub(crate) fn in_papers(self, score: f64) -> f64 {
+    pub fn in_papers(self, score: f64) -> f64 {
         match self {
             Self::Share => 100.0 * score,
             Self::Points => score,
@@ -110,7 +109,8 @@ impl Unit {
 }
 
 /// Whose rules score the answers, where they differ.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// LLaVA's evaluation scripts, and the benchmark's own scorer that they call.
