@@ -11,17 +11,17 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::{EvalArgs, JudgeArgs, RunArgs},
-    check_videos, data_folder, judge,
+    benchmark::Benchmark,
+    check_videos, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
 };
 use crate::{
-    checksum::data_sha256,
     eval::{Run, RunConfig, RunFolder, Standing, evaluate, read_config, standing},
     model::{DEMO, Llava},
     pruner::{Selector, method, selector},
     shard::Shard,
-    task::{Answer, Protocol, Report, Task, task},
+    task::{Answer, Report, Task, task},
 };
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
@@ -30,44 +30,23 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let pace = args.run.pace()?;
     let shard = shard(args.shard)?;
     let methods = vec![MethodPlan::new(&args.model.method)?];
-    let data = data_folder(task, args.data)?;
-    let mut samples = task.samples(&data)?;
-    // Of all questions: a run may go on with another --limit.
-    let data_sha256 = data_sha256(&samples);
-    if samples.is_empty() {
-        bail!("{}: there is no question in the benchmark's files", data.display());
+    let benchmark = Benchmark::new(task, args.data, *limit)?;
+    if let Some(shard) = shard.filter(|shard| shard.count > benchmark.samples.len()) {
+        bail!("shard {shard} is not possible: there are {} questions", benchmark.samples.len());
     }
-    samples.truncate(limit.unwrap_or(usize::MAX));
-    if let Some(shard) = shard.filter(|shard| shard.count > samples.len()) {
-        bail!("shard {shard} is not possible: there are {} questions", samples.len());
-    }
-    // A label that is missing should not cost a night of answers first.
-    let blank: Vec<Answer> = samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
-    judge::check(task, &data, &blank, *protocol, judge)?;
-    if limit.is_none() && *protocol == Protocol::Llava {
-        task.upload(&data, &blank)?;
-    }
+    benchmark.check(&args.run, judge)?;
 
     let plan = ModelPlan::new(&args.model, methods)?;
-    check_videos(&samples, &plan.opened)?;
-    let config = Fixed::new(&plan, &args.run)?.config(plan.method(), task, &data, data_sha256)?;
+    check_videos(&benchmark.samples, &plan.opened)?;
+    let config = Fixed::new(&plan, &args.run)?.config(plan.method(), &benchmark)?;
+    let Benchmark { data, samples, .. } = benchmark;
     let config = RunConfig { shard, ..config };
     let run = out.join(config.folder_name());
     let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
     let asked = Run { task, samples, config: &config, pace };
     let there = if *force { Standing::default() } else { standing(out, &config, samples)? };
     if shard.is_some() {
-        if there.answers.len() < samples.len() {
-            answer(plan, asked, out, *force)?;
-        } else if there.on_disk == samples.len() && read_config(&run)?.limit != config.limit {
-            // The same questions are this shard's by another --limit: it keeps the new one.
-            RunFolder::open(out, &config, samples, false)?;
-        }
-        // A part has no score that would mean anything.
-        print(&format!("{}: {} answers; `secateur merge` joins the shards", run.display(), samples.len()))?;
-        let (benchmark, n) = (task.name(), samples.len());
-        let part = Report { benchmark, protocol: *protocol, n, metrics: Vec::new(), notes: Vec::new() };
-        return if args.run.json { print_json(&part) } else { Ok(()) };
+        return run_shard(plan, asked, &args.run, &there);
     }
     let score = |answers: &[Answer]| judge::score(task, &data, answers, *protocol, judge, &run);
     let report = match Missing::new(&there, samples.len(), judge) {
@@ -89,6 +68,24 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     print(&report.table())?;
     if args.run.json {
         print_json(&report)?;
+    }
+    Ok(())
+}
+
+/// A part of a run, which has no score that would mean anything.
+fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &Standing) -> anyhow::Result<()> {
+    let Run { task, samples, config, .. } = asked;
+    let folder = args.out.join(config.folder_name());
+    if there.answers.len() < samples.len() {
+        answer(plan, asked, &args.out, args.force)?;
+    } else if there.on_disk == samples.len() && read_config(&folder)?.limit != config.limit {
+        // The same questions are this shard's by another --limit: it keeps the new one.
+        RunFolder::open(&args.out, config, samples, false)?;
+    }
+    print(&format!("{}: {} answers; `secateur merge` joins the shards", folder.display(), samples.len()))?;
+    if args.json {
+        let (benchmark, n) = (task.name(), samples.len());
+        print_json(&Report { benchmark, protocol: args.protocol, n, metrics: Vec::new(), notes: Vec::new() })?;
     }
     Ok(())
 }
@@ -208,9 +205,7 @@ impl Fixed {
     pub(super) fn config(
         &self,
         plan: &MethodPlan,
-        task: &dyn Task,
-        data: &Path,
-        data_sha256: String,
+        Benchmark { task, data, data_sha256, .. }: &Benchmark,
     ) -> anyhow::Result<RunConfig> {
         let method = method(plan.method, plan.params)?;
         let parameters = method.parameters();
@@ -219,9 +214,9 @@ impl Fixed {
             method: plan.method.to_owned(),
             params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tokens: plan.tokens,
-            data: data.to_owned(),
+            data: data.clone(),
             clip_sha256: if method.needs().joint { self.clip_sha256.clone() } else { String::new() },
-            data_sha256,
+            data_sha256: data_sha256.clone(),
             max_new_tokens: task.max_new_tokens(),
             ..self.config.clone()
         })

@@ -13,11 +13,8 @@ mod args;
 mod arrange;
 mod ask;
 mod bench;
-mod bench_table;
-mod ceilings;
-mod compare;
+mod benchmark;
 mod demo;
-mod demo_table;
 mod eval;
 mod judge;
 mod list;
@@ -29,12 +26,12 @@ mod report;
 mod score;
 mod show;
 mod sweep;
-mod sweep_table;
 mod trace;
 
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 pub use args::Args;
@@ -134,7 +131,15 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(print(&serde_json::to_string(value)?)?)
 }
 
+/// The time in the middle, or between the two in the middle; `None` of none.
+fn median(times: impl IntoIterator<Item = Duration>) -> Option<Duration> {
+    let mut times: Vec<Duration> = times.into_iter().collect();
+    times.sort_unstable();
+    let (low, high) = (times.len().checked_sub(1)? / 2, times.len() / 2);
+    Some((times[low] + times[high]) / 2)
+}
+
 /// Milliseconds, for JSON and for people.
-fn ms(time: std::time::Duration) -> f64 {
+fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

@@ -98,21 +98,34 @@ pub(super) fn params(args: &MethodArgs) -> anyhow::Result<Params> {
     Ok(Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed })
 }
 
+/// Whether CLIP's text side is needed, by methods that read it. Where it is not there and every method was asked for, these are left out.
+pub(super) fn text_side<T>(
+    methods: &mut Vec<T>,
+    reads: impl Fn(&T) -> bool,
+    args: &MethodArgs,
+    look_for_it: impl FnOnce() -> Result<(), Error>,
+) -> anyhow::Result<bool> {
+    if !methods.iter().any(&reads) {
+        return Ok(false);
+    }
+    // This may fetch it.
+    match look_for_it() {
+        Ok(()) => Ok(true),
+        Err(error) if args.method == "all" => {
+            say!("note: methods that read CLIP's text side are left out: {error}");
+            methods.retain(|method| !reads(method));
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 impl ModelPlan {
     /// Finds the checkpoint, which may fetch it: whatever else can be wrong should be found out before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
         let opened = open(&args.model, args.clip.as_deref())?;
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
-        // Looking for CLIP may fetch it.
-        if methods.iter().any(reads_text)
-            && let Err(error) = opened.check_joint()
-        {
-            if args.method.method != "all" {
-                return Err(error.into());
-            }
-            say!("note: methods that read CLIP's text side are left out: {error}");
-            methods.retain(|plan| !reads_text(plan));
-        }
+        let joint = text_side(&mut methods, reads_text, &args.method, || opened.check_joint())?;
         for plan in &methods {
             if let Some(budget) = plan.tokens {
                 check_budget(budget, opened.config.vision.patches())?;
@@ -123,7 +136,6 @@ impl ModelPlan {
         }
         let tiling = TilingChoice { grid: args.grid, merge: args.merge };
         opened.check_tiling(tiling)?;
-        let joint = methods.iter().any(reads_text);
         let options = LoadOptions { dtype: args.dtype.map(DType::from), joint, tiling };
         Ok(Self { methods, model: args.model.clone(), opened, options })
     }

@@ -12,7 +12,7 @@ use secateur_backends::{Job, VlmBackend};
 use super::runs::{Group, Stored};
 use crate::{
     checksum::data_sha256,
-    cli::{args::WeightType, arrange::arranged},
+    cli::{args::WeightType, arrange::arranged, median},
     generate::{Decoding, answer, go_on, kept},
     image::{GridRule, Rgb, kept_patches},
     merge::Merge,
@@ -150,12 +150,6 @@ impl Job for Make<'_> {
                 shown.push(Shown { question: sample.text.clone(), picture: data_address(&whole), answers, wide });
             }
         }
-        let median = |mut times: Vec<Duration>| {
-            times.sort_unstable();
-            // Of an even number, between the two in the middle.
-            let middle = [times.len().checked_sub(1)? / 2, times.len() / 2];
-            Some(middle.iter().map(|&i| times[i]).sum::<Duration>() / 2)
-        };
         Ok(Gallery { shown, first_token: times.into_iter().map(median).collect(), timed })
     }
 }

@@ -1,25 +1,26 @@
 //! `secateur sweep`: methods × budgets × benchmarks in one table, each run in its own folder as `eval` leaves it.
 
-use std::path::PathBuf;
-
 use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
 
+mod table;
+
+use table::{Row, Table};
+
 use super::{
     args::{JudgeArgs, MethodArgs, RunArgs, SweepArgs},
-    check_videos, data_folder,
+    benchmark::Benchmark,
+    check_videos,
     eval::{Fixed, Missing, complete},
     judge,
     plan::{MethodPlan, ModelPlan, budgets},
     print, print_json,
-    sweep_table::{Row, Table},
 };
 use crate::{
-    checksum::data_sha256,
     eval::{Pace, Run, RunConfig, Standing, standing},
     model::Llava,
     pruner::selector,
-    task::{Answer, Report, Sample, Task, task},
+    task::{Report, Task, task},
 };
 
 pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
@@ -31,8 +32,8 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     let tasks = args.benchmarks.iter().map(|name| task(name)).collect::<Result<Vec<_>, _>>()?;
     let mut benchmarks = Vec::new();
     for task in tasks {
-        let benchmark = Benchmark::new(task, &args)?;
-        benchmark.check(&args.run)?;
+        let benchmark = Benchmark::new(task, args.data.clone(), args.run.limit)?;
+        benchmark.check(&args.run, &judge_of(task, &args.run.judge))?;
         benchmarks.push(benchmark);
     }
     let plan = ModelPlan::new(&args.model, methods)?;
@@ -44,7 +45,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     // Folders of other runs would stop it in the middle.
     for benchmark in benchmarks.iter().filter(|_| !args.run.force) {
         for method in &methods {
-            standing(&args.run.out, &benchmark.config(&fixed, method)?, &benchmark.samples)?;
+            standing(&args.run.out, &fixed.config(method, benchmark)?, &benchmark.samples)?;
         }
     }
     let backend = plan.method().backend;
@@ -78,40 +79,9 @@ fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
     Ok(methods)
 }
 
-/// A benchmark's questions.
-struct Benchmark {
-    task: &'static dyn Task,
-    data: PathBuf,
-    samples: Vec<Sample>,
-    data_sha256: String,
-}
-
-impl Benchmark {
-    fn new(task: &'static dyn Task, args: &SweepArgs) -> anyhow::Result<Self> {
-        let data = data_folder(task, args.data.clone())?;
-        let mut samples = task.samples(&data)?;
-        let data_sha256 = data_sha256(&samples);
-        samples.truncate(args.run.limit.unwrap_or(usize::MAX));
-        if samples.is_empty() {
-            bail!("{}: there is no question of {}", data.display(), task.name());
-        }
-        Ok(Self { task, data, samples, data_sha256 })
-    }
-
-    fn config(&self, fixed: &Fixed, method: &MethodPlan) -> anyhow::Result<RunConfig> {
-        fixed.config(method, self.task, &self.data, self.data_sha256.clone())
-    }
-
-    /// The judge, if this is one of the benchmarks that have one.
-    fn judge(&self, args: &JudgeArgs) -> JudgeArgs {
-        self.task.judged().map(|_| args.clone()).unwrap_or_default()
-    }
-
-    /// What would stop a run in the middle: labels that are missing, rules that are not known.
-    fn check(&self, args: &RunArgs) -> anyhow::Result<()> {
-        let blank: Vec<Answer> = self.samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
-        judge::check(self.task, &self.data, &blank, args.protocol, &self.judge(&args.judge))
-    }
+/// The judge, if this is one of the benchmarks that have one.
+fn judge_of(task: &dyn Task, args: &JudgeArgs) -> JudgeArgs {
+    task.judged().map(|_| args.clone()).unwrap_or_default()
 }
 
 struct Sweep {
@@ -133,7 +103,7 @@ impl Job for Sweep {
         for benchmark in &benchmarks {
             let mut notes: Vec<String> = Vec::new();
             for method in &methods {
-                let config = benchmark.config(&fixed, method)?;
+                let config = fixed.config(method, benchmark)?;
                 let report = one(&model, method, benchmark, &config, pace, &args)?;
                 for note in report.notes {
                     if !notes.contains(&note) {
@@ -161,7 +131,7 @@ fn one<B: VlmBackend>(
     args: &RunArgs,
 ) -> anyhow::Result<Report> {
     let Benchmark { task, data, samples, .. } = benchmark;
-    let judge = benchmark.judge(&args.judge);
+    let judge = judge_of(*task, &args.judge);
     let folder = args.out.join(config.folder_name());
     let there = if args.force { Standing::default() } else { standing(&args.out, config, samples)? };
     match Missing::new(&there, samples.len(), &judge) {

@@ -7,11 +7,14 @@ use burn::tensor::DType;
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend, choose};
 
+mod ceilings;
+mod table;
+
+use table::{Row, Table, Times};
+
 use super::{
     args::BenchArgs,
-    bench_table::{Row, Table, Times},
-    ceilings,
-    plan::{BUDGETS, budgets, names, params},
+    plan::{BUDGETS, budgets, names, params, text_side},
     print, print_json,
 };
 use crate::{
@@ -45,15 +48,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     let backend = choose(args.method.backend.as_deref())?;
     let (opened, random, name) = opened(&args)?;
     let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.needs().joint);
-    if names.iter().any(reads_text)
-        && let Err(error) = check_joint(&opened, random)
-    {
-        if args.method.method != "all" {
-            return Err(error.into());
-        }
-        say!("note: methods that read CLIP's text side are left out: {error}");
-        names.retain(|name| !reads_text(name));
-    }
+    let joint = text_side(&mut names, reads_text, &args.method, || check_joint(&opened, random))?;
     for name in &names {
         if let Some(layer) = method(name, params)?.cut_layer() {
             check_layer(layer, opened.config.text.num_hidden_layers)?;
@@ -62,7 +57,6 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     for &budget in &budgets {
         check_budget(budget, opened.config.vision.patches())?;
     }
-    let joint = names.iter().any(reads_text);
     let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
     let (table, json) = secateur_backends::run(
         backend,

@@ -4,8 +4,11 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{ceilings::Ceilings, ms};
-use crate::cost::FORMULA;
+use super::ceilings::Ceilings;
+use crate::{
+    cli::{median, ms},
+    cost::FORMULA,
+};
 
 /// A method at a budget.
 pub(super) struct Row {
@@ -42,19 +45,13 @@ impl Times {
 impl Row {
     /// The median over the repeats, in milliseconds.
     fn median(&self, of: fn(&Times) -> Duration) -> f64 {
-        let sorted = self.sorted(of);
-        let middle = sorted.len() / 2;
-        match sorted.len() {
-            0 => f64::NAN,
-            odd if odd % 2 == 1 => sorted[middle],
-            _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
-        }
+        median(self.times.iter().map(of)).map_or(f64::NAN, ms)
     }
 
     /// Half of the way from the fastest to the slowest time to the first token, as a share of the median.
     fn spread(&self) -> f64 {
-        let sorted = self.sorted(Times::first_token);
-        let reach = sorted.last().zip(sorted.first()).map_or(0.0, |(last, first)| last - first);
+        let times = || self.times.iter().map(Times::first_token);
+        let reach = times().max().zip(times().min()).map_or(0.0, |(slowest, fastest)| ms(slowest - fastest));
         reach / 2.0 / self.median(Times::first_token)
     }
 
@@ -65,12 +62,6 @@ impl Row {
             rate(self.prompt_work, |times| times.prefill) / ceilings.product,
             rate(self.step_bytes, |times| times.decode) / ceilings.copy,
         )
-    }
-
-    fn sorted(&self, of: fn(&Times) -> Duration) -> Vec<f64> {
-        let mut sorted: Vec<f64> = self.times.iter().map(|times| ms(of(times))).collect();
-        sorted.sort_by(f64::total_cmp);
-        sorted
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::ms;
+use crate::cli::{median, ms};
 
 /// A method at a budget.
 pub(super) struct Row {
@@ -29,13 +29,9 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// The median of each; an odd number of them.
+    /// The median of each.
     pub(super) fn medians(times: &[Self]) -> Self {
-        let median = |of: fn(&Self) -> Duration| {
-            let mut sorted: Vec<Duration> = times.iter().map(of).collect();
-            sorted.sort();
-            sorted[sorted.len() / 2]
-        };
+        let median = |of: fn(&Self) -> Duration| median(times.iter().map(of)).unwrap_or_default();
         Self {
             vision: median(|times| times.vision),
             prune: median(|times| times.prune),

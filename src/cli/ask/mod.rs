@@ -5,11 +5,13 @@ use std::{io::Write, ops::ControlFlow, path::PathBuf, time::Duration};
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
+mod comparison;
+
+use comparison::Comparison;
+
 use super::{
     args::AskArgs,
-    check_sampling, check_there,
-    compare::Comparison,
-    ms,
+    check_sampling, check_there, ms,
     plan::{MethodPlan, ModelPlan},
     print_json,
 };

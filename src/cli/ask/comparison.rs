@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{ask::AskResult, plan::MethodPlan, print};
+use super::AskResult;
+use crate::cli::{plan::MethodPlan, print};
 
 /// The rows so far; each is printed as soon as it is there.
 pub(super) struct Comparison {

@@ -7,9 +7,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use secateur_backends::{Job, VlmBackend, choose};
 
+mod table;
+
+use table::{Row, Table, Times};
+
 use super::{
     args::DemoArgs,
-    demo_table::{Row, Table, Times},
     make_folder,
     plan::{BUDGETS, names},
     print, print_json,

@@ -1,0 +1,47 @@
+//! A benchmark with its questions, looked through before any weight is read.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+
+use super::{
+    args::{JudgeArgs, RunArgs},
+    data_folder, judge,
+};
+use crate::{
+    checksum::data_sha256,
+    task::{Answer, Protocol, Sample, Task},
+};
+
+/// The first questions of a benchmark, up to the limit.
+pub(super) struct Benchmark {
+    pub(super) task: &'static dyn Task,
+    pub(super) data: PathBuf,
+    pub(super) samples: Vec<Sample>,
+    /// Of all questions: a run may go on with another limit.
+    pub(super) data_sha256: String,
+}
+
+impl Benchmark {
+    /// Looks for its data, which may fetch them.
+    pub(super) fn new(task: &'static dyn Task, data: Option<PathBuf>, limit: Option<usize>) -> anyhow::Result<Self> {
+        let data = data_folder(task, data)?;
+        let mut samples = task.samples(&data)?;
+        let data_sha256 = data_sha256(&samples);
+        if samples.is_empty() {
+            bail!("{}: there is no question in the benchmark's files", data.display());
+        }
+        samples.truncate(limit.unwrap_or(usize::MAX));
+        Ok(Self { task, data, samples, data_sha256 })
+    }
+
+    /// What would stop a run at its end, after a night of answers: labels that are missing, rules that are not known.
+    pub(super) fn check(&self, run: &RunArgs, judge: &JudgeArgs) -> anyhow::Result<()> {
+        let blank: Vec<Answer> = self.samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
+        judge::check(self.task, &self.data, &blank, run.protocol, judge)?;
+        if run.limit.is_none() && run.protocol == Protocol::Llava {
+            self.task.upload(&self.data, &blank)?;
+        }
+        Ok(())
+    }
+}
