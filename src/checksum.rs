@@ -1,6 +1,6 @@
 //! What a result was measured on: checksums of checkpoints and questions.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use secateur_weights::Checkpoint;
@@ -54,27 +54,17 @@ fn file_sha256(path: &Path) -> Result<String, Error> {
     Ok(hex(&sum.finalize()))
 }
 
-/// The checksum of the questions, and of the names and sizes of their pictures.
+/// The checksum of the questions, and of their pictures' names: what is in a file may be mended, and the run goes on.
 pub fn data_sha256(samples: &[Sample]) -> String {
     let mut all = Sha256::new();
     for sample in samples {
         let picture = match &sample.picture {
             None => String::new(),
-            Some(Picture::File(path)) => {
-                let size = path.metadata().map_or(0, |metadata| metadata.len());
-                format!("{} {size}", path.file_name().unwrap_or_default().to_string_lossy())
+            Some(Picture::File(path) | Picture::Video(path)) => {
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             }
             Some(Picture::Inline { bytes, .. }) => hex(&Sha256::digest(bytes)),
             Some(Picture::Scene(scene)) => format!("{scene:?}"),
-            Some(Picture::Video(path)) => {
-                // A folder of frames has the number and the sizes of its files.
-                let files =
-                    std::fs::read_dir(path).map(|entries| entries.flatten().map(|entry| entry.path()).collect());
-                let files: Vec<PathBuf> = files.unwrap_or_else(|_| vec![path.clone()]);
-                let size: u64 =
-                    files.iter().filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum();
-                format!("{} {} {size}", path.file_name().unwrap_or_default().to_string_lossy(), files.len())
-            }
         };
         let text =
             [&sample.question_id.to_string(), &sample.text, sample.suffix, &sample.clip_text, &picture].join("\0");

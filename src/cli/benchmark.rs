@@ -9,9 +9,22 @@ use super::{
     data_folder, judge,
 };
 use crate::{
+    Error,
     checksum::data_sha256,
-    task::{Answer, Protocol, Sample, Task},
+    task::{Answer, Picture, Protocol, Sample, Task},
 };
+
+/// Refuses questions whose pictures are not there.
+fn check_pictures(samples: &[Sample]) -> Result<(), Error> {
+    let file = |sample: &Sample| match &sample.picture {
+        Some(Picture::File(path)) => Some(path.clone()),
+        _ => None,
+    };
+    let missing: Vec<PathBuf> = samples.iter().filter_map(file).filter(|path| !path.is_file()).collect();
+    let Some(first) = missing.first() else { return Ok(()) };
+    let counts = format!("the pictures of {} of {} questions are missing", missing.len(), samples.len());
+    Err(Error::data(first, format!("{counts}, this one first; fetch the benchmark's images")))
+}
 
 /// The first questions of a benchmark, up to the limit.
 pub(super) struct Benchmark {
@@ -32,6 +45,7 @@ impl Benchmark {
             bail!("{}: there is no question in the benchmark's files", data.display());
         }
         samples.truncate(limit.unwrap_or(usize::MAX));
+        check_pictures(&samples)?;
         Ok(Self { task, data, samples, data_sha256 })
     }
 

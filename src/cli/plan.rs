@@ -78,11 +78,20 @@ pub(super) fn budgets(list: &[usize], one: Option<usize>) -> Vec<usize> {
     budgets
 }
 
-/// The methods of a list with commas; `all` is every method.
+/// The methods of a list with commas, each once; `all` is every method.
 pub(super) fn names(list: &str) -> Result<Vec<&'static str>, Error> {
     match list {
         "all" => Ok(methods(Params::default()).iter().map(|method| method.name()).collect()),
-        list => list.split(',').map(|name| Ok(method(name.trim(), Params::default())?.name())).collect(),
+        list => {
+            let mut names = Vec::new();
+            for name in list.split(',') {
+                let name = method(name.trim(), Params::default())?.name();
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            Ok(names)
+        }
     }
 }
 

@@ -44,12 +44,14 @@ impl Job for Prune {
         let kept = match selector::<B>(method, self.plan.params)? {
             Selector::Before(pruner) => {
                 let cues = read_cues::<B>(&self.cues, &file, &device)?;
-                let all = cues.grid(method)?.1;
-                pruner.keep(&cues, tokens.unwrap_or(all))?.indices().to_vec()
+                let tokens = tokens.map_or_else(|| Ok(cues.grid(method)?.1), Ok);
+                let kept = tokens.and_then(|tokens| pruner.keep(&cues, tokens));
+                kept.map_err(|error| beside(error, &self.cues, &file))?.indices().to_vec()
             }
             Selector::Inside(pruner) => {
                 let (cue, shape) = ("prompt_attention", "[heads, visual tokens]");
-                let stored = file.tensors.get(cue).ok_or(Error::MissingCue { method, cue, shape })?;
+                let missing = || beside(Error::MissingCue { method, cue, shape }, &self.cues, &file);
+                let stored = file.tensors.get(cue).ok_or_else(missing)?;
                 let fail = |reason: String| Error::Cues { path: self.cues.clone(), reason };
                 let attention: Tensor<B, 2> = read(cue, stored, &device).map_err(fail)?;
                 vec![pruner.keep(attention, tokens.unwrap_or_default())?]
@@ -58,6 +60,18 @@ impl Job for Prune {
         let tokens = kept.first().map_or(0, Vec::len);
         Ok(Pruned { method, tokens, kept })
     }
+}
+
+/// The error, and what the file has instead of what is missing.
+fn beside(error: Error, path: &Path, file: &Checkpoint) -> anyhow::Error {
+    let is_missing = matches!(error, Error::MissingCue { .. });
+    let error = anyhow::Error::from(error);
+    if !is_missing {
+        return error;
+    }
+    let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
+    let names = if names.is_empty() { "no tensor".to_owned() } else { names.join(", ") };
+    error.context(format!("{} has {names}", path.display()))
 }
 
 /// Reads the cues that are in the file; a method names those that it misses.

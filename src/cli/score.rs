@@ -1,6 +1,6 @@
 //! `secateur score`: an answers file against a benchmark's labels.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
@@ -13,7 +13,10 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
         bail!("{} has no server that takes a file; leave out --upload", task.name());
     }
     let (answers, broken) = task.answers(&args.answers)?;
-    let data = data_folder(task, args.data)?;
+    let data = match args.data {
+        None if args.upload.is_none() && !task.needs_data(&answers, args.protocol) => PathBuf::new(),
+        given => data_folder(task, given)?,
+    };
     let folder = args.answers.parent().unwrap_or(Path::new(""));
     let mut report = judge::score(task, &data, &answers, args.protocol, &args.judge, folder)?;
     if broken > 0 {

@@ -1,6 +1,9 @@
 //! `secateur show`: what each method keeps of a picture or a video, as pictures.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
@@ -109,7 +112,10 @@ impl Job for Show {
         }
         for (word, picture) in relevances(&model, &media, &args)? {
             let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-            files.push(save(&args.out, &format!("relevance-{name}"), &picture)?);
+            let is_new = |name: &String| files.iter().all(|file: &PathBuf| file.file_stem() != Some(OsStr::new(name)));
+            let names = std::iter::once(String::new()).chain((2..).map(|i| format!("-{i}")));
+            let name = names.map(|end| format!("relevance-{name}{end}")).find(is_new).unwrap_or_default();
+            files.push(save(&args.out, &name, &picture)?);
             sheet.push(captioned(&picture, &word));
         }
         // Frames and tiles make wide pictures.
@@ -157,11 +163,17 @@ fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -
     let scale = args.colormap.unwrap_or(Scale::Jet);
     let mut maps = Vec::new();
     let seen = model.look(processor.normalise(&square), Needs::default()).features;
-    for word in &args.relevance {
+    let mut words: Vec<&str> = Vec::new();
+    for word in args.relevance.iter().map(|word| word.trim()) {
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    for word in words {
         let (image, text) = model.joint(seen.clone(), &format!("Is there a {word} in the image?"))?;
         let numbers = host(relevance(image, text));
         let map = heat(&square, numbers.len().isqrt(), &numbers, reach(&numbers), scale, ALPHA);
-        maps.push((word.clone(), map));
+        maps.push((word.to_owned(), map));
     }
     Ok(maps)
 }

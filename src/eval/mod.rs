@@ -200,15 +200,9 @@ fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
     if there.gives_answers_of(config) {
         return Ok(());
     }
-    Err(Error::data(
-        path,
-        format!(
-            "this folder holds a run with other settings:\n  there: {}\n  asked: {}\n  choose another --out, or --force \
-             to start again",
-            compact(&there),
-            compact(config)
-        ),
-    ))
+    let differences = differences(&there, config).join("\n  ");
+    let advice = "choose another --out, or --force to start again";
+    Err(Error::data(path, format!("this folder holds a run with other settings; {advice}:\n  {differences}")))
 }
 
 /// The answers that were written to their ends, and how many bytes they take.
@@ -243,22 +237,41 @@ fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect(SERIALISES) + "\n"
 }
 
-fn compact(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect(SERIALISES)
+/// The settings that are not the same.
+fn differences(there: &RunConfig, asked: &RunConfig) -> Vec<String> {
+    let [there, asked] = [there, asked].map(|config| serde_json::to_value(config).expect(SERIALISES));
+    let names = asked.as_object().into_iter().chain(there.as_object()).flat_map(|settings| settings.keys());
+    let mut names: Vec<&String> = names.filter(|name| there[*name] != asked[*name]).collect();
+    names.dedup();
+    let sentence = |name: &String| match name.as_str() {
+        "checkpoint_sha256" => "checkpoint_sha256: the checkpoint's files are others".to_owned(),
+        "clip_sha256" => "clip_sha256: the files of CLIP's text side are others".to_owned(),
+        "data_sha256" => "data_sha256: the questions are others".to_owned(),
+        name => format!("{name}: there {}, asked {}", there[name], asked[name]),
+    };
+    names.into_iter().map(sentence).collect()
 }
 
 fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     write_file(path, text.as_bytes())
 }
 
-/// Writes beside the file, then renames: the name never holds half of it.
+/// Writes beside the file, then renames: the name never holds half of it. A link stays one; a device or a pipe is written to.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let fail = |error| Error::io(path, "cannot be written")(error);
+    let there = path.metadata().ok();
+    if there.as_ref().is_some_and(|there| !there.is_file()) {
+        return std::fs::write(path, bytes).map_err(fail);
+    }
+    let place = if there.is_some() { path.canonicalize().map_err(fail)? } else { path.to_owned() };
     // Nobody else's draft: several processes may write the same file.
-    let draft = path.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
-    let written = std::fs::write(&draft, bytes).and_then(|()| std::fs::rename(&draft, path));
-    written.map_err(|e| {
+    let draft = place.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
+    let keep_rights = || there.map_or(Ok(()), |there| std::fs::set_permissions(&draft, there.permissions()));
+    let written =
+        std::fs::write(&draft, bytes).and_then(|()| keep_rights()).and_then(|()| std::fs::rename(&draft, &place));
+    written.map_err(|error| {
         // The draft is of no use to anyone.
         let _ = std::fs::remove_file(&draft);
-        Error::io(path, "cannot be written")(e)
+        fail(error)
     })
 }

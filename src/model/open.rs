@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::DType;
 use secateur_backends::VlmBackend;
-use secateur_weights::{Checkpoint, Dtypes, StoredTensor, find, find_tower, load};
+use secateur_weights::{Checkpoint, Dtypes, StoredTensor, WeightsError, find, find_tower, load};
 
 use super::{
     ClipJoint, ClipTextConfig, Llava, LlavaConfig, TilingChoice,
@@ -236,9 +236,9 @@ impl Opened {
             return Err(Error::config(&self.folder, reason));
         }
         let folder = match (&self.clip, self.towers.first()) {
-            (Some(name), _) => find(name, None)?,
+            (Some(name), _) => find_clip(name)?,
             (None, Some(tower)) => tower.clone(),
-            (None, None) => find(CLIP, None)?,
+            (None, None) => find_clip(CLIP)?,
         };
         let config = ClipTextConfig::read(&folder.join(CONFIG), &self.config.vision)?;
         let (window, pooling) = (config.max_position_embeddings, config.pooling());
@@ -264,6 +264,20 @@ impl Opened {
         let clip = load::<B, _>(clip, tensors, dtypes, |dtype| widest::<B>(dtype, device), &folder)?;
         Ok(Joint { clip, tokenizer })
     }
+}
+
+/// The folder of the CLIP checkpoint `name`.
+fn find_clip(name: &str) -> Result<PathBuf, WeightsError> {
+    find(name, None).map_err(|error| match error {
+        WeightsError::Hub { id, reason, .. } => {
+            let advice = format!(
+                "methods that read CLIP's text side need it: give its folder (--clip DIR), or fetch it where there is a \
+                 network with `secateur pull {id}`"
+            );
+            WeightsError::Hub { id, reason, advice }
+        }
+        error => error,
+    })
 }
 
 /// The dtype of the text side's weights: products with f32 activations take 16-bit weights only where

@@ -72,7 +72,11 @@ impl Legend<'_> {
                 Sign::Marker { colour, marker, filled } => mark(area, (x, y), colour, marker, filled, scale)?,
                 Sign::Line => {
                     let style = INK.stroke_width(scale as u32);
-                    area.draw(&PathElement::new([(x - 6 * scale, y), (x + 6 * scale, y)], style)).ok()?;
+                    // Dashed, as in the chart.
+                    for from in [-6, 1] {
+                        let dash = [(x + from * scale, y), (x + (from + 5) * scale, y)];
+                        area.draw(&PathElement::new(dash, style)).ok()?;
+                    }
                 }
             }
             area.draw(&Text::new((*name).to_owned(), (x + 12 * scale, y), style.clone())).ok()?;

@@ -148,9 +148,11 @@ impl Scatter {
         for Series { method, measured, published, .. } in &self.series {
             let (colour, marker) = look(method);
             let place = |point: &Point| (self.across(point.x), point.y);
-            chart
-                .draw_series(LineSeries::new(measured.iter().map(place), colour.stroke_width(2 * scale as u32)))
-                .ok()?;
+            // Each piece by itself: a polyline's corner may reach far beyond where two of them turn back.
+            let pieces = measured.windows(2).map(|pair| {
+                PathElement::new([place(&pair[0]), place(&pair[1])], colour.stroke_width(2 * scale as u32))
+            });
+            chart.draw_series(pieces).ok()?;
             for (points, filled) in [(measured, true), (published, false)] {
                 for point in points {
                     let at = chart.backend_coord(&place(point));

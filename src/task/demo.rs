@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Picture, Protocol, Report, Sample, Task, Unit, llava_only,
+    Answer, Picture, Protocol, Report, Sample, Task, llava_only,
     pairs::{Pairs, Scored, yes_or_no},
 };
 use crate::{
@@ -57,10 +57,6 @@ impl Task for Demo {
 
     fn max_new_tokens(&self) -> usize {
         8
-    }
-
-    fn unit(&self) -> Unit {
-        Unit::Points
     }
 
     fn headline(&self, _protocol: Protocol) -> &'static str {
@@ -111,8 +107,11 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
             metrics.push((category.name().to_owned(), scored.score()));
         }
     }
-    metrics.push(("total".to_owned(), total));
-    metrics.push(("accuracy".to_owned(), 100.0 * right as f64 / n.max(1) as f64));
+    // Of nothing there is no score.
+    if n > 0 {
+        metrics.push(("total".to_owned(), total));
+        metrics.push(("accuracy".to_owned(), right as f64 / n as f64));
+    }
     let mut notes = Pairs::notes(categories.values());
     if n < asked {
         notes.push(format!("{n} of {asked} questions; the figures are over these"));
@@ -168,7 +167,7 @@ mod tests {
         let samples = Demo.samples(Path::new("")).unwrap();
         let answers: Vec<Answer> = samples.iter().map(|s| Answer::new(s, "Yes".to_owned(), "m")).collect();
         let report = Demo.score(Path::new(""), &answers, Protocol::Llava).unwrap();
-        assert_eq!(report.metrics.last(), Some(&("accuracy".to_owned(), 50.0)));
+        assert_eq!(report.metrics.last(), Some(&("accuracy".to_owned(), 0.5)));
         assert_eq!(report.metrics[0], ("existence".to_owned(), 50.0));
     }
 }

@@ -175,6 +175,11 @@ impl Task for MmBench {
         Ok((Answer::read_all(path)?, 0))
     }
 
+    /// Not where a workbook brings the labels along.
+    fn needs_data(&self, answers: &[Answer], protocol: Protocol) -> bool {
+        protocol == Protocol::LmmsEval || answers.iter().any(|answer| !answer.more.contains_key(sheet::LABEL))
+    }
+
     fn upload_name(&self) -> Option<&'static str> {
         Some("mmbench_upload.xlsx")
     }

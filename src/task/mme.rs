@@ -24,7 +24,6 @@ use serde_json::json;
 use super::{
     Answer, Protocol, Report, Sample, Task, Unit,
     pairs::{Pairs, Scored, yes_or_no},
-    questions::with_pictures,
 };
 use crate::{
     Error,
@@ -85,7 +84,7 @@ impl Task for Mme {
         if samples.is_empty() {
             return Err(Error::data(data, "no MME question in this folder"));
         }
-        with_pictures(samples)
+        Ok(samples)
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
@@ -109,7 +108,7 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
     let mut n = 0;
     let mut incomplete = 0;
     for (sum, names) in [("perception", &PERCEPTION[..]), ("cognition", &COGNITION[..])] {
-        let mut total = 0.0;
+        let (mut total, before) = (0.0, n);
         for name in names {
             let Some(pictures) = categories.get(*name) else { continue };
             let scored = Scored::new(pictures);
@@ -121,15 +120,19 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
             total += scored.score();
             metrics.push(((*name).to_owned(), scored.score()));
         }
-        sums.push((sum.to_owned(), total));
+        // Of nothing there is no score.
+        if n > before {
+            sums.push((sum.to_owned(), total));
+        }
     }
-    let total = sums.iter().map(|(_, value)| value).sum();
-    metrics.extend(sums);
-    metrics.push(("total".to_owned(), total));
+    let (all, seen) = (PERCEPTION.len() + COGNITION.len(), metrics.len());
+    if n > 0 {
+        let total = sums.iter().map(|(_, value)| value).sum();
+        metrics.extend(sums);
+        metrics.push(("total".to_owned(), total));
+    }
     let mut notes = Pairs::notes(categories.values());
-    if n < labelled {
-        let all = PERCEPTION.len() + COGNITION.len();
-        let seen = metrics.len() - 3;
+    if n < labelled || seen < all {
         notes.push(format!(
             "{n} of {labelled} labelled questions, {seen} of {all} categories; sums are over these, and no figure for a table"
         ));

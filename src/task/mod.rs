@@ -207,12 +207,16 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// When files are missing or not as they must be.
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error>;
-    /// Reads an answers file, and counts the lines that are passed over.
+    /// Reads an answers file, and counts the lines that are skipped.
     ///
     /// # Errors
     /// When it cannot be read, a line is no answer, or there is none.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         Ok((Answer::read_all(path)?, 0))
+    }
+    /// Whether its files are needed to score these answers.
+    fn needs_data(&self, _answers: &[Answer], _protocol: Protocol) -> bool {
+        true
     }
     /// What the file is called that the benchmark's server takes; `None` where there is no server.
     fn upload_name(&self) -> Option<&'static str> {

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json as json_value};
 use super::{
     Answer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
-    questions::{file, folder, json, push, with_pictures},
+    questions::{file, folder, json, push},
 };
 use crate::{
     Error,
@@ -121,7 +121,7 @@ impl Task for ScienceQa {
                 more: Map::new(),
             }
         });
-        with_pictures(samples.collect())
+        Ok(samples.collect())
     }
 
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {

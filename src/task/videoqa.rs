@@ -249,9 +249,14 @@ impl Judged for VideoQa {
         let given: Vec<&[f64]> = verdicts.iter().flatten().map(Vec::as_slice).collect();
         let said = |what: f64| given.iter().filter(|verdict| verdict.first() == Some(&what)).count();
         let (yes, no) = (said(1.0), said(0.0));
-        let score = given.iter().filter_map(|verdict| verdict.get(1)).sum::<f64>() / given.len().max(1) as f64;
-        let accuracy = yes as f64 / (yes + no).max(1) as f64;
-        report.metrics.splice(0..0, [("accuracy".to_owned(), accuracy), ("score".to_owned(), score)]);
+        // Of nothing there is no score.
+        if !given.is_empty() {
+            let score = given.iter().filter_map(|verdict| verdict.get(1)).sum::<f64>() / given.len() as f64;
+            report.metrics.insert(0, ("score".to_owned(), score));
+        }
+        if yes + no > 0 {
+            report.metrics.insert(0, ("accuracy".to_owned(), yes as f64 / (yes + no) as f64));
+        }
         if yes + no < given.len() {
             report.notes.push(format!("{} answer(s) are neither right nor wrong to the judge", given.len() - yes - no));
         }

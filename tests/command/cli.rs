@@ -1,69 +1,24 @@
 //! The command line: stdout, stderr and exit codes.
 
-use crate::common::{CLIP, LAYOUTS, fixture, indices, json, tensors, write_tensors};
+use crate::common::{CLIP, LAYOUTS, fixture};
 use assert_cmd::Command;
 use secateur::pruner::{Params, methods};
 use serde_json::Value;
 
-fn secateur(args: &[&str]) -> (i32, String, String) {
+pub(super) fn secateur(args: &[&str]) -> (i32, String, String) {
     let output = Command::cargo_bin("secateur").unwrap().args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     fixture(name).to_str().unwrap().to_owned()
 }
 
-const BOAT: &str = "tiny-llava-1.5/images/boat_123x90.png";
+pub(super) const BOAT: &str = "tiny-llava-1.5/images/boat_123x90.png";
 
-fn last_json(stdout: &str) -> Value {
+pub(super) fn last_json(stdout: &str) -> Value {
     serde_json::from_str(stdout.lines().last().unwrap()).unwrap()
-}
-
-#[test]
-fn trace_prints_the_contract() {
-    let case = &json("tiny-llava-1.5/cases.json")[0];
-    let expected = &json("tiny-llava-1.5/expected/fastervlm.json")["cases"]["c1"];
-    let run = &expected["runs"]["29"];
-    for layout in LAYOUTS {
-        let (code, stdout, stderr) = secateur(&[
-            "trace",
-            "--model",
-            &path(layout),
-            "--image",
-            &path(BOAT),
-            "--question",
-            case["question"].as_str().unwrap(),
-            "--tokens",
-            "29",
-            "--logits",
-        ]);
-        assert_eq!((code, stderr.as_str()), (0, ""));
-        assert_eq!(stdout.lines().count(), 1);
-        let trace = last_json(&stdout);
-        assert_eq!(trace["prompt_ids"], expected["input_ids"]);
-        assert_eq!((&trace["crops"], &trace["patches"]), (&1.into(), &576.into()));
-        assert_eq!(trace["kept"], run["kept"]);
-        assert_eq!(trace["visual_tokens"], 29);
-        assert_eq!(trace["output_ids"], run["output_ids"]);
-        assert_eq!(trace["text"], run["text"]);
-        assert!(trace["logits"].as_array().unwrap().len() >= 1280);
-        for stage in ["vision", "prune", "prefill", "decode"] {
-            assert!(trace["timings_ms"][stage].as_f64().unwrap() >= 0.0, "{stage}");
-        }
-    }
-}
-
-#[test]
-fn trace_without_tokens_prunes_nothing() {
-    let arguments = ["trace", "--model", &path(LAYOUTS[1]), "--image", &path(BOAT), "--question", "What?"];
-    let (code, stdout, _) = secateur(&[&arguments[..], &["--max-new-tokens", "2"]].concat());
-    let trace = last_json(&stdout);
-    assert_eq!(code, 0);
-    assert_eq!(trace["visual_tokens"], 576);
-    assert!(trace.get("logits").is_none());
-    assert!(trace["output_ids"].as_array().unwrap().len() <= 2);
 }
 
 #[test]
@@ -127,44 +82,6 @@ fn two_pictures_take_their_places_in_one_prompt() {
 }
 
 #[test]
-fn prune_reads_exported_tensors() {
-    let folder = tempfile::tempdir().unwrap();
-    let cues = folder.path().join("cues.safetensors");
-    let inputs = tensors("pruners/attention/natural_b5.safetensors");
-    let (attention, features) = (&inputs["cls_attentions"], &inputs["image_features"]);
-    write_tensors(
-        &cues,
-        &[
-            ("cls_attention", [&[1], &attention.shape[..]].concat(), attention.values.clone()),
-            ("features", features.shape.clone(), features.values.clone()),
-        ],
-    );
-    let file = cues.to_str().unwrap();
-    for run in json("pruners/fastervlm/expected.json")["cases"]["natural_b5"]["runs"].as_array().unwrap() {
-        let tokens = run["visual_token_num"].to_string();
-        let (code, stdout, stderr) = secateur(&["prune", "--method", "fastervlm", "--tokens", &tokens, file]);
-        assert_eq!(code, 0, "{stderr}");
-        let pruned = last_json(&stdout);
-        assert_eq!((&pruned["method"], &pruned["tokens"].to_string()), (&"fastervlm".into(), &tokens));
-        assert_eq!(indices(&pruned["kept"]), indices(&run["kept"]));
-    }
-
-    let (code, _, stderr) = secateur(&["prune", "--tokens", "577", file]);
-    assert_eq!(code, 1);
-    assert!(stderr.contains("577") && stderr.contains("1 to 576"), "{stderr}");
-
-    write_tensors(&cues, &[("features", vec![1, 4, 2], vec![0.0; 8])]);
-    let (code, _, stderr) = secateur(&["prune", "--tokens", "2", file]);
-    assert_eq!(code, 1);
-    assert!(stderr.contains("`cls_attention` [layers, crops, heads, patches]"), "{stderr}");
-
-    write_tensors(&cues, &[("cls_attention", vec![4, 2], vec![0.0; 8])]);
-    let (code, _, stderr) = secateur(&["prune", "--tokens", "2", file]);
-    assert_eq!(code, 1);
-    assert!(stderr.contains("[4, 2]") && stderr.contains("4 dimensions"), "{stderr}");
-}
-
-#[test]
 fn list_shows_every_registry() {
     let (code, stdout, _) = secateur(&["list"]);
     assert_eq!(code, 0);
@@ -181,6 +98,15 @@ fn list_shows_every_registry() {
     let row = stdout.lines().find(|line| line.starts_with("datp ")).unwrap();
     for part in ["gate", "[CLS] attention of all layers", "prunes in the tower", "github.com/lqxass/DATP"] {
         assert!(row.contains(part), "{part} is not in {row}");
+    }
+}
+
+#[test]
+fn a_question_that_was_forgotten_is_missed() {
+    for question in [path(BOAT), " ".to_owned()] {
+        let (code, stdout, stderr) = secateur(&["ask", "--model", "demo", &path(BOAT), &question]);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.contains("the question is missing"), "{stderr}");
     }
 }
 
@@ -270,6 +196,8 @@ fn several_methods_answer_side_by_side() {
     assert_eq!(answers[1]["method"], "fastervlm");
     assert!(answers[1]["ttft_ms"].as_f64().unwrap() > 0.0);
 
+    let (_, stdout, _) = secateur(&[&ask[..], &["--method", "grid,none,grid"]].concat());
+    assert_eq!(last_json(&stdout)["answers"].as_array().unwrap().len(), 2, "each once");
     let (code, stdout, _) = secateur(&[&ask[..], &["--method", "all"]].concat());
     assert_eq!((code, last_json(&stdout)["answers"].as_array().unwrap().len()), (0, methods(Params::default()).len()));
 }
@@ -297,61 +225,6 @@ fn a_missing_text_side_gets_a_sentence() {
     assert!(!stdout.contains("cdpruner") && stdout.contains("datp"));
     let (code, _, stderr) = run(&["--method", "cdpruner", "--clip", &path(CLIP)]);
     assert_eq!(code, Some(0), "{stderr}");
-}
-
-#[test]
-fn trace_shows_how_a_picture_was_taken_apart() {
-    let model = path("tiny-llava-1.6/llava-v1.6-vicuna-tiny");
-    let image = path("tiny-llava-1.6/images/wide_300x100.png");
-    let trace = |more: &[&str]| {
-        let arguments = ["trace", "--model", &model, "--image", &image, "--question", "What?", "--max-new-tokens", "1"];
-        let (code, stdout, stderr) = secateur(&[&arguments[..], more].concat());
-        assert_eq!((code, stderr.as_str()), (0, ""));
-        last_json(&stdout)
-    };
-    let whole = trace(&[]);
-    assert_eq!(whole["anyres"], serde_json::json!({"columns": 1, "rows": 2, "merge": "spatial-unpad"}));
-    assert_eq!((&whole["crops"], &whole["visual_tokens"]), (&3.into(), &776.into()));
-    let pruned = trace(&["--method", "vispruner", "--tokens", "10"]);
-    assert_eq!(pruned["anyres"], serde_json::json!({"columns": 2, "rows": 2, "merge": "spatial"}));
-    assert_eq!((&pruned["crops"], &pruned["visual_tokens"]), (&5.into(), &50.into()));
-    let other = trace(&["--method", "vispruner", "--tokens", "10", "--grid", "filled"]);
-    assert_eq!(other["crops"], 4);
-}
-
-#[test]
-fn prune_runs_methods_that_read_the_question() {
-    let inputs = pruned_inputs("pruners/cdpruner/inputs_b1_m1.safetensors");
-    let folder = tempfile::tempdir().unwrap();
-    let cues = folder.path().join("cues.safetensors");
-    write_tensors(&cues, &inputs);
-    let file = cues.to_str().unwrap();
-    let runs = json("pruners/cdpruner/expected.json")["cases"]["b1_m1"]["runs"].clone();
-    for run in runs.as_array().unwrap() {
-        let tokens = run["visual_token_num"].to_string();
-        let (code, stdout, stderr) = secateur(&["prune", "--method", "cdpruner", "--tokens", &tokens, file]);
-        assert_eq!(code, 0, "{stderr}");
-        assert_eq!(indices(&last_json(&stdout)["kept"]), indices(&run["kept"]));
-    }
-    let (code, _, stderr) = secateur(&["prune", "--method", "fastv", "--tokens", "9", file]);
-    assert_eq!(code, 1);
-    assert!(stderr.contains("`prompt_attention` [heads, visual tokens]"), "{stderr}");
-
-    let mut narrow = inputs.clone();
-    narrow[2].1[1] -= 1;
-    narrow[2].2.pop();
-    write_tensors(&cues, &narrow);
-    let (code, _, stderr) = secateur(&["prune", "--method", "cdpruner", "--tokens", "9", file]);
-    assert_eq!(code, 1);
-    assert!(stderr.contains("`image_embeds` is") && stderr.contains("they must agree"), "{stderr}");
-}
-
-/// CDPruner's recorded inputs under the names of a cues file; the projector is the identity.
-fn pruned_inputs(name: &str) -> Vec<(&'static str, Vec<usize>, Vec<f32>)> {
-    let inputs = tensors(name);
-    [("projected", "image_features"), ("image_embeds", "image_embeds"), ("text_embeds", "text_embeds")]
-        .map(|(cue, name)| (cue, inputs[name].shape.clone(), inputs[name].values.clone()))
-        .to_vec()
 }
 
 /// `secateur list methods --markdown` writes the table.

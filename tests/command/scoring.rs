@@ -228,3 +228,38 @@ fn empty_files_are_refused() {
         assert!(refused.contains("there is no answer in this file"), "{}: {refused}", benchmark.name());
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn an_upload_goes_where_a_link_or_a_pipe_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, link) = (folder.path().join("file.json"), folder.path().join("link.json"));
+    std::fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink("file.json", &link).unwrap();
+    let upload = |to: &Path| {
+        let mut command = Command::cargo_bin("secateur").unwrap();
+        command.args(["score", "gqa"]).arg(golden("gqa/answers.jsonl")).arg("--data").arg(golden("gqa"));
+        let output = command.arg("--upload").arg(to).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    upload(&link);
+    let wanted = std::fs::read_to_string(golden("gqa/expected_upload.json")).unwrap();
+    assert!(link.is_symlink() && std::fs::read_to_string(&file).unwrap() == wanted);
+    assert!(upload(Path::new("/dev/stdout")).contains(&wanted));
+}
+
+/// The server's workbook has the labels.
+#[test]
+fn a_workbook_is_scored_without_the_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let sheet = folder.path().join("sheet.xlsx");
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.args(["score", "mmbench"]).arg(golden("mmbench/exp1.jsonl")).arg("--data").arg(golden("mmbench"));
+    assert!(command.arg("--upload").arg(&sheet).output().unwrap().status.success());
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.env("HF_HUB_OFFLINE", "1").env("HF_HOME", folder.path()).current_dir(folder.path());
+    let output = command.args(["score", "mmbench", "sheet.xlsx"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("circular_acc"));
+}

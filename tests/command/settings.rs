@@ -94,3 +94,31 @@ fn a_question_that_is_too_long_is_named() {
     let run = here.path().join("runs/mm-vet-llava-1.5-tiny-hf-fastervlm-16/answers.jsonl");
     assert_eq!(std::fs::read_to_string(run).unwrap().lines().count(), 1);
 }
+
+/// A download that was bad is found out in the middle of a run, and mended.
+#[test]
+fn a_picture_that_was_mended_lets_the_run_go_on() {
+    let here = tempfile::tempdir().unwrap();
+    let data = here.path().join("data");
+    std::fs::create_dir_all(data.join("images")).unwrap();
+    let line = |i: usize| {
+        json!({"question_id": format!("v1_{i}"), "image": format!("{i}.png"), "text": "What is it?"}).to_string() + "\n"
+    };
+    std::fs::write(data.join("llava-mm-vet.jsonl"), (0..4).map(line).collect::<String>()).unwrap();
+    let boat = std::fs::read(fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
+    let write = |i: usize, bytes: &[u8]| std::fs::write(data.join(format!("images/{i}.png")), bytes).unwrap();
+    (0..3).for_each(|i| write(i, &boat[..if i == 1 { boat.len() / 2 } else { boat.len() }]));
+    let args = ["mm-vet", "--model", "demo", "--tokens", "16", "--data", "data"];
+    // One picture is not there, which is no matter for the first questions.
+    let (code, _, stderr) = eval(here.path(), &args);
+    assert!(code == 1 && stderr.contains("3.png") && stderr.contains("1 of 4 questions are missing"), "{stderr}");
+    let args = [&args[..], &["--limit", "3"]].concat();
+    let (code, _, stderr) = eval(here.path(), &args);
+    assert!(code == 1 && stderr.contains("v1_1"), "{stderr}");
+    write(1, &boat);
+    let (code, _, stderr) = eval(here.path(), &args);
+    assert_eq!(code, 0, "{stderr}");
+    // What differs is named, and nothing else.
+    let (code, _, stderr) = eval(here.path(), &[&args[..], &["--seed", "3"]].concat());
+    assert!(code == 1 && stderr.contains("seed: there 0, asked 3") && stderr.lines().count() == 2, "{stderr}");
+}

@@ -34,7 +34,7 @@ fn prompt<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> Prompt {
 /// The share of right answers in percent, as the benchmark scores them.
 fn accuracy(answers: &[Answer]) -> f64 {
     let report = Demo.score(Path::new(""), answers, Protocol::Llava).unwrap();
-    report.metrics.iter().find(|(name, _)| name == "accuracy").unwrap().1
+    100.0 * report.metrics.iter().find(|(name, _)| name == "accuracy").unwrap().1
 }
 
 /// What each method keeps of the answers, by method and budget; one entry without pruning.

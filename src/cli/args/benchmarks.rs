@@ -28,7 +28,7 @@ pub(in crate::cli) struct EvalArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub(in crate::cli) struct RunArgs {
     /// Only the first N questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) limit: Option<usize>,
     /// 0 takes the best token; higher draws more freely. Video-LLaVA's scripts for videos draw at 0.1
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]

@@ -99,7 +99,7 @@ pub(in crate::cli) struct MethodArgs {
     #[arg(long, default_value = "fastervlm")]
     pub(in crate::cli) method: String,
     /// Visual tokens kept per crop, or per frame of a video; without it nothing is pruned
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) tokens: Option<usize>,
     /// vispruner: the share of the tokens that goes by attention, from 0 to 1
     #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
@@ -114,7 +114,7 @@ pub(in crate::cli) struct MethodArgs {
     #[arg(long)]
     pub(in crate::cli) backend: Option<String>,
     /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
 }
 
@@ -169,7 +169,7 @@ pub(in crate::cli) struct DemoArgs {
     #[arg(long)]
     pub(in crate::cli) backend: Option<String>,
     /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
     /// Where pictures of the kept tokens go
     #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
@@ -231,7 +231,7 @@ pub(in crate::cli) struct TraceArgs {
     #[arg(long)]
     pub(in crate::cli) video: Option<PathBuf>,
     /// The question, as it stands in the benchmark's file
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(in crate::cli) question: String,
     /// What cdpruner and trim give CLIP; by default the question without "Answer the question using a single word or
     /// phrase."

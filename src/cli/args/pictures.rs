@@ -59,7 +59,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|DIR")]
     pub(in crate::cli) model: String,
     /// Only the first N questions
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) limit: Option<usize>,
     /// What weights are kept in, by default as in the checkpoint; bf16 also lets CPUs multiply in bf16
     #[arg(long)]

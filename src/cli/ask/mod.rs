@@ -1,7 +1,13 @@
 //! `secateur ask`: pictures and a question in, a streamed answer out.
 
-use std::{io::Write, ops::ControlFlow, path::PathBuf, time::Duration};
+use std::{
+    io::Write,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
@@ -28,6 +34,9 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     // Clap asks for at least two values, so the last one is not the only one.
     images.pop();
     let question = args.images_and_question.last().cloned().unwrap_or_default();
+    if question.trim().is_empty() || Path::new(&question).is_file() {
+        bail!("the question is missing: it stands behind the pictures, and `{question}` is none");
+    }
     check_sampling(args.temperature, args.top_p)?;
     let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
     images.iter().try_for_each(|path| check_there(path))?;

@@ -112,11 +112,11 @@ fn save_pictures<B: VlmBackend>(
         }
         write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
     }
-    let names: Vec<&str> = selectors.iter().map(|selector| selector.method().name()).collect();
+    let names = std::iter::once("the whole picture").chain(selectors.iter().map(|selector| selector.method().name()));
     Ok(format!(
-        "\nWhat {SHOWN} tokens show of the first {PICTURES} pictures: {}, from left to right the whole picture, {}.",
+        "\nWhat {SHOWN} tokens show of the first {PICTURES} pictures: {}, from left to right {}.",
         out.join("kept-*.png").display(),
-        names.join(", ")
+        names.collect::<Vec<_>>().join(", ")
     ))
 }
 
@@ -145,7 +145,8 @@ fn accuracies<B: VlmBackend>(model: &Llava<B>, selectors: &[Selector<B>], sample
     let mut rows = Vec::new();
     for (&(selector, budget), answers) in runs.iter().zip(&answers) {
         let report = Demo.score(Path::new(""), answers, Protocol::Llava)?;
-        let accuracy = report.metrics.iter().find(|(name, _)| name == "accuracy").map_or(0.0, |(_, value)| *value);
+        let accuracy =
+            report.metrics.iter().find(|(name, _)| name == "accuracy").map_or(0.0, |(_, value)| 100.0 * value);
         rows.push(Row {
             method: selectors[selector].method().name(),
             tokens: budget,

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt::Write};
 
-use super::{gallery::Gallery, runs::Group};
+use super::{
+    gallery::Gallery,
+    runs::{Group, Stored},
+};
 use crate::plot::Scatter;
 
 /// One benchmark with one model.
@@ -110,14 +113,14 @@ fn table(html: &mut String, group: &Group) {
         let _ = write!(html, "<th>{}</th>", escape(&name.replace('_', " ")));
     }
     html.push_str("</tr></thead>\n<tbody>\n");
+    let number =
+        |run: &Stored, name: &str| run.metrics.iter().find(|(other, _)| other == name).and_then(|(_, value)| *value);
+    let is_share = |name: &&str| group.runs.iter().filter_map(|run| number(run, name)).all(|value| value <= 1.0);
+    let digits: Vec<usize> = names.iter().map(|name| if is_share(name) { 4 } else { 2 }).collect();
     for run in &group.runs {
         let _ = write!(html, "<tr><td>{}</td>", escape(&run.name()));
-        for name in &names {
-            let value = run.metrics.iter().find(|(other, _)| other == name).and_then(|(_, value)| *value);
-            let value = value.map_or_else(
-                || "–".to_owned(),
-                |value| if value > 1.0 { format!("{value:.2}") } else { format!("{value:.4}") },
-            );
+        for (name, digits) in names.iter().zip(&digits) {
+            let value = number(run, name).map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"));
             let _ = write!(html, "<td>{value}</td>");
         }
         html.push_str("</tr>\n");

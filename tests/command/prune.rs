@@ -1,0 +1,94 @@
+//! `prune`: tensors exported from anywhere.
+
+use super::cli::{last_json, secateur};
+use crate::common::{indices, json, tensors, write_tensors};
+
+#[test]
+fn prune_reads_exported_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let cues = folder.path().join("cues.safetensors");
+    let inputs = tensors("pruners/attention/natural_b5.safetensors");
+    let (attention, features) = (&inputs["cls_attentions"], &inputs["image_features"]);
+    write_tensors(
+        &cues,
+        &[
+            ("cls_attention", [&[1], &attention.shape[..]].concat(), attention.values.clone()),
+            ("features", features.shape.clone(), features.values.clone()),
+        ],
+    );
+    let file = cues.to_str().unwrap();
+    for run in json("pruners/fastervlm/expected.json")["cases"]["natural_b5"]["runs"].as_array().unwrap() {
+        let tokens = run["visual_token_num"].to_string();
+        let (code, stdout, stderr) = secateur(&["prune", "--method", "fastervlm", "--tokens", &tokens, file]);
+        assert_eq!(code, 0, "{stderr}");
+        let pruned = last_json(&stdout);
+        assert_eq!((&pruned["method"], &pruned["tokens"].to_string()), (&"fastervlm".into(), &tokens));
+        assert_eq!(indices(&pruned["kept"]), indices(&run["kept"]));
+    }
+
+    let (code, _, stderr) = secateur(&["prune", "--tokens", "577", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("577") && stderr.contains("1 to 576"), "{stderr}");
+
+    write_tensors(&cues, &[("features", vec![1, 4, 2], vec![0.0; 8])]);
+    let (code, _, stderr) = secateur(&["prune", "--tokens", "2", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("`cls_attention` [layers, crops, heads, patches]"), "{stderr}");
+
+    write_tensors(&cues, &[("cls_attention", vec![4, 2], vec![0.0; 8])]);
+    let (code, _, stderr) = secateur(&["prune", "--tokens", "2", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("[4, 2]") && stderr.contains("4 dimensions"), "{stderr}");
+}
+
+#[test]
+fn prune_runs_methods_that_read_the_question() {
+    let inputs = pruned_inputs("pruners/cdpruner/inputs_b1_m1.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let cues = folder.path().join("cues.safetensors");
+    write_tensors(&cues, &inputs);
+    let file = cues.to_str().unwrap();
+    let runs = json("pruners/cdpruner/expected.json")["cases"]["b1_m1"]["runs"].clone();
+    for run in runs.as_array().unwrap() {
+        let tokens = run["visual_token_num"].to_string();
+        let (code, stdout, stderr) = secateur(&["prune", "--method", "cdpruner", "--tokens", &tokens, file]);
+        assert_eq!(code, 0, "{stderr}");
+        assert_eq!(indices(&last_json(&stdout)["kept"]), indices(&run["kept"]));
+    }
+    let (code, _, stderr) = secateur(&["prune", "--method", "fastv", "--tokens", "9", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("`prompt_attention` [heads, visual tokens]"), "{stderr}");
+
+    let mut narrow = inputs.clone();
+    narrow[2].1[1] -= 1;
+    narrow[2].2.pop();
+    write_tensors(&cues, &narrow);
+    let (code, _, stderr) = secateur(&["prune", "--method", "cdpruner", "--tokens", "9", file]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("`image_embeds` is") && stderr.contains("they must agree"), "{stderr}");
+}
+
+/// CDPruner's recorded inputs under the names of a cues file; the projector is the identity.
+fn pruned_inputs(name: &str) -> Vec<(&'static str, Vec<usize>, Vec<f32>)> {
+    let inputs = tensors(name);
+    [("projected", "image_features"), ("image_embeds", "image_embeds"), ("text_embeds", "text_embeds")]
+        .map(|(cue, name)| (cue, inputs[name].shape.clone(), inputs[name].values.clone()))
+        .to_vec()
+}
+
+#[test]
+fn what_is_missing_and_what_is_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let cues = folder.path().join("cues.safetensors");
+    write_tensors(&cues, &[("cls_attentions", vec![1, 1, 4], vec![0.0; 4])]);
+    let file = cues.to_str().unwrap();
+    for (method, wanted) in
+        [("fastervlm", "`cls_attention`"), ("cdpruner", "`projected`"), ("fastv", "`prompt_attention`")]
+    {
+        let (code, _, stderr) = secateur(&["prune", "--method", method, "--tokens", "2", file]);
+        assert_eq!(code, 1);
+        for part in [wanted, "cues.safetensors has cls_attentions"] {
+            assert!(stderr.contains(part), "{method}: {stderr}");
+        }
+    }
+}
