@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::{
     args::{JudgeArgs, RunArgs},
-    data_folder, judge,
+    data_folder, judge, writable_name,
 };
 use crate::{
     Error,
@@ -38,7 +38,7 @@ pub(super) struct Benchmark {
 impl Benchmark {
     /// Looks for its data, which may fetch them.
     pub(super) fn new(task: &'static dyn Task, data: Option<PathBuf>, limit: Option<usize>) -> anyhow::Result<Self> {
-        let data = data_folder(task, data)?;
+        let data = writable_name(data_folder(task, data)?)?;
         let mut samples = task.samples(&data)?;
         let data_sha256 = data_sha256(&samples);
         if samples.is_empty() {

@@ -78,8 +78,8 @@ fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &Standing) -> a
     let folder = args.out.join(config.folder_name());
     if there.answers.len() < samples.len() {
         answer(plan, asked, &args.out, args.force)?;
-    } else if there.on_disk == samples.len() && read_config(&folder)?.limit != config.limit {
-        // The same questions are this shard's by another --limit: it keeps the new one.
+    } else if there.on_disk == samples.len() && read_config(&folder)? != *config {
+        // The same questions by another --limit, or in another place: it keeps the new one.
         RunFolder::open(&args.out, config, samples, false)?;
     }
     print(&format!("{}: {} answers; `secateur merge` joins the shards", folder.display(), samples.len()))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{args::MergeArgs, eval::finish, judge, print, print_json};
+use super::{args::MergeArgs, eval::finish, judge, print, print_json, writable_name};
 use crate::{
     checksum::data_sha256,
     eval::{RunConfig, RunFolder, Standing, read_config, standing, standing_in},
@@ -16,15 +16,16 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     let shards = args.shards.iter().map(|folder| part(folder)).collect::<anyhow::Result<Vec<_>>>()?;
     let shards = in_order(shards)?;
     let first = &shards[0].config;
-    let data = args.data.as_ref().map_or_else(|| Ok(first.data.clone()), std::path::absolute)?;
+    let data = writable_name(args.data.as_ref().map_or_else(|| Ok(first.data.clone()), std::path::absolute)?)?;
     let whole = RunConfig { shard: None, protocol: args.protocol.unwrap_or(first.protocol), data, ..first.clone() };
     let task = task(&whole.benchmark)?;
-    let mut samples = task.samples(&whole.data).context("--data names the folder where the questions are now")?;
+    let found = task.samples(&whole.data);
+    let mut samples = match &args.data {
+        Some(_) => found?,
+        None => found.context("the shards' questions are not there any more; --data names where they are now")?,
+    };
     if !whole.data_sha256.is_empty() && data_sha256(&samples) != whole.data_sha256 {
-        bail!(
-            "{}: not the questions and pictures that the shards had; --data names their folder",
-            whole.data.display()
-        );
+        bail!("{}: not the questions that the shards had; --data names another folder", whole.data.display());
     }
     samples.truncate(whole.limit.unwrap_or(usize::MAX));
     let mut answers = Vec::new();

@@ -81,6 +81,14 @@ fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBu
     }
 }
 
+/// The path, if a run's settings can hold it.
+fn writable_name(path: PathBuf) -> anyhow::Result<PathBuf> {
+    if path.to_str().is_none() {
+        anyhow::bail!("{}: this path is not UTF-8, and a run's settings cannot hold it; rename it", path.display());
+    }
+    Ok(path)
+}
+
 /// Makes a folder and those that it is in.
 fn make_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(Error::io(path, "the folder cannot be made"))

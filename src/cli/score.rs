@@ -14,7 +14,13 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     }
     let (answers, broken) = task.answers(&args.answers)?;
     let data = match args.data {
-        None if args.upload.is_none() && !task.needs_data(&answers, args.protocol) => PathBuf::new(),
+        // What is here is read, but nothing is fetched for answers that bring their labels along.
+        None if !task.needs_data(&answers, args.protocol)
+            && args.upload.is_none()
+            && !Path::new(task.default_data()).is_dir() =>
+        {
+            PathBuf::new()
+        }
         given => data_folder(task, given)?,
     };
     let folder = args.answers.parent().unwrap_or(Path::new(""));

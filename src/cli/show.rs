@@ -29,6 +29,8 @@ use crate::{
 
 /// How much of the picture colours hide.
 const ALPHA: f32 = 0.5;
+/// Letters of a word in a file's name.
+const LONGEST: usize = 40;
 /// Pictures side by side in a sheet.
 const COLUMNS: usize = 3;
 
@@ -111,7 +113,7 @@ impl Job for Show {
             }
         }
         for (word, picture) in relevances(&model, &media, &args)? {
-            let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(LONGEST).collect();
             let is_new = |name: &String| files.iter().all(|file: &PathBuf| file.file_stem() != Some(OsStr::new(name)));
             let names = std::iter::once(String::new()).chain((2..).map(|i| format!("-{i}")));
             let name = names.map(|end| format!("relevance-{name}{end}")).find(is_new).unwrap_or_default();

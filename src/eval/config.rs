@@ -76,6 +76,11 @@ impl RunConfig {
     /// Whether each answer is the one that `other` gives: how many are asked for, and how they are scored, does not matter,
     /// nor where machines have the same files. Runs from before there were checksums may go on.
     pub fn gives_answers_of(&self, other: &Self) -> bool {
+        self.as_one_of(other) == *other
+    }
+
+    /// The same settings, with those of `other` where a difference changes no answer.
+    pub(super) fn as_one_of(&self, other: &Self) -> Self {
         let mut same = Self { limit: other.limit, protocol: other.protocol, ..self.clone() };
         let known = |sum: &String| !sum.is_empty();
         if known(&self.checkpoint_sha256) && self.checkpoint_sha256 == other.checkpoint_sha256 {
@@ -96,7 +101,7 @@ impl RunConfig {
                 own.clone_from(theirs);
             }
         }
-        same == *other
+        same
     }
 
     /// The parameters that are not the method's own.

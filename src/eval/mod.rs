@@ -6,6 +6,7 @@ mod config;
 mod run;
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions, TryLockError},
     io::Write,
     path::{Path, PathBuf},
@@ -237,12 +238,11 @@ fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect(SERIALISES) + "\n"
 }
 
-/// The settings that are not the same.
+/// The settings that make other answers.
 fn differences(there: &RunConfig, asked: &RunConfig) -> Vec<String> {
-    let [there, asked] = [there, asked].map(|config| serde_json::to_value(config).expect(SERIALISES));
+    let [there, asked] = [&there.as_one_of(asked), asked].map(|config| serde_json::to_value(config).expect(SERIALISES));
     let names = asked.as_object().into_iter().chain(there.as_object()).flat_map(|settings| settings.keys());
-    let mut names: Vec<&String> = names.filter(|name| there[*name] != asked[*name]).collect();
-    names.dedup();
+    let names: BTreeSet<&String> = names.filter(|name| there[*name] != asked[*name]).collect();
     let sentence = |name: &String| match name.as_str() {
         "checkpoint_sha256" => "checkpoint_sha256: the checkpoint's files are others".to_owned(),
         "clip_sha256" => "clip_sha256: the files of CLIP's text side are others".to_owned(),
@@ -256,19 +256,30 @@ fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
     write_file(path, text.as_bytes())
 }
 
-/// Writes beside the file, then renames: the name never holds half of it. A link stays one; a device or a pipe is written to.
+/// Writes beside the file, then renames: the name never holds half of it. A link stays one; what is no file of its own, like a pipe or
+/// `/dev/stdout`, is written to.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let fail = |error| Error::io(path, "cannot be written")(error);
     let there = path.metadata().ok();
-    if there.as_ref().is_some_and(|there| !there.is_file()) {
-        return std::fs::write(path, bytes).map_err(fail);
+    let is_stream = there.as_ref().is_some_and(|there| !there.is_file());
+    if is_stream || ["/dev", "/proc"].iter().any(|system| path.starts_with(system)) {
+        // At its end: stdout may be a file with something in it.
+        let stream = OpenOptions::new().append(true).open(path);
+        return stream.and_then(|mut stream| stream.write_all(bytes)).map_err(fail);
     }
-    let place = if there.is_some() { path.canonicalize().map_err(fail)? } else { path.to_owned() };
+    let place = match path.read_link() {
+        Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
+        Err(_) => path.to_owned(),
+    };
     // Nobody else's draft: several processes may write the same file.
     let draft = place.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
-    let keep_rights = || there.map_or(Ok(()), |there| std::fs::set_permissions(&draft, there.permissions()));
-    let written =
-        std::fs::write(&draft, bytes).and_then(|()| keep_rights()).and_then(|()| std::fs::rename(&draft, &place));
+    let written = std::fs::write(&draft, bytes).and_then(|()| {
+        if let Some(there) = &there {
+            // Not every file system has rights to keep.
+            let _ = std::fs::set_permissions(&draft, there.permissions());
+        }
+        std::fs::rename(&draft, &place)
+    });
     written.map_err(|error| {
         // The draft is of no use to anyone.
         let _ = std::fs::remove_file(&draft);

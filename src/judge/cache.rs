@@ -41,7 +41,7 @@ struct Line {
 }
 
 impl Cache {
-    /// A line that is not whole, because its writer was killed, is passed over, and asked for again.
+    /// A line that is not whole, because its writer was killed, is skipped, and asked for again.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

@@ -87,7 +87,7 @@ impl Answer {
         if answers.is_empty() { Err(Error::data(path, "there is no answer in this file")) } else { Ok(answers) }
     }
 
-    /// All answers of a file's bytes; empty lines are passed over.
+    /// All answers of a file's bytes; empty lines are skipped.
     ///
     /// # Errors
     /// When a line is no answer; the error names the line.

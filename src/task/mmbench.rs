@@ -177,7 +177,8 @@ impl Task for MmBench {
 
     /// Not where a workbook brings the labels along.
     fn needs_data(&self, answers: &[Answer], protocol: Protocol) -> bool {
-        protocol == Protocol::LmmsEval || answers.iter().any(|answer| !answer.more.contains_key(sheet::LABEL))
+        let label = |answer: &Answer| answer.more.get(sheet::LABEL).is_some_and(Value::is_string);
+        protocol == Protocol::LmmsEval || !answers.iter().all(label)
     }
 
     fn upload_name(&self) -> Option<&'static str> {

@@ -94,7 +94,7 @@ pub fn task(name: &str) -> Result<&'static dyn Task, Error> {
 pub enum Unit {
     /// A share of 1, which papers give in percent.
     Share,
-    /// Points, or percent already.
+    /// Points.
     Points,
 }
 

@@ -247,6 +247,9 @@ fn an_upload_goes_where_a_link_or_a_pipe_leads() {
     let wanted = std::fs::read_to_string(golden("gqa/expected_upload.json")).unwrap();
     assert!(link.is_symlink() && std::fs::read_to_string(&file).unwrap() == wanted);
     assert!(upload(Path::new("/dev/stdout")).contains(&wanted));
+    std::fs::remove_file(&file).unwrap();
+    upload(&link);
+    assert!(link.is_symlink() && std::fs::read_to_string(&file).unwrap() == wanted, "a link to nothing yet");
 }
 
 /// The server's workbook has the labels.

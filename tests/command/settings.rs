@@ -118,7 +118,25 @@ fn a_picture_that_was_mended_lets_the_run_go_on() {
     write(1, &boat);
     let (code, _, stderr) = eval(here.path(), &args);
     assert_eq!(code, 0, "{stderr}");
-    // What differs is named, and nothing else.
-    let (code, _, stderr) = eval(here.path(), &[&args[..], &["--seed", "3"]].concat());
-    assert!(code == 1 && stderr.contains("seed: there 0, asked 3") && stderr.lines().count() == 2, "{stderr}");
+    // What makes other answers is named, and nothing else.
+    let other = ["--seed", "3", "--dtype", "f32", "--limit", "2", "--protocol", "lmms-eval"];
+    let (code, _, stderr) = eval(here.path(), &[&args[..7], &other].concat());
+    let lines: Vec<&str> = stderr.lines().skip(1).map(str::trim).collect();
+    assert_eq!((code, lines), (1, vec!["dtype: there null, asked \"f32\"", "seed: there 0, asked 3"]), "{stderr}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_settings_cannot_hold_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let here = tempfile::tempdir().unwrap();
+    let data = here.path().join(std::ffi::OsStr::from_bytes(b"d\xff"));
+    std::fs::create_dir_all(data.join("images")).unwrap();
+    let mut command = Command::cargo_bin("secateur").unwrap();
+    command.args(["eval", "mm-vet", "--model", "demo", "--tokens", "9", "--data"]).arg(&data).current_dir(here.path());
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("is not UTF-8"), "{stderr}");
+    assert!(!here.path().join("runs").exists());
 }

@@ -231,7 +231,7 @@ pub(in crate::cli) struct TraceArgs {
     #[arg(long)]
     pub(in crate::cli) video: Option<PathBuf>,
     /// The question, as it stands in the benchmark's file
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     pub(in crate::cli) question: String,
     /// What cdpruner and trim give CLIP; by default the question without "Answer the question using a single word or
     /// phrase."

@@ -40,7 +40,7 @@ figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 .note { font-size: .9rem; opacity: .8; }
 ";
 
-/// Writing to a string cannot fail, so its results are passed over here.
+/// Writing to a string cannot fail, so its results are dropped here.
 pub(super) fn page(parts: &[Part]) -> String {
     let mut html = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     html += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Secateur: runs compared</title>\n";

@@ -103,7 +103,10 @@ impl Table {
         }
         let _ = write!(text, "{RULE}");
         if self.rows.iter().any(|row| row.accuracy.is_none()) {
-            let _ = write!(text, "\n–: a server or a judge scores these; the run folders have the files");
+            let _ = write!(
+                text,
+                "\n–: no answer could be scored, or a server or a judge scores them; the run folders have the files"
+            );
         }
         text
     }

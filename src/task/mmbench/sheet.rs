@@ -16,7 +16,7 @@ use crate::{
 pub(super) const LABEL: &str = "answer";
 const COLUMNS: [&str; 9] = ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"];
 
-/// The workbook of a run. Cells that pandas reads as missing stay empty; an unknown id is passed over.
+/// The workbook of a run. Cells that pandas reads as missing stay empty; an unknown id is skipped.
 pub(super) fn write(rows: &[Row], answers: &ById) -> Result<Vec<u8>, XlsxError> {
     let mut workbook = Workbook::new();
     let sheet = workbook.add_worksheet();

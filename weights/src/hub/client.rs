@@ -201,7 +201,13 @@ fn may_pass(error: &ApiError) -> bool {
     match (status(error), error) {
         (Some(status), _) => status >= 500 || status == 429,
         (None, ApiError::IoError(error)) => !is_of_the_disk(error),
-        (None, error) => matches!(error, ApiError::RequestError(_)),
+        // Nobody is there, and nobody will be in a few seconds.
+        (None, ApiError::RequestError(error)) => {
+            let is_refused = |io: &io::Error| io.kind() == io::ErrorKind::ConnectionRefused;
+            !matches!(&**error, ureq::Error::HostNotFound | ureq::Error::ConnectionFailed)
+                && !matches!(&**error, ureq::Error::Io(io) if is_refused(io))
+        }
+        (None, _) => false,
     }
 }
 
