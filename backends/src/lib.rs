@@ -17,6 +17,8 @@ mod host;
 mod kernels;
 mod mask;
 mod ops;
+#[cfg(any(feature = "cuda", feature = "wgpu", test))]
+mod parts;
 
 use std::sync::{Mutex, PoisonError};
 
