@@ -37,6 +37,9 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("backends", Listing::Backends),
     ];
     let chosen = all.into_iter().filter(|(_, listing)| args.what.is_none_or(|what| what == *listing));
+    if args.markdown && args.what.is_some_and(|what| what != Listing::Methods) {
+        anyhow::bail!("--markdown writes the table of methods; the other lists have none");
+    }
     if args.markdown {
         return Ok(print(markdown().trim_end())?);
     }

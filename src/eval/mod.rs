@@ -14,7 +14,7 @@ use std::{
 
 use config::CONFIG;
 pub use config::{RunConfig, read_config};
-pub use run::{Pace, Run, evaluate};
+pub use run::{Pace, Run, evaluate, prompt};
 use serde::Serialize;
 
 use crate::{

@@ -92,6 +92,17 @@ pub fn evaluate<B: VlmBackend>(
     Ok(())
 }
 
+/// What the model is asked, about pictures or videos with so many marks each.
+///
+/// # Errors
+/// When the question has marks of its own that do not belong to these.
+pub fn prompt<B: VlmBackend>(model: &Llava<B>, sample: &Sample, marks: &[usize]) -> Result<Prompt, Error> {
+    // Video-LLaVA's scripts for pictures ask like LLaVA's.
+    let template = if let Some(Picture::Video(_)) = sample.picture { model.template() } else { Template::VicunaV1 };
+    let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), marks)?;
+    Ok(Prompt::new(&turn, &sample.clip_text, model.tokenizer()))
+}
+
 /// Makes prompts of questions.
 struct Asker<'a, B: VlmBackend> {
     model: &'a Llava<B>,
@@ -113,11 +124,8 @@ impl<'a, B: VlmBackend> Asker<'a, B> {
                 self.last.insert((picture, looks(model, media.as_slice(), selector)?))
             }
         };
-        // Video-LLaVA's scripts for pictures ask like LLaVA's.
-        let template = if let Some(Picture::Video(_)) = picture { model.template() } else { Template::VicunaV1 };
         let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
-        let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), &marks)?;
-        let prompt = Prompt::new(&turn, &sample.clip_text, model.tokenizer());
+        let prompt = prompt(model, sample, &marks)?;
         let (_, asked) = ask_about(model, looks, &prompt, selector, self.tokens)?;
         model.check_length(asked.length())?;
         Ok(Asked { draw: draw(sample), ..asked })

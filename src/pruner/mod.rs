@@ -193,7 +193,7 @@ pub trait Method: Send + Sync {
     fn cut_layer(&self) -> Option<usize> {
         None
     }
-    /// Whether [CLS] tokens of a video's frames go on, as Video-LLaVA's own code has it.
+    /// Whether `[CLS]` tokens of a video's frames go on, as Video-LLaVA's own code has it.
     fn keeps_class(&self) -> bool {
         false
     }

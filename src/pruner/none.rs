@@ -10,7 +10,7 @@ use crate::{Error, image::GridRule};
 pub struct NoPruning {
     /// What is done with crops: LLaVA's own way, or that of a method that prunes later.
     pub tiling: Tiling,
-    /// Whether [CLS] tokens of a video's frames go on.
+    /// Whether `[CLS]` tokens of a video's frames go on.
     pub class: bool,
 }
 

@@ -180,6 +180,15 @@ impl Task for VideoQa {
     }
 
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
+        let mut report = self.words(data, answers, protocol)?;
+        report.notes.push("accuracy and score, which papers report, need a judge: --judge-url".to_owned());
+        Ok(report)
+    }
+}
+
+impl VideoQa {
+    /// What can be told without a judge.
+    fn words(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         llava_only(self, protocol, data)?;
         let answered = answered(data, answers)?;
         let share = |right: fn(&[String], &[String]) -> bool| {
@@ -191,8 +200,7 @@ impl Task for VideoQa {
         let metrics = vec![("exact".to_owned(), share(<[String]>::eq)), ("contains".to_owned(), share(contains))];
         let questions = questions(data)?;
         let ids = questions.iter().map(|question| &question.question_id);
-        let mut notes = ById::new(answers).notes(ids, "are left out");
-        notes.push("accuracy and score, which papers report, need a judge: --judge-url".to_owned());
+        let notes = ById::new(answers).notes(ids, "are left out");
         Ok(Report { benchmark: self.name, protocol, n: answered.len(), metrics, notes })
     }
 }
@@ -244,8 +252,7 @@ impl Judged for VideoQa {
         verdicts: &[Option<Vec<f64>>],
         protocol: Protocol,
     ) -> Result<Report, Error> {
-        let mut report = self.score(data, answers, protocol)?;
-        report.notes.pop();
+        let mut report = self.words(data, answers, protocol)?;
         let given: Vec<&[f64]> = verdicts.iter().flatten().map(Vec::as_slice).collect();
         let said = |what: f64| given.iter().filter(|verdict| verdict.first() == Some(&what)).count();
         let (yes, no) = (said(1.0), said(0.0));

@@ -230,6 +230,7 @@ fn a_missing_text_side_gets_a_sentence() {
 /// `secateur list methods --markdown` writes the table.
 #[test]
 fn the_readme_has_the_table_of_methods() {
+    assert_eq!(secateur(&["list", "models", "--markdown"]).0, 1, "there is one of methods only");
     let (code, table, _) = secateur(&["list", "methods", "--markdown"]);
     assert_eq!(code, 0);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();

@@ -19,14 +19,14 @@ use super::{
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
-    eval::write_file,
+    eval::{prompt, write_file},
     generate::{Decoding, answer, answer_about, go_on, kept},
     image::{kept_patches, png},
     model::{DEMO, Llava, LoadOptions, open},
     plot::columns,
     pruner::{Needs, NoPruning, Params, Selector, selector},
     task::{Answer, Demo, Protocol, Sample, Task},
-    text::{Prompt, strip as trim, vicuna_v1},
+    text::{Prompt, strip as trim},
     video::Media,
 };
 
@@ -171,8 +171,7 @@ fn about_one_picture<B: VlmBackend>(
     let look = model.look_at_media(&pictures[0], NoPruning::default().tiling, needs)?;
     let mut answers = Vec::new();
     for sample in pair {
-        let text = vicuna_v1(&sample.text, 1)?;
-        let prompt = Prompt::new(&text, &sample.clip_text, model.tokenizer());
+        let prompt = prompt(model, sample, &[pictures[0].marks()])?;
         for &(selector, budget) in runs {
             let (selector, looks) = (&selectors[selector], std::slice::from_ref(&look));
             let (_, generated) = answer_about(model, looks, &prompt, selector, Some(budget), decoding(model), go_on)?;
@@ -222,8 +221,8 @@ fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
 
 fn asked<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> anyhow::Result<(Vec<Media>, Prompt)> {
     let pictures = sample.picture.iter().map(|picture| picture.open(None)).collect::<Result<Vec<_>, _>>()?;
-    let text = vicuna_v1(&sample.text, pictures.len())?;
-    Ok((pictures, Prompt::new(&text, &sample.clip_text, model.tokenizer())))
+    let marks: Vec<usize> = pictures.iter().map(Media::marks).collect();
+    Ok((pictures, prompt(model, sample, &marks)?))
 }
 
 fn decoding<B: VlmBackend>(model: &Llava<B>) -> Decoding {

@@ -13,13 +13,14 @@ use super::runs::{Group, Stored};
 use crate::{
     checksum::data_sha256,
     cli::{args::WeightType, arrange::arranged, median},
+    eval::prompt,
     generate::{Decoding, answer, go_on, kept},
     image::{GridRule, Rgb, kept_patches},
     merge::Merge,
     model::{Llava, LoadOptions, Opened, TilingChoice, open},
     pruner::{Params, method, selector},
-    task::{Picture, Sample, normalise},
-    text::{Prompt, Template},
+    task::{Sample, normalise},
+    text::Prompt,
     video::Media,
 };
 
@@ -130,7 +131,7 @@ impl Job for Make<'_> {
             }
             let Some(picture) = &sample.picture else { continue };
             let media = picture.open(model.config().frames())?;
-            let prompt = prompt(&model, sample, picture, &media)?;
+            let prompt = prompt(&model, sample, &[media.marks()])?;
             if timed == 0 {
                 // Warms up.
                 group.runs.iter().try_for_each(|run| one(&model, &media, &prompt, run).map(|_| ()))?;
@@ -152,17 +153,6 @@ impl Job for Make<'_> {
         }
         Ok(Gallery { shown, first_token: times.into_iter().map(median).collect(), timed })
     }
-}
-
-fn prompt<B: VlmBackend>(
-    model: &Llava<B>,
-    sample: &Sample,
-    picture: &Picture,
-    media: &Media,
-) -> anyhow::Result<Prompt> {
-    let template = if let Picture::Video(_) = picture { model.template() } else { Template::VicunaV1 };
-    let text = template.turn(&format!("{}{}", sample.text, sample.suffix), &[media.marks()])?;
-    Ok(Prompt::new(&text, &sample.clip_text, model.tokenizer()))
 }
 
 /// The time to the first token of one run's method, and a picture of what it keeps; empty where it keeps everything.
