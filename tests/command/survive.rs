@@ -41,9 +41,10 @@ fn ten_kills_lose_nothing() {
         let mut child = eval(killed.path()).spawn().unwrap();
         // While it loads, and then at any point of its next answers.
         while attempt > 2 && lines(killed.path()) == before {
+            assert!(child.try_wait().unwrap().is_none(), "it ended after {before} answers");
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_millis(7 * attempt));
+        std::thread::sleep(Duration::from_millis(attempt));
         child.kill().unwrap();
         child.wait().unwrap();
         let now = lines(killed.path());
