@@ -42,7 +42,6 @@ struct Metrics<'a> {
     run: &'a RunConfig,
 }
 
-const SERIALISES: &str = "our own structures have string keys and finite numbers";
 const ANSWERS: &str = "answers.jsonl";
 const METRICS: &str = "metrics.json";
 
@@ -115,7 +114,7 @@ impl RunFolder {
     }
 
     fn write_config(&self) -> Result<(), Error> {
-        write_whole(&self.path.join(CONFIG), &pretty(&self.config))
+        write_json(&self.path.join(CONFIG), &self.config)
     }
 
     /// The folder.
@@ -149,7 +148,7 @@ impl RunFolder {
             self.scored = false;
         }
         let path = self.path.join(ANSWERS);
-        let line = answer.line();
+        let line = answer.line().map_err(|e| Error::data(&path, e.to_string()))?;
         self.file.write_all(line.as_bytes()).map_err(Error::io(&path, "the answer cannot be written"))?;
         self.answers.push(answer);
         Ok(())
@@ -170,7 +169,7 @@ impl RunFolder {
     /// When it cannot be written; a half-written file never has its final name.
     pub fn finish(&self, report: &Report) -> Result<(), Error> {
         self.write_config()?;
-        write_whole(&self.path.join(METRICS), &pretty(&Metrics { report, run: &self.config }))
+        write_json(&self.path.join(METRICS), &Metrics { report, run: &self.config })
     }
 }
 
@@ -201,7 +200,7 @@ fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
     if there.gives_answers_of(config) {
         return Ok(());
     }
-    let differences = differences(&there, config).join("\n  ");
+    let differences = differences(&there, config).map_err(|e| Error::data(path, e.to_string()))?.join("\n  ");
     let advice = "choose another --out, or --force to start again";
     Err(Error::data(path, format!("this folder holds a run with other settings; {advice}:\n  {differences}")))
 }
@@ -234,13 +233,15 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-fn pretty(value: &impl Serialize) -> String {
-    serde_json::to_string_pretty(value).expect(SERIALISES) + "\n"
+/// Writes what a person may want to read, too.
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::data(path, format!("cannot be written: {e}")))?;
+    write_file(path, (text + "\n").as_bytes())
 }
 
 /// The settings that make other answers.
-fn differences(there: &RunConfig, asked: &RunConfig) -> Vec<String> {
-    let [there, asked] = [&there.as_one_of(asked), asked].map(|config| serde_json::to_value(config).expect(SERIALISES));
+fn differences(there: &RunConfig, asked: &RunConfig) -> serde_json::Result<Vec<String>> {
+    let (there, asked) = (serde_json::to_value(there.as_one_of(asked))?, serde_json::to_value(asked)?);
     let names = asked.as_object().into_iter().chain(there.as_object()).flat_map(|settings| settings.keys());
     let names: BTreeSet<&String> = names.filter(|name| there[*name] != asked[*name]).collect();
     let sentence = |name: &String| match name.as_str() {
@@ -249,11 +250,7 @@ fn differences(there: &RunConfig, asked: &RunConfig) -> Vec<String> {
         "data_sha256" => "data_sha256: the questions are others".to_owned(),
         name => format!("{name}: there {}, asked {}", there[name], asked[name]),
     };
-    names.into_iter().map(sentence).collect()
-}
-
-fn write_whole(path: &Path, text: &str) -> Result<(), Error> {
-    write_file(path, text.as_bytes())
+    Ok(names.into_iter().map(sentence).collect())
 }
 
 /// Writes beside the file, then renames: the name never holds half of it. A link stays one; what is no file of its own, like a pipe or

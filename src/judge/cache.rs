@@ -60,8 +60,9 @@ impl Cache {
 
     pub(super) fn add(&mut self, url: &str, body: &str, reply: &Reply) -> Result<(), Error> {
         let line = Line { request: key(url, body), reply: reply.clone() };
+        let text = serde_json::to_string(&line).map_err(|e| Error::data(&self.path, e.to_string()))?;
         let first = if std::mem::take(&mut self.cut) { "\n" } else { "" };
-        let text = format!("{first}{}\n", serde_json::to_string(&line).expect("strings serialise"));
+        let text = format!("{first}{text}\n");
         let fail = || Error::io(&self.path, "a reply of the judge cannot be written");
         let mut file = match self.file.take() {
             Some(file) => file,

@@ -58,8 +58,11 @@ impl Answer {
     }
 
     /// The line, with its newline.
-    pub fn line(&self) -> String {
-        serde_json::to_string(self).expect("strings and JSON values serialise") + "\n"
+    ///
+    /// # Errors
+    /// When a value of it is none that JSON has.
+    pub fn line(&self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string(self)? + "\n")
     }
 
     /// All answers of a file.

@@ -23,3 +23,4 @@ mod survive;
 mod sweep;
 mod trace;
 mod video;
+mod video_sets;

@@ -78,7 +78,7 @@ impl Job for LayerContract {
             let Selector::Inside(pruner) = selector::<B>(method.name(), Params::default()).unwrap() else {
                 panic!("{} prunes before the language model", method.name())
             };
-            assert!(pruner.layer() >= 1);
+            assert!(pruner.layer() >= 1 && method.cut_layer() == Some(pruner.layer()));
             for tokens in [1, 576, 2880] {
                 let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
                 let attention = cues::<B>(needs, 1, tokens, &device).cls_attention.unwrap().reshape([4, tokens]);
@@ -143,6 +143,7 @@ fn the_registry_is_sound() {
         let floor = ["none", "random", "grid"].contains(&method.name());
         assert!(floor || method.paper().starts_with("https://"), "{} has no paper", method.name());
         assert_eq!(method.name() == "none", method.place() == Place::Nowhere);
+        assert_eq!(method.cut_layer().is_some(), method.place() == Place::Llm, "{} cuts elsewhere", method.name());
         assert!(all[..i].iter().all(|other| other.name() != method.name()), "{} is there twice", method.name());
     }
     let unknown = pruner::<Cpu>("fastvlm", Params::default()).err().unwrap().to_string();
