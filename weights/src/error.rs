@@ -68,3 +68,11 @@ pub enum WeightsError {
 pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> WeightsError + '_ {
     move |source| WeightsError::Io { path: path.to_owned(), source }
 }
+
+/// Attaches a path to what is wrong with a text file.
+pub(crate) fn text_error(path: &std::path::Path) -> impl FnOnce(crate::text::TextError) -> WeightsError + '_ {
+    move |error| match error {
+        crate::text::TextError::Io(source) => io(path)(source),
+        crate::text::TextError::Content(reason) => WeightsError::Unsupported { path: path.to_owned(), reason },
+    }
+}

@@ -9,6 +9,7 @@
 
 mod checkpoint;
 mod error;
+mod folder;
 mod hub;
 mod load;
 mod mapped;
@@ -16,11 +17,13 @@ mod pickle;
 mod rename;
 mod safetensors;
 mod stored;
+mod text;
 mod torch;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, WeightFiles};
 pub use error::WeightsError;
-pub use hub::{cache_root, cached_commit, find, find_data, find_tower};
+pub use hub::{cache_root, cached_commit, find, find_config, find_data, find_tower, stay_offline};
 pub use load::{Dtypes, load};
 pub use rename::{Ignored, Rename};
-pub use stored::StoredTensor;
+pub use stored::{NotFinite, StoredTensor};
+pub use text::{TextError, decode_text, impostor, json_words, parse_json, printable, read_text, system_words};

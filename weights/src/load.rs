@@ -90,6 +90,13 @@ fn check<B: Backend, M: Module<B>>(
         .filter(|(path, _)| !expected.contains_key(*path))
         .map(|(path, tensor)| format!("{path} {:?}", tensor.shape))
         .collect();
+    if let Some((name, form)) = tensors.values().find_map(|tensor| Some((&tensor.name, quantised(&tensor.name)?))) {
+        let reason = format!(
+            "the weights are quantised ({form}: `{name}`), which are not read; give the checkpoint that they were made from, in f16, bf16 \
+             or f32"
+        );
+        return Err(WeightsError::Unsupported { path: from.to_owned(), reason });
+    }
     let mut report = String::new();
     let kinds = [
         ("missing", missing),
@@ -111,6 +118,21 @@ fn check<B: Backend, M: Module<B>>(
     }
     report.push_str("  check that config.json belongs to these weights");
     Err(WeightsError::Mismatch { path: from.to_owned(), report })
+}
+
+/// The form of quantisation that a tensor of this name belongs to.
+fn quantised(name: &str) -> Option<&'static str> {
+    const FORMS: [(&str, &str); 8] = [
+        (".qweight", "GPTQ or AWQ"),
+        (".qzeros", "GPTQ or AWQ"),
+        (".absmax", "bitsandbytes"),
+        (".SCB", "bitsandbytes, 8 bits"),
+        (".weight_packed", "compressed-tensors"),
+        (".weight_scale", "compressed-tensors or FP8"),
+        (".weight_scale_inv", "FP8"),
+        (".W_q", "HQQ"),
+    ];
+    FORMS.iter().find(|(end, _)| name.ends_with(end)).map(|(_, form)| *form)
 }
 
 /// Collects path and shape of every parameter; parameters that are not yet initialised stay so.

@@ -1,6 +1,6 @@
 //! A file mapped into memory, shared by all tensors that lie in it.
 
-use std::{fs::File, ops::Range, path::Path};
+use std::{fs::File, ops::Range, path::Path, sync::Arc};
 
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use bytes::Bytes as Shared;
@@ -10,29 +10,44 @@ use crate::{WeightsError, error::io};
 
 /// The bytes of one file; cloning shares them.
 #[derive(Clone)]
-pub(crate) struct Mapped(Shared);
+pub(crate) struct Mapped {
+    bytes: Shared,
+    path: Arc<Path>,
+}
 
 impl Mapped {
     /// Maps `path`. The pages are read from disk when they are first touched.
     pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        let file = File::open(path).map_err(io(path))?;
-        let len = file.metadata().map_err(io(path))?.len();
-        if len == 0 {
+        // A pipe that nobody writes to would be waited for, for ever.
+        let meta = std::fs::metadata(path).map_err(io(path))?;
+        if !meta.is_file() {
+            return Err(WeightsError::Unsupported {
+                path: path.to_owned(),
+                reason: "it is no regular file".to_owned(),
+            });
+        }
+        if meta.len() == 0 {
             return Err(WeightsError::Damaged { path: path.to_owned(), reason: "0 bytes long".to_owned() });
         }
+        let file = File::open(path).map_err(io(path))?;
         // SAFETY: the mapping is read-only; as with every mapped file, nothing may rewrite the checkpoint while it
         // is in use.
         let map = unsafe { Mmap::map(&file) }.map_err(io(path))?;
-        Ok(Self(Shared::from_owner(map)))
+        Ok(Self { bytes: Shared::from_owner(map), path: path.into() })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The tensor in `range`, without a copy unless the file has it at an odd address.
     pub(crate) fn tensor(&self, range: Range<usize>, shape: &[usize], dtype: DType) -> TensorData {
-        let slice = self.0.slice(range);
+        let slice = self.bytes.slice(range);
         let aligned = slice.as_ptr().align_offset(dtype.size()) == 0;
         let bytes = if aligned {
             Bytes::from_shared(slice, AllocationProperty::File)

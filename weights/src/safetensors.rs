@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{BoolStore, DType};
-use safetensors::{Dtype, SafeTensors, tensor::Metadata};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata};
 
 use crate::{StoredTensor, WeightsError, mapped::Mapped};
 
 /// Every tensor of the file.
 pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
-    let damaged =
-        |e: safetensors::SafeTensorError| WeightsError::Damaged { path: path.to_owned(), reason: e.to_string() };
+    let damaged = |error| WeightsError::Damaged { path: path.to_owned(), reason: in_words(&error) };
     // Checks that the header and the file's length agree: a truncated file ends here.
     let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(file.bytes()).map_err(damaged)?;
     let start = size_of::<u64>() + header;
@@ -20,12 +19,13 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
         .map(|(name, info)| {
             let dtype = dtype(info.dtype).ok_or_else(|| WeightsError::Unsupported {
                 path: path.to_owned(),
-                reason: format!("tensor `{name}` has type {:?}, which is not read", info.dtype),
+                reason: format!("tensor `{name}` has type {:?}, which is not read{}", info.dtype, hint(info.dtype)),
             })?;
             let (from, to) = info.data_offsets;
             let tensor = StoredTensor {
                 shape: info.shape.clone(),
                 dtype,
+                name: name.as_str().into(),
                 file: file.clone(),
                 range: start + from..start + to,
                 strides: None,
@@ -33,6 +33,31 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
             Ok((name, tensor))
         })
         .collect()
+}
+
+/// What is wrong with a file, in people's words.
+fn in_words(error: &SafeTensorError) -> String {
+    match error {
+        SafeTensorError::HeaderTooSmall => "it is too short for a safetensors file",
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            "its first 8 bytes are no length of a header, so it is no safetensors file, or cut short"
+        }
+        SafeTensorError::MetadataIncompleteBuffer => "its header lists other bytes than the file has",
+        SafeTensorError::TensorInvalidInfo | SafeTensorError::InvalidOffset(_) => {
+            "a tensor's place in it does not fit the tensor's shape and type"
+        }
+        SafeTensorError::ValidationOverflow => "a tensor's shape overflows",
+        _ => "its header cannot be read",
+    }
+    .to_owned()
+}
+
+/// What a type that is not read tells of a checkpoint.
+fn hint(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::U16 | Dtype::U32 | Dtype::U64 => "",
+        _ => ": the weights are quantised; give the checkpoint that they were made from",
+    }
 }
 
 fn dtype(dtype: Dtype) -> Option<DType> {

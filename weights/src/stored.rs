@@ -1,6 +1,6 @@
 //! One tensor in a file, not read yet.
 
-use std::ops::Range;
+use std::{ops::Range, path::Path, sync::Arc};
 
 use burn::tensor::{Bytes, DType, TensorData};
 
@@ -13,6 +13,8 @@ pub struct StoredTensor {
     pub shape: Vec<usize>,
     /// Its type in the file.
     pub dtype: DType,
+    /// Its name in the file.
+    pub name: Arc<str>,
     pub(crate) file: Mapped,
     /// From its first element to the end of its last.
     pub(crate) range: Range<usize>,
@@ -21,6 +23,11 @@ pub struct StoredTensor {
 }
 
 impl StoredTensor {
+    /// The file that it lies in.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Its values in order; the file's own pages where they lie so and are aligned, else a copy.
     pub fn data(&self) -> TensorData {
         match &self.strides {
@@ -32,6 +39,31 @@ impl StoredTensor {
                 TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), self.dtype)
             }
         }
+    }
+}
+
+/// Numbers of a tensor that are none: NaN, or infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFinite {
+    /// How many are NaN.
+    pub nan: usize,
+    /// How many are infinite.
+    pub infinite: usize,
+}
+
+impl StoredTensor {
+    /// The numbers that are not finite once they are kept as `dtype`; `None` if all are.
+    pub fn not_finite(&self, dtype: DType) -> Option<NotFinite> {
+        if !self.dtype.is_float() {
+            return None;
+        }
+        let data = self.data();
+        let data = if self.dtype == dtype { data } else { data.convert_dtype(dtype) };
+        let (mut nan, mut infinite) = (0, 0);
+        for value in data.iter::<f64>().filter(|value| !value.is_finite()) {
+            if value.is_nan() { nan += 1 } else { infinite += 1 }
+        }
+        (nan + infinite > 0).then_some(NotFinite { nan, infinite })
     }
 }
 

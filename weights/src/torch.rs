@@ -50,9 +50,9 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
             (Value::Text(name), Value::Tensor(tensor)) => {
                 let (range, strides) =
                     locate(&tensor, &storages).map_err(|why| damaged(format!("tensor `{name}`: {why}")))?;
-                let Tensor { storage, shape, .. } = tensor;
-                let stored = StoredTensor { shape, dtype: storage.dtype, file: file.clone(), range, strides };
-                tensors.insert(name.to_string(), stored);
+                let (shape, dtype, name) = (tensor.shape.clone(), tensor.storage.dtype, name.as_ref().into());
+                let stored = StoredTensor { shape, dtype, name, file: file.clone(), range, strides };
+                tensors.insert(stored.name.to_string(), stored);
             }
             (key, _) => return Err(unsupported(format!("its state dict has an entry {key:?} that is no tensor"))),
         }
@@ -68,12 +68,12 @@ struct Archive {
 }
 
 fn open_archive(file: &Mapped) -> Result<Archive, String> {
-    let mut archive = ZipArchive::new(Cursor::new(file.bytes())).map_err(|e| e.to_string())?;
+    let mut archive = ZipArchive::new(Cursor::new(file.bytes())).map_err(|_| "the zip archive in it cannot be read")?;
     let mut pickle = None;
     let mut storages = HashMap::new();
     let mut big_endian = false;
     for i in 0..archive.len() {
-        let mut entry = archive.by_index_raw(i).map_err(|e| e.to_string())?;
+        let mut entry = archive.by_index_raw(i).map_err(|_| format!("entry {i} of its zip archive cannot be read"))?;
         let name = entry.name().to_owned();
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!("entry `{name}` is compressed, which PyTorch never does"));
@@ -83,11 +83,11 @@ fn open_archive(file: &Mapped) -> Result<Archive, String> {
                 return Err(format!("`{name}` has {} bytes; up to {MAX_PICKLE} are read", entry.size()));
             }
             let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+            entry.read_to_end(&mut bytes).map_err(|_| format!("`{name}` is cut short"))?;
             pickle = Some(bytes);
         } else if name == "byteorder" || name.ends_with("/byteorder") {
             let mut order = Vec::new();
-            entry.take(4).read_to_end(&mut order).map_err(|e| e.to_string())?;
+            entry.take(4).read_to_end(&mut order).map_err(|_| format!("`{name}` is cut short"))?;
             big_endian = order.starts_with(b"big");
         } else if let Some((_, key)) = name.rsplit_once("data/") {
             let start = entry.data_start().ok_or_else(|| format!("entry `{name}` has no data"))? as usize;

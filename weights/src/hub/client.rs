@@ -1,50 +1,69 @@
-//! The hub itself: requests that are tried again, given up when nothing comes, and explained when they fail.
+//! One repository on the hub: what it has, and its files.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
-    time::Duration,
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, Write},
+    path::Path,
 };
 
-use hf_hub::{
-    Repo,
-    api::{
-        Progress, RepoInfo,
-        sync::{Api, ApiBuilder, ApiError, ApiRepo, Metadata},
-    },
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use ureq::http::header;
+
+use super::{
+    Kind,
+    cache::{cache, is_checksum, is_plain_name},
+    http::{Http, Patience, Refusal, Reply, broken_off},
 };
-use indicatif::ProgressBar;
+use crate::text::impostor;
 
-use super::{cache, cache_root};
+/// Bytes that must come before a broken connection is worth another round of retries: a hub that cuts after every byte would be
+/// tried for ever.
+const PROGRESS: u64 = 64 << 10;
 
-/// Tries to go on with a broken connection, and how long to wait before each.
-const RETRIES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
+/// The longest list of files that is read.
+const LONGEST_LIST: u64 = 64 << 20;
 
-/// How long nothing may come, in seconds, unless `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
-const PATIENCE: u64 = 60;
-
-/// One repository on the hub.
+/// One repository.
 pub(super) struct Client {
-    api: Api,
-    repo: Repo,
+    http: Http,
+    kind: Kind,
+    id: String,
+}
+
+/// What a repository has.
+pub(super) struct Listing {
+    /// Its newest commit.
+    pub(super) commit: String,
+    /// Its files.
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RawListing {
+    sha: String,
+    siblings: Vec<RawFile>,
+}
+
+#[derive(Deserialize)]
+struct RawFile {
+    rfilename: String,
+}
+
+/// What is known of a file before it is downloaded.
+pub(super) struct Metadata {
+    /// The commit that it is of.
+    pub(super) commit: String,
+    /// Its checksum: SHA-256 of large files, Git's SHA-1 of small ones.
+    pub(super) etag: String,
 }
 
 /// Why a file is not there.
 pub(super) enum Failure {
-    /// What is there of it cannot be gone on with: it is longer than the file, or the whole file.
+    /// What is there of it cannot be gone on with.
     StalePart,
     /// What to tell people.
     Sentence(String),
-}
-
-impl Failure {
-    fn sentence(self) -> String {
-        match self {
-            Self::Sentence(sentence) => sentence,
-            Self::StalePart => "cannot be fetched: the hub has less of it than it said".to_owned(),
-        }
-    }
 }
 
 impl From<String> for Failure {
@@ -54,212 +73,211 @@ impl From<String> for Failure {
 }
 
 impl Client {
-    pub(super) fn new(repo: Repo) -> Result<Self, String> {
-        // hf-hub's own retries ask for what was missing at the start, not for what is missing now.
-        let mut builder = ApiBuilder::from_cache(cache()).with_retries(0);
-        if let Ok(endpoint) = std::env::var("HF_ENDPOINT") {
-            let endpoint = endpoint.trim_end_matches('/').to_owned();
-            let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains(|c: char| c.is_whitespace() || c.is_control())) {
-                return Err(format!("cannot be fetched: HF_ENDPOINT is `{endpoint}`, which is no http address"));
-            }
-            builder = builder.with_endpoint(endpoint);
-        }
-        let token =
-            std::env::var("HF_TOKEN").ok().map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
-        // The saved login lies in the home, wherever the cache is.
-        builder = builder.with_token(token.or_else(|| hf_hub::Cache::new(cache_root().join("hub")).token()));
-        builder = builder.with_user_agent("secateur", env!("CARGO_PKG_VERSION"));
-        let api = builder.build().map_err(|error| sentence(&error))?;
-        Ok(Self { api, repo })
+    /// # Errors
+    /// When `HF_ENDPOINT` is no address.
+    pub(super) fn new(kind: Kind, id: &str) -> Result<Self, String> {
+        Ok(Self { http: Http::new()?, kind, id: id.to_owned() })
+    }
+
+    /// The hub's address, for people.
+    pub(super) fn endpoint(&self) -> &str {
+        self.http.endpoint()
     }
 
     /// Its commit and files.
-    pub(super) fn info(&self) -> Result<RepoInfo, String> {
-        self.again_and_again(|| 0, || self.patiently(|repo, _| repo.info())).map_err(Failure::sentence)
-    }
-
-    /// What is known of a file before it is downloaded.
-    pub(super) fn metadata(&self, name: &str) -> Result<Metadata, String> {
-        let ask = || {
-            let (api, name) = (self.api.clone(), name.to_owned());
-            self.patiently(move |repo, _| api.metadata(&repo.url(&name)))
-        };
-        self.again_and_again(|| 0, ask).map_err(Failure::sentence)
-    }
-
-    /// Downloads a file, or the rest of it; `part` is where hf-hub keeps what is there.
-    pub(super) fn download(&self, name: &str, part: &Path) -> Result<PathBuf, Failure> {
-        let there = || part.metadata().map_or(0, |file| file.len());
-        let ask = || {
-            let name = name.to_owned();
-            self.patiently(move |repo, moved| {
-                repo.download_with_progress(&name, Watched { bar: ProgressBar::new(0), moved: moved.clone() })
+    pub(super) fn listing(&self) -> Result<Listing, String> {
+        let address = self.http.address(&["api", self.kind.plural(), &self.id, "revision", "main"]);
+        let text = self.again(|| {
+            let mut reply = self.http.get(address.clone(), None, |_| false)?;
+            reply.body_mut().with_config().limit(LONGEST_LIST).read_to_string().map_err(|error| match error {
+                ureq::Error::Io(error) => broken_off(&error),
+                _ => Refusal::Final(self.no_hub("its list of files is no text")),
             })
-        };
-        self.again_and_again(there, ask)
+        })?;
+        if impostor(text.as_bytes()).is_some() {
+            return Err(self.no_hub(
+                "it sends a web page in place of its list of files, as a network does that wants a login first",
+            ));
+        }
+        let raw: RawListing =
+            serde_json::from_str(&text).map_err(|_| self.no_hub("its list of files cannot be read"))?;
+        if !is_checksum(&raw.sha, &[40]) {
+            return Err(self.no_hub("the commit of its list of files is no checksum"));
+        }
+        Ok(Listing { commit: raw.sha, names: raw.siblings.into_iter().map(|file| file.rfilename).collect() })
     }
 
-    /// Tries again what may pass, a few times since there was last something new.
-    fn again_and_again<T>(
-        &self,
-        there: impl Fn() -> u64,
-        ask: impl Fn() -> Result<Result<T, ApiError>, String>,
-    ) -> Result<T, Failure> {
-        let (mut waits, mut before) = (RETRIES.iter(), there());
-        loop {
-            // What stalled is not tried again: the thread that waits for it still has hf-hub's lock.
-            let error = match ask()? {
-                Ok(found) => return Ok(found),
-                Err(ApiError::InvalidResume) => return Err(Failure::StalePart),
-                Err(error) if status(&error) == Some(416) => return Err(Failure::StalePart),
-                Err(error) => error,
-            };
-            let now = there();
-            if now > before {
-                (waits, before) = (RETRIES.iter(), now);
+    /// What is known of a file.
+    pub(super) fn metadata(&self, name: &str) -> Result<Metadata, String> {
+        let address = self.file(name)?;
+        // The hub's own redirect to where contents lie says what they are.
+        let tells = |reply: &Reply| reply.headers().contains_key("x-repo-commit") && etag(reply).is_some();
+        let reply = self.again(|| self.http.get(address.clone(), Some("bytes=0-0".to_owned()), tells))?;
+        let commit = reply.headers().get("x-repo-commit").and_then(|commit| commit.to_str().ok()).unwrap_or_default();
+        if !is_checksum(commit, &[40]) {
+            return Err(self.no_hub("X-Repo-Commit of a file is no commit"));
+        }
+        match etag(&reply) {
+            Some(etag) if is_checksum(&etag, &[40, 64]) => {
+                Ok(Metadata { commit: commit.to_owned(), etag: etag.to_ascii_lowercase() })
             }
-            match waits.next() {
-                Some(wait) if may_pass(&error) => std::thread::sleep(*wait),
-                _ => return Err(sentence(&error).into()),
-            }
+            _ => Err(self.no_hub("a file has no checksum (ETag), so that nobody could tell whether it came whole")),
         }
     }
 
-    /// Does `work` on a thread of its own, and no longer waits for it when nothing has come for a while: hf-hub has no
-    /// such limit.
-    fn patiently<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&ApiRepo, &Moved<T>) -> T + Send + 'static,
-    ) -> Result<T, String> {
-        let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.parse().ok());
-        let seconds = seconds.filter(|&seconds| seconds > 0).unwrap_or(PATIENCE);
-        let repo = self.api.repo(self.repo.clone());
-        let (sender, events) = mpsc::channel();
-        let moved = Moved(sender);
-        // A thread that is no longer waited for ends with the process.
-        std::thread::spawn(move || {
-            let done = work(&repo, &moved);
-            moved.0.send(Event::Done(done))
-        });
+    /// Downloads a file, or the rest of it, to `part`.
+    pub(super) fn download(&self, name: &str, part: &Path) -> Result<(), Failure> {
+        let address = self.file(name)?;
+        let mut file = OpenOptions::new().create(true).append(true).open(part).map_err(in_cache)?;
+        let length = |file: &File| file.metadata().map_or(0, |file| file.len());
+        let bar = bar(name);
+        let (mut patience, mut before) = (Patience::new(), length(&file));
         loop {
-            match events.recv_timeout(Duration::from_secs(seconds)) {
-                Ok(Event::Moved) => {}
-                Ok(Event::Done(done)) => return Ok(done),
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!(
-                        "cannot be fetched: the hub has sent nothing for {seconds} s; run it again, it goes on where it stopped"
-                    ));
+            let refusal = match self.receive(address.clone(), &mut file, &bar) {
+                Ok(()) => {
+                    bar.finish_and_clear();
+                    return Ok(());
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err("cannot be fetched: hf-hub failed".to_owned()),
+                Err(refusal) => refusal?,
+            };
+            let now = length(&file);
+            if now >= before.saturating_add(PROGRESS) {
+                (patience, before) = (Patience::new(), now);
+            }
+            if let Some(sentence) = self.give_up(refusal, &mut patience) {
+                return Err(Failure::Sentence(sentence));
             }
         }
     }
-}
 
-/// What a thread that works on a request says of it.
-enum Event<T> {
-    /// Bytes came.
-    Moved,
-    /// It is over.
-    Done(T),
-}
-
-/// Where it says so.
-struct Moved<T>(Sender<Event<T>>);
-
-impl<T> Clone for Moved<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-/// A bar for people, and word of every byte.
-struct Watched<T> {
-    bar: ProgressBar,
-    moved: Moved<T>,
-}
-
-impl<T> Progress for Watched<T> {
-    fn init(&mut self, size: usize, name: &str) {
-        self.bar.init(size, name);
-    }
-
-    fn update(&mut self, size: usize) {
-        // Nobody hears it who no longer waits.
-        let _ = self.moved.0.send(Event::Moved);
-        Progress::update(&mut self.bar, size);
-    }
-
-    fn finish(&mut self) {
-        Progress::finish(&mut self.bar);
-    }
-}
-
-/// Whether another try may help.
-fn may_pass(error: &ApiError) -> bool {
-    match (status(error), error) {
-        (Some(status), _) => status >= 500 || status == 429,
-        (None, ApiError::IoError(error)) => !is_of_the_disk(error),
-        // Nobody is there, and nobody will be in a few seconds.
-        (None, ApiError::RequestError(error)) => {
-            let is_refused = |io: &io::Error| io.kind() == io::ErrorKind::ConnectionRefused;
-            !matches!(&**error, ureq::Error::HostNotFound | ureq::Error::ConnectionFailed)
-                && !matches!(&**error, ureq::Error::Io(io) if is_refused(io))
+    /// Appends to `file` what it has not got yet.
+    fn receive(&self, address: url::Url, file: &mut File, bar: &ProgressBar) -> Result<(), Result<Refusal, Failure>> {
+        let disk = |error| Err(Failure::Sentence(in_cache(error)));
+        let there = file.metadata().map_err(disk)?.len();
+        let range = (there > 0).then(|| format!("bytes={there}-"));
+        let reply = match self.http.get(address, range, |_| false) {
+            Err(Refusal::Status(416)) => return Err(Err(Failure::StalePart)),
+            reply => reply.map_err(Ok)?,
+        };
+        if there > 0 && begins_at(&reply) != there {
+            // It starts anew, whatever was asked for.
+            file.set_len(0).and_then(|()| file.rewind()).map_err(disk)?;
         }
-        (None, _) => false,
+        let announced =
+            reply.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let begun = file.metadata().map_err(disk)?.len();
+        bar.set_length(announced.unwrap_or(0) + begun);
+        bar.set_position(begun);
+        let mut body = reply.into_body().into_with_config().limit(u64::MAX).reader();
+        let (mut buffer, mut came) = (vec![0; 1 << 18], 0);
+        loop {
+            let read = match body.read(&mut buffer) {
+                Ok(0) if announced.is_some_and(|announced: u64| came < announced) => {
+                    return Err(Ok(Refusal::Broken("the connection broke".to_owned())));
+                }
+                Ok(0) => return Ok(()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(Ok(broken_off(&error))),
+            };
+            file.write_all(&buffer[..read]).map_err(disk)?;
+            came += read as u64;
+            bar.inc(read as u64);
+        }
+    }
+
+    /// Asks again where that may help.
+    fn again<T>(&self, ask: impl Fn() -> Result<T, Refusal>) -> Result<T, String> {
+        let mut patience = Patience::new();
+        loop {
+            match ask() {
+                Ok(found) => return Ok(found),
+                Err(refusal) => match self.give_up(refusal, &mut patience) {
+                    Some(sentence) => return Err(sentence),
+                    None => continue,
+                },
+            }
+        }
+    }
+
+    /// Waits for the next try, or says why there is none.
+    fn give_up(&self, refusal: Refusal, patience: &mut Patience) -> Option<String> {
+        match refusal {
+            Refusal::TooSoon(wait) => self.http.wait(wait).err(),
+            Refusal::Final(sentence) => Some(sentence),
+            Refusal::Status(status) if !(status == 429 || status >= 500) => Some(answered(status)),
+            Refusal::Status(status) => (!patience.try_again()).then(|| answered(status)),
+            Refusal::Broken(why) => (!patience.try_again()).then(|| {
+                format!("cannot be fetched: {why}, again and again; run it again, it goes on where it stopped")
+            }),
+        }
+    }
+
+    /// The address of a file.
+    fn file(&self, name: &str) -> Result<url::Url, String> {
+        if !is_plain_name(name) {
+            return Err(self.no_hub(&format!("it names a file {name:?}, which would lie outside of its folder")));
+        }
+        let prefix = match self.kind {
+            Kind::Model => self.id.clone(),
+            Kind::DataSet => format!("datasets/{}", self.id),
+        };
+        Ok(self.http.address(&[&prefix, "resolve", "main", name]))
+    }
+
+    fn no_hub(&self, why: &str) -> String {
+        format!("cannot be fetched: {} does not answer like a hub ({why}); HF_ENDPOINT names the hub", self.endpoint())
     }
 }
 
-/// The status that the server answered with.
-fn status(error: &ApiError) -> Option<u16> {
-    match error {
-        ApiError::RequestError(error) => match **error {
-            ureq::Error::StatusCode(status) => Some(status),
-            _ => None,
-        },
-        _ => None,
-    }
+/// The checksum that a reply tells: that of the contents, where it redirects to them.
+fn etag(reply: &Reply) -> Option<String> {
+    let header = |name| reply.headers().get(name).and_then(|etag| etag.to_str().ok());
+    let etag = header("x-linked-etag").or_else(|| header("etag"))?;
+    Some(etag.trim().trim_start_matches("W/").trim_matches('"').to_owned())
 }
 
-/// Whether it is the cache that cannot be written, and not the connection that broke.
-fn is_of_the_disk(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
-    let kinds =
-        [Kind::StorageFull, Kind::QuotaExceeded, Kind::ReadOnlyFilesystem, Kind::PermissionDenied, Kind::FileTooLarge];
-    kinds.contains(&error.kind())
+/// The first byte of what comes.
+fn begins_at(reply: &Reply) -> u64 {
+    let range = reply.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    range.and_then(|range| range.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// A bar for people.
+fn bar(name: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:32} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left");
+    let bar = ProgressBar::new(0).with_message(name.to_owned());
+    style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
 /// What went wrong in the cache, for people.
-pub(super) fn in_cache(folder: &Path, error: &io::Error) -> String {
-    let folder = folder.display();
+pub(super) fn in_cache(error: io::Error) -> String {
+    let folder = cache();
     let variable = if std::env::var_os("HF_HUB_CACHE").is_some() { "HF_HUB_CACHE" } else { "HF_HOME" };
     format!(
-        "the cache {folder} cannot be read or written ({error}): make room there, or set {variable} to another folder"
+        "the cache {} cannot be read or written ({}): make room there, or set {variable} to another folder",
+        folder.display(),
+        crate::text::system_words(&error)
     )
 }
 
-/// What went wrong, for people.
-fn sentence(error: &ApiError) -> String {
-    match (status(error), error) {
+/// What a status means, for people.
+fn answered(status: u16) -> String {
+    match status {
         // The hub does not tell strangers which it is.
-        (Some(401 | 404), _) => {
-            "is not on the hub, or not open to everyone: check the id, or set HF_TOKEN to a token that may read it"
+        401 | 404 => {
+            "is not on the hub, or not open to everyone: check the id, or set HF_TOKEN to a token that may read it".to_owned()
+        }
+        403 => {
+            "is not open to this HF_TOKEN, or not without one: accept its terms on its page, with the account that the token \
+             belongs to"
                 .to_owned()
         }
-        (Some(403), _) => {
-            "is not open to this HF_TOKEN, or not without one: accept its terms on its page, with the account \
-                           that the token belongs to"
+        429 => {
+            "cannot be fetched: the hub has had too many requests (status 429); come again in some minutes, a token in \
+             HF_TOKEN raises the limit"
                 .to_owned()
         }
-        (Some(status), _) => format!("cannot be fetched: the hub answered with status {status}; try again later"),
-        (None, ApiError::IoError(error)) if is_of_the_disk(error) => in_cache(cache().path(), error),
-        (None, ApiError::LockAcquisition(_)) => "is being downloaded by another process; wait for it".to_owned(),
-        (None, ApiError::MissingHeader(_) | ApiError::InvalidHeader(_) | ApiError::ParseIntError(_)) => {
-            format!("cannot be fetched: HF_ENDPOINT does not answer like a hub ({error})")
-        }
-        (None, error) => {
-            format!("cannot be fetched: the hub cannot be reached, or the connection broke ({error})")
-        }
+        status => format!("cannot be fetched: the hub answered with status {status}; try again later"),
     }
 }

@@ -2,34 +2,68 @@
 
 use std::{
     fs::{File, TryLockError},
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use super::{
-    Kind, cache,
-    cached::{is_sound, mark, remove},
-    client::{Client, Failure, in_cache},
+    Kind,
+    cache::{RepoCache, cache, remove},
+    cached::is_there,
+    client::{Client, Failure, Metadata, in_cache},
     verify::verify,
 };
-use crate::WeightsError;
+use crate::{
+    WeightsError,
+    folder::{ADAPTER, base_model, what_else_of},
+    text::impostor,
+};
 
 /// Tries for a file whose contents are not what they should be.
 const TRIES: usize = 3;
 
-/// Whether the user forbids the network.
+/// Whether the program itself keeps off the network.
+static STAYS_OFFLINE: AtomicBool = AtomicBool::new(false);
+
+/// Fetches nothing any more in this process: what names come from others' files may only be read where it is at hand.
+pub fn stay_offline() {
+    STAYS_OFFLINE.store(true, Ordering::Relaxed);
+}
+
+/// Whether the network is forbidden, by the user or by the program itself.
 pub(super) fn offline() -> bool {
+    STAYS_OFFLINE.load(Ordering::Relaxed) || forbidden()
+}
+
+/// Whether the user forbids the network.
+fn forbidden() -> bool {
     let set = |name: &str| {
         std::env::var(name).is_ok_and(|value| ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str()))
     };
     set("HF_HUB_OFFLINE") || set("TRANSFORMERS_OFFLINE")
 }
 
-/// The folder of a snapshot with the files that `choose` picks from all names.
-pub(super) fn folder(id: &str, kind: Kind, choose: &dyn Fn(&[String]) -> Vec<String>) -> Result<PathBuf, WeightsError> {
-    let files = files(id, kind, choose)?;
-    // Every chosen name is without a folder of its own.
-    Ok(files[0].parent().map(Path::to_owned).unwrap_or_default())
+/// The error for what the user asked for.
+pub(super) fn error(id: &str, kind: Kind, reason: String) -> WeightsError {
+    // Whoever mistyped a folder never meant the hub.
+    let unknown = kind == Kind::Model
+        && ["is not on the hub", "is not in the cache"].iter().any(|start| reason.starts_with(start));
+    let reason = if unknown { format!("is no folder here, and as an id of the hub it {reason}") } else { reason };
+    WeightsError::Hub { id: id.to_owned(), reason, advice: kind.advice(id) }
+}
+
+/// What is said of a repository that is not whole in the cache when the network is forbidden.
+pub(super) fn not_cached(id: &str, kind: Kind, missing: Option<&str>) -> WeightsError {
+    let cache = cache().display().to_string();
+    let why = if forbidden() { "HF_HUB_OFFLINE forbids to fetch it" } else { "nothing is fetched here" };
+    let reason = match missing {
+        Some(missing) => {
+            format!("is in the cache {cache} only in part: {missing} is missing, and {why}")
+        }
+        None => format!("is not in the cache {cache}, and {why}"),
+    };
+    error(id, kind, reason)
 }
 
 /// The files that `choose` picks from all names, in the same order.
@@ -38,64 +72,93 @@ pub(super) fn files(
     kind: Kind,
     choose: &dyn Fn(&[String]) -> Vec<String>,
 ) -> Result<Vec<PathBuf>, WeightsError> {
-    let fail = |reason: String| WeightsError::Hub { id: id.to_owned(), reason, advice: kind.advice(id) };
+    let fail = |reason: String| error(id, kind, reason);
     if offline() {
-        let cache = cache().path().display().to_string();
-        return Err(fail(format!("is not whole in the cache {cache}, and HF_HUB_OFFLINE forbids the network")));
+        return Err(not_cached(id, kind, None));
     }
-    let client = Client::new(kind.repo(id)).map_err(fail)?;
-    let info = client.info().map_err(fail)?;
-    let mut names: Vec<String> = info.siblings.into_iter().map(|file| file.rfilename).collect();
+    let client = Client::new(kind, id).map_err(fail)?;
+    let listing = client.listing().map_err(fail)?;
+    let mut names = listing.names;
     names.sort();
+    let cache = RepoCache::new(kind, id);
+    if kind == Kind::Model {
+        let settings = names.iter().find(|name| *name == ADAPTER);
+        let base = settings.and_then(|name| base_model(&download(&client, &cache, name, &listing.commit).ok()?));
+        if let Some(what) = what_else_of(&names, &base.unwrap_or_default()) {
+            return Err(fail(format!("holds {what}")));
+        }
+    }
     let chosen = choose(&names);
     if chosen.is_empty() {
-        return Err(fail(format!("has none of the files that are read, only: {}", names.join(", "))));
+        return Err(fail(format!("has none of the files that are read, only: {}", shown(&names))));
     }
-    let blobs = cache().repo(kind.repo(id)).blob_path("");
-    let _lock = lock(&blobs, id);
+    let _lock = lock(&cache.blobs(), id);
     let mut paths = Vec::new();
     for name in &chosen {
-        let here = cache().repo(kind.repo(id)).pointer_path(&info.sha).join(name);
-        let path = download(&client, &blobs, name, &here).map_err(fail)?;
-        // The snapshot's folder is named after the commit.
-        if !path.ancestors().any(|folder| folder.ends_with(&info.sha)) {
-            return Err(fail("changed on the hub while it was downloaded; run it again".to_owned()));
-        }
-        paths.push(path);
+        let in_file = |reason: String| fail(format!("{}: {reason}", crate::text::printable(name)));
+        paths.push(download(&client, &cache, name, &listing.commit).map_err(in_file)?);
     }
+    cache.set_commit(&listing.commit).map_err(|error| fail(in_cache(error)))?;
     Ok(paths)
 }
 
-/// The file of a snapshot that is, or will be, at `here`: downloads it, or the rest of it, and checks it. Until it is checked, a mark lies beside it.
-fn download(client: &Client, blobs: &Path, name: &str, here: &Path) -> Result<PathBuf, String> {
-    let fail = |error: std::io::Error| format!("{name}: {}", in_cache(blobs, &error));
-    if is_sound(here).map_err(fail)? {
-        return Ok(here.to_owned());
+/// Names in a sentence, as they can be shown.
+fn shown(names: &[String]) -> String {
+    const MOST: usize = 12;
+    let listed: Vec<String> = names.iter().take(MOST).map(|name| crate::text::printable(name)).collect();
+    let more = names.len().saturating_sub(MOST);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    if names.is_empty() { "nothing".to_owned() } else { listed.join(", ") + &more }
+}
+
+/// Downloads a file, or the rest of it. It gets its name once its checksum was found right.
+fn download(client: &Client, cache: &RepoCache, name: &str, commit: &str) -> Result<PathBuf, String> {
+    let here = cache.snapshot(commit).join(name);
+    if is_there(&here) {
+        return Ok(here);
     }
-    let etag = client.metadata(name).map_err(|reason| format!("{name}: {reason}"))?.etag().to_owned();
-    std::fs::create_dir_all(blobs).map_err(fail)?;
-    let (part, mark) = (blobs.join(&etag).with_extension("part"), mark(&blobs.join(&etag)));
+    let Metadata { commit: newest, etag } = client.metadata(name)?;
+    if newest != commit {
+        return Err("changed on the hub while it was downloaded; run it again".to_owned());
+    }
+    let blobs = cache.blobs();
+    std::fs::create_dir_all(&blobs).map_err(in_cache)?;
+    let (blob, part) = (blobs.join(&etag), blobs.join(format!("{etag}.part")));
     for _ in 0..TRIES {
-        std::fs::write(&mark, "").map_err(fail)?;
-        match client.download(name, &part) {
-            Ok(path) => {
-                let whole = path.canonicalize().map_err(fail)?;
-                let sound = verify(&whole, &etag).map_err(fail)?;
-                if !sound {
-                    remove(&whole).map_err(fail)?;
+        if !is_there(&blob) {
+            match client.download(name, &part) {
+                Ok(()) => {}
+                // All of it may be there, without its name yet.
+                Err(Failure::StalePart) if verify(&part, &etag).map_err(in_cache)? => {}
+                Err(Failure::StalePart) => {
+                    remove(&part).map_err(in_cache)?;
+                    continue;
                 }
-                // Only now: what is damaged must not be there without it, wherever this is stopped.
-                remove(&mark).map_err(fail)?;
-                if sound {
-                    return Ok(path);
-                }
+                Err(Failure::Sentence(reason)) => return Err(reason),
             }
-            Err(Failure::StalePart) => remove(&part).map_err(fail)?,
-            Err(Failure::Sentence(reason)) => return Err(format!("{name}: {reason}")),
+            if !verify(&part, &etag).map_err(in_cache)? {
+                remove(&part).map_err(in_cache)?;
+                continue;
+            }
+            refuse_impostors(client, name, &part)?;
+            std::fs::rename(&part, &blob).map_err(in_cache)?;
         }
+        return cache.link(commit, name, &etag).map_err(in_cache);
     }
+    Err(format!("what the hub sent does not have the checksum that it announced, {TRIES} times; nothing was kept"))
+}
+
+/// Some mirrors serve what a repository has without its large files: pointers to them.
+fn refuse_impostors(client: &Client, name: &str, part: &Path) -> Result<(), String> {
+    let mut start = Vec::new();
+    File::open(part).and_then(|file| file.take(512).read_to_end(&mut start)).map_err(in_cache)?;
+    // A card may show a page.
+    let Some(impostor) = impostor(&start).filter(|_| !name.ends_with(".md")) else { return Ok(()) };
+    remove(part).map_err(in_cache)?;
+    let what = if impostor.contains("LFS") { "a Git LFS pointer" } else { "a web page" };
+    let endpoint = client.endpoint();
     Err(format!(
-        "{name}: what the hub sent does not have the checksum that it announced, {TRIES} times; nothing was kept"
+        "cannot be fetched: {endpoint} serves {what} in its place; set HF_ENDPOINT to a hub that has the file itself"
     ))
 }
 

@@ -1,13 +1,18 @@
 //! From the id of a model or a data set to files on this machine.
 
+mod cache;
 mod cached;
 mod client;
 mod fetch;
+mod http;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
-use hf_hub::{Cache, Repo, RepoType};
+use cache::RepoCache;
+pub use cache::cache_root;
+use cached::is_there;
+pub use fetch::stay_offline;
 
 use crate::{Checkpoint, WeightsError};
 
@@ -21,12 +26,12 @@ enum Kind {
 }
 
 impl Kind {
-    fn repo(self, id: &str) -> Repo {
-        let kind = match self {
-            Self::Model => RepoType::Model,
-            Self::DataSet => RepoType::Dataset,
-        };
-        Repo::new(id.to_owned(), kind)
+    /// As the hub's addresses and the cache's folders have it.
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::DataSet => "datasets",
+        }
     }
 
     /// What to do where the hub does not have it.
@@ -46,61 +51,132 @@ impl Kind {
 }
 
 /// Small files that a checkpoint may have, beside its weights.
-const SMALL: [&str; 6] = [
+const SMALL: [&str; 7] = [
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
     "added_tokens.json",
 ];
 
-/// The folder of a checkpoint: `id` itself if it is a folder (also when taken relative to `beside`), else its
-/// newest snapshot in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`), which is downloaded, or
-/// completed, from the hub (`HF_ENDPOINT`, `HF_TOKEN`) unless `HF_HUB_OFFLINE` forbids it.
+/// The folder of a checkpoint's small files: `id` itself if it is a folder (also when taken relative to `beside`), else its
+/// newest snapshot in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`), which is downloaded from the hub
+/// (`HF_ENDPOINT`, `HF_TOKEN`) unless `HF_HUB_OFFLINE` forbids it. No weight is asked for, so that a model that is not read can be refused before
+/// gigabytes of it are fetched. In the cache, one file of each list of `needed` must be there.
 ///
 /// # Errors
 /// When there is no such folder and no such model, the hub does not answer, or what it sends is damaged.
+pub fn find_config(id: &str, beside: Option<&Path>, needed: &[&[&str]]) -> Result<PathBuf, WeightsError> {
+    let small =
+        |names: &[String]| checkpoint_files(names).into_iter().filter(|name| SMALL.contains(&&name[..])).collect();
+    if let Some(folder) = local(id, beside)? {
+        return Ok(folder);
+    }
+    let cache = RepoCache::new(Kind::Model, id);
+    let cached = cache.commit().map(|commit| cache.snapshot(&commit));
+    let lacks = |folder: &PathBuf| {
+        let all = std::iter::once(&["config.json"][..]).chain(needed.iter().copied());
+        all.into_iter()
+            .find(|names| !names.iter().any(|name| is_there(&folder.join(name))))
+            .map(|names| names.join(" or "))
+    };
+    match cached.map(|folder| (lacks(&folder), folder)) {
+        Some((None, folder)) => Ok(folder),
+        Some((Some(missing), _)) if fetch::offline() => Err(fetch::not_cached(id, Kind::Model, Some(&missing))),
+        None if fetch::offline() && cache.is_known() => Err(fetch::not_cached(id, Kind::Model, Some("config.json"))),
+        _ => fetched(id, &small),
+    }
+}
+
+/// The folder of a whole checkpoint, weights and all: as [`find_config`], completed from the hub where something is missing.
+///
+/// # Errors
+/// As [`find_config`].
 pub fn find(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
     find_with(id, beside, true)
 }
 
-/// The same for a vision tower of which only config and weights are read: its folder is whole without a tokenizer.
+/// The folder of a vision tower of which only config and weights are read: it is whole without a tokenizer.
 ///
 /// # Errors
-/// As [`find`].
+/// As [`find_config`].
 pub fn find_tower(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
     find_with(id, beside, false)
 }
 
 fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, WeightsError> {
-    let here = Path::new(id);
+    if let Some(folder) = local(id, beside)? {
+        return Ok(folder);
+    }
+    let cache = RepoCache::new(Kind::Model, id);
+    let Some(folder) = cache.commit().map(|commit| cache.snapshot(&commit)) else {
+        return fetched(id, &checkpoint_files);
+    };
+    let missing = missing_file(&folder, speaks);
+    match missing {
+        None => Ok(folder),
+        Some(missing) if fetch::offline() => Err(fetch::not_cached(id, Kind::Model, Some(&missing))),
+        Some(_) => fetched(id, &checkpoint_files),
+    }
+}
+
+/// What a snapshot in the cache lacks, in words.
+fn missing_file(folder: &Path, speaks: bool) -> Option<String> {
+    if !is_there(&folder.join("config.json")) {
+        return Some("config.json".to_owned());
+    }
+    if speaks && !["tokenizer.model", "tokenizer.json"].iter().any(|name| is_there(&folder.join(name))) {
+        return Some("its tokenizer (tokenizer.model or tokenizer.json)".to_owned());
+    }
+    match Checkpoint::files(folder) {
+        Err(WeightsError::Missing { path, .. }) if path != folder => {
+            Some(path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        }
+        Err(_) => Some("its weights (model.safetensors or pytorch_model.bin, or shards with an index)".to_owned()),
+        Ok(_) => None,
+    }
+}
+
+/// The folder that a path names; `None` where `id` is one of the hub's.
+fn local(id: &str, beside: Option<&Path>) -> Result<Option<PathBuf>, WeightsError> {
     let relative = beside.map(|folder| folder.join(id));
-    if let Some(folder) = relative.into_iter().chain([here.to_owned()]).find(|folder| folder.is_dir()) {
-        return Ok(folder);
+    let found = relative.into_iter().chain([PathBuf::from(id)]).find(|path| path.exists());
+    match found {
+        Some(path) if path.is_dir() => Ok(Some(path)),
+        Some(path) => Err(not_a_folder(&path)),
+        None if id.contains("://") => Err(WeightsError::Unsupported {
+            path: PathBuf::from(id),
+            reason:
+                "an address, where a folder or an id is expected: give the id alone, as in llava-hf/llava-1.5-7b-hf"
+                    .to_owned(),
+        }),
+        None if is_id(id) => Ok(None),
+        None => Err(WeightsError::NoFolder { id: id.to_owned() }),
     }
-    let cache = cache();
-    if !is_id(id) {
-        return Err(WeightsError::NoFolder { id: id.to_owned() });
-    }
-    let cached = cache.repo(Kind::Model.repo(id)).get("config.json");
-    let cached = cached.and_then(|config| config.parent().map(Path::to_owned));
-    let Some(folder) = cached else { return fetch::folder(id, Kind::Model, &checkpoint_files) };
-    let unsound = cached::unsound(&folder);
-    if let Some(name) = unsound.as_ref().filter(|_| fetch::offline()) {
-        let reason = format!("is damaged in the cache ({name}), and HF_HUB_OFFLINE forbids the network");
-        return Err(WeightsError::Hub { id: id.to_owned(), reason, advice: Kind::Model.advice(id) });
-    }
-    let weights = unsound.is_none() && Checkpoint::files(&folder).is_ok();
-    let tokenizer = ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file());
-    if weights && (tokenizer || !speaks) {
-        return Ok(folder);
-    }
-    match fetch::folder(id, Kind::Model, &checkpoint_files) {
-        // Not every use of a checkpoint needs its tokenizer; without a network, what is missing is reported by its name.
-        Err(_) if weights || fetch::offline() => Ok(folder),
-        fetched => fetched,
-    }
+}
+
+/// What a file is that stands where a checkpoint's folder is expected.
+fn not_a_folder(path: &Path) -> WeightsError {
+    let mut start = [0; 4];
+    // A pipe that nobody writes to would be waited for.
+    let mut read = || std::io::Read::read_exact(&mut std::fs::File::open(path)?, &mut start);
+    let is_gguf = path.is_file() && read().is_ok() && &start == b"GGUF"
+        || path.extension().is_some_and(|extension| extension == "gguf");
+    let reason = if is_gguf {
+        "a GGUF file, which is not read yet; give the folder of a Hugging Face checkpoint"
+    } else {
+        "a file, and no folder; give the folder of a checkpoint, with its config.json"
+    };
+    WeightsError::Unsupported { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+/// The folder of a snapshot with the files that `choose` picks from all names.
+fn fetched(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Result<PathBuf, WeightsError> {
+    let files = fetch::files(id, Kind::Model, choose)?;
+    // Every chosen name is without a folder of its own.
+    Ok(files[0].parent().map(Path::to_owned).unwrap_or_default())
 }
 
 /// The files of a data set that `wanted` chooses by name, from the cache or the hub, in the order of their names.
@@ -109,35 +185,15 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
 /// As [`find`], or when there is no such file.
 pub fn find_data(id: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, WeightsError> {
     let choose = |names: &[String]| names.iter().filter(|name| wanted(name)).cloned().collect();
-    let cached = if fetch::offline() { cached::data_set(id, &choose) } else { None };
-    cached.map_or_else(|| fetch::files(id, Kind::DataSet, &choose), Ok)
-}
-
-/// Hugging Face's cache, where its own tools look too.
-fn cache() -> Cache {
-    Cache::new(folder_in("HF_HUB_CACHE").unwrap_or_else(|| cache_root().join("hub")))
-}
-
-/// Where what is made of downloads may be kept: beside Hugging Face's cache, in the folder that its own tools take as home.
-pub fn cache_root() -> PathBuf {
-    let in_home = || std::env::home_dir().unwrap_or_default().join(".cache");
-    folder_in("HF_HOME").unwrap_or_else(|| folder_in("XDG_CACHE_HOME").unwrap_or_else(in_home).join("huggingface"))
-}
-
-/// The folder that a variable of the environment names; `~` is the home, as for Python.
-fn folder_in(variable: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(std::env::var_os(variable).filter(|path| !path.is_empty())?);
-    match path.strip_prefix("~") {
-        Ok(rest) => Some(std::env::home_dir()?.join(rest)),
-        Err(_) => Some(path),
+    if !fetch::offline() {
+        return fetch::files(id, Kind::DataSet, &choose);
     }
+    cached::data_set(id, &choose).map_err(|missing| fetch::not_cached(id, Kind::DataSet, missing.as_deref()))
 }
 
 /// The commit of a data set that is in the cache.
 pub fn cached_commit(id: &str) -> Option<String> {
-    let blobs = cache().repo(Kind::DataSet.repo(id)).blob_path("");
-    let commit = std::fs::read_to_string(blobs.parent()?.join("refs/main")).ok()?;
-    Some(commit.trim().to_owned()).filter(|commit| !commit.is_empty())
+    RepoCache::new(Kind::DataSet, id).commit()
 }
 
 /// `owner/name`, as a hub has it.

@@ -10,10 +10,22 @@ const MAX_DEPTH: usize = 6;
 /// The most dimensions of a tensor; a weight has up to four.
 const MAX_RANK: usize = 8;
 
+/// The most values that a pickle may make; a state dict of ten thousand tensors makes some 300,000.
+const MAX_VALUES: usize = 4 << 20;
+
+/// The most values that it may remember; the same state dict remembers some 100,000.
+const MAX_MEMO: usize = 1 << 20;
+
 /// Runs the pickle in `bytes` and returns what it builds.
 pub(crate) fn read(bytes: &[u8]) -> Result<Value, PickleError> {
     let mut machine = Machine { input: bytes, at: 0, stack: Vec::new(), memo: HashMap::new() };
-    while machine.step()? {}
+    let mut steps = 0;
+    while machine.step()? {
+        steps += 1;
+        if steps > MAX_VALUES || machine.memo.len() > MAX_MEMO {
+            return Err(PickleError::Foreign("its pickle has more parts than any state dict".to_owned()));
+        }
+    }
     machine.pop()
 }
 
@@ -119,8 +131,8 @@ impl<'a> Machine<'a> {
     }
 
     fn push_text(&mut self, len_bytes: usize) -> Result<(), PickleError> {
-        let len = usize::try_from(self.number(len_bytes)?).map_err(|e| e.to_string())?;
-        let text = std::str::from_utf8(self.take(len)?).map_err(|e| e.to_string())?;
+        let len = usize::try_from(self.number(len_bytes)?).map_err(|_| "a text in it is too long")?;
+        let text = std::str::from_utf8(self.take(len)?).map_err(|_| "a text in it is not in UTF-8")?;
         self.stack.push(Value::Text(text.into()));
         Ok(())
     }
@@ -129,7 +141,7 @@ impl<'a> Machine<'a> {
         let rest = &self.input[self.at..];
         let len = rest.iter().position(|&b| b == b'\n').ok_or("the pickle ends too soon")?;
         self.at += len + 1;
-        Ok(std::str::from_utf8(&rest[..len]).map_err(|e| e.to_string())?.into())
+        Ok(std::str::from_utf8(&rest[..len]).map_err(|_| "a name in it is not in UTF-8")?.into())
     }
 
     fn pop(&mut self) -> Result<Value, PickleError> {
@@ -233,7 +245,7 @@ impl<'a> Machine<'a> {
                 ..,
             ] if &**kind == "storage" => {
                 let storage = Storage { dtype: *dtype, key: key.clone(), len: size(*len)? };
-                self.stack.push(Value::Storage(storage));
+                self.stack.push(Value::Storage(storage.into()));
                 Ok(())
             }
             _ => Err("a persistent id names no storage".into()),
@@ -247,12 +259,8 @@ impl<'a> Machine<'a> {
         let value = match (global, &arguments[..]) {
             (Global::OrderedDict, []) => Value::Dict(Vec::new()),
             (Global::RebuildTensor, [Value::Storage(storage), Value::Int(offset), shape, strides, ..]) => {
-                Value::Tensor(Tensor {
-                    storage: storage.clone(),
-                    offset: size(*offset)?,
-                    shape: sizes(shape)?,
-                    strides: sizes(strides)?,
-                })
+                let (storage, offset) = (storage.clone(), size(*offset)?);
+                Value::Tensor(Rc::new(Tensor { storage, offset, shape: sizes(shape)?, strides: sizes(strides)? }))
             }
             (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => tensor.clone(),
             _ => return Err(format!("{global:?} is called with arguments that it does not take").into()),

@@ -46,8 +46,8 @@ pub(crate) enum Value {
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
     Global(Global),
-    Storage(Storage),
-    Tensor(Tensor),
+    Storage(Rc<Storage>),
+    Tensor(Rc<Tensor>),
     Mark,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Storage {
 /// A view into a storage.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
-    pub(crate) storage: Storage,
+    pub(crate) storage: Rc<Storage>,
     /// Where it starts, in elements.
     pub(crate) offset: usize,
     pub(crate) shape: Vec<usize>,
