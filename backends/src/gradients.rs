@@ -101,7 +101,9 @@ mod tests {
     ) {
         const STEP: f64 = 1e-4;
         let total = |x: &[f64]| -> f64 { forward(x).iter().zip(grad).map(|(y, grad)| y * grad).sum() };
-        for (i, found) in found.into_data().iter::<f64>().enumerate() {
+        let found: Vec<f64> = found.into_data().iter().collect();
+        assert_eq!((found.len(), forward(x).len()), (x.len(), grad.len()), "{what}");
+        for (i, found) in found.into_iter().enumerate() {
             let moved = |by: f64| {
                 let mut x = x.to_vec();
                 x[i] += by;

@@ -19,6 +19,8 @@ mod mask;
 mod ops;
 #[cfg(any(feature = "cuda", feature = "wgpu", test))]
 mod parts;
+#[cfg(all(test, feature = "flex"))]
+mod testing;
 
 use std::sync::{Mutex, PoisonError};
 

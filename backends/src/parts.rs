@@ -45,6 +45,7 @@ mod tests {
                 heads.borrow_mut().push(q.dims()[1]);
                 reference_attend(q, k, v, Mask::Causal)
             });
+            assert!(whole.iter::<f32>().all(f32::is_finite));
             found.into_data().assert_approx_eq::<f32>(&whole, burn::tensor::Tolerance::absolute(1e-6));
             assert_eq!(heads.into_inner(), expected, "{most}");
         }

@@ -17,3 +17,9 @@ pub(crate) mod rounded;
 mod turns;
 mod vectors;
 pub(crate) mod widen;
+
+/// Whether the processor has a matrix unit that this process may use.
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+pub(crate) fn has_matrix_unit() -> bool {
+    amx::is_there()
+}

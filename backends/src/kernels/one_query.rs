@@ -59,7 +59,7 @@ mod tests {
             let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
             let fast = one_query(&q, &k, &v).expect("this layout is the one that it is for");
             let fast = Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(fast));
-            let worst = (fast - slow).abs().max().into_scalar();
+            let worst = crate::testing::difference(fast, slow);
             assert!(worst < 1e-5, "{batch}×{heads} heads, {tokens} tokens: worst difference {worst}");
         }
     }

@@ -172,7 +172,7 @@ mod tests {
 
     /// The errors of sums of 32-bit numbers, not more: a few last bits of what a sum of such numbers comes to.
     fn check<T: Weight>(narrow: impl Fn(f32) -> T, wide: impl Fn(T) -> f32) {
-        if !is_there() {
+        if !crate::testing::require("amx") {
             return;
         }
         for sizes in [[1, 4096, 64], [5, 8192, 32], [33, 2080, 160], [48, 1024, 288], [100, 4128, 224]] {
@@ -186,6 +186,7 @@ mod tests {
             let x: Vec<f32> = (0..rows * inner).map(number).collect();
             let weight: Vec<T> = (0..outputs * inner).map(|i| narrow(number(3 * i + 1))).collect();
             let found = product(&x, &weight, sizes).expect("these sizes are what it is made for");
+            assert_eq!(found.len(), rows * outputs);
             for (i, found) in found.iter().enumerate() {
                 let (row, output) = (i / outputs, i % outputs);
                 let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
@@ -208,7 +209,7 @@ mod tests {
     fn what_is_not_finite_stays_so() {
         let mut x = vec![1.0; 2 * 4096];
         x[4096 + 7] = f32::INFINITY;
-        if is_there() {
+        if crate::testing::require("amx") {
             let found = product(&x, &vec![0.3f32; 4096 * 64], [2, 4096, 64]).expect("as above");
             assert!(found[..64].iter().all(|x| x.is_finite()) && found[64..].iter().all(|x| !x.is_finite()));
         }

@@ -7,3 +7,6 @@ pub(super) mod rounded;
 mod terms;
 mod transpose;
 mod unit;
+
+#[cfg(test)]
+pub(super) use unit::is_there;

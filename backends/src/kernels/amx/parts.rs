@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn parts_add_up() {
-        if !is_x86_feature_detected!("avx512bf16") {
+        if !crate::testing::require("avx512bf16") {
             return;
         }
         for seed in 0..500u32 {

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn columns_become_rows() {
-        if !is_x86_feature_detected!("avx512f") {
+        if !crate::testing::require("avx512") {
             return;
         }
         let mut square = Square::ZERO;

@@ -260,7 +260,7 @@ impl Drop for Unit {
 }
 
 /// Whether the processor has the unit, and the system lets this process use it.
-pub(super) fn is_there() -> bool {
+pub(in crate::kernels) fn is_there() -> bool {
     static THERE: OnceLock<bool> = OnceLock::new();
     *THERE.get_or_init(|| {
         use std::arch::x86_64::{__cpuid, __cpuid_count};

@@ -189,6 +189,7 @@ mod tests {
     use burn_flex::FlexTensor;
 
     use super::*;
+    use crate::testing::{difference, require};
     use crate::{
         Flex,
         kernels::heads::{random, tensor},
@@ -222,9 +223,10 @@ mod tests {
 
     #[test]
     fn tiles_give_the_reference() {
-        if Vectors::there().is_none() {
+        if !require("avx2") {
             return;
         }
+        let wide = require("avx512");
         for (queries, keys, head_dim) in
             [(1, 1, 1), (5, 5, 16), (49, 257, 64), (300, 300, 128), (70, 600, 72), (50, 50, 250)]
         {
@@ -233,17 +235,20 @@ mod tests {
                 let expected = reference_attend(q.clone(), k.clone(), v.clone(), mask);
                 let inputs: [FlexTensor; 3] = [q, k, v].map(|x| x.into_primitive().tensor());
                 let [q, k, v] = inputs.each_ref().map(|x| Heads::of(x).unwrap());
-                for plain in [false, true] {
+                for unit in ["plain", "avx2", "avx512"].into_iter().filter(|unit| *unit != "avx512" || wide) {
                     let mut buffer = vec![0.0; q.shape.iter().product()];
                     let out = Heads::token_major(&mut buffer, q.shape);
-                    match plain {
-                        false => attend([&q, &k, &v], mask, &out).unwrap(),
-                        // SAFETY: needs no vectors of its own, and AVX2 is there.
-                        true => unsafe { all_heads::<Plain>([&q, &k, &v], mask, &out) },
+                    // SAFETY: each only where the processor has its vectors.
+                    unsafe {
+                        match unit {
+                            "plain" => all_heads::<Plain>([&q, &k, &v], mask, &out),
+                            "avx2" => all_heads::<Avx2>([&q, &k, &v], mask, &out),
+                            _ => all_heads::<Avx512>([&q, &k, &v], mask, &out),
+                        }
                     }
                     let found = Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(tensor(buffer, q.shape)));
-                    let worst = (found - expected.clone()).abs().max().into_scalar();
-                    let what = format!("{queries} queries, {keys} keys of {head_dim}, {mask:?}, plain: {plain}");
+                    let worst = difference(found, expected.clone());
+                    let what = format!("{queries} queries, {keys} keys of {head_dim}, {mask:?}, {unit}");
                     assert!(worst < 1e-5, "{what}: worst difference {worst}");
                 }
             }

@@ -35,19 +35,23 @@ const PRODUCTS: &[Product] = &[
     dots::product,
 ];
 
-/// Whether some way must be there: a test that finds none has nothing to compare.
-#[cfg(test)]
-pub(crate) fn is_there() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    let is_there = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    let is_there = false;
-    is_there
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::require;
+
+    /// The instructions of each way, the way, and the sizes that it takes.
+    type Way = (&'static str, Product, fn([usize; 3]) -> bool);
+    const WAYS: &[Way] = &[
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        ("amx", super::super::amx::rounded::product, |[rows, inner, outputs]| {
+            rows > 1 && inner % 32 == 0 && outputs % 32 == 0
+        }),
+        #[cfg(target_arch = "x86_64")]
+        ("avx512bf16", super::super::panels::pairs::product, |[rows, inner, _]| rows >= 17 && inner % 2 == 0),
+        #[cfg(target_arch = "x86_64")]
+        ("avx512bf16", dots::product, |[_, inner, _]| inner % 32 == 0),
+    ];
 
     /// Numbers with few bits, whose products and sums f32 holds: any order of summing gives the same.
     #[test]
@@ -73,9 +77,11 @@ mod tests {
             let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);
             let x: Vec<f32> = (0..rows * inner).map(|i| number(i).to_f32()).collect();
             let weight: Vec<bf16> = (0..outputs * inner).map(|i| number(3 * i + 1)).collect();
-            let ways: Vec<Vec<f32>> = PRODUCTS.iter().filter_map(|product| product(&x, &weight, sizes)).collect();
-            assert!(!ways.is_empty() || !is_there(), "{sizes:?}: no product was made");
-            for found in ways {
+            for (path, product, fits) in WAYS.iter().filter(|way| require(way.0)) {
+                let found = product(&x, &weight, sizes);
+                assert_eq!(found.is_some(), fits(sizes), "{path} {sizes:?}");
+                let Some(found) = found else { continue };
+                assert_eq!(found.len(), rows * outputs, "{path} {sizes:?}");
                 for (i, found) in found.iter().enumerate() {
                     let (row, output) = (i / outputs, i % outputs);
                     let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
