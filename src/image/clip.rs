@@ -1,6 +1,6 @@
 //! `CLIPImageProcessor`: resize, crop, rescale, normalise, with LLaVA's padding before it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -8,7 +8,14 @@ use super::{
     Rgb,
     resize::{Canvas, resize},
 };
-use crate::Error;
+use crate::{Error, files::read_json};
+
+/// The settings of the image processor alone.
+const PREPROCESSOR: &str = "preprocessor_config.json";
+/// The settings of all processors of a model.
+const PROCESSOR: &str = "processor_config.json";
+/// A longer side than any tower reads.
+const MAX_SIDE: usize = 16_384;
 
 /// What becomes of a picture that is not square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,18 +49,18 @@ struct RawProcessor {
     crop_size: RawSize,
     image_mean: [f64; 3],
     image_std: [f64; 3],
-    #[serde(default = "bicubic")]
-    resample: u32,
-    #[serde(default = "one_of_255")]
-    rescale_factor: f64,
-    #[serde(default = "yes")]
-    do_resize: bool,
-    #[serde(default = "yes")]
-    do_center_crop: bool,
-    #[serde(default = "yes")]
-    do_rescale: bool,
-    #[serde(default = "yes")]
-    do_normalize: bool,
+    resample: Option<i64>,
+    rescale_factor: Option<f64>,
+    do_resize: Option<bool>,
+    do_center_crop: Option<bool>,
+    do_rescale: Option<bool>,
+    do_normalize: Option<bool>,
+}
+
+/// transformers 5 keeps the settings of all of a model's processors in one file.
+#[derive(Deserialize)]
+struct RawWhole {
+    image_processor: Option<RawProcessor>,
 }
 
 #[derive(Deserialize)]
@@ -73,12 +80,48 @@ impl RawSize {
     }
 }
 
-fn yes() -> bool {
-    true
+impl RawProcessor {
+    fn check(self, path: &Path) -> Result<ClipProcessor, Error> {
+        let refuse = |reason: String| Err(Error::config(path, reason));
+        for (field, value) in [
+            ("do_resize", self.do_resize),
+            ("do_center_crop", self.do_center_crop),
+            ("do_rescale", self.do_rescale),
+            ("do_normalize", self.do_normalize),
+        ] {
+            if value == Some(false) {
+                return refuse(format!("{field} is false; CLIP's processor does all four steps"));
+            }
+        }
+        if let Some(resample) = self.resample.filter(|resample| *resample != bicubic()) {
+            return refuse(format!("resample is {resample}; {} is known, the bicubic one", bicubic()));
+        }
+        let (Some(size), Some(crop)) = (self.size.side(), self.crop_size.side()) else {
+            return refuse("size or crop_size is no square; one side for both is expected".to_owned());
+        };
+        if size != crop || !(1..=MAX_SIDE).contains(&size) {
+            return refuse(format!(
+                "size is {size} and crop_size {crop}; one side for both is expected, from 1 to {MAX_SIDE}"
+            ));
+        }
+        let rescale = self.rescale_factor.unwrap_or_else(one_of_255);
+        // As f32, in which pixels are computed.
+        let is_normal = |number: f64| number > 0.0 && (number as f32).is_normal();
+        if !is_normal(rescale) {
+            return refuse(format!("rescale_factor is {rescale:e}; a number above 0 is expected, such as 1/255"));
+        }
+        if let Some(std) = self.image_std.iter().find(|std| !is_normal(**std)) {
+            return refuse(format!("image_std has {std:e}; numbers above 0 are expected"));
+        }
+        if let Some(mean) = self.image_mean.iter().find(|mean| !(0.0..=1.0).contains(*mean)) {
+            return refuse(format!("image_mean has {mean}; numbers from 0 to 1 are expected"));
+        }
+        Ok(ClipProcessor { rescale, ..ClipProcessor::new(size, self.image_mean, self.image_std, false) })
+    }
 }
 
 /// PIL's number for bicubic.
-fn bicubic() -> u32 {
+fn bicubic() -> i64 {
     3
 }
 
@@ -87,26 +130,35 @@ fn one_of_255() -> f64 {
 }
 
 impl ClipProcessor {
-    /// Reads `preprocessor_config.json`.
+    /// Reads the settings of a checkpoint's folder: `preprocessor_config.json`, or, as transformers 5 saves them, the field
+    /// `image_processor` of `processor_config.json`.
     ///
     /// # Errors
     /// When the file is missing or asks for something other than a bicubic resize, a centred square, and
     /// normalisation.
-    pub fn read(path: &Path) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(Error::io(path, "the preprocessor's settings cannot be read"))?;
-        let raw: RawProcessor = serde_json::from_str(&text).map_err(|e| Error::config(path, e.to_string()))?;
-        let steps = raw.do_resize && raw.do_center_crop && raw.do_rescale && raw.do_normalize;
-        match (raw.size.side(), raw.crop_size.side()) {
-            (Some(size), Some(crop)) if size == crop && size > 0 && steps && raw.resample == bicubic() => {
-                Ok(Self { rescale: raw.rescale_factor, ..Self::new(size, raw.image_mean, raw.image_std, false) })
-            }
-            _ => Err(Error::config(
-                path,
-                "expected a bicubic resize (resample 3) and a centred square crop of one size, rescaled and \
-                 normalised, as CLIP's processor does",
-            )),
-        }
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        const ACTION: &str = "the image processor's settings cannot be read";
+        let path = Self::file(folder);
+        let raw: RawProcessor = if path.ends_with(PROCESSOR) {
+            let RawWhole { image_processor } = read_json(&path, ACTION)?;
+            image_processor.ok_or_else(|| {
+                let reason =
+                    format!("the field `image_processor` is missing, and there is no {PREPROCESSOR} beside it");
+                Error::config(&path, reason)
+            })?
+        } else if !path.is_file() {
+            let reason = format!("there is no {PREPROCESSOR} and no {PROCESSOR} in this folder");
+            return Err(Error::config(folder, reason));
+        } else {
+            read_json(&path, ACTION)?
+        };
+        raw.check(&path)
+    }
+
+    /// The file in a folder that the settings are read from.
+    pub fn file(folder: &Path) -> PathBuf {
+        let (old, new) = (folder.join(PREPROCESSOR), folder.join(PROCESSOR));
+        if !old.is_file() && new.is_file() { new } else { old }
     }
 
     pub(super) fn new(size: usize, mean: [f64; 3], std: [f64; 3], smooth: bool) -> Self {

@@ -1,20 +1,25 @@
-//! Decodes picture files to RGB the way PIL's `convert('RGB')` does: alpha is dropped, not blended; the EXIF
-//! orientation is not applied, because the official code does not apply it (that of a TIFF is, by PIL itself); 16-bit greys are clipped at 255, not
-//! scaled, and 16-bit colours lose their low byte. The first frame stands for an animation.
+//! Decodes picture files to RGB the way `convert('RGB')` of Pillow 10.2 does, the version that LLaVA pins: alpha is dropped, not blended; 16-bit greys
+//! are clipped at 255, not scaled, and 16-bit colours lose their low byte. The first frame stands for an animation.
+//!
+//! JPEGs are decoded by [`super::jpeg`]; those inside of TIFFs are not, and differ from Pillow's by some levels.
+//!
+//! The official code does not apply the EXIF orientation of a picture (that of a TIFF is applied, by Pillow itself), and so does [`decode`];
+//! [`decode_upright`] turns the picture as people see it.
 
 use std::{
     fs::File,
-    io::{BufReader, Cursor, Read},
+    io::{Cursor, Read},
     path::Path,
 };
 
 use image::{
-    DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, guess_format,
-    metadata::Orientation,
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
+    guess_format, metadata::Orientation,
 };
+use secateur_weights::impostor;
 
-use super::{Rgb, jpeg::has_end};
-use crate::Error;
+use super::{Rgb, jpeg};
+use crate::{Error, files::check_regular, unwind::guarded, words::excerpt};
 
 /// The longest side that is decoded.
 pub const MAX_SIDE: u32 = 65_535;
@@ -42,24 +47,74 @@ pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
     read().is_some()
 }
 
-/// Reads the picture at `path`.
+/// Reads the picture at `path`, with its pixels as they are stored.
 ///
 /// # Errors
 /// When the file is missing, empty, of an unknown format, damaged, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
 pub fn decode(path: &Path) -> Result<Rgb, Error> {
-    let fail = || Error::io(path, "the image cannot be read");
+    decode_bytes(path, &read(path)?)
+}
+
+/// Reads the picture at `path` as people see it, upright as its EXIF block says; and whether that turned it.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_upright(path: &Path) -> Result<(Rgb, bool), Error> {
+    let bytes = read(path)?;
+    let picture = decode_bytes(path, &bytes)?;
+    Ok(match orientation(&bytes) {
+        Orientation::NoTransforms => (picture, false),
+        turned => (turn(picture, turned), true),
+    })
+}
+
+/// Whether the picture at `path` is stored in another way up than people see it.
+pub fn is_turned(path: &Path) -> bool {
+    read(path).is_ok_and(|bytes| orientation(&bytes) != Orientation::NoTransforms)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    const ACTION: &str = "the image cannot be read";
+    if let Some(error) = address(path) {
+        return Err(error);
+    }
+    check_regular(path, ACTION)?;
+    let fail = || Error::io(path, ACTION);
     let mut file = File::open(path).map_err(fail())?;
     let mut bytes = Vec::new();
     Read::by_ref(&mut file).take(SIGN).read_to_end(&mut bytes).map_err(fail())?;
     // Before gigabytes of something else are read.
     if bytes.len() as u64 == SIGN && guess_format(&bytes).is_err() {
-        return Err(Error::Image { path: path.to_owned(), reason: NO_PICTURE.to_owned() });
+        return Err(Error::Image { path: path.to_owned(), reason: what_else(&bytes) });
     }
     file.read_to_end(&mut bytes).map_err(fail())?;
-    decode_bytes(path, &bytes)
+    Ok(bytes)
 }
 
-/// Reads the picture in `bytes`, which were found at `path`.
+/// An address in place of a file.
+pub(crate) fn address(path: &Path) -> Option<Error> {
+    let text = path.to_str()?;
+    let (scheme, rest) = text.split_once(':')?;
+    if !rest.starts_with('/') && scheme != "data" {
+        return None;
+    }
+    let known = ["http", "https", "s3", "gs", "hf", "ftp", "file", "data"];
+    known.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then(|| {
+        let reason = match scheme.to_ascii_lowercase().as_str() {
+            "file" => "an address, and a path is expected: leave out `file://`",
+            _ => "an address, and nothing is fetched from there: download it, and give the path of the file",
+        };
+        // An address may hold a whole picture.
+        Error::Image { path: excerpt(text).into(), reason: reason.to_owned() }
+    })
+}
+
+/// What a file is that begins like no picture.
+fn what_else(start: &[u8]) -> String {
+    impostor(start).map_or_else(|| NO_PICTURE.to_owned(), str::to_owned)
+}
+
+/// Reads the picture in `bytes`, which were found at `path`, with its pixels as they are stored.
 ///
 /// # Errors
 /// As [`decode`].
@@ -68,37 +123,102 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
     if bytes.is_empty() {
         return Err(fail("the file has 0 bytes, which is no image".to_owned()));
     }
-    let mut reader =
-        ImageReader::new(BufReader::new(Cursor::new(bytes))).with_guessed_format().map_err(|e| fail(e.to_string()))?;
-    if reader.format().is_none() {
-        return Err(fail(NO_PICTURE.to_owned()));
+    if guess_format(bytes).ok() == Some(ImageFormat::Jpeg) {
+        let header = jpeg::header(bytes).map_err(fail)?;
+        check_size(header.width, header.height).map_err(fail)?;
+        return jpeg::pixels(bytes, header).map_err(fail);
     }
-    let format = reader.format();
-    // Frames inside an animation can be larger than the size that it declares.
-    reader.limits(limits());
-    let mut decoder = reader.into_decoder().map_err(|e| fail(format!("the image cannot be decoded: {e}")))?;
-    let (width, height) = decoder.dimensions();
+    // Some decoders panic on damaged files.
+    guarded(|| by_library(bytes)).unwrap_or_else(|| Err("the image is damaged".to_owned())).map_err(fail)
+}
+
+fn check_size(width: u32, height: u32) -> Result<(), String> {
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(fail(format!(
+        return Err(format!(
             "{width}×{height} pixels are too many; up to {MAX_SIDE} a side and {MAX_PIXELS} in all are read"
-        )));
+        ));
     }
     if width == 0 || height == 0 {
-        return Err(fail(format!("{width}×{height} pixels: there is nothing to see")));
+        return Err(format!("{width}×{height} pixels: there is nothing to see"));
     }
-    let damaged = |e| fail(format!("the image is damaged or cut short: {e}"));
-    if format == Some(ImageFormat::Jpeg) && !has_end(bytes) {
-        return Err(fail("the image is cut short: the mark at its end is missing".to_owned()));
-    }
+    Ok(())
+}
+
+/// All formats but JPEG.
+fn by_library(bytes: &[u8]) -> Result<Rgb, String> {
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    let Ok(format) = guess_format(bytes) else { return Err(what_else(bytes)) };
+    reader.set_format(format);
+    // Frames inside an animation can be larger than the size that it declares.
+    reader.limits(limits());
+    let mut decoder = reader.into_decoder().map_err(|error| in_words(&error))?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
     let grey = decoder.original_color_type() == ExtendedColorType::L16;
     let turned = match format {
-        Some(ImageFormat::Tiff) => decoder.orientation().map_err(damaged)?,
+        ImageFormat::Tiff => decoder.orientation().map_err(|error| in_words(&error))?,
         _ => Orientation::NoTransforms,
     };
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| in_words(&error))?;
     picture.apply_orientation(turned);
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Ok(Rgb { width, height, data: to_rgb(picture, grey) })
+}
+
+/// What is wrong with a picture, in people's words.
+fn in_words(error: &ImageError) -> String {
+    match error {
+        ImageError::Unsupported(_) => "the image is in a form of its format that is not read; save it again as PNG",
+        ImageError::Limits(_) => "the image takes more memory than its size tells",
+        ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => "the image is cut short",
+        _ => "the image is damaged or cut short",
+    }
+    .to_owned()
+}
+
+/// How a picture is to be turned to stand upright, by its EXIF block. Decoders turn TIFFs themselves, as PIL does.
+fn orientation(bytes: &[u8]) -> Orientation {
+    let chunk = match guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => jpeg::exif(bytes),
+        Ok(ImageFormat::Png) => png_exif(bytes),
+        Ok(format @ ImageFormat::WebP) => guarded(|| {
+            let mut reader = ImageReader::new(Cursor::new(bytes));
+            reader.set_format(format);
+            reader.limits(limits());
+            reader.into_decoder().ok()?.exif_metadata().ok()?
+        })
+        .flatten(),
+        _ => None,
+    };
+    let chunk = chunk.map(|chunk| chunk.strip_prefix(b"Exif\0\0").map(<[u8]>::to_vec).unwrap_or(chunk));
+    chunk
+        .and_then(|chunk| guarded(|| Orientation::from_exif_chunk(&chunk)).flatten())
+        .unwrap_or(Orientation::NoTransforms)
+}
+
+/// The EXIF block of a PNG, which may stand behind its pixels, where the decoder looks no more.
+fn png_exif(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = bytes.get(8..)?;
+    loop {
+        let (length, after) = rest.split_first_chunk()?;
+        let (kind, after) = after.split_first_chunk::<4>()?;
+        let length = u32::from_be_bytes(*length) as usize;
+        if kind == b"eXIf" {
+            return after.get(..length).map(<[u8]>::to_vec);
+        }
+        // A checksum follows.
+        rest = after.get(length..)?.get(4..)?;
+    }
+}
+
+fn turn(picture: Rgb, turned: Orientation) -> Rgb {
+    let Rgb { width, height, data } = picture;
+    let Some(image) = RgbImage::from_raw(width as u32, height as u32, data) else {
+        return Rgb { width: 0, height: 0, data: Vec::new() };
+    };
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(turned);
+    Rgb { width: image.width() as usize, height: image.height() as usize, data: image.into_rgb8().into_raw() }
 }
 
 /// `grey`: 16-bit greys in the file, to which the decoder may have added an alpha channel for a colour that is transparent.

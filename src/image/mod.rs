@@ -1,4 +1,4 @@
-//! From a picture file to the pixels that a vision tower reads, as PIL and `CLIPImageProcessor` make them.
+//! From a picture file to the pixels that a vision tower reads, as Pillow 10.2 and `CLIPImageProcessor` make them.
 
 mod anyres;
 mod clip;
@@ -11,8 +11,9 @@ mod resize;
 
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
-pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes};
-pub(crate) use decode::{limits, looks_like_a_picture};
+pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes, decode_upright, is_turned};
+pub(crate) use decode::{address, limits, looks_like_a_picture};
+pub(crate) use jpeg::encode as jpeg;
 pub use overlay::{kept_patches, png};
 
 /// An 8-bit RGB picture.

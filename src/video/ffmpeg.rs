@@ -13,11 +13,12 @@ use std::{
 use ffmpeg_sidecar::{child::FfmpegChild, command::FfmpegCommand, ffprobe::ffprobe_path, paths::ffmpeg_path};
 use serde::Deserialize;
 
-use super::{distinct, frame_numbers, repeated};
-use crate::{
-    Error,
-    image::{MAX_PIXELS, Rgb},
-};
+use super::{check_frame, distinct, frame_numbers, repeated};
+use crate::{Error, image::Rgb};
+
+/// The formats that are videos. ffmpeg reads others, too: it draws text files as pictures of text, and playlists lead to other files.
+const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpegtsraw,mpeg,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,ogg,\
+                       yuv4mpegpipe,gif,dv,vob,wtv,rm,mxf,nut,apng,swf,amv,gxf,bink,smk,vc1,h263,h261,mjpeg";
 
 /// What ffprobe says of a file.
 #[derive(Default, Deserialize)]
@@ -34,9 +35,16 @@ struct Stream {
     nb_read_frames: Option<String>,
 }
 
+/// Looks whether there is a video in a file, without counting its frames.
+pub(super) fn probe(path: &Path) -> Result<(), Error> {
+    count(path, Count::None).map(|_| ())
+}
+
 /// How frames are counted.
 #[derive(Clone, Copy)]
 enum Count {
+    /// Not at all.
+    None,
     Packets,
     /// By decoding the whole file.
     Frames,
@@ -55,7 +63,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
         let chosen = distinct(&numbers);
         let (frames, said) = pick(path, &chosen)?;
         if frames.len() == chosen.len() {
-            return Ok((numbers.clone(), repeated(&numbers, &frames)));
+            return Ok((numbers.clone(), repeated(&numbers, frames)));
         }
         reason = format!("ffmpeg gave {} of {} frames; {said}", frames.len(), chosen.len());
     }
@@ -66,11 +74,23 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
 fn count(path: &Path, how: Count) -> Result<usize, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let (flag, entry) = match how {
+        Count::None => ("-show_format", "nb_frames"),
         Count::Packets => ("-count_packets", "nb_read_packets"),
         Count::Frames => ("-count_frames", "nb_read_frames"),
     };
     let output = Command::new(ffprobe_path())
-        .args(["-v", "error", "-select_streams", "V:0", flag, "-show_entries"])
+        .args([
+            "-v",
+            "error",
+            "-format_whitelist",
+            FORMATS,
+            "-protocol_whitelist",
+            "file",
+            "-select_streams",
+            "V:0",
+            flag,
+            "-show_entries",
+        ])
         .arg(format!("stream=width,height,{entry}"))
         .args(["-of", "json"])
         .arg(local(path))
@@ -82,14 +102,12 @@ fn count(path: &Path, how: Count) -> Result<usize, Error> {
     let Some(stream) = probe.streams.first() else {
         return Err(fail(match said.lines().map(str::trim).rfind(|line| !line.is_empty()) {
             _ if output.status.success() => "there is no video in this file".to_owned(),
+            Some(line) if line.contains("not on whitelist") => "it is no video in a format that is read".to_owned(),
             Some(line) => format!("ffmpeg cannot read it: {line}"),
             None => format!("ffmpeg cannot read it ({})", output.status),
         }));
     };
-    let (width, height) = (stream.width.unwrap_or(0), stream.height.unwrap_or(0));
-    if width == 0 || height == 0 || width.saturating_mul(height) > MAX_PIXELS {
-        return Err(fail(format!("{width}×{height} pixels cannot be read; up to {MAX_PIXELS} in all are")));
-    }
+    check_frame(path, stream.width.unwrap_or(0), stream.height.unwrap_or(0))?;
     let count = stream.nb_read_packets.as_ref().or(stream.nb_read_frames.as_ref());
     Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
 }
@@ -106,6 +124,7 @@ fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(
     let chosen: Vec<String> = numbers.iter().map(|number| format!("eq(n,{number})")).collect();
     let child = FfmpegCommand::new()
         .arg("-nostdin")
+        .args(["-format_whitelist", FORMATS, "-protocol_whitelist", "file"])
         // Where size or format change midway, frames are counted on, and scaled to the first size, as decord does.
         .args(["-reinit_filter", "0"])
         .input(local(path))

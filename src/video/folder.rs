@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{distinct, frame_numbers, repeated};
+use super::{check_frame, distinct, frame_numbers, repeated};
 use crate::{
     Error,
     image::{Rgb, decode},
@@ -29,8 +29,13 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
         return Err(Error::Video { path: path.to_owned(), reason });
     }
     let numbers = frame_numbers(files.len(), wanted);
-    let frames = distinct(&numbers).into_iter().map(|number| decode(&files[number])).collect::<Result<Vec<_>, _>>()?;
-    Ok((numbers.clone(), repeated(&numbers, &frames)))
+    let frame = |number: usize| {
+        let frame = decode(&files[number])?;
+        check_frame(&files[number], frame.width as u64, frame.height as u64)?;
+        Ok::<_, Error>(frame)
+    };
+    let frames = distinct(&numbers).into_iter().map(frame).collect::<Result<Vec<_>, _>>()?;
+    Ok((numbers.clone(), repeated(&numbers, frames)))
 }
 
 /// What names are compared by: the parts of what stands before the extension, then the whole name.

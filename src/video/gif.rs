@@ -4,46 +4,55 @@ use std::{fs::File, io::BufReader, path::Path};
 
 use image::{AnimationDecoder, Frame, ImageDecoder, codecs::gif::GifDecoder};
 
-use super::{distinct, frame_numbers, repeated};
+use super::{check_frame, distinct, frame_numbers, repeated};
 use crate::{
     Error,
-    image::{MAX_PIXELS, Rgb, limits},
+    image::{Rgb, limits},
 };
+
+/// The most pixels that are drawn of all frames together: a thousand frames of full HD.
+const MAX_DRAWN: u64 = 2_200_000_000;
 
 /// Two passes: one to count, one for the wanted frames.
 pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
-    let mut count = 0;
+    let (mut count, mut drawn) = (0, 0);
     for frame in frames(path)? {
         match frame {
-            Ok(_) => count += 1,
+            Ok(frame) => {
+                count += 1;
+                drawn += u64::from(frame.buffer().width()) * u64::from(frame.buffer().height());
+                if drawn > MAX_DRAWN {
+                    let reason =
+                        "the GIF has too many large frames to be read in a reasonable time; make it a video (.mp4)";
+                    return Err(fail(reason.to_owned()));
+                }
+            }
             // What was shown before the damage is a video still.
             Err(_) if count > 0 => break,
-            Err(error) => return Err(fail(format!("the GIF is damaged: {error}"))),
+            Err(_) => return Err(fail("the GIF is damaged".to_owned())),
         }
     }
     let numbers = frame_numbers(count, wanted);
     let chosen = distinct(&numbers);
     let mut kept = Vec::with_capacity(chosen.len());
     for (number, frame) in frames(path)?.take(count).enumerate() {
-        let frame = frame.map_err(|error| fail(format!("the GIF is damaged: {error}")))?;
+        let frame = frame.map_err(|_| fail("the GIF is damaged".to_owned()))?;
         if chosen.binary_search(&number).is_ok() {
             kept.push(opaque(&frame));
         }
     }
-    Ok((numbers.clone(), repeated(&numbers, &kept)))
+    Ok((numbers.clone(), repeated(&numbers, kept)))
 }
 
 fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let file = File::open(path).map_err(Error::io(path, "the video cannot be read"))?;
-    let mut decoder = GifDecoder::new(BufReader::new(file)).map_err(|error| fail(format!("not a GIF: {error}")))?;
+    let mut decoder = GifDecoder::new(BufReader::new(file)).map_err(|_| fail("not a GIF, or damaged".to_owned()))?;
     // Frames can be larger than the size that the file declares.
-    decoder.set_limits(limits()).map_err(|error| fail(format!("the GIF cannot be read: {error}")))?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS || width == 0 || height == 0 {
-        return Err(fail(format!("{width}×{height} pixels cannot be read; up to {MAX_PIXELS} in all are")));
-    }
+    check_frame(path, width.into(), height.into())?;
+    decoder.set_limits(limits()).map_err(|_| fail("the GIF has frames that are larger than it is".to_owned()))?;
     Ok(decoder.into_frames())
 }
 

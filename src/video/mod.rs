@@ -6,11 +6,17 @@ mod ffmpeg;
 mod folder;
 mod gif;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use secateur_weights::impostor;
 
 use crate::{
     Error,
-    image::{Rgb, decode, looks_like_a_picture},
+    files::check_regular,
+    image::{Rgb, decode_upright, looks_like_a_picture},
 };
 
 /// The frames of a video that a model sees.
@@ -41,22 +47,22 @@ impl From<Rgb> for Media {
 
 impl Media {
     /// Reads a picture, or a video where `path` is a folder or has a video's extension. `frames` is how many the model takes of a
-    /// video; without it, a GIF is a picture.
+    /// video; without it, a GIF is a picture. A picture is turned upright as its EXIF block says; also returns whether that turned it.
     ///
     /// # Errors
-    /// As [`decode`] and [`Video::read`], or when the model takes no video.
-    pub fn read(path: &Path, frames: Option<usize>) -> Result<Self, Error> {
+    /// As [`decode_upright`] and [`Video::read`], or when the model takes no video.
+    pub fn read(path: &Path, frames: Option<usize>) -> Result<(Self, bool), Error> {
+        let video = |video| (Self::Video(video), false);
         match frames {
-            Some(frames) if is_video(path) => Ok(Self::Video(Video::read(path, frames)?)),
+            Some(frames) if is_video(path) => Ok(video(Video::read(path, frames)?)),
             None if is_video(path) && !is_gif(path) => Err(Error::NoVideo { path: path.to_owned() }),
-            None => Ok(Self::Picture(decode(path)?)),
-            Some(frames) => match decode(path) {
-                // Whatever ffmpeg reads is a video, by any name.
-                Err(error @ Error::Image { .. }) if !looks_like_a_picture(path) => match Video::read(path, frames) {
-                    Ok(video) => Ok(Self::Video(video)),
-                    Err(_) => Err(error),
-                },
-                picture => Ok(Self::Picture(picture?)),
+            None => decode_upright(path).map(|(picture, turned)| (Self::Picture(picture), turned)),
+            Some(frames) => match decode_upright(path) {
+                // What ffmpeg reads as a video is one, by any name.
+                Err(error @ Error::Image { .. }) if !looks_like_a_picture(path) => {
+                    Video::read(path, frames).map(video).map_err(|_| error)
+                }
+                picture => picture.map(|(picture, turned)| (Self::Picture(picture), turned)),
             },
         }
     }
@@ -77,9 +83,18 @@ impl Video {
     /// When there is no such file, it holds no video, is damaged, or `ffmpeg` is needed and not there.
     pub fn read(path: &Path, wanted: usize) -> Result<Self, Error> {
         let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
+        check_regular(path, "the video cannot be read")?;
         let meta = std::fs::metadata(path).map_err(Error::io(path, "the video cannot be read"))?;
         if meta.is_file() && meta.len() == 0 {
             return Err(fail("the file has 0 bytes, which is no video".to_owned()));
+        }
+        let mut start = Vec::new();
+        if meta.is_file() {
+            let file = std::fs::File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
+            file.map_err(Error::io(path, "the video cannot be read"))?;
+        }
+        if let Some(impostor) = impostor(&start) {
+            return Err(fail(impostor.to_owned()));
         }
         let (numbers, frames) = if meta.is_dir() {
             folder::read(path, wanted)?
@@ -98,6 +113,26 @@ impl Video {
         }
         Ok(Self { path: path.to_owned(), frames, numbers })
     }
+}
+
+/// The most pixels of a video's frame, several of which are kept at a time: 8K has 33 million.
+const MAX_FRAME: u64 = 40_000_000;
+
+/// Refuses frames that are too large.
+fn check_frame(path: &Path, width: u64, height: u64) -> Result<(), Error> {
+    if width > 0 && height > 0 && width.saturating_mul(height) <= MAX_FRAME {
+        return Ok(());
+    }
+    let reason = format!("frames of {width}×{height} pixels are not read; up to {MAX_FRAME} pixels are");
+    Err(Error::Video { path: path.to_owned(), reason })
+}
+
+/// Looks whether the video at `path` can be read, without decoding more of it than that takes.
+///
+/// # Errors
+/// As [`Video::read`].
+pub fn probe(path: &Path) -> Result<(), Error> {
+    if needs_ffmpeg(path) { ffmpeg::probe(path) } else { Video::read(path, 1).map(|_| ()) }
 }
 
 /// Whether the video at `path` is read by `ffmpeg`, and neither a folder nor a GIF.
@@ -147,14 +182,13 @@ fn distinct(numbers: &[usize]) -> Vec<usize> {
 }
 
 /// The frames of `numbers`, from those of its distinct ones.
-fn repeated(numbers: &[usize], frames: &[Rgb]) -> Vec<Rgb> {
-    let mut at = 0;
+fn repeated(numbers: &[usize], frames: Vec<Rgb>) -> Vec<Rgb> {
+    let mut frames = frames.into_iter();
     let mut all: Vec<Rgb> = Vec::with_capacity(numbers.len());
     for (i, number) in numbers.iter().enumerate() {
-        if i > 0 && numbers[i - 1] != *number {
-            at += 1;
-        }
-        all.extend(frames.get(at).cloned());
+        // Frames of 8K video are 100 MB each: none is copied that is not there twice.
+        let again = if i > 0 && numbers[i - 1] == *number { all.last().cloned() } else { None };
+        all.extend(again.or_else(|| frames.next()));
     }
     all
 }
