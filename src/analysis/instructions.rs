@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Error, text::IMAGE_MARK};
+use crate::{Error, files::read_objects, text::IMAGE_MARK};
 
 /// A picture, and the first question about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,16 +32,7 @@ struct Turn {
 /// # Errors
 /// When the file cannot be read, an entry is another thing, or a picture is missing.
 pub fn read(path: &Path, images: &Path, limit: usize) -> Result<(Vec<Instruction>, usize), Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
-    let entries: Vec<Entry> = if text.trim_start().starts_with('[') {
-        serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))?
-    } else {
-        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let parse = |(i, line)| {
-            serde_json::from_str(line).map_err(|e| Error::data(path, format!("line {} is no instruction: {e}", i + 1)))
-        };
-        lines.map(parse).collect::<Result<_, _>>()?
-    };
+    let entries: Vec<Entry> = read_objects(path, "instruction")?;
     let mut found = Vec::new();
     let mut without = 0;
     for Entry { image, conversations } in entries {

@@ -47,9 +47,11 @@ impl Attention {
         prompt: &Prompt,
         layers: usize,
     ) -> Result<Self, Error> {
+        // A text that is too long by itself is not embedded first.
+        model.check_length(prompt.ids.len())?;
         let whole = NoPruning::default();
         let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
-        let look = model.look_at(picture, whole.tiling, needs);
+        let look = model.look_at(picture, whole.tiling, needs)?;
         let attention = model.cues(&look, needs, prompt, 0)?.selected_attention("none")?;
         let seen = model.prune(&look, &whole, None, prompt, 0)?;
         let cls: Vec<f32> =
@@ -72,7 +74,10 @@ impl Attention {
         let spans = [first..last + 1, last + 1..length - 1, length - 1..length];
         let columns: Vec<usize> = places.iter().map(|&place| spliced.visual[place]).collect();
         let config = &model.config().text;
+        let embeds = spliced.embeds.clone();
         let watched = model.language_model().watch(config, spliced.embeds, &columns, &spans, layers);
+        let paid: Vec<f32> = watched.iter().flatten().flatten().copied().collect();
+        model.check_logits(&paid, || Some(embeds))?;
         let layers = watched.into_iter().map(|spans| {
             let mut spans = spans.into_iter();
             std::array::from_fn(|_| spans.next().unwrap_or_default())

@@ -77,7 +77,7 @@ pub fn begin<B: VlmBackend>(
         let length = prompt.embeds.dims()[1];
         let mut cache = model.cache(length, decoding.max_new_tokens)?;
         if let Some((pruner, budget)) = inside {
-            begun.extend(pass.read(model));
+            begun.extend(pass.read(model)?);
             begun.push(Begun { draw, ..read_cut(model, prompt, cache, pruner, budget)? });
             continue;
         }
@@ -85,7 +85,7 @@ pub fn begin<B: VlmBackend>(
         let before = pass.prompts.last().map(|before| before.embeds.clone()).or_else(last).filter(|_| reuses);
         let shared = before.map_or(0, |before| in_common(&before, &prompt.embeds));
         if pass.rows + length - shared > PASS {
-            begun.extend(pass.read(model));
+            begun.extend(pass.read(model)?);
         }
         if pass.prompts.is_empty() && shared > 0 {
             begun.last().or(first).into_iter().for_each(|before| cache.start_with(&before.cache, shared));
@@ -93,7 +93,7 @@ pub fn begin<B: VlmBackend>(
         pass.rows += length - shared;
         pass.prompts.push(Unread { embeds: prompt.embeds, cache, shared, draw });
     }
-    begun.extend(pass.read(model));
+    begun.extend(pass.read(model)?);
     Ok(begun)
 }
 
@@ -129,11 +129,14 @@ struct Unread<B: VlmBackend> {
 
 impl<B: VlmBackend> Pass<B> {
     /// Reads them, and leaves none.
-    fn read(&mut self, model: &Llava<B>) -> Vec<Begun<B>> {
+    ///
+    /// # Errors
+    /// When logits are not finite.
+    fn read(&mut self, model: &Llava<B>) -> Result<Vec<Begun<B>>, Error> {
         let mut prompts = std::mem::take(&mut self.prompts);
         self.rows = 0;
         if prompts.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let start = Instant::now();
         let mut rows = Vec::with_capacity(prompts.len());
@@ -146,9 +149,10 @@ impl<B: VlmBackend> Pass<B> {
         }
         let logits = model.logits_each(Tensor::cat(rows, 1), &mut parts);
         let prefill = start.elapsed();
-        let read = |(Unread { embeds, cache, shared, draw }, logits)| {
+        let read = |(Unread { embeds, cache, shared, draw }, logits): (_, Vec<f32>)| {
+            model.check_logits(&logits, || Some(embeds.clone()))?;
             let generated = Generated::unanswered(logits, embeds.dims()[1], prefill);
-            Begun { embeds: Some(embeds), cache, generated: Generated { shared, ..generated }, draw }
+            Ok(Begun { embeds: Some(embeds), cache, generated: Generated { shared, ..generated }, draw })
         };
         prompts.into_iter().zip(logits).map(read).collect()
     }
@@ -165,18 +169,22 @@ fn read_cut<B: VlmBackend>(
     let start = Instant::now();
     let length = embeds.dims()[1];
     let (logits, kept) = model.logits_cut(embeds, &mut cache, &LayerCut { pruner, visual: &visual, budget })?;
+    model.check_logits(&logits, || None)?;
     let generated = Generated::unanswered(logits, length, start.elapsed());
     Ok(Begun { embeds: None, cache, generated: Generated { kept: Some(kept), ..generated }, draw: 0 })
 }
 
 /// Once for each prompt: continues them until each has its end token, the longest answer, or `on_token` breaks; it is given the prompt's number
 /// and all ids so far after each new one. Every weight is read once for the next tokens of all of them.
+///
+/// # Errors
+/// When logits are not finite.
 pub fn decode<B: VlmBackend>(
     model: &Llava<B>,
     begun: &mut [Begun<B>],
     decoding: Decoding,
     mut on_token: impl FnMut(usize, &[u32]) -> ControlFlow<()>,
-) -> Vec<Generated> {
+) -> Result<Vec<Generated>, Error> {
     let Decoding { max_new_tokens: limit, sampling, end } = decoding;
     let start = Instant::now();
     let mut choosers: Vec<Chooser> = begun.iter().map(|begun| Chooser::new(sampling, begun.draw)).collect();
@@ -200,7 +208,7 @@ pub fn decode<B: VlmBackend>(
             }
         }
         if next.is_empty() {
-            return begun.iter().map(|begun| begun.generated.clone()).collect();
+            return Ok(begun.iter().map(|begun| begun.generated.clone()).collect());
         }
         let mut going = next.iter().map(|(i, _)| *i).peekable();
         let caches = begun.iter_mut().enumerate().filter(|(i, _)| going.next_if_eq(i).is_some());
@@ -208,6 +216,11 @@ pub fn decode<B: VlmBackend>(
         let ids: Vec<u32> = next.iter().map(|(_, id)| *id).collect();
         let found = model.logits_each(model.embed(&ids), &mut parts);
         logits = next.iter().map(|(i, _)| *i).zip(found).collect();
+        for (i, logits) in &logits {
+            let Begun { embeds, generated, .. } = &begun[*i];
+            let whole = || Some(Tensor::cat(vec![embeds.clone()?, model.embed(&generated.ids)], 1));
+            model.check_logits(logits, whole)?;
+        }
     }
 }
 
@@ -223,5 +236,5 @@ pub fn generate<B: VlmBackend>(
     mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
 ) -> Result<Generated, Error> {
     let mut begun = begin(model, vec![asked], decoding, Reuse::Off)?;
-    Ok(decode(model, &mut begun, decoding, |_, ids| on_token(ids)).swap_remove(0))
+    Ok(decode(model, &mut begun, decoding, |_, ids| on_token(ids))?.swap_remove(0))
 }

@@ -136,6 +136,8 @@ pub fn ask_about<'a, B: VlmBackend>(
     selector: &'a Selector<B>,
     budget: Option<usize>,
 ) -> Result<(Vec<Seen<B>>, Asked<'a, B>), Error> {
+    // Before anything is computed for a prompt that is far too long: every mark stands for one token at least.
+    model.check_length(prompt.ids.len())?;
     let method = selector.method();
     let whole = NoPruning { tiling: method.tiling(), class: method.keeps_class() };
     let (pruner, inside): (&dyn Pruner<B>, _) = match selector {

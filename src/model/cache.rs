@@ -118,7 +118,7 @@ impl<B: VlmBackend> KvCache<B> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use burn::tensor::Distribution;
     use secateur_backends::Flex;

@@ -141,3 +141,12 @@ impl<B: Backend> burn::module::ModuleMapper<B> for Noise {
         Param::initialized(param.id, noise)
     }
 }
+
+/// The largest difference between two tensors of one shape; NaN where one is NaN.
+#[cfg(all(test, feature = "flex"))]
+pub(super) fn difference<B: Backend, const D: usize>(found: Tensor<B, D>, expected: Tensor<B, D>) -> f32 {
+    assert_eq!(found.dims(), expected.dims());
+    let [found, expected] = [found, expected].map(crate::tensor::host);
+    let differences = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
+}

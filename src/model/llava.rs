@@ -9,6 +9,7 @@ use secateur_backends::VlmBackend;
 use super::{
     ClipJoint, ClipVision, KvCache, LayerCut, Llama, LlavaConfig, Part, Projector, Sight,
     config::Pictures,
+    finite::{Source, Stage},
     layers::{Rounds, unfilled},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     image::{ClipProcessor, GridRule, Rgb, Tiles, crops},
     merge::Merge,
     pruner::{Needs, Tiling},
-    tensor::host,
+    tensor::{host, is_finite},
     text::{ClipTokenizer, LlamaTokenizer, Template},
     video::Video,
 };
@@ -73,6 +74,10 @@ pub struct Llava<B: Backend> {
     pub(super) device: B::Device,
     /// What the user wants instead of a method's own way with crops.
     pub(super) tiling: TilingChoice,
+    /// The tensors that it was filled from.
+    pub(super) source: Source,
+    /// What a reader must know of tensors that were passed over.
+    pub(super) notes: Vec<String>,
 }
 
 /// What to do with LLaVA-NeXT's crops, where it is not left to the method.
@@ -88,6 +93,11 @@ impl<B: VlmBackend> Llava<B> {
     /// The model's shape.
     pub fn config(&self) -> &LlavaConfig {
         &self.config
+    }
+
+    /// What a reader must know of how it was filled.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What the language model computes in, and keeps keys and values in.
@@ -139,12 +149,16 @@ impl<B: VlmBackend> Llava<B> {
     }
 
     /// The tower's view of a picture's crops.
-    pub fn look(&self, pixels: Vec<f32>, needs: Needs) -> Sight<B> {
+    ///
+    /// # Errors
+    /// When it is not finite.
+    pub fn look(&self, pixels: Vec<f32>, needs: Needs) -> Result<Sight<B>, Error> {
         let side = self.processor.size;
         let crops = pixels.len() / (3 * side * side);
         let pixels = TensorData::new(pixels, [crops, 3, side, side]);
         let pixels = Tensor::<B, 4>::from_data(pixels, (&self.device, DType::F32)).cast(self.activations);
-        self.networks.vision_tower.encode(pixels, needs)
+        let sight = self.networks.vision_tower.encode(pixels.clone(), needs);
+        if sight.is_finite() { Ok(sight) } else { Err(self.not_finite(Stage::Tower(pixels))) }
     }
 
     /// The video tower's view of a video's frames.
@@ -164,12 +178,17 @@ impl<B: VlmBackend> Llava<B> {
         let pixels: Vec<f32> = video.frames.iter().flat_map(|frame| self.processor.frame_pixels(frame)).collect();
         let pixels = TensorData::new(pixels, [frames, 3, side, side]);
         let pixels = Tensor::<B, 4>::from_data(pixels, (&self.device, DType::F32)).cast(self.activations);
-        Ok(tower.encode(pixels, needs))
+        let sight = tower.encode(pixels.clone(), needs);
+        if sight.is_finite() { Ok(sight) } else { Err(self.not_finite(Stage::VideoTower(pixels))) }
     }
 
     /// Tower features `[crops, patches, vision]` to embeddings `[crops, patches, hidden]`.
-    pub fn project(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.networks.projector.forward(features)
+    ///
+    /// # Errors
+    /// When these are not finite.
+    pub fn project(&self, features: Tensor<B, 3>) -> Result<Tensor<B, 3>, Error> {
+        let projected = self.networks.projector.forward(features);
+        if is_finite(&projected) { Ok(projected) } else { Err(self.not_finite(Stage::Projector)) }
     }
 
     /// The patches and a question in CLIP's joint space: `[crops, patches, joint]` and `[segments, joint]`.
@@ -178,7 +197,8 @@ impl<B: VlmBackend> Llava<B> {
     /// When the model was loaded without CLIP's text side.
     pub fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
         let Joint { clip, tokenizer } = self.joint.as_ref().ok_or(Error::NoClipText)?;
-        Ok((clip.image_embeds(features), clip.text_embeds(&tokenizer.segments(question))))
+        let (image, text) = (clip.image_embeds(features), clip.text_embeds(&tokenizer.segments(question)?));
+        if is_finite(&image) && is_finite(&text) { Ok((image, text)) } else { Err(self.not_finite(Stage::Joint)) }
     }
 
     /// # Errors
@@ -199,7 +219,7 @@ impl<B: VlmBackend> Llava<B> {
         Ok(KvCache::new(&self.config.text, prompt, answer, self.activations, &self.device))
     }
 
-    /// Runs embeddings `[1, new, hidden]` and returns the next token's logits.
+    /// Runs embeddings `[1, new, hidden]` and returns the next token's logits, which may be anything: see [`Self::check_logits`].
     pub fn logits(&self, embeds: Tensor<B, 3>, cache: &mut KvCache<B>) -> Vec<f32> {
         host(self.networks.language_model.forward(embeds, cache))
     }
@@ -211,6 +231,17 @@ impl<B: VlmBackend> Llava<B> {
         }
         let logits = host(self.networks.language_model.forward_each(embeds, parts));
         logits.chunks(logits.len() / parts.len().max(1)).map(<[f32]>::to_vec).collect()
+    }
+
+    /// Refuses logits, or attention in the language model, that are not finite; `embeds` makes the embeddings `[1, tokens, hidden]` that they come from, where they are known.
+    ///
+    /// # Errors
+    /// When one is not; the error names the part of the model that is to blame.
+    pub fn check_logits(&self, logits: &[f32], embeds: impl FnOnce() -> Option<Tensor<B, 3>>) -> Result<(), Error> {
+        if logits.iter().all(|logit| logit.is_finite()) {
+            return Ok(());
+        }
+        Err(self.not_finite(Stage::Language(embeds())))
     }
 
     /// [`Self::logits`] for a prompt of which visual tokens are dropped inside the language model; also returns which of them

@@ -3,6 +3,8 @@
 mod cache;
 mod clip;
 mod config;
+mod copies;
+mod finite;
 mod layers;
 mod llama;
 mod llava;
@@ -19,7 +21,7 @@ pub use config::{ClipTextConfig, ClipVisionConfig, Layout, LlamaConfig, LlavaCon
 pub use layers::{LayerNorm, Linear, RmsNorm};
 pub use llama::{LayerCut, Llama, Part};
 pub use llava::{Llava, TilingChoice, check_layer};
-pub use open::{DEMO, LoadOptions, Opened, open};
+pub use open::{DEMO, LoadOptions, Opened, is_tower, open};
 pub use projector::Projector;
 pub use see::{Look, Seen, Spliced};
 pub use shape::{SHAPES, shaped};

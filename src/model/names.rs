@@ -5,7 +5,6 @@ use secateur_weights::{Ignored, Rename};
 const TEXT_SIDE: &str = "the text side of CLIP, which LLaVA does not use";
 const VISION_SIDE: &str = "the vision side of CLIP, which is LLaVA's tower";
 const LAST_NORM: &str = "applied after the last layer, which LLaVA does not read";
-const COPY: &str = "a copy of a tower that is read from its own checkpoint";
 const BUFFER: &str = "a buffer that is computed";
 
 /// Tower checkpoint → module.
@@ -30,16 +29,20 @@ pub(super) const TOWER: Rename = Rename {
 /// | file | module |
 /// |---|---|
 /// | `model.mm_projector.0.*`, `.2.*` | `projector.linear_1.*`, `linear_2.*` |
-/// | `model.vision_tower.vision_tower.vision_model.*` | `vision_tower.*` |
+/// | `model.vision_tower.vision_tower.vision_model.*`, `model.image_tower.image_tower.*` | `vision_tower.*` |
+/// | `model.video_tower.video_tower.*` | `video_tower.*` |
 /// | `model.image_newline` | `image_newline` |
 /// | `model.*`, `lm_head.*` | `language_model.*` |
 ///
-/// Video-LLaVA's has copies of both its towers; the official loader reads the checkpoints that the config names instead.
+/// Some checkpoints have copies of their towers; the official loader reads the checkpoints that the config names instead, unless the tower was
+/// trained too. A copy that differs gets a note: [`super::copies`].
 pub(super) const ORIGINAL: Rename = Rename {
     prefixes: &[
         ("model.mm_projector.0.", "projector.linear_1."),
         ("model.mm_projector.2.", "projector.linear_2."),
         ("model.vision_tower.vision_tower.vision_model.", "vision_tower."),
+        ("model.image_tower.image_tower.", "vision_tower."),
+        ("model.video_tower.video_tower.", "video_tower."),
         ("model.image_newline", "image_newline"),
         ("model.", "language_model."),
         ("lm_head.", "language_model.lm_head."),
@@ -47,8 +50,8 @@ pub(super) const ORIGINAL: Rename = Rename {
     ignored: &[
         Ignored { prefix: "model.layers.", suffix: ".rotary_emb.inv_freq", why: BUFFER },
         Ignored { prefix: "model.vision_tower.", suffix: ".position_ids", why: BUFFER },
-        Ignored { prefix: "model.image_tower.", suffix: "", why: COPY },
-        Ignored { prefix: "model.video_tower.", suffix: "", why: COPY },
+        Ignored { prefix: "model.image_tower.", suffix: ".position_ids", why: BUFFER },
+        Ignored { prefix: "model.video_tower.", suffix: ".position_ids", why: BUFFER },
     ],
 };
 

@@ -93,14 +93,17 @@ impl<B: Backend> Seen<B> {
 
 impl<B: VlmBackend> Llava<B> {
     /// Looks at a picture, taken apart as `tiling` says, and notes what `needs` names.
-    pub fn look_at(&self, picture: &Rgb, tiling: Tiling, needs: Needs) -> Look<B> {
+    ///
+    /// # Errors
+    /// When what the tower gives is not finite.
+    pub fn look_at(&self, picture: &Rgb, tiling: Tiling, needs: Needs) -> Result<Look<B>, Error> {
         let start = Instant::now();
         let size = (picture.width, picture.height);
         let (tiles, merge) = self.tiles(size, tiling);
-        let sight = self.look(self.pixels(picture, tiles), needs);
+        let sight = self.look(self.pixels(picture, tiles), needs)?;
         let fingerprint = if needs.picture { fingerprint(picture) } else { 0 };
         self.wait();
-        Look { sight, size, video: false, tiles, merge, fingerprint, time: start.elapsed() }
+        Ok(Look { sight, size, video: false, tiles, merge, fingerprint, time: start.elapsed() })
     }
 
     /// Looks at a picture or a video, and notes what `needs` names. Frames of a video are its crops.
@@ -109,7 +112,7 @@ impl<B: VlmBackend> Llava<B> {
     /// When it is a video with another number of frames than the model reads, or the model reads none.
     pub fn look_at_media(&self, media: &Media, tiling: Tiling, needs: Needs) -> Result<Look<B>, Error> {
         let video = match media {
-            Media::Picture(picture) => return Ok(self.look_at(picture, tiling, needs)),
+            Media::Picture(picture) => return self.look_at(picture, tiling, needs),
             Media::Video(video) => video,
         };
         let start = Instant::now();
@@ -142,7 +145,7 @@ impl<B: VlmBackend> Llava<B> {
             }),
         };
         Ok(Cues {
-            projected: needs.projected.then(|| self.project(features.clone())),
+            projected: needs.projected.then(|| self.project(features.clone())).transpose()?,
             features: Some(features),
             cls_attention,
             prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index + look.marks() - 1)),
@@ -165,7 +168,7 @@ impl<B: VlmBackend> Llava<B> {
         prompt: &Prompt,
         index: usize,
     ) -> Result<Seen<B>, Error> {
-        self.prune(&self.look_at(picture, pruner.tiling(), pruner.needs()), pruner, budget, prompt, index)
+        self.prune(&self.look_at(picture, pruner.tiling(), pruner.needs())?, pruner, budget, prompt, index)
     }
 
     /// Keeps `budget` patches of each crop of a picture or video whose first mark in `prompt` is number `index`, or all if there
@@ -200,8 +203,8 @@ impl<B: VlmBackend> Llava<B> {
         let class = video && pruner.keeps_class();
         let tokens = match cues.projected.filter(|_| !blended && !class) {
             Some(projected) => gather(projected, &keep),
-            None if class => self.project(Tensor::cat(vec![look.sight.class.clone(), gather(features, &keep)], 1)),
-            None => self.project(gather(features, &keep)),
+            None if class => self.project(Tensor::cat(vec![look.sight.class.clone(), gather(features, &keep)], 1))?,
+            None => self.project(gather(features, &keep))?,
         };
         let side = patches.isqrt();
         let order = order(&keep, Geometry { tiles, size, side }, merge);

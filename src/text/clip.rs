@@ -1,14 +1,16 @@
 //! The CLIP tokenizer, and how CDPruner cuts long questions.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tokenizers::Tokenizer;
+use tokenizers::{Model, ModelWrapper, Tokenizer, pre_tokenizers::byte_level::ByteLevel};
 
 use super::TOKENIZER_JSON;
-use crate::Error;
+use crate::{Error, unwind::guarded};
 
 /// Text to the ids of `CLIPTokenizerFast`.
 pub struct ClipTokenizer {
+    /// The file that it was read from.
+    path: PathBuf,
     tokenizer: Tokenizer,
     /// Tokens that the text tower reads at once.
     window: usize,
@@ -41,43 +43,71 @@ impl ClipTokenizer {
     /// When the file is missing, damaged, or has more tokens than the tower's `vocabulary`.
     pub fn read(folder: &Path, window: usize, vocabulary: usize, pooling: Pooling) -> Result<Self, Error> {
         let path = folder.join(TOKENIZER_JSON);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path, "the CLIP tokenizer cannot be read"))?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| Error::config(&path, e.to_string()))?;
+        let mut tokenizer = super::read_tokenizer(&path)?;
+        let refuse = |reason: String| Err(Error::config(&path, reason));
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or_default() as usize;
         if largest >= vocabulary {
             let reason = format!("the tokenizer has ids up to {largest}, the text tower {vocabulary} embeddings");
-            return Err(Error::config(&path, format!("{reason}; they do not belong together")));
+            return refuse(format!("{reason}; they do not belong together"));
         }
         // Files saved after training cut at the window; the segments need the whole text.
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| Error::config(&path, e.to_string()))?;
-        let read = Self { tokenizer, window, pooling };
-        if read.encode("").len() < 2 {
-            return Err(Error::config(&path, "it adds no start and end tokens; expected CLIP's post-processor"));
+        if tokenizer.with_truncation(None).is_err() {
+            return refuse("its truncation cannot be switched off".to_owned());
+        }
+        if let ModelWrapper::BPE(model) = tokenizer.get_model() {
+            let has = |piece: &str| model.token_to_id(piece).is_some();
+            // Every byte is one of these characters; text with another one would be dropped without a word.
+            let whole = ByteLevel::alphabet().into_iter().all(|c| has(&c.to_string()));
+            if !whole && !model.unk_token.as_deref().is_some_and(has) {
+                return refuse(
+                    "it lacks pieces of single bytes, and has none for unknown text, which would be dropped".to_owned(),
+                );
+            }
+            // Merges that are left out at random are for training.
+            let mut model = model.clone();
+            model.dropout = None;
+            tokenizer.with_model(model);
+        }
+        let read = Self { path, tokenizer, window, pooling };
+        let refuse = |reason: String| Err(Error::config(&read.path, reason));
+        let around = read.encode("")?;
+        if around.len() < 2 {
+            return refuse("it adds no start and end tokens; expected CLIP's post-processor".to_owned());
+        }
+        // The post-processor has ids of its own.
+        if let Some(id) = around.iter().find(|id| **id as usize >= vocabulary) {
+            return refuse(format!("its post-processor adds the id {id}, the text tower has {vocabulary} embeddings"));
         }
         Ok(read)
     }
 
     /// The ids of `text` with its start and end tokens.
-    pub fn encode(&self, text: &str) -> Vec<u32> {
-        // A byte-level model has an answer for every string.
-        self.tokenizer.encode_fast(text, true).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+    ///
+    /// # Errors
+    /// When the tokenizer has no piece for a part of it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let encoding = guarded(|| self.tokenizer.encode_fast(text, true)).and_then(Result::ok);
+        let ids = encoding.map(|encoding| encoding.get_ids().to_vec());
+        ids.ok_or_else(|| Error::config(&self.path, "it has no pieces for a part of the text that it is to encode"))
     }
 
     /// `text` in as many windows as it takes. The start token is in the first one only, the end token in the last, as in
     /// CDPruner: a segment without an end token is pooled where its largest id is.
-    pub fn segments(&self, text: &str) -> Vec<Segment> {
-        self.encode(text)
-            .chunks(self.window)
-            .map(|chunk| {
-                let mut ids = chunk.to_vec();
-                ids.resize(self.window, 0);
-                let pool = match self.pooling {
-                    Pooling::LargestId => (0..ids.len()).rev().max_by_key(|&i| ids[i]).unwrap_or_default(),
-                    Pooling::End(end) => ids.iter().position(|&id| id == end).unwrap_or_default(),
-                };
-                Segment { ids, pool }
-            })
-            .collect()
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn segments(&self, text: &str) -> Result<Vec<Segment>, Error> {
+        let ids = self.encode(text)?;
+        let segments = ids.chunks(self.window).map(|chunk| {
+            let mut ids = chunk.to_vec();
+            ids.resize(self.window, 0);
+            let pool = match self.pooling {
+                Pooling::LargestId => (0..ids.len()).rev().max_by_key(|&i| ids[i]).unwrap_or_default(),
+                Pooling::End(end) => ids.iter().position(|&id| id == end).unwrap_or_default(),
+            };
+            Segment { ids, pool }
+        });
+        Ok(segments.collect())
     }
 }

@@ -5,9 +5,42 @@ mod prompt;
 mod sentencepiece;
 mod tokenizer;
 
+use std::path::Path;
+
 pub use clip::{ClipTokenizer, Pooling, Segment};
 pub use prompt::{IMAGE_MARK, IMAGE_TOKEN, Prompt, Span, Template, VIDEO_MARK, vicuna_v1};
+use secateur_weights::parse_json;
+use serde_json::Value;
 pub use tokenizer::LlamaTokenizer;
+use tokenizers::Tokenizer;
+
+use crate::{Error, files::read_text, unwind::guarded};
+
+/// Reads a `tokenizer.json`, on some damaged ones of which the library panics.
+///
+/// # Errors
+/// When it cannot be read.
+fn read_tokenizer(path: &Path) -> Result<Tokenizer, Error> {
+    let text = read_text(path, "the tokenizer cannot be read")?;
+    // What is no JSON at all is said with its line.
+    let json: Value = parse_json(&text).map_err(|reason| Error::config(path, reason))?;
+    if growth(&json["normalizer"]) > MAX_GROWTH {
+        return Err(Error::config(path, "its normalizer writes much more text than it is given"));
+    }
+    let read = guarded(|| Tokenizer::from_bytes(text)).and_then(Result::ok);
+    read.ok_or_else(|| Error::config(path, "it is no tokenizer in the form of Hugging Face's library, or damaged"))
+}
+
+/// How many bytes a tokenizer may make of one before it looks for pieces.
+const MAX_GROWTH: usize = 64;
+
+/// How many bytes a normalizer writes for one at most.
+fn growth(normalizer: &Value) -> usize {
+    let length = |key: &str| normalizer[key].as_str().map_or(1, |text| text.len().max(1));
+    let parts = normalizer["normalizers"].as_array().map_or(&[][..], Vec::as_slice);
+    let parts = parts.iter().map(growth).fold(1, usize::saturating_mul);
+    length("content").saturating_mul(length("prepend")).saturating_mul(parts)
+}
 
 /// Files that tokenizers are read from.
 pub const TOKENIZER_JSON: &str = "tokenizer.json";

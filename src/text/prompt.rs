@@ -95,15 +95,18 @@ pub enum Span {
 impl Prompt {
     /// Tokenises `text` around its [`IMAGE_MARK`]s: each chunk on its own, then only the first start token kept, as
     /// LLaVA's `tokenizer_image_token`. `question` is what it asks, see [`super::clip_question`].
-    pub fn new(text: &str, question: &str, tokenizer: &LlamaTokenizer) -> Self {
+    ///
+    /// # Errors
+    /// As [`LlamaTokenizer::encode`].
+    pub fn new(text: &str, question: &str, tokenizer: &LlamaTokenizer) -> Result<Self, Error> {
         let mut ids = vec![i64::from(tokenizer.bos())];
         for (i, chunk) in text.split(IMAGE_MARK).enumerate() {
             if i > 0 {
                 ids.push(IMAGE_TOKEN);
             }
-            ids.extend(tokenizer.encode(chunk).into_iter().skip(1).map(i64::from));
+            ids.extend(tokenizer.encode(chunk)?.into_iter().skip(1).map(i64::from));
         }
-        Self { ids, question: question.to_owned() }
+        Ok(Self { ids, question: question.to_owned() })
     }
 
     /// How many pictures it takes.

@@ -10,8 +10,9 @@ use std::{
 };
 
 use prost::Message;
+use secateur_weights::impostor;
 
-use crate::Error;
+use crate::{Error, files::read_bytes};
 
 /// The part of `sentencepiece_model.proto` that encoding needs.
 #[derive(Message)]
@@ -70,9 +71,12 @@ pub(super) struct SentencePiece {
 
 impl SentencePiece {
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let file = std::fs::read(path).map_err(Error::io(path, "the tokenizer cannot be read"))?;
-        let model = ModelProto::decode(&file[..])
-            .map_err(|e| Error::config(path, format!("not a SentencePiece model, or cut short: {e}")))?;
+        let file = read_bytes(path, "the tokenizer cannot be read")?;
+        if let Some(impostor) = impostor(&file) {
+            return Err(Error::config(path, impostor));
+        }
+        let model =
+            ModelProto::decode(&file[..]).map_err(|_| Error::config(path, "not a SentencePiece model, or damaged"))?;
         let is_bpe = model.trainer.is_some_and(|t| t.model_type == Some(BPE));
         let plain = model
             .normalizer

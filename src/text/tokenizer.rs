@@ -5,7 +5,10 @@
 //! `tokenizer.json` where that is all there is. The two differ around special tokens in running text, so the slow
 //! rule is applied to both.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use tokenizers::{Model, ModelWrapper, Tokenizer};
@@ -14,13 +17,15 @@ use super::{
     ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, TOKENIZER_MODEL,
     sentencepiece::{SentencePiece, byte_of},
 };
-use crate::Error;
+use crate::{Error, files::read_json, unwind::guarded};
 
 /// SentencePiece's mark for a space.
 const SPACE: char = '▁';
 
 /// Text to ids and back.
 pub struct LlamaTokenizer {
+    /// The file that it was read from.
+    path: PathBuf,
     pieces: Pieces,
     specials: Vec<(String, u32)>,
     legacy: bool,
@@ -52,7 +57,7 @@ impl LlamaTokenizer {
             let specials = model.control.clone();
             (Pieces::Model(Box::new(model)), specials)
         } else if file.is_file() {
-            read_json(&file)?
+            read_pieces(&file)?
         } else {
             return Err(Error::config(folder, "no tokenizer.model and no tokenizer.json in this folder"));
         };
@@ -64,13 +69,13 @@ impl LlamaTokenizer {
         }
         // An empty text would be found everywhere.
         specials.retain(|(text, id)| !text.is_empty() && (*id as usize) < vocabulary);
-        let pieces_len = match &pieces {
-            Pieces::Model(model) => model.pieces.len(),
-            Pieces::Json(json) => json.get_vocab_size(false),
+        let largest = match &pieces {
+            Pieces::Model(model) => model.pieces.len().saturating_sub(1),
+            Pieces::Json(json) => json.get_vocab(false).into_values().max().unwrap_or_default() as usize,
         };
-        if pieces_len > vocabulary {
-            let reason = format!("the tokenizer has {pieces_len} pieces, the model {vocabulary} embeddings");
-            return Err(Error::config(folder, format!("{reason}; they do not belong together")));
+        if largest >= vocabulary {
+            let reason = format!("the tokenizer has ids up to {largest}, the model {vocabulary} embeddings");
+            return Err(Error::config(&file, format!("{reason}; they do not belong together")));
         }
         let config: TokenizerConfig = read_or_default(&folder.join(TOKENIZER_CONFIG))?;
         let id = |name: &str| {
@@ -78,7 +83,7 @@ impl LlamaTokenizer {
             found.ok_or_else(|| Error::config(folder, format!("the tokenizer has no {name}")))
         };
         let (bos, eos) = (id("<s>")?, id("</s>")?);
-        Ok(Self { pieces, specials, legacy: config.legacy.unwrap_or(true), bos, eos })
+        Ok(Self { path: file, pieces, specials, legacy: config.legacy.unwrap_or(true), bos, eos })
     }
 
     /// The file in a folder that it is read from.
@@ -97,22 +102,16 @@ impl LlamaTokenizer {
     }
 
     /// The ids of `text`, with the leading [`Self::bos`].
-    pub fn encode(&self, text: &str) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// When the tokenizer has no piece for a part of it.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let mut ids = vec![self.bos];
         if text.is_empty() {
-            return ids;
+            return Ok(ids);
         }
         let text = if self.legacy { text.to_owned() } else { format!("{SPACE}{}", text.replace(SPACE, " ")) };
-        let mut segments = Vec::new();
-        let mut rest = &text[..];
-        while let Some((at, special, id)) = self.next_special(rest) {
-            segments.push(Segment::Text(&rest[..at]));
-            segments.push(Segment::Special(id));
-            rest = &rest[at + special..];
-        }
-        segments.push(Segment::Text(rest));
-        segments.retain(|segment| !matches!(segment, Segment::Text("")));
-
+        let segments = self.segments(&text);
         let mark = SPACE.to_string();
         for (i, segment) in segments.iter().enumerate() {
             match *segment {
@@ -124,11 +123,35 @@ impl LlamaTokenizer {
                     if self.legacy {
                         text.insert(0, SPACE);
                     }
-                    ids.extend(self.pieces(&text));
+                    ids.extend(self.pieces(&text)?);
                 }
             }
         }
-        ids
+        Ok(ids)
+    }
+
+    /// The special tokens in `text`, the longest of several at one place, and what is between them.
+    fn segments<'t>(&self, text: &'t str) -> Vec<Segment<'t>> {
+        let mut segments = Vec::new();
+        // Where each special token is found next: none is looked for again before that place, so that many of them take no longer than few.
+        let mut next: Vec<Option<usize>> = self.specials.iter().map(|(special, _)| text.find(special)).collect();
+        let mut at = 0;
+        loop {
+            let found = next.iter().zip(&self.specials).filter_map(|(place, special)| Some(((*place)?, special)));
+            let first = found.min_by_key(|(place, (special, _))| (*place, std::cmp::Reverse(special.len())));
+            let Some((place, (special, id))) = first else { break };
+            segments.push(Segment::Text(&text[at..place]));
+            segments.push(Segment::Special(*id));
+            at = place + special.len();
+            for (place, (special, _)) in next.iter_mut().zip(&self.specials) {
+                if place.is_some_and(|place| place < at) {
+                    *place = text[at..].find(special).map(|found| at + found);
+                }
+            }
+        }
+        segments.push(Segment::Text(&text[at..]));
+        segments.retain(|segment| !matches!(segment, Segment::Text("")));
+        segments
     }
 
     /// The text of `ids`, without special tokens. Bytes that are no UTF-8 become U+FFFD, one each.
@@ -154,24 +177,14 @@ impl LlamaTokenizer {
         text
     }
 
-    /// The first special token in `text`, the longest of several at one place: where, how long, which.
-    fn next_special(&self, text: &str) -> Option<(usize, usize, u32)> {
-        self.specials
-            .iter()
-            .filter_map(|(special, id)| text.find(special.as_str()).map(|at| (at, special.len(), *id)))
-            .min_by_key(|&(at, len, _)| (at, std::cmp::Reverse(len)))
-    }
-
-    fn pieces(&self, text: &str) -> Vec<u32> {
-        match &self.pieces {
-            Pieces::Model(model) => model.encode(text),
-            // A byte-pair model with byte fallback has an answer for every string.
-            Pieces::Json(json) => json
-                .get_model()
-                .tokenize(text)
-                .map(|tokens| tokens.into_iter().map(|t| t.id).collect())
-                .unwrap_or_default(),
-        }
+    fn pieces(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let json = match &self.pieces {
+            Pieces::Model(model) => return Ok(model.encode(text)),
+            Pieces::Json(json) => json,
+        };
+        let tokens = guarded(|| json.get_model().tokenize(text)).and_then(Result::ok);
+        let ids = tokens.map(|tokens| tokens.into_iter().map(|token| token.id).collect());
+        ids.ok_or_else(|| Error::config(&self.path, "it has no pieces for a part of the text that it is to encode"))
     }
 
     fn is_piece(&self, text: &str) -> bool {
@@ -195,11 +208,33 @@ enum Segment<'t> {
     Special(u32),
 }
 
-fn read_json(path: &Path) -> Result<(Pieces, Vec<(String, u32)>), Error> {
-    let json = Tokenizer::from_file(path).map_err(|e| Error::config(path, e.to_string()))?;
-    if !matches!(json.get_model(), ModelWrapper::BPE(bpe) if bpe.byte_fallback) {
-        return Err(Error::config(path, "expected a byte-pair model with byte fallback, as Llama's"));
+fn read_pieces(path: &Path) -> Result<(Pieces, Vec<(String, u32)>), Error> {
+    let mut json = super::read_tokenizer(path)?;
+    let refuse = |reason: &str| Err(Error::config(path, reason));
+    let ModelWrapper::BPE(model) = json.get_model() else {
+        return refuse("expected a byte-pair model with byte fallback, as Llama's");
+    };
+    if !model.byte_fallback {
+        return refuse("expected a byte-pair model with byte fallback, as Llama's");
     }
+    if [&model.continuing_subword_prefix, &model.end_of_word_suffix].into_iter().flatten().any(|part| !part.is_empty())
+    {
+        return refuse(
+            "it marks parts of words (continuing_subword_prefix, end_of_word_suffix), which Llama's does not",
+        );
+    }
+    // Such text would be dropped without a word.
+    let has = |piece: &str| model.token_to_id(piece).is_some();
+    let whole = (0..=u8::MAX).all(|byte| has(&format!("<0x{byte:02X}>")));
+    if !whole && !model.unk_token.as_deref().is_some_and(has) {
+        return refuse(
+            "it lacks some of the pieces <0x00> to <0xFF>, and has none for unknown text, which would be dropped",
+        );
+    }
+    // Merges that are left out at random are for training.
+    let mut model = model.clone();
+    model.dropout = None;
+    json.with_model(model);
     let mut specials: Vec<_> =
         json.get_added_tokens_decoder().into_iter().map(|(id, token)| (token.content, id)).collect();
     specials.sort_by_key(|&(_, id)| id);
@@ -211,8 +246,7 @@ fn read_or_default<T: Default + for<'de> Deserialize<'de>>(path: &Path) -> Resul
     if !path.is_file() {
         return Ok(T::default());
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "the tokenizer's settings cannot be read"))?;
-    serde_json::from_str(&text).map_err(|e| Error::config(path, e.to_string()))
+    read_json(path, "the tokenizer's settings cannot be read")
 }
 
 fn unmark(c: char) -> char {

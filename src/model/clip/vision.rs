@@ -13,6 +13,7 @@ use crate::{
         layers::{Rounds, linear, unfilled},
     },
     pruner::{ClsAttention, Needs},
+    tensor::is_finite,
 };
 
 /// `CLIPVisionModel` without its last norm, which no LLaVA reads.
@@ -38,6 +39,16 @@ pub struct Sight<B: Backend> {
     pub cls_attention: Option<Tensor<B, 4>>,
     /// The selected layer's keys without `[CLS]`, averaged over heads, `[crops, patches, head_dim]`, if asked for.
     pub keys: Option<Tensor<B, 3>>,
+}
+
+impl<B: Backend> Sight<B> {
+    /// Whether all that was seen is finite.
+    pub(in crate::model) fn is_finite(&self) -> bool {
+        is_finite(&self.features)
+            && is_finite(&self.class)
+            && self.cls_attention.as_ref().is_none_or(is_finite)
+            && self.keys.as_ref().is_none_or(is_finite)
+    }
 }
 
 #[derive(Module, Debug)]
@@ -119,6 +130,22 @@ impl<B: VlmBackend> ClipVision<B> {
         }
     }
 
+    /// Runs the layers one by one, and names the first whose result is not finite.
+    pub(in crate::model) fn first_overflow(&self, pixels: Tensor<B, 4>) -> Option<String> {
+        let mut x = self.embed(pixels);
+        if !is_finite(&x) {
+            return Some("embeddings.".to_owned());
+        }
+        x = self.pre_layrnorm.forward(x);
+        if !is_finite(&x) {
+            return Some("pre_layrnorm.".to_owned());
+        }
+        self.encoder.layers.iter().enumerate().find_map(|(i, layer)| {
+            x = layer.forward(x.clone(), Mask::None, Note::default()).0;
+            (!is_finite(&x)).then(|| format!("encoder.layers.{i}."))
+        })
+    }
+
     /// The hidden states of the selected layer, `[crops, 1 + patches, hidden]` with `[CLS]` first, and `[CLS]` after the last layer,
     /// `[crops, 1, hidden]`: what training needs.
     pub fn features_and_class(&self, pixels: Tensor<B, 4>) -> [Tensor<B, 3>; 2] {
@@ -177,7 +204,7 @@ mod tests {
     use secateur_backends::Flex;
 
     use super::*;
-    use crate::model::layers::Noise;
+    use crate::model::layers::{Noise, difference};
 
     #[test]
     fn training_sees_what_the_tower_sees() {
@@ -199,7 +226,7 @@ mod tests {
             let Sight { class: own, features: patches, .. } = tower.encode(pixels.clone(), Needs::default());
             let [features, class] = tower.features_and_class(pixels.clone());
             for (found, expected) in [(features, Tensor::cat(vec![own, patches], 1)), (class, last.clone())] {
-                let difference = (found - expected).abs().max().into_scalar();
+                let difference = difference(found, expected);
                 assert!(difference < 1e-5, "read after {read_layers} layers: {difference}");
             }
         }

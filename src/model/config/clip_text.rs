@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ClipVisionConfig, MAX_LAYERS, divides, read_json};
+use super::{ClipVisionConfig, MAX_LAYERS, divides, is_epsilon, read_json};
 use crate::{Error, text::Pooling};
 
 /// The text tower's shape, and the width of the space that both towers share.
@@ -66,6 +66,11 @@ impl ClipTextConfig {
             && (1..=MAX_LAYERS).contains(&text.num_hidden_layers)
             && (1..=1 << 16).contains(&text.max_position_embeddings)
             && text.projection_dim > 0;
+        if !is_epsilon(text.layer_norm_eps) {
+            let reason =
+                format!("text_config.layer_norm_eps is {:e}; a small number from 0 is expected", text.layer_norm_eps);
+            return Err(Error::config(path, reason));
+        }
         if !sound || text.hidden_act != "quick_gelu" {
             let reason = "the text side's sizes do not divide into heads, or its activation is not quick_gelu";
             return Err(Error::config(path, reason));

@@ -4,14 +4,18 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ClipVisionConfig, LlavaConfig, Pictures, llama::RawLlama, missing, read_json};
+use super::{ClipVisionConfig, LlavaConfig, Pictures, from_json, llama::RawLlama, missing, read_json, text_of_config};
 use crate::{Error, image::Aspect, merge::Merge};
 
 /// The flat config of the original checkpoints: Llama's fields and `mm_*` beside them.
-#[derive(Deserialize)]
 pub(in crate::model) struct OriginalConfig {
-    #[serde(flatten)]
     text: RawLlama,
+    mm: Multimodal,
+}
+
+/// The fields that LLaVA adds to Llama's.
+#[derive(Deserialize)]
+struct Multimodal {
     mm_vision_tower: Option<String>,
     mm_image_tower: Option<String>,
     mm_video_tower: Option<String>,
@@ -22,13 +26,14 @@ pub(in crate::model) struct OriginalConfig {
     image_aspect_ratio: Option<String>,
     image_grid_pinpoints: Option<RawResolutions>,
     mm_patch_merge_type: Option<String>,
-    #[serde(default)]
-    mm_use_im_start_end: bool,
+    mm_use_im_start_end: Option<bool>,
     // Video-LLaVA's published config had the field under its training name for a while.
-    #[serde(default)]
-    mm_use_x_start_end: bool,
-    #[serde(default)]
-    unfreeze_mm_vision_tower: bool,
+    mm_use_x_start_end: Option<bool>,
+    unfreeze_mm_vision_tower: Option<bool>,
+    // Something between tower and projector, in later LLaVAs.
+    mm_resampler_type: Option<String>,
+    // What was trained, as later LLaVAs write it: `mm_vision_tower,mm_mlp_adapter,mm_language_model`.
+    mm_tunable_parts: Option<String>,
 }
 
 /// Resolutions as a list, or as a list in a string.
@@ -45,8 +50,10 @@ impl RawResolutions {
         let list = match self {
             Self::List(list) => list,
             // Python's tuples differ from JSON's lists in their brackets only.
-            Self::Text(text) => serde_json::from_str(&text.replace('(', "[").replace(')', "]"))
-                .map_err(|e| Error::config(path, format!("image_grid_pinpoints `{text}`: {e}")))?,
+            Self::Text(text) => serde_json::from_str(&text.replace('(', "[").replace(')', "]")).map_err(|_| {
+                let text = secateur_weights::printable(&text);
+                Error::config(path, format!("image_grid_pinpoints is `{text}`; a list of pairs of numbers is expected"))
+            })?,
         };
         let whole = |pixels: usize| (side..=MAX_TILES * side).contains(&pixels) && pixels.is_multiple_of(side);
         if list.is_empty() || !list.iter().all(|&(width, height)| whole(width) && whole(height)) {
@@ -67,15 +74,20 @@ struct ClipConfig {
 }
 
 impl OriginalConfig {
+    pub(in crate::model) fn read(path: &Path) -> Result<Self, Error> {
+        let text = text_of_config(path)?;
+        Ok(Self { text: from_json(path, &text)?, mm: from_json(path, &text)? })
+    }
+
     /// The name of the tower's own checkpoint.
     pub(in crate::model) fn tower(&self, path: &Path) -> Result<&str, Error> {
-        self.mm_vision_tower.as_deref().ok_or_else(|| missing(path, "mm_vision_tower"))
+        self.mm.mm_vision_tower.as_deref().ok_or_else(|| missing(path, "mm_vision_tower"))
     }
 
     /// The names of Video-LLaVA's two, for pictures and for videos.
     pub(in crate::model) fn towers(&self, path: &Path) -> Result<[&str; 2], Error> {
-        let image = self.mm_image_tower.as_deref().ok_or_else(|| missing(path, "mm_image_tower"))?;
-        Ok([image, self.mm_video_tower.as_deref().ok_or_else(|| missing(path, "mm_video_tower"))?])
+        let image = self.mm.mm_image_tower.as_deref().ok_or_else(|| missing(path, "mm_image_tower"))?;
+        Ok([image, self.mm.mm_video_tower.as_deref().ok_or_else(|| missing(path, "mm_video_tower"))?])
     }
 
     /// The whole description, with the tower's from its own folder, and the video tower's where there is one.
@@ -92,53 +104,39 @@ impl OriginalConfig {
             return Err(Error::config(tower_config, reason));
         }
         let video = video_config.map(|path| video_tower(path, &vision)).transpose()?;
-        match self.mm_projector_type.as_deref() {
-            Some("mlp2x_gelu") => {}
-            Some(other) => {
-                return Err(Error::config(path, format!("mm_projector_type `{other}`; only mlp2x_gelu is known")));
-            }
-            None => return Err(missing(path, "mm_projector_type")),
+        let mm = self.mm;
+        mm.check(path)?;
+        if let Some(size) = mm.mm_hidden_size.filter(|size| *size != vision.hidden_size) {
+            let (tower, expected) = (tower_config.display(), vision.hidden_size);
+            return Err(Error::config(path, format!("mm_hidden_size is {size}, but the tower {tower} has {expected}")));
         }
-        if self.mm_hidden_size.is_some_and(|size| size != vision.hidden_size) {
-            return Err(Error::config(
-                path,
-                format!(
-                    "mm_hidden_size is {}, but the tower {} has {}",
-                    self.mm_hidden_size.unwrap_or_default(),
-                    tower_config.display(),
-                    vision.hidden_size
-                ),
-            ));
-        }
-        if self.mm_vision_select_feature.as_deref().is_some_and(|feature| feature != "patch")
-            || self.mm_use_im_start_end
-            || self.mm_use_x_start_end
-        {
-            return Err(Error::config(path, "expected mm_vision_select_feature patch and no mm_use_im_start_end"));
-        }
-        let layer = self.mm_vision_select_layer.ok_or_else(|| missing(path, "mm_vision_select_layer"))?;
-        let pictures = match self.image_aspect_ratio.as_deref() {
+        let layer = mm.mm_vision_select_layer.ok_or_else(|| missing(path, "mm_vision_select_layer"))?;
+        let pictures = match mm.image_aspect_ratio.as_deref() {
             Some("pad") => Pictures::Single(Aspect::Pad),
             None | Some("square") => Pictures::Single(Aspect::Crop),
             Some("anyres") => {
-                let resolutions = self.image_grid_pinpoints.ok_or_else(|| missing(path, "image_grid_pinpoints"))?;
-                let merge = match self.mm_patch_merge_type.as_deref() {
+                let resolutions = mm.image_grid_pinpoints.ok_or_else(|| missing(path, "image_grid_pinpoints"))?;
+                let merge = match mm.mm_patch_merge_type.as_deref() {
                     None | Some("flat") => Merge::Flat,
                     Some("spatial") => Merge::Spatial,
                     Some("spatial_unpad") => Merge::SpatialUnpad,
                     Some(other) => {
-                        return Err(Error::config(path, format!("mm_patch_merge_type `{other}` is unknown")));
+                        let other = secateur_weights::printable(other);
+                        let reason =
+                            format!("mm_patch_merge_type is `{other}`; flat, spatial and spatial_unpad are known");
+                        return Err(Error::config(path, reason));
                     }
                 };
                 Pictures::AnyRes { resolutions: resolutions.check(vision.image_size, path)?, merge }
             }
             Some(other) => {
-                let reason = format!("image_aspect_ratio `{other}`; pad, square and anyres are known");
+                let other = secateur_weights::printable(other);
+                let reason = format!("image_aspect_ratio is `{other}`; pad, square and anyres are known");
                 return Err(Error::config(path, reason));
             }
         };
         Ok(LlavaConfig {
-            read_layers: read_layers(layer, &vision, path)?,
+            read_layers: read_layers(layer, "mm_vision_select_layer", &vision, path)?,
             text: self.text.check(path, |name, _| Err(missing(path, name)))?,
             vision,
             video,
@@ -148,7 +146,43 @@ impl OriginalConfig {
 
     /// Whether the tower was trained too, and lies in the checkpoint itself.
     pub(in crate::model) fn own_tower(&self) -> bool {
-        self.unfreeze_mm_vision_tower
+        let parts = self.mm.mm_tunable_parts.as_deref().unwrap_or_default();
+        let tuned = parts.split(',').any(|part| part.trim() == "mm_vision_tower");
+        self.mm.unfreeze_mm_vision_tower == Some(true) || tuned
+    }
+}
+
+impl Multimodal {
+    /// Refuses settings that ask for something other than LLaVA's own way, one in a sentence.
+    fn check(&self, path: &Path) -> Result<(), Error> {
+        let refuse = |reason: String| Err(Error::config(path, reason));
+        match self.mm_projector_type.as_deref() {
+            Some("mlp2x_gelu") => {}
+            Some(other) => {
+                return refuse(format!(
+                    "mm_projector_type is `{}`; mlp2x_gelu is known",
+                    secateur_weights::printable(other)
+                ));
+            }
+            None => return Err(missing(path, "mm_projector_type")),
+        }
+        if let Some(resampler) = self.mm_resampler_type.as_deref().filter(|resampler| !resampler.is_empty()) {
+            return refuse(format!("mm_resampler_type is `{}`; none is known", secateur_weights::printable(resampler)));
+        }
+        if let Some(feature) = self.mm_vision_select_feature.as_deref().filter(|feature| *feature != "patch") {
+            return refuse(format!(
+                "mm_vision_select_feature is `{}`; patch is known",
+                secateur_weights::printable(feature)
+            ));
+        }
+        for (field, value) in
+            [("mm_use_im_start_end", self.mm_use_im_start_end), ("mm_use_x_start_end", self.mm_use_x_start_end)]
+        {
+            if value == Some(true) {
+                return refuse(format!("{field} is true; only false is known"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -158,10 +192,33 @@ pub(in crate::model) struct HfConfig {
     text_config: RawLlama,
     vision_config: Option<ClipVisionConfig>,
     projector_hidden_act: Option<String>,
-    vision_feature_layer: Option<i64>,
+    vision_feature_layer: Option<FeatureLayer>,
     vision_feature_select_strategy: Option<String>,
     model_type: Option<String>,
     image_grid_pinpoints: Option<RawResolutions>,
+}
+
+/// One layer, or a list of layers whose features are joined.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FeatureLayer {
+    One(i64),
+    Several(Vec<i64>),
+}
+
+impl FeatureLayer {
+    fn check(&self, path: &Path) -> Result<i64, Error> {
+        match self {
+            Self::One(layer) => Ok(*layer),
+            Self::Several(layers) => match &layers[..] {
+                [layer] => Ok(*layer),
+                layers => Err(Error::config(
+                    path,
+                    format!("vision_feature_layer is {layers:?}; one layer is read, and no more"),
+                )),
+            },
+        }
+    }
 }
 
 /// transformers' default for LLaVA-NeXT, which a config may leave out.
@@ -180,14 +237,18 @@ impl HfConfig {
             ..ClipVisionConfig::default()
         });
         vision.check(path)?;
-        if self.projector_hidden_act.is_some_and(|act| act != "gelu")
-            || self.vision_feature_select_strategy.is_some_and(|strategy| strategy != "default")
-        {
-            return Err(Error::config(
-                path,
-                "expected projector_hidden_act gelu and vision_feature_select_strategy default",
-            ));
+        for (field, value, known) in [
+            ("projector_hidden_act", &self.projector_hidden_act, "gelu"),
+            ("vision_feature_select_strategy", &self.vision_feature_select_strategy, "default"),
+        ] {
+            if let Some(value) = value.as_deref().filter(|value| *value != known) {
+                return Err(Error::config(
+                    path,
+                    format!("{field} is `{}`; {known} is known", secateur_weights::printable(value)),
+                ));
+            }
         }
+        let layer = self.vision_feature_layer.as_ref().map_or(Ok(-2), |layer| layer.check(path))?;
         let pictures = if self.model_type.as_deref() == Some("llava_next") {
             // transformers reads them as height and width; they are LLaVA's list of width and height, and only that
             // order gives LLaVA's choice where two resolutions fit equally well.
@@ -199,7 +260,7 @@ impl HfConfig {
             Pictures::Single(Aspect::Pad)
         };
         Ok(LlavaConfig {
-            read_layers: read_layers(self.vision_feature_layer.unwrap_or(-2), &vision, path)?,
+            read_layers: read_layers(layer, "vision_feature_layer", &vision, path)?,
             text: self.text_config.check(path, |_, default| Ok(default))?,
             vision,
             video: None,
@@ -229,11 +290,11 @@ fn video_tower(path: &Path, vision: &ClipVisionConfig) -> Result<ClipVisionConfi
 }
 
 /// `hidden_states[layer]` counts the embedding as entry 0, and negative ones from the end.
-fn read_layers(layer: i64, vision: &ClipVisionConfig, path: &Path) -> Result<usize, Error> {
+fn read_layers(layer: i64, field: &str, vision: &ClipVisionConfig, path: &Path) -> Result<usize, Error> {
     let count = vision.num_hidden_layers as i64;
-    let index = if layer < 0 { count + 1 + layer } else { layer };
+    let index = if layer < 0 { (count + 1).saturating_add(layer) } else { layer };
     if (1..=count).contains(&index) {
         return Ok(index as usize);
     }
-    Err(Error::config(path, format!("vision layer {layer} is not one of the {count} layers of the tower")))
+    Err(Error::config(path, format!("{field} is {layer}, which is not one of the tower's {count} layers")))
 }

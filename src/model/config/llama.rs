@@ -5,10 +5,17 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::{
-    MAX_LAYERS, divides,
+    MAX_LAYERS, divides, is_epsilon,
     rope::{RawRope, Rope},
 };
 use crate::Error;
+
+/// More rows of an embedding than any model has.
+const MAX_VOCABULARY: usize = 1 << 24;
+/// Wider than any layer.
+const MAX_WIDTH: usize = 1 << 20;
+/// More positions than any model reads.
+const MAX_POSITIONS: usize = 1 << 26;
 
 /// The language model's shape.
 #[derive(Clone, Debug)]
@@ -36,6 +43,41 @@ pub struct LlamaConfig {
 }
 
 impl LlamaConfig {
+    fn check_sizes(&self, path: &Path) -> Result<(), Error> {
+        let &Self {
+            hidden_size, intermediate_size, num_attention_heads, num_key_value_heads, num_hidden_layers, ..
+        } = self;
+        let reason = if hidden_size == 0 || intermediate_size == 0 {
+            format!("hidden_size is {hidden_size} and intermediate_size {intermediate_size}; both are above 0")
+        } else if !divides(num_attention_heads, hidden_size) {
+            format!("hidden_size {hidden_size} does not divide into num_attention_heads {num_attention_heads}")
+        } else if !divides(num_key_value_heads, num_attention_heads) {
+            format!(
+                "num_attention_heads {num_attention_heads} do not divide into num_key_value_heads {num_key_value_heads}"
+            )
+        } else if !self.head_dim().is_multiple_of(2) {
+            format!(
+                "a head is {} wide (hidden_size / num_attention_heads), which rotary positions cannot halve",
+                self.head_dim()
+            )
+        } else if !(1..=MAX_LAYERS).contains(&num_hidden_layers) {
+            format!("num_hidden_layers is {num_hidden_layers}; 1 to {MAX_LAYERS} are possible")
+        } else if !(1..=MAX_VOCABULARY).contains(&self.vocab_size) {
+            format!("vocab_size is {}; 1 to {MAX_VOCABULARY} are possible", self.vocab_size)
+        } else if hidden_size > MAX_WIDTH || intermediate_size > MAX_WIDTH {
+            format!(
+                "hidden_size {hidden_size} or intermediate_size {intermediate_size} is above {MAX_WIDTH}, more than any model has"
+            )
+        } else if self.max_position_embeddings == 0 || self.max_position_embeddings > MAX_POSITIONS {
+            format!("max_position_embeddings is {}; 1 to {MAX_POSITIONS} are possible", self.max_position_embeddings)
+        } else if !is_epsilon(self.rms_norm_eps) {
+            format!("rms_norm_eps is {}; a number from 0 on, and below 1, is possible", self.rms_norm_eps)
+        } else {
+            return Ok(());
+        };
+        Err(Error::config(path, reason))
+    }
+
     /// Width of a head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_attention_heads
@@ -57,10 +99,10 @@ pub(super) struct RawLlama {
     rope_parameters: Option<RawRope>,
     max_position_embeddings: Option<usize>,
     hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    head_dim: Option<usize>,
 }
 
 impl RawLlama {
@@ -86,23 +128,25 @@ impl RawLlama {
             position_scale: (1.0 / rope.factor) as f32,
             max_position_embeddings: (positions as f64 * rope.factor) as usize,
         };
-        if config.hidden_size == 0
-            || config.intermediate_size == 0
-            || !divides(heads, config.hidden_size)
-            || !divides(config.num_key_value_heads, heads)
-            || !config.head_dim().is_multiple_of(2)
-            || !(1..=MAX_LAYERS).contains(&config.num_hidden_layers)
-        {
-            return Err(Error::config(
-                path,
-                "hidden_size, heads and key/value heads do not divide, a size is 0, or there are no layers, or over 1,024",
-            ));
+        config.check_sizes(path)?;
+        let refuse = |reason: String| Err(Error::config(path, reason));
+        if let Some(act) = self.hidden_act.filter(|act| !["silu", "swish"].contains(&&act[..])) {
+            return refuse(format!("hidden_act is `{}`; silu is known", secateur_weights::printable(&act)));
         }
-        if self.hidden_act.as_deref().is_some_and(|act| act != "silu")
-            || self.attention_bias
-            || self.tie_word_embeddings
-        {
-            return Err(Error::config(path, "expected Llama's silu, no attention_bias and no tie_word_embeddings"));
+        for (field, value) in [
+            ("attention_bias", self.attention_bias),
+            ("mlp_bias", self.mlp_bias),
+            ("tie_word_embeddings", self.tie_word_embeddings),
+        ] {
+            if value == Some(true) {
+                return refuse(format!("{field} is true; only false is known for a Llama"));
+            }
+        }
+        if let Some(width) = self.head_dim.filter(|width| *width != config.head_dim()) {
+            let expected = config.head_dim();
+            return refuse(format!(
+                "head_dim is {width}; only hidden_size / num_attention_heads, {expected}, is known"
+            ));
         }
         Ok(config)
     }

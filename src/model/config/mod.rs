@@ -3,6 +3,7 @@
 mod clip_text;
 mod layouts;
 mod llama;
+mod quantised;
 mod rope;
 mod signs;
 mod vision;
@@ -12,12 +13,14 @@ use std::path::Path;
 pub use clip_text::ClipTextConfig;
 pub(super) use layouts::{HfConfig, OriginalConfig};
 pub use llama::LlamaConfig;
+pub(super) use quantised::refuse_quantised;
+use secateur_weights::parse_json;
 use serde::de::DeserializeOwned;
 pub use signs::Layout;
 pub(super) use signs::Signs;
 pub use vision::ClipVisionConfig;
 
-use crate::{Error, image::Aspect, merge::Merge, text::Template};
+use crate::{Error, files::read_text, image::Aspect, merge::Merge, text::Template};
 
 /// All that the networks and the prompt need to know of a checkpoint.
 #[derive(Clone, Debug)]
@@ -73,6 +76,20 @@ fn missing(path: &Path, field: &str) -> Error {
 
 /// Reads a JSON file; the error names the field that is missing or wrong.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "the configuration cannot be read"))?;
-    serde_json::from_str(&text).map_err(|e| Error::config(path, e.to_string()))
+    from_json(path, &text_of_config(path)?)
+}
+
+/// The text of a checkpoint's configuration.
+fn text_of_config(path: &Path) -> Result<String, Error> {
+    read_text(path, "the configuration cannot be read")
+}
+
+/// What such a text describes; several descriptions may be read from one.
+fn from_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Error> {
+    parse_json(text).map_err(|reason| Error::config(path, reason))
+}
+
+/// Whether a number is one that a norm may add to a variance.
+fn is_epsilon(value: f64) -> bool {
+    value.is_finite() && (0.0..1.0).contains(&value)
 }

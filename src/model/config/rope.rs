@@ -43,15 +43,29 @@ impl Rope {
                 None if kinds.is_empty() => {}
                 _ if all_are("default") => {}
                 Some(factor) if all_are("linear") && factor.is_finite() && factor > 0.0 => rope.factor = factor,
-                _ => {
-                    let found = kinds.join("` and `");
-                    let reason = format!("{field} `{found}`; only linear with a factor above 0 is known, and default");
+                Some(factor) if all_are("linear") => {
+                    return Err(Error::config(
+                        path,
+                        format!("{field}.factor is {factor}; a number above 0 is expected"),
+                    ));
+                }
+                None if all_are("linear") => {
+                    return Err(Error::config(path, format!("the field `{field}.factor` is missing")));
+                }
+                Some(factor) if kinds.is_empty() => {
+                    let reason =
+                        format!("{field} has the factor {factor} and no rope_type; linear and default are known");
                     return Err(Error::config(path, reason));
+                }
+                _ => {
+                    let found = secateur_weights::printable(&kinds.join("` and `"));
+                    return Err(Error::config(path, format!("{field} is `{found}`; linear and default are known")));
                 }
             }
         }
-        if !(rope.theta.is_finite() && rope.theta > 0.0) {
-            return Err(Error::config(path, format!("rope_theta {}; expected a number above 0", rope.theta)));
+        // The base of powers that turn the more slowly the later they stand.
+        if !(rope.theta >= 1.0 && (rope.theta as f32).is_finite()) {
+            return Err(Error::config(path, format!("rope_theta is {:e}; a number from 1 is expected", rope.theta)));
         }
         Ok(rope)
     }
@@ -79,11 +93,11 @@ mod tests {
         assert_eq!(check(none(), json!({"rope_theta": 1e6, "rope_type": "default"})), Ok((1e6, 1.0)));
         assert_eq!(check(none(), json!({"rope_theta": 1e6, "rope_type": "linear", "factor": 2.0})), Ok((1e6, 2.0)));
         for (scaling, parameters, named) in [
-            (json!({"type": "dynamic", "factor": 2.0}), none(), "rope_scaling `dynamic`"),
-            (json!({"type": "linear", "factor": 0.0}), none(), "rope_scaling `linear`"),
-            (json!({"factor": 2.0}), none(), "rope_scaling ``"),
-            (none(), json!({"rope_type": "llama3", "factor": 8.0}), "rope_parameters `llama3`"),
-            (none(), json!({"rope_type": "default", "rope_theta": 0.0}), "rope_theta 0"),
+            (json!({"type": "dynamic", "factor": 2.0}), none(), "rope_scaling is `dynamic`"),
+            (json!({"type": "linear", "factor": 0.0}), none(), "rope_scaling.factor is 0"),
+            (json!({"factor": 2.0}), none(), "no rope_type"),
+            (none(), json!({"rope_type": "llama3", "factor": 8.0}), "rope_parameters is `llama3`"),
+            (none(), json!({"rope_type": "default", "rope_theta": 0.0}), "rope_theta is 0"),
         ] {
             let error = check(scaling, parameters).unwrap_err();
             assert!(error.contains(named), "{error}");

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use secateur_weights::printable;
 use serde::Deserialize;
 
 use crate::Error;
@@ -57,18 +58,35 @@ impl Signs {
             Layout::Video
         } else if self.mm_vision_tower.is_some() {
             Layout::Original
+        } else if !FAMILIES.contains(&family) && !family.starts_with("clip") && !family.starts_with("LanguageBind") {
+            let family = printable(family);
+            let reason = format!(
+                "model_type is `{family}`: a language model or tower alone, without the other parts of a LLaVA"
+            );
+            return Err(Error::config(path, reason));
+        } else if family.starts_with("clip") || family.starts_with("LanguageBind") {
+            Layout::Hf
         } else {
             let reason = "neither a llava-hf config (`text_config`) nor an original LLaVA or Video-LLaVA config \
                           (`mm_vision_tower` and `mm_video_tower` are missing)";
             return Err(Error::config(path, reason));
         };
+        if family.starts_with("clip") || family.starts_with("LanguageBind") {
+            let reason = format!(
+                "model_type is `{}`: a vision tower alone, and no model that answers; give a LLaVA model's folder or id (--model), and the tower with --clip, where a method needs its text side",
+                printable(family)
+            );
+            return Err(Error::config(path, reason));
+        }
         if !FAMILIES.contains(&family) || text != "llama" {
             let (field, found, known) = match text {
                 "llama" => ("model_type", family, FAMILIES.join(", ")),
                 _ => ("text_config.model_type", text, "llama".to_owned()),
             };
-            let reason =
-                format!("{field} `{found}`; known are LLaVAs on Vicuna ({known}), others are asked in another form");
+            let reason = format!(
+                "{field} is `{}`; LLaVAs on Vicuna are known ({known}), others are asked in another form",
+                printable(found)
+            );
             return Err(Error::config(path, reason));
         }
         Ok(layout)

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{MAX_LAYERS, divides};
+use super::{MAX_LAYERS, divides, is_epsilon};
 use crate::Error;
 
 /// More pixels a side than any tower reads.
 const MAX_SIDE: usize = 16_384;
+/// Wider than any layer.
+const MAX_WIDTH: usize = 1 << 20;
 /// More frames than any tower reads.
 const MAX_FRAMES: usize = 1024;
 
@@ -67,23 +69,31 @@ impl ClipVisionConfig {
     }
 
     pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
-        let sound = self.patch_size > 0
-            && self.hidden_size > 0
-            && self.intermediate_size > 0
-            && self.image_size >= self.patch_size
-            && self.image_size <= MAX_SIDE
-            && divides(self.num_attention_heads, self.hidden_size)
-            && (1..=MAX_LAYERS).contains(&self.num_hidden_layers)
-            && (1..=MAX_FRAMES).contains(&self.num_frames);
-        match (sound, self.hidden_act.as_str()) {
-            (true, "quick_gelu" | "gelu") => Ok(()),
-            (true, other) => {
-                Err(Error::config(path, format!("vision hidden_act `{other}`; quick_gelu and gelu are known")))
-            }
-            (false, _) => Err(Error::config(
-                path,
-                "the vision tower's sizes do not divide into heads and patches, or are out of all proportion",
-            )),
-        }
+        let &Self { hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, .. } = self;
+        let &Self { image_size, patch_size, num_frames, layer_norm_eps, .. } = self;
+        let reason = if hidden_size == 0
+            || intermediate_size == 0
+            || hidden_size > MAX_WIDTH
+            || intermediate_size > MAX_WIDTH
+        {
+            format!(
+                "hidden_size is {hidden_size} and intermediate_size {intermediate_size}; 1 to {MAX_WIDTH} are possible"
+            )
+        } else if !divides(num_attention_heads, hidden_size) {
+            format!("hidden_size {hidden_size} does not divide into num_attention_heads {num_attention_heads}")
+        } else if patch_size == 0 || image_size < patch_size || image_size > MAX_SIDE {
+            format!("image_size {image_size} does not fit patch_size {patch_size}, or is above {MAX_SIDE}")
+        } else if !(1..=MAX_LAYERS).contains(&num_hidden_layers) {
+            format!("num_hidden_layers is {num_hidden_layers}; 1 to {MAX_LAYERS} are possible")
+        } else if !(1..=MAX_FRAMES).contains(&num_frames) {
+            format!("num_frames is {num_frames}; 1 to {MAX_FRAMES} are possible")
+        } else if !is_epsilon(layer_norm_eps) {
+            format!("layer_norm_eps is {layer_norm_eps}; a number from 0 on, and below 1, is possible")
+        } else if !["quick_gelu", "gelu"].contains(&&self.hidden_act[..]) {
+            format!("hidden_act is `{}`; quick_gelu and gelu are known", secateur_weights::printable(&self.hidden_act))
+        } else {
+            return Ok(());
+        };
+        Err(Error::config(path, format!("the vision tower's {reason}")))
     }
 }
