@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use image::guess_format;
 use serde_json::Value;
 
 use super::{extension, inside};
@@ -54,11 +55,15 @@ impl Folder {
     /// there already is not written again.
     ///
     /// # Errors
-    /// When the name leads out of the folder, or it cannot be written.
+    /// When the name leads out of the folder, the bytes begin like no picture, or it cannot be written.
     pub fn picture(&mut self, below: &str, name: &str, bytes: &[u8]) -> Result<String, Error> {
         let plain = Path::new(name).extension().is_none();
-        let name = if plain { format!("{name}.{}", extension(bytes)) } else { name.to_owned() };
+        let name = self.checked(if plain { format!("{name}.{}", extension(bytes)) } else { name.to_owned() })?;
         let path = self.place(&format!("{below}/{name}"))?;
+        if guess_format(bytes).is_err() {
+            let name = secateur_weights::printable(&name);
+            return Err(Error::data(&self.whole, format!("what the data set has as the picture `{name}` is none")));
+        }
         if !path.exists() {
             std::fs::write(&path, bytes).map_err(Error::io(&path, "cannot be written"))?;
         }
@@ -86,19 +91,31 @@ impl Folder {
         Ok(self.values.entry(path).or_default())
     }
 
-    pub(super) fn finish(self) -> Result<(), Error> {
+    /// The name of a file that stays inside the folder, for the files that refer to it.
+    ///
+    /// # Errors
+    /// When it leads out of it.
+    pub fn checked(&self, name: String) -> Result<String, Error> {
+        if inside(&name) { Ok(name) } else { Err(self.outside(&name)) }
+    }
+
+    fn outside(&self, name: &str) -> Error {
+        let name = secateur_weights::printable(name);
+        Error::data(&self.whole, format!("the data set names a file `{name}`, which is no plain name"))
+    }
+
+    /// Gives the folder its name, once `check` finds nothing wrong with what is in it.
+    pub(super) fn finish(self, check: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
         for (path, value) in &self.values {
             std::fs::write(path, value.to_string()).map_err(Error::io(path, "cannot be written"))?;
         }
+        check(&self.draft)?;
         std::fs::rename(&self.draft, &self.whole).map_err(Error::io(&self.whole, "cannot be written"))
     }
 
     fn place(&self, name: &str) -> Result<PathBuf, Error> {
         if !inside(name) {
-            return Err(Error::data(
-                &self.whole,
-                format!("the data set names a file `{name}`, which is no plain name"),
-            ));
+            return Err(self.outside(name));
         }
         let path = self.draft.join(name);
         if let Some(parent) = path.parent() {

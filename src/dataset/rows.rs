@@ -2,15 +2,18 @@
 
 use std::{
     fs::File,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use parquet::{
+    basic::Compression,
     file::reader::{FileReader, SerializedFileReader},
-    record::{Field, Row},
+    record::{Field, Row, reader::RowIter},
 };
+use secateur_weights::impostor;
 
-use crate::Error;
+use crate::{Error, unwind::guarded};
 
 /// A row.
 pub struct Record {
@@ -19,32 +22,56 @@ pub struct Record {
     number: usize,
 }
 
-/// The rows of a file, read as they are asked for.
+/// Rows that are unpacked at a time: a picture each, and a value that many rows share once for each.
+const BATCH: usize = 8;
+
+/// The longest text that is read, in bytes: far more than a question has. Rows can share one, which is then written for each of them.
+const MAX_TEXT: usize = 1 << 18;
+
+/// The rows of a file, read as they are asked for. The library panics on some damaged files.
 pub(super) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Record, Error>>, Error> {
-    let fail = {
-        let path = path.to_owned();
-        move |error: parquet::errors::ParquetError| {
-            Error::data(&path, format!("not a parquet file, or damaged: {error}; remove it, and it is fetched again"))
-        }
-    };
+    let damaged = || Error::data(path, "not a parquet file, or damaged; remove it, and it is fetched again");
+    check_start(path)?;
     let file = File::open(path).map_err(Error::io(path, "cannot be read"))?;
-    let reader = SerializedFileReader::new(file).map_err(&fail)?;
-    let path = path.to_owned();
-    // One row group at a time: pictures of all of them would not fit.
-    let groups = reader.num_row_groups();
-    let rows = (0..groups).flat_map(move |group| {
-        let read = || -> Result<Vec<Row>, parquet::errors::ParquetError> {
-            reader.get_row_group(group)?.get_row_iter(None)?.collect()
+    let reader = guarded(|| SerializedFileReader::new(file)).and_then(Result::ok).ok_or_else(damaged)?;
+    let columns = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
+    if let Some(column) = columns.into_iter().find(|column| !is_read(column.compression())) {
+        let (name, how) = (column.column_path().string(), column.compression());
+        let reason = format!(
+            "its column `{}` is compressed with {how}, which is not read; write the file again with zstd or snappy",
+            secateur_weights::printable(&name)
+        );
+        return Err(Error::data(path, reason));
+    }
+    let rows = guarded(|| RowIter::from_file_into(Box::new(reader)).with_batch_size(BATCH)).ok_or_else(damaged)?;
+    let (path, mut rows, mut number) = (path.to_owned(), Some(rows), 0);
+    Ok(std::iter::from_fn(move || {
+        let next = guarded(|| rows.as_mut()?.next());
+        let record = match next {
+            Some(None) => return None,
+            Some(Some(Ok(row))) => Ok(Record { path: path.clone(), row, number }),
+            Some(Some(Err(_))) | None => {
+                // Nothing can be read after it.
+                rows = None;
+                let reason = format!("row {number}: the file is damaged; remove it, and it is fetched again");
+                Err(Error::data(&path, reason))
+            }
         };
-        match read() {
-            Ok(rows) => rows.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
-        }
-    });
-    Ok(rows.enumerate().map(move |(number, row)| {
-        let row = row.map_err(&fail)?;
-        Ok(Record { path: path.clone(), row, number })
+        number += 1;
+        Some(record)
     }))
+}
+
+/// Refuses what lies in place of a file.
+fn check_start(path: &Path) -> Result<(), Error> {
+    let mut start = Vec::new();
+    let file = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
+    file.map_err(Error::io(path, "cannot be read"))?;
+    impostor(&start).map_or(Ok(()), |impostor| Err(Error::data(path, impostor)))
+}
+
+fn is_read(compression: Compression) -> bool {
+    !matches!(compression, Compression::LZO)
 }
 
 impl Record {
@@ -60,8 +87,26 @@ impl Record {
     pub fn text(&self, name: &str) -> Result<String, Error> {
         match self.field(name)? {
             Field::Null => Ok(String::new()),
-            field => spelt(field).ok_or_else(|| self.error(&format!("column `{name}` holds no text"))),
+            field => match spelt(field) {
+                None => Err(self.error(&format!("column `{name}` holds no text"))),
+                Some(text) if text.len() > MAX_TEXT => {
+                    let length = text.len();
+                    Err(self
+                        .error(&format!("column `{name}` holds a text of {length} bytes; up to {MAX_TEXT} are read")))
+                }
+                Some(text) => Ok(text),
+            },
         }
+    }
+
+    /// A column as the name of something, which must not be empty.
+    ///
+    /// # Errors
+    /// When there is no such column, or it holds nothing, or something else than text.
+    pub fn name(&self, name: &str) -> Result<String, Error> {
+        Some(self.text(name)?)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| self.error(&format!("column `{name}` is empty")))
     }
 
     /// A column as a whole number.
@@ -157,5 +202,73 @@ fn spelt(field: &Field) -> Option<String> {
         Field::ULong(number) => Some(number.to_string()),
         Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).ok().map(str::to_owned),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+
+    use super::*;
+    use crate::mutants;
+
+    /// A file of one column of texts.
+    fn write(path: &Path, compression: Compression, texts: &[&str]) {
+        let schema = Arc::new(parse_message_type("message m { required binary text (utf8); }").unwrap());
+        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
+        let mut writer = SerializedFileWriter::new(File::create(path).unwrap(), schema, properties).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let texts: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(*text)).collect();
+        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.close().unwrap();
+    }
+
+    fn texts(path: &Path) -> Result<Vec<String>, Error> {
+        read(path)?.map(|record| record?.text("text")).collect()
+    }
+
+    #[test]
+    fn every_usual_compression_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        let (gzip, brotli, zstd) = (Default::default(), Default::default(), Default::default());
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(gzip),
+            Compression::BROTLI(brotli),
+            Compression::ZSTD(zstd),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+        ] {
+            write(&path, compression, &["one", "two", "one"]);
+            assert_eq!(texts(&path).unwrap(), ["one", "two", "one"], "{compression}");
+        }
+    }
+
+    #[test]
+    fn damaged_copies_end_in_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write(&path, Compression::SNAPPY, &["one", "two", "one", "three"]);
+        let whole = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for number in 0..mutants::count() {
+            std::fs::write(&path, mutants::mutant(&whole, number)).unwrap();
+            if let Err(error) = texts(&path) {
+                assert!(error.to_string().contains("a.parquet"), "number {number}: {error}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 50, "{refused}");
     }
 }

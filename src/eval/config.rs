@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
+    files::read_json,
     pruner::{Params, method},
     shard::Shard,
     task::Protocol,
@@ -138,8 +139,18 @@ impl RunConfig {
 /// When the folder holds no run's settings.
 pub fn read_config(folder: &Path) -> Result<RunConfig, Error> {
     let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "no run is in this folder"))?;
-    serde_json::from_str(&text).map_err(|e| Error::data(&path, format!("not a run's settings: {e}")))
+    let config: RunConfig = read_json(&path, "no run is in this folder")?;
+    // These become a part of paths.
+    for (field, name) in [("benchmark", &config.benchmark), ("method", &config.method)] {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            return Err(Error::data(
+                &path,
+                format!("{field} `{}` is no name that a run has", secateur_weights::printable(name)),
+            ));
+        }
+    }
+    Ok(config)
 }
 
 #[cfg(test)]

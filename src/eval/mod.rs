@@ -3,6 +3,7 @@
 //! Answers are appended a line at a time, so that whatever ends a run costs at most the questions in flight.
 
 mod config;
+mod media;
 mod run;
 
 use std::{
@@ -14,11 +15,13 @@ use std::{
 
 use config::CONFIG;
 pub use config::{RunConfig, read_config};
+pub use media::{Looked, look_through};
 pub use run::{Pace, Run, evaluate, prompt};
 use serde::Serialize;
 
 use crate::{
     Error,
+    files::{read_bytes, read_json, write_file, write_json},
     task::{Answer, Report, Sample},
 };
 
@@ -148,7 +151,7 @@ impl RunFolder {
             self.scored = false;
         }
         let path = self.path.join(ANSWERS);
-        let line = answer.line().map_err(|e| Error::data(&path, e.to_string()))?;
+        let line = answer.line().map_err(|_| Error::data(&path, "the answer has a value that JSON has not"))?;
         self.file.write_all(line.as_bytes()).map_err(Error::io(&path, "the answer cannot be written"))?;
         self.answers.push(answer);
         Ok(())
@@ -193,21 +196,21 @@ fn open_locked(path: &Path) -> Result<(File, bool), Error> {
 
 /// Refuses to continue another run under the same name.
 fn check_same(config: &RunConfig, path: &Path) -> Result<(), Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(Error::io(path, "answers are there, but the run's settings cannot be read; --force starts again"))?;
-    let there: RunConfig = serde_json::from_str(&text)
-        .map_err(|e| Error::data(path, format!("not a run's settings ({e}); --force starts again")))?;
+    let there: RunConfig =
+        read_json(path, "answers are there, but the run's settings cannot be read; --force starts again")?;
     if there.gives_answers_of(config) {
         return Ok(());
     }
-    let differences = differences(&there, config).map_err(|e| Error::data(path, e.to_string()))?.join("\n  ");
+    let differences = differences(&there, config)
+        .map_err(|_| Error::data(path, "not a run's settings; --force starts again"))?
+        .join("\n  ");
     let advice = "choose another --out, or --force to start again";
     Err(Error::data(path, format!("this folder holds a run with other settings; {advice}:\n  {differences}")))
 }
 
 /// The answers that were written to their ends, and how many bytes they take.
 fn whole_answers(path: &Path) -> Result<(Vec<Answer>, u64), Error> {
-    let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
+    let bytes = read_bytes(path, "the answers cannot be read")?;
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     Ok((Answer::parse_all(path, &bytes[..whole])?, whole as u64))
 }
@@ -233,12 +236,6 @@ fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Writes what a person may want to read, too.
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::data(path, format!("cannot be written: {e}")))?;
-    write_file(path, (text + "\n").as_bytes())
-}
-
 /// The settings that make other answers.
 fn differences(there: &RunConfig, asked: &RunConfig) -> serde_json::Result<Vec<String>> {
     let (there, asked) = (serde_json::to_value(there.as_one_of(asked))?, serde_json::to_value(asked)?);
@@ -251,35 +248,4 @@ fn differences(there: &RunConfig, asked: &RunConfig) -> serde_json::Result<Vec<S
         name => format!("{name}: there {}, asked {}", there[name], asked[name]),
     };
     Ok(names.into_iter().map(sentence).collect())
-}
-
-/// Writes beside the file, then renames: the name never holds half of it. A link stays one; what is no file of its own, like a pipe or
-/// `/dev/stdout`, is written to.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let fail = |error| Error::io(path, "cannot be written")(error);
-    let there = path.metadata().ok();
-    let is_stream = there.as_ref().is_some_and(|there| !there.is_file());
-    if is_stream || ["/dev", "/proc"].iter().any(|system| path.starts_with(system)) {
-        // At its end: stdout may be a file with something in it.
-        let stream = OpenOptions::new().append(true).open(path);
-        return stream.and_then(|mut stream| stream.write_all(bytes)).map_err(fail);
-    }
-    let place = match path.read_link() {
-        Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
-        Err(_) => path.to_owned(),
-    };
-    // Nobody else's draft: several processes may write the same file.
-    let draft = place.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
-    let written = std::fs::write(&draft, bytes).and_then(|()| {
-        if let Some(there) = &there {
-            // Not every file system has rights to keep.
-            let _ = std::fs::set_permissions(&draft, there.permissions());
-        }
-        std::fs::rename(&draft, &place)
-    });
-    written.map_err(|error| {
-        // The draft is of no use to anyone.
-        let _ = std::fs::remove_file(&draft);
-        fail(error)
-    })
 }

@@ -60,6 +60,7 @@ pub fn evaluate<B: VlmBackend>(
         sampling: Sampling::new(config.temperature, 1.0, config.seed),
         end: model.tokenizer().eos(),
     };
+    check_lengths(model, selector, &samples[folder.answers().len()..], config.tokens)?;
     let mut asker = Asker { model, selector, tokens: config.tokens, reuse: pace.reuse, last: None };
     let mut begun: Vec<Begun<B>> = Vec::new();
     for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
@@ -79,7 +80,7 @@ pub fn evaluate<B: VlmBackend>(
         begun.clear();
         let reuse = if pace.reuse { Reuse::On(last_begun.as_ref()) } else { Reuse::Off };
         begun = begin(model, asked, decoding, reuse)?;
-        let answers = decode(model, &mut begun, decoding, |_, _| ControlFlow::Continue(()));
+        let answers = decode(model, &mut begun, decoding, |_, _| ControlFlow::Continue(()))?;
         for (sample, answer) in batch.iter().zip(answers) {
             let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
             folder.append(Answer::new(sample, text, &config.model_name()))?;
@@ -92,6 +93,42 @@ pub fn evaluate<B: VlmBackend>(
     Ok(())
 }
 
+/// Refuses questions that are too long before the first is asked. Of visual tokens, those of one crop are counted, which every picture has.
+fn check_lengths<B: VlmBackend>(
+    model: &Llava<B>,
+    selector: &Selector<B>,
+    samples: &[Sample],
+    tokens: Option<usize>,
+) -> Result<(), Error> {
+    let patches = model.config().vision.patches();
+    let kept = match selector {
+        Selector::Before(_) => tokens.unwrap_or(patches),
+        Selector::Inside(_) => patches,
+    };
+    let mut too_long = Vec::new();
+    for sample in samples {
+        let marks = match sample.picture {
+            None => Vec::new(),
+            Some(Picture::Video(_)) => vec![model.config().frames().unwrap_or(1)],
+            Some(_) => vec![1],
+        };
+        // Marks that do not fit are an error where the question is asked.
+        let Ok(prompt) = prompt(model, sample, &marks) else { continue };
+        let visual = prompt.images();
+        if let Err(error) = model.check_length(prompt.ids.len() - visual + visual * kept) {
+            too_long.push((sample.question_id.to_string(), error));
+        }
+    }
+    let mut too_long = too_long.into_iter();
+    let Some((first, source)) = too_long.next() else { return Ok(()) };
+    let others: Vec<String> = too_long.map(|(id, _)| id).collect();
+    let id = match others.len() {
+        0 => first,
+        count => format!("{first}, and {count} more ({})", others[..count.min(8)].join(", ")),
+    };
+    Err(Error::Question { id, source: Box::new(source) })
+}
+
 /// What the model is asked, about pictures or videos with so many marks each.
 ///
 /// # Errors
@@ -100,7 +137,7 @@ pub fn prompt<B: VlmBackend>(model: &Llava<B>, sample: &Sample, marks: &[usize])
     // Video-LLaVA's scripts for pictures ask like LLaVA's.
     let template = if let Some(Picture::Video(_)) = sample.picture { model.template() } else { Template::VicunaV1 };
     let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), marks)?;
-    Ok(Prompt::new(&turn, &sample.clip_text, model.tokenizer()))
+    Prompt::new(&turn, &sample.clip_text, model.tokenizer())
 }
 
 /// Makes prompts of questions.

@@ -2,16 +2,30 @@
 //!
 //! What was asked once is not asked again: replies are kept beside the answers, by a hash of the request.
 
+mod address;
 mod cache;
+mod wording;
 
-use std::{collections::BTreeSet, fmt, path::Path, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use address::Address;
 use cache::{Cache, Reply};
 use rayon::prelude::*;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use wording::{Asked, Completed, Manners, completion, without_thoughts};
 
-use crate::Error;
+use crate::{
+    Error,
+    words::{count, excerpt},
+};
 
 /// Where a judge is, and how it is paid.
 #[derive(Clone, Debug)]
@@ -40,10 +54,22 @@ pub struct Request {
 /// An open judge.
 pub struct Judge {
     config: JudgeConfig,
+    address: Address,
     agent: ureq::Agent,
     cache: Mutex<Cache>,
     /// The models that replies came from, as the server names them.
     versions: Mutex<BTreeSet<String>>,
+    /// How the server wants to be asked, as far as it has said.
+    manners: Mutex<Manners>,
+}
+
+/// Replies that were read, in the order of the requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdicts<T> {
+    /// `None` where no reply could be read.
+    pub read: Vec<Option<T>>,
+    /// A reply that could not be read, of a request without a verdict.
+    pub unread: Option<String>,
 }
 
 /// What a list of requests will cost, if every first reply can be scored.
@@ -66,7 +92,8 @@ impl fmt::Display for Estimate {
         let Self { requests, known, sent, replied, dollars } = self;
         write!(
             f,
-            "{requests} requests to send ({known} were answered before), about {sent} tokens, up to {replied} back"
+            "{} to send ({known} were answered before), about {sent} tokens, up to {replied} back",
+            count(*requests, "request")
         )?;
         dollars.map_or(Ok(()), |dollars| write!(f, ", about ${dollars:.2}; more where a reply cannot be scored"))
     }
@@ -78,33 +105,15 @@ const TRIES: u32 = 6;
 const READINGS: u32 = 5;
 /// Requests under way at once.
 const PARALLEL: usize = 8;
-
-#[derive(Deserialize)]
-struct Completion {
-    model: Option<String>,
-    choices: Vec<Choice>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    message: Message,
-}
-
-#[derive(Deserialize)]
-struct Message {
-    content: Option<String>,
-}
+/// Requests without a reply that can be read, and none with one before them, after which a judge is given up.
+const GIVE_UP: usize = 3;
 
 /// Checks that `url` can be a judge's.
 ///
 /// # Errors
 /// When it is no http address.
 pub fn check_address(url: &str) -> Result<(), Error> {
-    if ["http://", "https://"].iter().any(|start| url.starts_with(start)) {
-        return Ok(());
-    }
-    let reason = "has no http address; give one as in --judge-url http://localhost:8000/v1".to_owned();
-    Err(Error::Judge { url: url.to_owned(), reason })
+    Address::parse(url).map(|_| ())
 }
 
 impl Judge {
@@ -113,20 +122,28 @@ impl Judge {
     /// # Errors
     /// When the address is none, or the file cannot be read.
     pub fn open(config: JudgeConfig, cache: &Path) -> Result<Self, Error> {
-        check_address(&config.url)?;
+        let address = Address::parse(&config.url)?;
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(300)))
+            .timeout_global(Some(Duration::from_secs(600)))
             .http_status_as_error(false)
+            // A key that is meant for one server is sent to no other.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
             .build()
             .into();
-        Ok(Self { config, agent, cache: Mutex::new(Cache::open(cache)?), versions: Mutex::default() })
+        let (cache, versions, manners) = (Mutex::new(Cache::open(cache)?), Mutex::default(), Mutex::default());
+        Ok(Self { config, address, agent, cache, versions, manners })
     }
 
     /// The judge's name and place, and the version that its replies name if it is another name.
     pub fn name(&self) -> String {
-        let JudgeConfig { url, model, .. } = &self.config;
-        let versions = self.versions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let others: Vec<&str> = versions.iter().map(String::as_str).filter(|version| version != model).collect();
+        let (url, model) = (self.address.shown(), secateur_weights::printable(&self.config.model));
+        let versions = locked(&self.versions);
+        let others: Vec<String> = versions
+            .iter()
+            .filter(|version| **version != self.config.model)
+            .map(|version| secateur_weights::printable(version))
+            .collect();
         match &others[..] {
             [] => format!("{model} at {url}"),
             others => format!("{model} ({}) at {url}", others.join(", ")),
@@ -135,126 +152,182 @@ impl Judge {
 
     /// What `requests` will cost, if every first reply can be scored.
     pub fn estimate(&self, requests: &[Request]) -> Estimate {
-        let cache = self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let new: Vec<&Request> =
-            requests.iter().filter(|request| cache.get(&self.config.url, &self.body(request, 0)).is_none()).collect();
+        let cache = locked(&self.cache);
+        let new: Vec<&Request> = requests
+            .iter()
+            .filter(|request| cache.get(&self.config.url, &self.asked(request, 0).key()).is_none())
+            .collect();
         let sent = new.iter().map(|request| request.text.chars().count() as u64 / 4 + 8).sum();
         let replied = new.iter().map(|request| u64::from(request.max_tokens)).sum();
         let dollars = self.config.price.map(|[to, from]| (sent as f64 * to + replied as f64 * from) / 1e6);
         Estimate { requests: new.len(), known: requests.len() - new.len(), sent, replied, dollars }
     }
 
-    /// What `read` makes of the replies, in the order of the requests; `None` where no reply could be read. `on_reply` is
-    /// called after each.
+    /// What `read` makes of the replies; `on_reply` is called after each.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses, or replies with something else; the replies so far are kept.
+    /// When the server cannot be reached, refuses, or replies with something else, or no reply of it can be read; the replies so far are
+    /// kept.
     pub fn ask<T: Send>(
         &self,
         requests: &[Request],
         read: impl Fn(&str) -> Option<T> + Sync,
         on_reply: impl Fn() + Sync,
-    ) -> Result<Vec<Option<T>>, Error> {
+    ) -> Result<Verdicts<T>, Error> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(PARALLEL).build();
-        let pool = pool.map_err(|error| self.error(format!("no threads to ask with ({error})")))?;
+        let pool = pool.map_err(|_| self.error("cannot be asked: this machine gives no threads".to_owned()))?;
+        let (readable, unread) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         let one = |request: &Request| {
+            let mut first = None;
             for reading in 0..READINGS {
-                if let Some(read) = read(&self.reply(&self.body(request, reading))?) {
-                    return Ok(Some(read));
+                let reply = self.reply(&self.asked(request, reading))?;
+                if let Some(found) = read(without_thoughts(&reply)) {
+                    readable.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Some(found));
                 }
+                first.get_or_insert(reply);
+            }
+            let mut unread = locked(&unread);
+            unread.extend(first);
+            // A judge that nobody can read would be paid for the whole benchmark.
+            if unread.len() >= GIVE_UP && readable.load(Ordering::Relaxed) == 0 {
+                return Err(self.unreadable(&unread));
             }
             Ok(None)
         };
-        pool.install(|| requests.par_iter().map(|request| one(request).inspect(|_| on_reply())).collect())
+        let read: Result<Vec<Option<T>>, Error> =
+            pool.install(|| requests.par_iter().map(|request| one(request).inspect(|_| on_reply())).collect());
+        let (read, unread) = (read?, unread.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if !unread.is_empty() && read.iter().all(Option::is_none) {
+            return Err(self.unreadable(&unread));
+        }
+        Ok(Verdicts { read, unread: unread.into_iter().next() })
     }
 
-    /// The request as it is sent for the `reading`th time.
-    fn body(&self, request: &Request, reading: u32) -> String {
+    fn unreadable(&self, replies: &[String]) -> Error {
+        let first = replies.first().map_or("", String::as_str);
+        let shown = if first.trim().is_empty() { "an empty text".to_owned() } else { format!("`{}`", excerpt(first)) };
+        self.error(format!(
+            "gives replies that hold no grade, asked {READINGS} times for each, the first of them {shown}; nothing was scored, \
+             --judge-model names another model and --judge-prompt another instruction"
+        ))
+    }
+
+    /// The request as it is meant for the `reading`th time.
+    fn asked(&self, request: &Request, reading: u32) -> Asked {
         // 2 is the most that servers take.
         let temperature = (request.temperature + 0.5 * f64::from(reading)).min(2.0);
-        let message = json!({"role": "user", "content": request.text});
-        json!({"model": self.config.model, "messages": [message], "temperature": temperature, "max_tokens": request.max_tokens})
-            .to_string()
+        let (model, text) = (self.config.model.clone(), request.text.clone());
+        Asked { model, text, temperature, max_tokens: request.max_tokens }
     }
 
     /// The reply to a request, from before or from the server.
-    fn reply(&self, body: &str) -> Result<String, Error> {
-        let cache = || self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(reply) = cache().get(&self.config.url, body) {
+    fn reply(&self, asked: &Asked) -> Result<String, Error> {
+        let key = asked.key();
+        if let Some(reply) = locked(&self.cache).get(&self.config.url, &key) {
             self.note(reply);
             return Ok(reply.text.clone());
         }
-        let reply = self.send(body)?;
+        let reply = self.send(asked)?;
         self.note(&reply);
-        cache().add(&self.config.url, body, &reply)?;
+        locked(&self.cache).add(&self.config.url, &key, &reply)?;
         Ok(reply.text)
     }
 
     fn note(&self, reply: &Reply) {
-        let mut versions = self.versions.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        versions.extend(reply.model.clone());
+        locked(&self.versions).extend(reply.model.clone());
     }
 
-    fn send(&self, body: &str) -> Result<Reply, Error> {
-        let url =
-            format!("{}/chat/completions", self.config.url.trim_end_matches('/').trim_end_matches("/chat/completions"));
-        let mut reason = String::new();
-        for attempt in 0..TRIES {
-            let mut request = self.agent.post(&url).header("Content-Type", "application/json");
-            if let Some(key) = &self.config.key {
-                request = request.header("Authorization", format!("Bearer {key}"));
-            }
-            let mut wait = Duration::from_secs(1 << attempt);
-            match request.send(body) {
-                Err(error) => reason = format!("cannot be reached ({error})"),
-                Ok(mut response) => {
-                    let status = response.status().as_u16();
-                    let after =
-                        response.headers().get("Retry-After").and_then(|after| after.to_str().ok()?.parse().ok());
-                    wait = after.map_or(wait, |seconds: u64| Duration::from_secs(seconds.min(120)));
-                    let body = response.body_mut().read_to_string();
-                    let said: String = body.as_deref().unwrap_or_default().chars().take(300).collect();
-                    let said = said.trim();
-                    match (status, body) {
-                        (200, Ok(text)) => return self.content(&text),
-                        (200, Err(error)) => reason = format!("breaks off ({error})"),
-                        (408 | 409 | 429 | 500.., _) => {
-                            reason = format!("answers with status {status}, {TRIES} times: {said}");
+    /// Asks until the server answers; in other words where it says which ones it does not take, and with more room where it used all of
+    /// it up for thoughts.
+    fn send(&self, asked: &Asked) -> Result<Reply, Error> {
+        let (mut attempt, mut reason) = (0, String::new());
+        while attempt < TRIES {
+            let manners = *locked(&self.manners);
+            let sent = self.post(&asked.body(manners));
+            let wait = match sent {
+                Ok(Answered { status: 200, text, .. }) => match completion(&text) {
+                    Some(Completed { reply, cut: true }) if reply.text.trim().is_empty() => {
+                        if !locked(&self.manners).make_room(manners) {
+                            return Ok(reply);
                         }
-                        (401 | 403, _) => {
-                            return Err(self.error(format!(
-                                "refuses the key (status {status}); set OPENAI_API_KEY to one that it takes"
-                            )));
-                        }
-                        (404, _) => {
-                            return Err(self.error(format!(
-                                "answers with status 404: {said}; --judge-model names a model that it has"
-                            )));
-                        }
-                        _ => return Err(self.error(format!("answers with status {status}: {said}"))),
+                        continue;
                     }
+                    Some(Completed { reply, .. }) => return Ok(reply),
+                    None => {
+                        let said = excerpt(&text);
+                        return Err(self.error(format!("does not answer like OpenAI's chat interface: `{said}`")));
+                    }
+                },
+                Ok(Answered { status: status @ (400 | 422), text, .. }) => {
+                    // Another request may have learnt it meanwhile.
+                    let learnt = *locked(&self.manners) != manners || locked(&self.manners).learn(&text);
+                    if learnt {
+                        continue;
+                    }
+                    return Err(self.error(format!("answers with status {status}: {}", excerpt(&text))));
                 }
-            }
-            if attempt + 1 < TRIES {
-                std::thread::sleep(wait);
+                Ok(Answered { status, text, after }) => {
+                    self.refused(status, &text)?;
+                    reason = format!("answers with status {status}, {TRIES} times: {}", excerpt(&text));
+                    after
+                }
+                Err(why) => {
+                    reason = why;
+                    None
+                }
+            };
+            attempt += 1;
+            if attempt < TRIES {
+                std::thread::sleep(wait.unwrap_or(Duration::from_secs(1 << (attempt - 1))));
             }
         }
         Err(self.error(format!("{reason}; replies so far are kept, run it again later")))
     }
 
-    fn content(&self, text: &str) -> Result<Reply, Error> {
-        let completion: Option<Completion> = serde_json::from_str(text).ok();
-        let choice = completion.and_then(|Completion { model, choices }| Some((choices.into_iter().next()?, model)));
-        match choice {
-            Some((choice, model)) => Ok(Reply { text: choice.message.content.unwrap_or_default(), model }),
-            None => {
-                let said: Value = text.chars().take(200).collect::<String>().into();
-                Err(self.error(format!("does not answer like OpenAI's chat interface: {said}")))
-            }
+    /// Refusals that another try does not change.
+    fn refused(&self, status: u16, text: &str) -> Result<(), Error> {
+        let said = excerpt(text);
+        Err(self.error(match status {
+            408 | 409 | 429 | 500.. => return Ok(()),
+            300..=399 => format!("redirects to another place (status {status}); --judge-url names that place itself"),
+            401 | 403 => format!("refuses the key (status {status}); set OPENAI_API_KEY to one that it takes"),
+            404 => format!("answers with status 404: {said}; --judge-model names a model that it has"),
+            _ => format!("answers with status {status}: {said}"),
+        }))
+    }
+
+    fn post(&self, body: &str) -> Result<Answered, String> {
+        let mut request = self.agent.post(self.address.target()).header("Content-Type", "application/json");
+        if let Some(authorization) = self.address.authorization(self.config.key.as_deref()) {
+            request = request.header("Authorization", authorization);
         }
+        let mut response = request.send(body).map_err(|error| match error {
+            ureq::Error::Timeout(_) => "does not answer in ten minutes".to_owned(),
+            _ => "cannot be reached".to_owned(),
+        })?;
+        let status = response.status().as_u16();
+        let after = response.headers().get("Retry-After").and_then(|after| after.to_str().ok()?.trim().parse().ok());
+        let after = after.map(|seconds: u64| Duration::from_secs(seconds.min(120)));
+        let text = response.body_mut().read_to_string().map_err(|_| "breaks off".to_owned())?;
+        Ok(Answered { status, text, after })
     }
 
     fn error(&self, reason: String) -> Error {
-        Error::Judge { url: self.config.url.clone(), reason }
+        let reason = self.address.without_secrets(&reason, self.config.key.as_deref());
+        Error::Judge { url: self.address.shown(), reason }
     }
+}
+
+/// What a server sent.
+struct Answered {
+    status: u16,
+    text: String,
+    /// How long it wants nobody to come back.
+    after: Option<Duration>,
+}
+
+/// What is locked, also where a thread panicked that held it.
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

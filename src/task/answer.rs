@@ -2,11 +2,16 @@
 
 use std::path::Path;
 
+use secateur_weights::parse_json;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::Sample;
-use crate::{Error, hash::fnv1a};
+use crate::{
+    Error,
+    files::{Object, from_value, objects, parse_objects, read_text},
+    hash::fnv1a,
+};
 
 /// One answer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -65,13 +70,13 @@ impl Answer {
         Ok(serde_json::to_string(self)? + "\n")
     }
 
-    /// All answers of a file.
+    /// All answers of a file: an object a line, indented objects, or one list.
     ///
     /// # Errors
     /// When it cannot be read, a line is no answer (the error names it), or there is none.
     pub fn read_all(path: &Path) -> Result<Vec<Self>, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
-        Self::not_none(path, Self::parse_all(path, &bytes)?)
+        let text = read_text(path, "the answers cannot be read")?;
+        Self::not_none(path, parse_objects(&text, "answer").map_err(|reason| Error::data(path, reason))?)
     }
 
     /// The answers of a file, and how many of its lines are no JSON: some of LLaVA's converters pass over these.
@@ -79,10 +84,13 @@ impl Answer {
     /// # Errors
     /// When it cannot be read, a line of JSON is no answer, or there is none.
     pub fn read_json_lines(path: &Path) -> Result<(Vec<Self>, usize), Error> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "the answers cannot be read"))?;
-        let is_json = |line: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
-        let broken = lines(&bytes).filter(|(_, line)| !is_json(line)).count();
-        let answers = lines(&bytes).filter(|(_, line)| is_json(line)).map(|(i, line)| Self::parse(path, i, line));
+        let text = read_text(path, "the answers cannot be read")?;
+        let objects = objects(&text).map_err(|reason| Error::data(path, reason))?;
+        let broken = objects.iter().filter(|object| object.value.is_err()).count();
+        let answers = objects.into_iter().filter_map(|Object { place, value }| {
+            let answer = from_value(value.ok()?);
+            Some(answer.map_err(|reason| Error::data(path, format!("{place} is no answer: {reason}"))))
+        });
         Ok((Self::not_none(path, answers.collect::<Result<_, _>>()?)?, broken))
     }
 
@@ -99,7 +107,9 @@ impl Answer {
     }
 
     fn parse(path: &Path, number: usize, line: &[u8]) -> Result<Self, Error> {
-        serde_json::from_slice(line).map_err(|e| Error::data(path, format!("line {number} is no answer: {e}")))
+        let text =
+            std::str::from_utf8(line).map_err(|_| Error::data(path, format!("line {number} is not in UTF-8")))?;
+        parse_json(text).map_err(|reason| Error::data(path, format!("line {number} is no answer: {reason}")))
     }
 }
 

@@ -59,6 +59,10 @@ impl Task for Demo {
         8
     }
 
+    fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
+        yes_or_no(&answer.text, protocol).is_none().then_some("say neither yes nor no where the rule looks")
+    }
+
     fn headline(&self, _protocol: Protocol) -> &'static str {
         "accuracy"
     }
@@ -83,7 +87,7 @@ impl Task for Demo {
             let item = answer.question_id.as_str().and_then(|id| items.get(id));
             let question = item.and_then(|item| item.questions.iter().find(|question| question.text == answer.prompt));
             let (Some(item), Some(question)) = (item, question) else {
-                let asked = format!("{} `{}`", answer.question_id, answer.prompt.escape_debug());
+                let asked = format!("{} `{}`", answer.question_id, secateur_weights::printable(&answer.prompt));
                 let place = PathBuf::from("the demo benchmark");
                 return Err(Error::data(&place, format!("{asked} is none of its questions")));
             };

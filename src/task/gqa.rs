@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json as json_value};
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, MustAnswer, Protocol, Report, Sample, Task,
     ids::ById,
     python_json,
-    questions::{json as read_json, samples},
+    questions::{json as read_json, question_ids, samples},
 };
 use crate::{
     Error,
@@ -32,6 +32,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Gqa;
 
+const QUESTIONS: &str = "llava_gqa_testdev_balanced.jsonl";
 const LABELS: &str = "testdev_balanced_questions.json";
 
 /// An entry of the prediction file.
@@ -77,7 +78,11 @@ impl Task for Gqa {
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
-        samples(data, "llava_gqa_testdev_balanced.jsonl", &["data/images", "images"])
+        samples(data, QUESTIONS, &["data/images", "images"])
+    }
+
+    fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
+        question_ids(data, QUESTIONS)
     }
 
     fn upload_name(&self) -> Option<&'static str> {
@@ -132,16 +137,16 @@ fn prediction(answer: &Answer) -> String {
 
 /// A row of the hub's data set: of its pictures `id`, `image`; of its questions `id`, `imageId`, `question`, `answer`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
-    let id = row.text("id")?;
+    let id = row.name("id")?;
     if !row.has("question") {
         let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
         folder.picture("data/images", &format!("{id}.jpg"), picture)?;
         return Ok(());
     }
     let text = format!("{}{SINGLE_WORD}", row.text("question")?);
-    let image = format!("{}.jpg", row.text("imageId")?);
+    let image = folder.checked(format!("{}.jpg", row.name("imageId")?))?;
     let line = json_value!({"question_id": id, "image": image, "text": text, "category": "default"});
-    folder.line("llava_gqa_testdev_balanced.jsonl", &line.to_string())?;
+    folder.line(QUESTIONS, &line.to_string())?;
     folder.json("testdev_balanced_questions.json")?[&id] = json_value!({"answer": row.text("answer")?});
     Ok(())
 }

@@ -141,11 +141,19 @@ impl Judged for LlavaBench {
         ById::new(answers).in_order().map(request).collect()
     }
 
-    /// The first line's two numbers, with a space or a comma between them.
+    /// The two numbers of the first line, or of the only line that has two alone, with a space or a comma between them.
     fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
-        let numbers: Option<Vec<f64>> =
-            reply.trim().lines().next()?.replace(',', " ").split_whitespace().map(|word| word.parse().ok()).collect();
-        numbers.filter(|numbers| numbers.len() == 2 && numbers.iter().all(|number| number.is_finite()))
+        let pair = |line: &str| {
+            let line = line.trim_matches(|c: char| c.is_whitespace() || "*`.".contains(c)).replace(',', " ");
+            let numbers: Option<Vec<f64>> = line.split_whitespace().map(|word| word.parse().ok()).collect();
+            // LLaVA's rules ask for 1 to 10; judges give 0, too.
+            let is_score = |number: &f64| *number == 0.0 || (0.1..=10.0).contains(number);
+            numbers.filter(|numbers| numbers.len() == 2 && numbers.iter().all(is_score))
+        };
+        // Below other text, only where no other line has two numbers alone.
+        let pairs: Vec<Vec<f64>> = reply.lines().filter_map(pair).collect();
+        let first = reply.trim().lines().next().and_then(pair);
+        first.or_else(|| if let [only] = &pairs[..] { Some(only.clone()) } else { None })
     }
 
     fn report(

@@ -3,7 +3,7 @@
 //! A row of `mmbench_dev_20230712.tsv` (columns in any order): `index` 241, `question`, `hint`, `A` to `D` (missing ones
 //! empty), `answer` A, `category`, `image` (base64), `split` dev. Rotations of a question have the same `index` modulo 10⁶.
 //!
-//! Asked: the hint, the question and the options, a line each, up to the first that is missing; then the request for a
+//! MustAnswer: the hint, the question and the options, a line each, up to the first that is missing; then the request for a
 //! letter, which answers files leave out of `prompt`.
 //!
 //! Score, by strict equality with the letter: `circular_acc`, the share of questions with every rotation right, and
@@ -14,10 +14,12 @@
 
 mod choice;
 mod sheet;
+mod workbook;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -25,14 +27,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Picture, Protocol, Report, Sample, Task,
+    Answer, MustAnswer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
-    questions::one_of,
     scienceqa::CHOOSE,
 };
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    files::read_text,
 };
 
 /// The benchmark.
@@ -81,7 +83,7 @@ impl Row {
             .collect()
     }
 
-    fn sample(self, place: &Path, suffix: &'static str) -> Result<Sample, Error> {
+    fn sample(self, place: &Path, suffix: &'static str, bytes: Arc<[u8]>) -> Sample {
         let hint = if there(&self.hint) { format!("{}\n", self.hint) } else { String::new() };
         let mut text = format!("{hint}{}", self.question);
         let options = self.options();
@@ -95,17 +97,14 @@ impl Row {
             ("option_char".to_owned(), json!(letters)),
         ]);
         let place = place.join(self.index.to_string());
-        let bytes = STANDARD
-            .decode(self.image.trim())
-            .map_err(|e| Error::Image { path: place.clone(), reason: format!("its picture is no base64: {e}") })?;
-        Ok(Sample {
+        Sample {
             question_id: self.index.into(),
-            picture: Some(Picture::Inline { place, bytes: bytes.into() }),
+            picture: Some(Picture::Inline { place, bytes }),
             clip_text: text.clone(),
             text,
             suffix,
             more,
-        })
+        }
     }
 }
 
@@ -116,17 +115,95 @@ fn there(cell: &str) -> bool {
 }
 
 impl MmBench {
+    /// The table in `data`: LLaVA's, else one of MMBench's later releases, a dev split before a test split.
     fn table(self, data: &Path) -> Result<PathBuf, Error> {
-        let name = if self.chinese { TABLE_CN } else { TABLE };
-        one_of(data, &[name, "annotation.tsv"])
+        let official = if self.chinese { TABLE_CN } else { TABLE };
+        let names: Vec<String> = std::fs::read_dir(data)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path().is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        let rank = |name: &&String| {
+            let lower = name.to_lowercase();
+            let is_table = lower.ends_with(".tsv") && lower.contains("_cn") == self.chinese;
+            match lower.as_str() {
+                lower if lower == official => Some(0),
+                "annotation.tsv" => Some(1),
+                lower if is_table && lower.starts_with("mmbench_dev") => Some(2),
+                lower if is_table && lower.starts_with("mmbench_test") => Some(3),
+                _ => None,
+            }
+        };
+        let found = names.iter().filter_map(|name| Some((rank(&name)?, name))).min();
+        found.map(|(_, name)| data.join(name)).ok_or_else(|| {
+            let later = if self.chinese { "MMBench_DEV_CN.tsv" } else { "MMBench_DEV_EN.tsv" };
+            let reason = format!(
+                "expected {official}, annotation.tsv or a later table such as {later} here; --data names the folder"
+            );
+            Error::data(data, reason)
+        })
     }
 
     fn rows(self, data: &Path) -> Result<Vec<Row>, Error> {
         let path = self.table(data)?;
-        let fail = |e: csv::Error| Error::data(&path, e.to_string());
-        let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_path(&path).map_err(fail)?;
-        reader.deserialize().collect::<Result<_, _>>().map_err(fail)
+        let text = read_text(&path, "the table cannot be read")?;
+        let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').from_reader(text.as_bytes());
+        reader.deserialize().collect::<Result<_, _>>().map_err(|error| Error::data(&path, table_words(&error)))
     }
+}
+
+/// What is wrong with a table, in people's words.
+fn table_words(error: &csv::Error) -> String {
+    let line = error.position().map_or_else(String::new, |position| format!("line {}: ", position.line()));
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{line}the row has {len} columns, the first row has {expected_len}")
+        }
+        csv::ErrorKind::Deserialize { err, .. } => match err.kind() {
+            csv::DeserializeErrorKind::Message(text) if text.starts_with("missing field") => {
+                format!("the column {} is missing", text.trim_start_matches("missing field "))
+            }
+            _ => format!("{line}the index is no whole number, or a cell holds something else than its column"),
+        },
+        _ => format!("{line}it is no row of a table with tabs between its columns"),
+    }
+}
+
+/// The pictures of a table by the index of their row. A cell holds a picture in base64, or the index of the row that has it: rotations of a question
+/// share theirs in later releases.
+fn images(rows: &[Row], table: &Path) -> Result<HashMap<u64, Arc<[u8]>>, Error> {
+    let reference = |row: &Row| row.image.trim().parse::<u64>().ok();
+    let mut images: HashMap<u64, Arc<[u8]>> = HashMap::new();
+    let mut bad = Vec::new();
+    for row in rows.iter().filter(|row| reference(row).is_none()) {
+        match STANDARD.decode(row.image.trim()) {
+            Ok(bytes) => drop(images.insert(row.index, bytes.into())),
+            // It is found with all other pictures that cannot be read, before the first question.
+            Err(_) => drop(images.insert(row.index, row.image.as_bytes().into())),
+        }
+    }
+    let references: HashMap<u64, u64> = rows.iter().filter_map(|row| Some((row.index, reference(row)?))).collect();
+    for row in rows.iter().filter(|row| reference(row).is_some()) {
+        let mut at = row.index;
+        for _ in 0..=references.len() {
+            match references.get(&at) {
+                Some(next) => at = *next,
+                None => break,
+            }
+        }
+        match images.get(&at).cloned() {
+            Some(found) => drop(images.insert(row.index, found)),
+            None => bad.push((row, format!("its cell `image` is {at}, and no row with that index has a picture"))),
+        }
+    }
+    if let Some((row, reason)) = bad.first() {
+        let more = bad.len() - 1;
+        let more = if more > 0 { format!("; so it is with {more} more of {} rows", rows.len()) } else { String::new() };
+        return Err(Error::Image { path: table.join(row.index.to_string()), reason: format!("{reason}{more}") });
+    }
+    Ok(images)
 }
 
 impl Task for MmBench {
@@ -165,7 +242,13 @@ impl Task for MmBench {
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let table = self.table(data)?;
         let suffix = if self.chinese { CHOOSE_CN } else { CHOOSE };
-        self.rows(data)?.into_iter().map(|row| row.sample(&table, suffix)).collect()
+        let rows = self.rows(data)?;
+        let images = images(&rows, &table)?;
+        let image = |row: Row| {
+            let bytes = images.get(&row.index).cloned().unwrap_or_else(|| Arc::from(&[][..]));
+            row.sample(&table, suffix, bytes)
+        };
+        Ok(rows.into_iter().map(image).collect())
     }
 
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
@@ -181,13 +264,27 @@ impl Task for MmBench {
         protocol == Protocol::LmmsEval || !answers.iter().all(label)
     }
 
+    fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
+        let listed = answer.more.get("options").and_then(Value::as_array);
+        let options: Vec<&str> = listed.into_iter().flatten().filter_map(Value::as_str).collect();
+        let read = match protocol {
+            Protocol::Llava => ["A", "B", "C", "D"].contains(&answer.text.as_str()),
+            Protocol::LmmsEval => choice::named(&answer.text, &options).is_some(),
+        };
+        (!read).then_some("are no option letter as the rule reads it")
+    }
+
+    fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
+        Ok(MustAnswer::Ids(self.rows(data)?.iter().map(|row| row.index.into()).collect()))
+    }
+
     fn upload_name(&self) -> Option<&'static str> {
         Some("mmbench_upload.xlsx")
     }
 
     fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
-        let bytes =
-            sheet::write(&self.rows(data)?, &ById::new(answers)).map_err(|e| Error::data(data, e.to_string()))?;
+        let bytes = sheet::write(&self.rows(data)?, &ById::new(answers))
+            .map_err(|_| Error::data(data, "an answer does not fit into a cell of the workbook"))?;
         Ok(bytes)
     }
 
@@ -245,7 +342,9 @@ fn index(id: &Value) -> Option<u64> {
 fn unpack(row: &Record, folder: &mut Folder, table: &str) -> Result<(), Error> {
     const COLUMNS: [&str; 9] = ["index", "question", "hint", "A", "B", "C", "D", "answer", "split"];
     let mut line = csv::WriterBuilder::new().delimiter(b'\t').from_writer(Vec::new());
-    let mut write = |fields: Vec<String>| line.write_record(fields).map_err(|error| row.error(&error.to_string()));
+    let mut write = |fields: Vec<String>| {
+        line.write_record(fields).map_err(|_| row.error("the row cannot be written as a line of a table"))
+    };
     if folder.count(table) == 0 {
         write(COLUMNS.into_iter().chain(["image"]).map(str::to_owned).collect())?;
     }
@@ -253,6 +352,6 @@ fn unpack(row: &Record, folder: &mut Folder, table: &str) -> Result<(), Error> {
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     fields.push(STANDARD.encode(picture));
     write(fields)?;
-    let line = line.into_inner().map_err(|error| row.error(&error.to_string()))?;
+    let line = line.into_inner().map_err(|_| row.error("the row cannot be written as a line of a table"))?;
     folder.line(table, String::from_utf8_lossy(&line).trim_end_matches('\n'))
 }

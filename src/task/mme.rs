@@ -71,6 +71,10 @@ impl Task for Mme {
         Some(DataSet { id: "lmms-lab-encoder/MME", files: &["data/test"], unpack })
     }
 
+    fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
+        yes_or_no(&answer.text, protocol).is_none().then_some("say neither yes nor no where the rule looks")
+    }
+
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let release = release_folder(data)?;
         let file = ["llava_mme.jsonl", "MME/llava_mme.jsonl", "../llava_mme.jsonl"]
@@ -93,7 +97,10 @@ impl Task for Mme {
         for answer in answers {
             let (category, file) = place(answer, data)?;
             let (question, label) = labels.find(&category, &file, &answer.prompt).ok_or_else(|| {
-                Error::data(data, format!("no label for `{}` of {category}/{file}", answer.prompt.escape_debug()))
+                Error::data(
+                    data,
+                    format!("no label for `{}` of {category}/{file}", secateur_weights::printable(&answer.prompt)),
+                )
             })?;
             let right = yes_or_no(&answer.text, protocol) == Some(label);
             categories.entry(category).or_default().add(file, question, right);
@@ -155,14 +162,19 @@ fn place(answer: &Answer, data: &Path) -> Result<(String, String), Error> {
 /// A row of the hub's data set: `question_id` `code_reasoning/0020.png`, `image`, `question` with "Please answer yes or no.",
 /// `answer`, `category`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
-    let [id, question, answer, category] = ["question_id", "question", "answer", "category"].map(|name| row.text(name));
-    let (id, question) = (id?, question?);
+    let [id, question, answer, category] = ["question_id", "question", "answer", "category"].map(|name| row.name(name));
+    let (id, question, answer) = (id?, question?, answer?);
+    if [&question, &answer].iter().any(|text| text.contains(['\n', '\r', '\t'])) {
+        return Err(
+            row.error("its question or answer has a line break or a tab, which MME's files of labels cannot hold")
+        );
+    }
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     folder.picture(RELEASE, &id, picture)?;
     let stem = id.rsplit_once('.').map_or(id.as_str(), |(stem, _)| stem);
     // Where pictures have a folder of their own, labels have one too.
     let labels = stem.replace("/images/", "/questions_answers_YN/");
-    folder.line(&format!("{RELEASE}/{labels}.txt"), &format!("{question}\t{}", answer?))?;
+    folder.line(&format!("{RELEASE}/{labels}.txt"), &format!("{question}\t{answer}"))?;
     let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim_end());
     let line = json!({"question_id": id, "image": id, "text": text, "category": category?});
     folder.line("llava_mme.jsonl", &line.to_string())

@@ -8,7 +8,8 @@
 //! x in the equation?", "answer": "-1<AND>-5", "capability": ["ocr", "math"], …}`
 //!
 //! Score: the judge's, from 0 to 1, averaged over all questions and over those of each ability, as `mm-vet_evaluator.py` does; a
-//! reply without a number counts as 0 after five of them, as there.
+//! reply without a number counts as 0 after five of them, as there, and is counted in a note. A judge of whose replies none can be read is an
+//! error here.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -16,22 +17,24 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Judged, Protocol, Report, Sample, Task,
+    Answer, Judged, MustAnswer, Protocol, Report, Sample, Task,
     ids::ById,
     python_json,
-    questions::{file, json as read_json, samples},
+    questions::{file, json as read_json, question_ids, samples},
 };
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
     judge::Request,
     text::strip,
+    words::count,
 };
 
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct MmVet;
 
+const QUESTIONS: &str = "llava-mm-vet.jsonl";
 const LABELS: &str = "mm-vet.json";
 /// As papers order them: recognition, reading, knowledge, writing, space, arithmetic.
 const ABILITIES: [&str; 6] = ["rec", "ocr", "know", "gen", "spat", "math"];
@@ -94,11 +97,15 @@ impl Task for MmVet {
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
-        let mut samples = samples(data, "llava-mm-vet.jsonl", &["images"])?;
+        let mut samples = samples(data, QUESTIONS, &["images"])?;
         for sample in &mut samples {
             sample.clip_text.clone_from(&sample.text);
         }
         Ok(samples)
+    }
+
+    fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
+        question_ids(data, QUESTIONS)
     }
 
     fn upload_name(&self) -> Option<&'static str> {
@@ -147,7 +154,9 @@ impl Judged for MmVet {
     }
 
     fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
-        let grade: f64 = strip(reply).split(' ').next()?.parse().ok()?;
+        let official: Option<f64> = strip(reply).split(' ').next().and_then(|word| word.parse().ok());
+        // Inside of other text, only where no other number could be meant.
+        let grade = official.or_else(|| only_number(reply))?;
         (0.0..=1.0).contains(&grade).then(|| vec![grade])
     }
 
@@ -185,10 +194,19 @@ impl Judged for MmVet {
         }
         let without = verdicts.iter().filter(|verdict| verdict.is_none()).count();
         if without > 0 {
-            notes.push(format!("{without} answer(s) got no grade from the judge and count as 0"));
+            let counts = if without == 1 { "counts" } else { "count" };
+            notes.push(format!("{} got no grade from the judge and {counts} as 0", count(without, "answer")));
         }
         Ok(Report { benchmark: "mm-vet", protocol, n: graded.len(), metrics, notes })
     }
+}
+
+/// The number in a text that has one, and no other: `I would give **0.7**.`, `0.7/1.0` with the highest grade behind it.
+fn only_number(text: &str) -> Option<f64> {
+    let text = text.replace("/1.0", " ").replace("/ 1.0", " ").replace("out of 1.0", " ");
+    let words = text.split(|c: char| !(c.is_ascii_digit() || c == '.')).map(|word| word.trim_matches('.'));
+    let numbers: Vec<f64> = words.filter_map(|word| word.parse().ok()).collect();
+    if let [only] = numbers[..] { Some(only) } else { None }
 }
 
 fn labels(data: &Path) -> Result<BTreeMap<String, Label>, Error> {
@@ -203,7 +221,7 @@ fn label<'a>(labels: &'a BTreeMap<String, Label>, id: &str, data: &Path) -> Resu
 
 /// A row of the hub's data set: `question_id` `v1_0`, `image`, `question`, `answer`, `capability` `ocr,math`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
-    let id = row.text("question_id")?;
+    let id = row.name("question_id")?;
     let number: u64 = id.trim_start_matches("v1_").parse().map_err(|_| row.error("an id like v1_0 was expected"))?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     let image = folder.picture("images", &id, picture)?;
@@ -212,5 +230,25 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     folder.json(LABELS)?[&id] =
         json!({"imagename": image, "question": question, "answer": answer, "capability": abilities});
     let line = json!({"question_id": number, "image": image, "text": question, "category": "conv"});
-    folder.line("llava-mm-vet.jsonl", &line.to_string())
+    folder.line(QUESTIONS, &line.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grades_are_read_where_no_other_number_is_meant() {
+        for (reply, expected) in [
+            ("0.7", Some(0.7)),
+            ("1.0 since all is right", Some(1.0)),
+            ("For the last row I would give **0.7**.", Some(0.7)),
+            ("Grade: 0.5/1.0", Some(0.5)),
+            ("Between 0.5 and 0.7", None),
+            ("I cannot see the picture", None),
+            ("7", None),
+        ] {
+            assert_eq!(MmVet.verdict(reply), expected.map(|grade| vec![grade]), "{reply}");
+        }
+    }
 }

@@ -20,6 +20,7 @@ mod report;
 mod scienceqa;
 mod seed;
 mod textvqa;
+mod unread;
 mod videoqa;
 mod vizwiz;
 mod vqav2;
@@ -45,6 +46,8 @@ pub use seed::Seed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 pub use textvqa::TextVqa;
+pub use unread::MustAnswer;
+pub(crate) use unread::{holes, unread};
 pub use videoqa::VideoQa;
 pub use vizwiz::VizWiz;
 pub use vqav2::VqaV2;
@@ -228,6 +231,21 @@ pub trait Task: Send + Sync {
     /// When the questions cannot be read, or one that must be answered is not.
     fn upload(&self, _data: &Path, _answers: &[Answer]) -> Result<Vec<u8>, Error> {
         Ok(Vec::new())
+    }
+    /// The questions that such a file must answer.
+    ///
+    /// # Errors
+    /// When the questions cannot be read.
+    fn uploaded(&self, _data: &Path) -> Result<MustAnswer, Error> {
+        Ok(MustAnswer::Checked)
+    }
+    /// What an answer that is not empty lacks, so that the rule cannot read it, in the plural; `None` where it can.
+    fn lacks(&self, _answer: &Answer, _protocol: Protocol) -> Option<&'static str> {
+        None
+    }
+    /// What an answer counts as that the rule cannot read.
+    fn unread_as(&self, _protocol: Protocol) -> &'static str {
+        "wrong"
     }
     /// How a language model grades the answers, where one does.
     fn judged(&self) -> Option<&dyn Judged> {

@@ -73,6 +73,27 @@ impl Task for Pope {
         Some(DataSet { id: "lmms-lab-encoder/POPE", files: &["data/test"], unpack })
     }
 
+    fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
+        let text = strip(&answer.text);
+        let is_plain = ["yes", "no"].contains(&text.to_lowercase().as_str());
+        let read = match protocol {
+            Protocol::LmmsEval => is_plain,
+            Protocol::Llava => {
+                let first = text.split('.').next().unwrap_or_default();
+                let yes = first.split(|c: char| !c.is_alphanumeric()).any(|word| word.eq_ignore_ascii_case("yes"));
+                yes || !says_yes(text)
+            }
+        };
+        (!read).then_some("say neither yes nor no as the rule reads them")
+    }
+
+    fn unread_as(&self, protocol: Protocol) -> &'static str {
+        match protocol {
+            Protocol::Llava => "yes",
+            Protocol::LmmsEval => "wrong",
+        }
+    }
+
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         samples_of(data, &one_of(data, &QUESTIONS)?, &["val2014"])
     }
@@ -244,7 +265,7 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let [question, answer, category] = ["question", "answer", "category"].map(|name| row.text(name));
     let (question, category) = (question?, category?);
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
-    let image = folder.picture("val2014", &row.text("image_source")?, picture)?;
+    let image = folder.picture("val2014", &row.name("image_source")?, picture)?;
     let first = match category.as_str() {
         "adversarial" => 0,
         "random" => 10_000_000,

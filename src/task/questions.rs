@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{Picture, Sample};
-use crate::{Error, text::clip_question};
+use super::{MustAnswer, Picture, Sample};
+use crate::{
+    Error,
+    files::{read_json, read_objects},
+    text::clip_question,
+};
 
 /// A line of a question file.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,22 +22,23 @@ pub(super) struct Question {
     pub(super) category: String,
 }
 
-/// Every line of a file of JSON objects.
+/// The objects of a file that has one a line; see [`read_objects`] for what else is read.
 pub(super) fn lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|e| Error::data(path, format!("line {} is no {what}: {e}", i + 1)))
-        })
-        .collect()
+    read_objects(path, what)
+}
+
+/// The ids of the questions in the file `name`, which scores can be made without.
+pub(super) fn question_ids(data: &Path, name: &'static str) -> Result<MustAnswer, Error> {
+    if !data.join(name).is_file() {
+        return Ok(MustAnswer::Unlisted(name));
+    }
+    let questions: Vec<Question> = lines(&data.join(name), "question")?;
+    Ok(MustAnswer::Ids(questions.into_iter().map(|question| question.question_id).collect()))
 }
 
 /// A whole JSON file.
 pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path, "cannot be read"))?;
-    serde_json::from_str(&text).map_err(|e| Error::data(path, e.to_string()))
+    read_json(path, "cannot be read")
 }
 
 /// Adds to a JSON list, which null becomes.

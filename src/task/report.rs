@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::Protocol;
+use crate::words::count;
 
 /// Metrics in the order in which they are shown.
 #[derive(Clone, Debug, Serialize)]
@@ -27,7 +28,7 @@ impl Report {
     /// The table for people.
     pub fn table(&self) -> String {
         let width = self.metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut table = format!("{} · {} answers · {} rules\n", self.benchmark, self.n, self.protocol.name());
+        let mut table = format!("{} · {} · {} rules\n", self.benchmark, count(self.n, "answer"), self.protocol.name());
         // MME counts in points; everything else in shares of 1, of which two digits are too few, and grades up to 5.
         let digits = if self.metrics.iter().any(|(_, value)| *value > 5.0) { 2 } else { 4 };
         for (name, value) in &self.metrics {

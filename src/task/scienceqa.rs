@@ -124,6 +124,14 @@ impl Task for ScienceQa {
         Ok(samples.collect())
     }
 
+    fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
+        let named = match protocol {
+            Protocol::Llava => letter(&answer.text),
+            Protocol::LmmsEval => lmms_letter(&answer.text),
+        };
+        named.is_none().then_some("have no option letter where the rule looks")
+    }
+
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         let Ok(Judged { correct, incorrect }) = json(path) else { return Ok((Answer::read_all(path)?, 0)) };
         let answer = |analysis: Analysis| Answer {

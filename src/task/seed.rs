@@ -85,6 +85,11 @@ impl Task for Seed {
         samples(data, "llava-seed-bench.jsonl", &["."])
     }
 
+    fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
+        let is_letter = ["A", "B", "C", "D"].iter().any(|letter| is_right(&answer.text, letter, protocol));
+        (!is_letter).then_some("are no option letter as the rule reads it")
+    }
+
     fn upload_name(&self) -> Option<&'static str> {
         Some("seed-bench.jsonl")
     }
@@ -144,7 +149,7 @@ fn labels(data: &Path) -> Result<Labels, Error> {
 /// A row of the hub's data set: `question_id`, `question_type_id`, `data_type`, `question`, `choice_a` to `choice_d`, `answer`,
 /// `image`, a list of pictures of which a video has several: LLaVA's folder has the middle frame, so the middle one is taken.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
-    let id = row.text("question_id")?;
+    let id = row.name("question_id")?;
     let pictures = row.pictures("image")?;
     let picture = pictures.get(pictures.len() / 2).ok_or_else(|| row.error("no picture"))?;
     let image = folder.picture("pictures", &id, picture)?;

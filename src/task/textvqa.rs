@@ -125,14 +125,17 @@ fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
         _ => None,
     };
     let question = question.ok_or_else(|| {
-        Error::data(path, format!("`{}` is no TextVQA prompt: expected 2 or 3 lines", answer.prompt.escape_debug()))
+        Error::data(
+            path,
+            format!("`{}` is no TextVQA prompt: expected 2 or 3 lines", secateur_weights::printable(&answer.prompt)),
+        )
     })?;
     Ok(question.to_lowercase())
 }
 
 /// A row of the hub's data set: `image_id`, `image`, `question`, ten `answers`, `ocr_tokens`. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
-    let (id, question) = (row.text("image_id")?, row.text("question")?);
+    let (id, question) = (row.name("image_id")?, row.text("question")?);
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     let image = folder.picture("train_images", &id, picture)?;
     let tokens = row.texts("ocr_tokens")?.join(", ");

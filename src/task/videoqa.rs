@@ -19,18 +19,21 @@
 
 mod judged;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Judged, Picture, Protocol, Report, Sample, Task,
+    Answer, Judged, MustAnswer, Picture, Protocol, Report, Sample, Task,
     ids::ById,
     llava_only, python_json,
     questions::{folder, json, one_of},
 };
-use crate::Error;
+use crate::{Error, words::count};
 
 /// One of the four sets.
 #[derive(Clone, Copy, Debug)]
@@ -78,12 +81,42 @@ impl VideoQa {
         prefix: "v_",
     };
 
-    /// The video called `name`: a file with one of the official extensions, or of others that ffmpeg reads, or a folder of frames.
-    fn video(&self, folder: &Path, name: &str) -> Option<PathBuf> {
-        let names =
-            ["mp4", "avi", "mov", "mkv", "webm", "gif"].map(|extension| format!("{}{name}.{extension}", self.prefix));
-        let files = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-        files.or_else(|| Some(folder.join(format!("{}{name}", self.prefix))).filter(|path| path.is_dir()))
+    /// The video called `name`: a file with one of the official extensions, or of others that ffmpeg reads, in any case, or a folder of frames.
+    fn video(&self, files: &Listing, name: &str) -> Option<PathBuf> {
+        let stem = format!("{}{name}", self.prefix);
+        let names = EXTENSIONS.map(|extension| format!("{stem}.{extension}"));
+        names.iter().find_map(|name| files.file(name)).or_else(|| files.folder(&stem))
+    }
+}
+
+/// Extensions of videos, in the order in which they are looked for.
+const EXTENSIONS: [&str; 6] = ["mp4", "avi", "mov", "mkv", "webm", "gif"];
+
+/// What lies in a folder: names are looked up as they are, and then with extensions in any case, as `clip.MP4`.
+struct Listing {
+    folder: PathBuf,
+    /// By the name with its extension in lower case.
+    files: HashMap<String, PathBuf>,
+}
+
+impl Listing {
+    fn read(folder: PathBuf) -> Result<Self, Error> {
+        let entries = std::fs::read_dir(&folder).map_err(Error::io(&folder, "the videos cannot be listed"))?;
+        let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file());
+        let named = paths.filter_map(|path| {
+            let (stem, extension) = path.file_name()?.to_str()?.rsplit_once('.')?;
+            Some((format!("{stem}.{}", extension.to_lowercase()), path))
+        });
+        Ok(Self { files: named.collect(), folder })
+    }
+
+    fn file(&self, name: &str) -> Option<PathBuf> {
+        let exact = self.folder.join(name);
+        if exact.is_file() { Some(exact) } else { self.files.get(name).cloned() }
+    }
+
+    fn folder(&self, name: &str) -> Option<PathBuf> {
+        Some(self.folder.join(name)).filter(|path| path.is_dir())
     }
 }
 
@@ -140,20 +173,34 @@ impl Task for VideoQa {
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let folder = folder(data, self.folders, "the videos")?;
         let questions = questions(data)?;
-        let mut samples = Vec::with_capacity(questions.len());
+        let files = Listing::read(folder)?;
+        let all = questions.len();
+        let (mut samples, mut missing) = (Vec::with_capacity(all), Vec::new());
         for Question { video_name, question, question_id } in questions {
-            let video = self.video(&folder, &video_name).ok_or_else(|| {
-                let reason = format!(
-                    "the video {}{video_name} of a question is missing (mp4, avi, mov, mkv, webm, gif, or a folder of frames)",
-                    self.prefix
-                );
-                Error::data(&folder, reason)
-            })?;
+            let Some(video) = self.video(&files, &video_name) else {
+                missing.push(video_name);
+                continue;
+            };
             let clip_text = question.clone();
             let picture = Some(Picture::Video(video));
             samples.push(Sample { question_id, picture, text: question, suffix: "", clip_text, more: Map::new() });
         }
+        if let Some(first) = missing.first() {
+            let extensions = EXTENSIONS.join(", ");
+            let reason = format!(
+                "the videos of {} of {} are missing, {}{} first ({extensions}, or a folder of frames)",
+                missing.len(),
+                count(all, "question"),
+                self.prefix,
+                secateur_weights::printable(first)
+            );
+            return Err(Error::data(&files.folder, reason));
+        }
         Ok(samples)
+    }
+
+    fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
+        Ok(MustAnswer::Ids(questions(data)?.into_iter().map(|question| question.question_id).collect()))
     }
 
     fn upload_name(&self) -> Option<&'static str> {

@@ -140,7 +140,7 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 /// A row of the hub's data set: `question_id`, `image`, `question`. The official picture, `VizWiz_test_00000000.jpg`, is named after the question; the
 /// server knows it by that name, whatever the format of what the hub has. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
-    let id = row.text("question_id")?;
+    let id = row.name("question_id")?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     let name = if id.ends_with(".jpg") { id.clone() } else { format!("{id}.jpg") };
     let image = folder.picture("test", &name, picture)?;

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, MustAnswer, Protocol, Report, Sample, Task,
     evalai::parts_accuracy,
     ids::{ById, key},
     normalise, python_json,
@@ -33,6 +33,8 @@ use crate::{
 /// The benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct VqaV2;
+
+const QUESTIONS: &str = "llava_vqav2_mscoco_test-dev2015.jsonl";
 
 /// An entry of the upload.
 #[derive(Serialize)]
@@ -72,12 +74,22 @@ impl Task for VqaV2 {
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
-        samples(data, "llava_vqav2_mscoco_test-dev2015.jsonl", &["test2015"])
+        samples(data, QUESTIONS, &["test2015"])
     }
 
     /// The official converter passes over lines that are no JSON.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         Answer::read_json_lines(path)
+    }
+
+    /// Those of test-dev: of the others, most are not asked. Without that file, nobody can tell.
+    fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
+        let path = data.join(QUESTIONS);
+        if !path.is_file() {
+            return Ok(MustAnswer::Checked);
+        }
+        let questions: Vec<Id> = lines(&path, "question")?;
+        Ok(MustAnswer::Ids(questions.into_iter().map(|question| question.question_id).collect()))
     }
 
     fn upload_name(&self) -> Option<&'static str> {
@@ -158,6 +170,6 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let image = folder.picture("test2015", &format!("COCO_test2015_{:012}", row.integer("image_id")?), picture)?;
     let text = format!("{}{SINGLE_WORD}", row.text("question")?);
     let line = json!({"question_id": id, "image": image, "text": text, "category": "default"}).to_string();
-    folder.line("llava_vqav2_mscoco_test-dev2015.jsonl", &line)?;
+    folder.line(QUESTIONS, &line)?;
     folder.line("llava_vqav2_mscoco_test2015.jsonl", &line)
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use calamine::{Data, Reader, Xlsx, open_workbook};
 use rust_xlsxwriter::{Workbook, XlsxError};
 use serde_json::{Map, Value, json};
 
-use super::{Row, there};
+use super::{Row, there, workbook};
 use crate::{
     Error,
+    files::read_bytes,
     task::{Answer, ids::ById},
+    words::excerpt,
 };
 
 /// Where an answer from a workbook carries its label.
@@ -42,25 +43,25 @@ pub(super) fn write(rows: &[Row], answers: &ById) -> Result<Vec<u8>, XlsxError> 
 /// The predictions in a workbook, each with its label if there is one.
 pub(super) fn read(path: &Path) -> Result<Vec<Answer>, Error> {
     let fail = |reason: String| Error::data(path, reason);
-    let mut workbook: Xlsx<_> = open_workbook(path).map_err(|e: calamine::XlsxError| fail(e.to_string()))?;
-    let sheet = workbook.worksheet_range_at(0).ok_or_else(|| fail("the workbook has no sheet".to_owned()))?;
-    let sheet = sheet.map_err(|e| fail(e.to_string()))?;
-    let mut rows = sheet.rows();
-    let head: Vec<String> = rows.next().unwrap_or_default().iter().map(ToString::to_string).collect();
-    let column = |name: &str| head.iter().position(|column| column == name);
+    let mut rows = workbook::rows(&read_bytes(path, "the workbook cannot be read")?).map_err(fail)?.into_iter();
+    let head = rows.next().unwrap_or_default();
+    let column = |name: &str| head.iter().find(|(_, text)| *text == name).map(|(column, _)| *column);
     let (Some(index), Some(prediction)) = (column("index"), column("prediction")) else {
-        return Err(fail(format!("expected the columns index and prediction, found {}", head.join(", "))));
+        let found: Vec<&str> = head.values().map(String::as_str).collect();
+        let found = excerpt(&found.join(", "));
+        return Err(fail(format!("expected the columns index and prediction in the first row, found `{found}`")));
     };
     let label = column("answer");
-    let cell = |row: &[Data], column: usize| row.get(column).map(ToString::to_string).unwrap_or_default();
+    let cell = |row: &workbook::Row, column: usize| row.get(&column).cloned().unwrap_or_default();
     let answers = rows.map(|row| {
-        let id: u64 = cell(row, index).parse().map_err(|_| fail(format!("`{}` is no index", cell(row, index))))?;
-        let label = label.map(|column| cell(row, column)).filter(|label| !label.is_empty());
+        let id = cell(&row, index);
+        let id: u64 = id.parse().map_err(|_| fail(format!("`{}` is no index", excerpt(&id))))?;
+        let label = label.map(|column| cell(&row, column)).filter(|label| !label.is_empty());
         let more: Map<String, Value> = label.map(|label| (LABEL.to_owned(), json!(label))).into_iter().collect();
         Ok(Answer {
             question_id: id.into(),
             prompt: String::new(),
-            text: cell(row, prediction),
+            text: cell(&row, prediction),
             answer_id: String::new(),
             model_id: String::new(),
             metadata: Map::new(),

@@ -8,6 +8,7 @@ use std::{
 use super::{COGNITION, PERCEPTION, YES_OR_NO};
 use crate::{
     Error,
+    files::read_text,
     task::{
         Sample,
         questions::{Question, lines, sample},
@@ -70,13 +71,16 @@ fn label_files(folder: &Path) -> Result<BTreeMap<String, Vec<(String, String)>>,
         if path.extension().is_none_or(|extension| extension != "txt") {
             continue;
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "the labels cannot be read"))?;
+        let text = read_text(&path, "the labels cannot be read")?;
         let lines = text
             .lines()
             .filter(|line| !line.trim().is_empty())
             .map(|line| {
                 let (question, answer) = line.trim().split_once('\t').ok_or_else(|| {
-                    Error::data(&path, format!("expected `question⇥answer`, found `{}`", line.escape_debug()))
+                    Error::data(
+                        &path,
+                        format!("expected `question⇥answer`, found `{}`", secateur_weights::printable(line)),
+                    )
                 })?;
                 Ok((question.to_owned(), answer.to_owned()))
             })
