@@ -65,7 +65,7 @@ impl Job for Ask {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let model: Llava<B> = open(&self.model, None)?.load(LoadOptions::default(), &device)?;
         let picture = decode(self.image.as_ref())?;
-        let prompt = Prompt::new(&vicuna_v1(&self.question, 1)?, &self.question, model.tokenizer());
+        let prompt = Prompt::new(&vicuna_v1(&self.question, 1)?, &self.question, model.tokenizer())?;
         let decoding = Decoding::greedy(32, model.tokenizer().eos());
         let selector = Selector::Before(Box::new(LargestNorm));
         let go_on = |_: &[u32]| ControlFlow::Continue(());

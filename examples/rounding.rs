@@ -53,9 +53,9 @@ impl Job for Rounding {
             for case in &cases {
                 let picture = decode(format!("{root}/{}", case.image).as_ref())?;
                 let question = clip_question(&case.question);
-                let prompt = Prompt::new(&vicuna_v1(&case.question, 1)?, &question, model.tokenizer());
+                let prompt = Prompt::new(&vicuna_v1(&case.question, 1)?, &question, model.tokenizer())?;
                 let see = |model: &Llava<B>| {
-                    let look = model.look_at(&picture, method.tiling(), method.needs());
+                    let look = model.look_at(&picture, method.tiling(), method.needs())?;
                     model.cues(&look, method.needs(), &prompt, 0)
                 };
                 let cues = see(&model)?;

@@ -149,6 +149,18 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// Numbers that are not finite, on the way to an answer.
+    #[error("{part} gives numbers that are not finite: `{tensor}` in {}: {found}", file.display())]
+    NotFinite {
+        /// The first part of the model that does.
+        part: String,
+        /// The tensor, by its name in the file.
+        tensor: String,
+        /// The file that it lies in.
+        file: PathBuf,
+        /// What was found.
+        found: String,
+    },
     /// A prompt that ends with its picture.
     #[error("the prompt ends with its picture; attention to it is measured from the text after it")]
     NoText,

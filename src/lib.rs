@@ -22,12 +22,16 @@ pub mod dataset;
 pub mod demo;
 mod error;
 pub mod eval;
+mod files;
 pub mod generate;
 mod hash;
 pub mod image;
 pub mod judge;
 pub mod merge;
 pub mod model;
+#[cfg(test)]
+#[path = "../tests/common/mutants.rs"]
+mod mutants;
 #[cfg(feature = "cli")]
 pub mod plot;
 pub mod pruner;
@@ -37,6 +41,8 @@ pub mod shard;
 pub mod task;
 mod tensor;
 pub mod text;
+mod unwind;
 pub mod video;
+mod words;
 
 pub use error::Error;

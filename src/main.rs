@@ -3,20 +3,34 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use secateur::cli::{Args, run};
+use secateur::cli::{Args, plain, run, without_numbers};
 
 /// 0; 1 with `error: …` on stderr; 2 for usage, which clap prints.
 fn main() -> ExitCode {
     secateur_backends::prepare_host();
-    match run(Args::parse()) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // A stderr that nobody reads must not panic.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            let _ = writeln!(std::io::stderr(), "error: {}", plain(&without_numbers(&format!("{error:#}"))));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What clap says of the arguments, which may hold what a terminal obeys.
+fn usage(error: &clap::Error) -> ExitCode {
+    let has_controls = |arg: std::ffi::OsString| arg.to_string_lossy().chars().any(|c| c.is_control() && c != '\n');
+    if !error.use_stderr() || !std::env::args_os().any(has_controls) {
+        error.exit();
+    }
+    let _ = write!(std::io::stderr(), "{}", plain(&error.render().to_string()));
+    ExitCode::from(2)
 }
 
 /// `secateur … | head` is not an error.

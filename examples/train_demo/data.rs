@@ -130,7 +130,12 @@ impl Maker {
 
     /// Captions and questions are short enough for one.
     fn segment(&self, text: &str) -> Segment {
-        self.clip.segments(text).swap_remove(0)
+        self.clip.segments(text).expect("the tokenizer has a piece for every byte").swap_remove(0)
+    }
+
+    /// The ids of a text that goes on.
+    fn encode(&self, text: &str) -> Vec<u32> {
+        self.llama.encode(text).expect("the tokenizer has a piece for every byte").split_off(1)
     }
 
     /// Tokenises what is asked about pictures of `visual` tokens: for each as many conversations, side by side. Every
@@ -163,15 +168,15 @@ impl Maker {
         for (i, question) in questions.iter().enumerate() {
             if i == 0 {
                 let text = vicuna_v1(&question.text, 1).expect("a question without marks");
-                let prompt = Prompt::new(&text, "", &self.llama);
+                let prompt = Prompt::new(&text, "", &self.llama).expect("the tokenizer has a piece for every byte");
                 let at = prompt.ids.iter().position(|&id| id == IMAGE_TOKEN).expect("a mark");
                 *before = prompt.ids[..at].iter().map(|&id| id as u32).collect();
                 turn.ids = prompt.ids[at + 1..].iter().map(|&id| id as u32).collect();
             } else {
-                turn.ids.extend(&self.llama.encode(&format!("USER: {} ASSISTANT:", question.text))[1..]);
+                turn.ids.extend(&self.encode(&format!("USER: {} ASSISTANT:", question.text)));
             }
             let answer = turn.ids.len();
-            turn.ids.extend(&self.llama.encode(&question.answer)[1..]);
+            turn.ids.extend(&self.encode(&question.answer));
             turn.ids.push(self.llama.eos());
             turn.answers.extend(answer..turn.ids.len());
         }

@@ -10,12 +10,12 @@ use secateur_backends::{Job, VlmBackend, choose};
 use super::{
     args::{Analysis, AnalyzeArgs},
     eval::progress,
-    make_folder, print,
+    make_folder, note_turned, print,
 };
 use crate::{
     Error,
     analysis::{Attention, Dispersion, Histogram, Instruction, KINDS, Shift, Spread, read},
-    eval::write_file,
+    files::write_file,
     image::{Rgb, decode, png},
     model::{Llava, LoadOptions, Opened, open},
     plot::{Labels, bars, columns, curves, map, shares},
@@ -59,11 +59,14 @@ impl Job for Analyze {
             Analysis::AttentionDispersion => 2,
         };
         let options = LoadOptions { dtype: args.dtype.map(DType::from), ..LoadOptions::default() };
+        opened.notes.iter().for_each(|note| say!("note: {note}"));
         let model: Llava<B> = opened.load(options, &device)?;
+        model.notes().iter().for_each(|note| say!("note: {note}"));
         let (mut shift, mut dispersion) = (Shift::default(), Dispersion::default());
         let bar = progress(questions.len(), 0);
         let mut measured = 0;
         for instruction in &questions {
+            bar.suspend(|| note_turned(&instruction.image));
             // One bad picture among thousands should not cost what the others gave.
             match measure(&model, instruction, layers) {
                 Ok(attention) => {
@@ -73,6 +76,8 @@ impl Job for Analyze {
                         Analysis::AttentionDispersion => dispersion.add(&attention),
                     }
                 }
+                // What is wrong with the model is wrong with every question.
+                Err(error @ Error::NotFinite { .. }) => return Err(error.into()),
                 Err(error) if questions.len() == 1 => return Err(error.into()),
                 Err(error) => {
                     let (image, error) = (instruction.image.display(), anyhow::Error::from(error));
@@ -99,7 +104,7 @@ fn measure<B: VlmBackend>(model: &Llava<B>, instruction: &Instruction, layers: u
     let Instruction { image, question } = instruction;
     let picture = decode(image)?;
     let text = Template::VicunaV1.turn(question, &[1])?;
-    let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer());
+    let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer())?;
     Attention::measure(model, &picture, &prompt, layers)
 }
 

@@ -23,7 +23,14 @@ fn check_pictures(samples: &[Sample]) -> Result<(), Error> {
     let missing: Vec<PathBuf> = samples.iter().filter_map(file).filter(|path| !path.is_file()).collect();
     let Some(first) = missing.first() else { return Ok(()) };
     let counts = format!("the pictures of {} of {} questions are missing", missing.len(), samples.len());
-    Err(Error::data(first, format!("{counts}, this one first; fetch the benchmark's images")))
+    let is_address = first.to_str().is_some_and(|path| path.contains("://"));
+    let advice = match is_address {
+        true => {
+            "this one first, which the question file gives as an address: download the images, and give their names"
+        }
+        false => "this one first; fetch the benchmark's images",
+    };
+    Err(Error::data(first, format!("{counts}, {advice}")))
 }
 
 /// The first questions of a benchmark, up to the limit.

@@ -17,11 +17,12 @@ use super::{
     print, print_json,
 };
 use crate::{
-    eval::{Run, RunConfig, RunFolder, Standing, evaluate, read_config, standing},
+    eval::{Looked, Run, RunConfig, RunFolder, Standing, evaluate, look_through, read_config, standing},
     model::{DEMO, Llava},
     pruner::{Selector, method, selector},
     shard::Shard,
-    task::{Answer, Report, Task, task},
+    task::{Answer, Report, Sample, Task, holes, task},
+    words::count,
 };
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
@@ -112,8 +113,26 @@ impl Missing {
     }
 }
 
+/// Looks at the pictures of questions that are left, before a model is loaded for them.
+pub(super) fn check_pictures(samples: &[Sample]) -> anyhow::Result<()> {
+    let bar = progress(samples.len(), 0);
+    let looked = look_through(samples, || bar.inc(1));
+    bar.finish_and_clear();
+    let Looked { pictures, turned } = looked?;
+    if turned > 0 {
+        let are = if turned == 1 { "is" } else { "are" };
+        say!(
+            "note: {turned} of {} {are} stored turned (EXIF); their pixels are taken as they are stored, as the official code does",
+            count(pictures, "picture")
+        );
+    }
+    Ok(())
+}
+
 /// Answers what is left to answer.
 fn answer(plan: ModelPlan, run: Run, out: &Path, force: bool) -> anyhow::Result<RunFolder> {
+    let left = if force { run.samples } else { &run.samples[standing(out, run.config, run.samples)?.answers.len()..] };
+    check_pictures(left)?;
     let backend = plan.method().backend;
     secateur_backends::run(backend, Eval { plan, run, out, force })?
 }
@@ -146,6 +165,7 @@ pub(super) fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut repor
         };
         match upload {
             Ok(bytes) => {
+                report.notes.extend(holes(task, data, folder.answers())?);
                 folder.write_upload(name, Some(&bytes))?;
                 report.notes.push(format!("{name} in the run folder is what the server takes"));
             }

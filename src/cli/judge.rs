@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::{args::JudgeArgs, eval::progress};
 use crate::{
+    files::read_text,
     judge::{Judge, JudgeConfig, Request, check_address},
-    task::{Answer, Judged, Protocol, Report, Task},
+    task::{Answer, Judged, Protocol, Report, Task, unread},
+    words::excerpt,
 };
 
 /// What the judge's replies are kept in, beside the answers.
@@ -22,8 +24,11 @@ pub(super) fn score(
     args: &JudgeArgs,
     folder: &Path,
 ) -> anyhow::Result<Report> {
+    let unread = unread(task, answers, protocol);
     let Some(url) = &args.judge_url else {
-        return Ok(task.score(data, answers, protocol)?);
+        let mut report = task.score(data, answers, protocol)?;
+        report.notes.extend(unread);
+        return Ok(report);
     };
     let (judged, requests) = requests(task, data, answers, protocol, args)?;
     let config = JudgeConfig {
@@ -37,7 +42,11 @@ pub(super) fn score(
     let bar = progress(requests.len(), 0);
     let verdicts = judge.ask(&requests, |reply| judged.verdict(reply), || bar.inc(1))?;
     bar.finish_and_clear();
-    let mut report = judged.report(data, answers, &verdicts, protocol)?;
+    let mut report = judged.report(data, answers, &verdicts.read, protocol)?;
+    report.notes.extend(unread);
+    if let Some(reply) = &verdicts.unread {
+        report.notes.push(format!("the judge's replies without a verdict are like `{}`", excerpt(reply)));
+    }
     let words = args.judge_prompt.as_ref().map_or_else(
         || "Secateur's instruction, which is not the official text".to_owned(),
         |path| format!("the instruction in {}", path.display()),
@@ -83,6 +92,6 @@ fn requests<'a>(
 
 /// A JSON object as it is (LLaVA's `rule.json` has an instruction for each category), anything else as text.
 fn instruction(path: &Path) -> anyhow::Result<serde_json::Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let text = read_text(path, "the instruction cannot be read")?;
     Ok(serde_json::from_str(&text).ok().filter(serde_json::Value::is_object).unwrap_or_else(|| text.into()))
 }

@@ -83,6 +83,9 @@ impl Part {
     }
 }
 
+/// The most missing shards that an error names.
+const NAMED: usize = 16;
+
 /// The parts by number, none missing and none twice, all of one run.
 fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
     parts.sort_by_key(|part| part.shard.index);
@@ -102,7 +105,7 @@ fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
         }
     }
     let there: Vec<usize> = parts.iter().map(|part| part.shard.index).collect();
-    let missing: Vec<String> = (0..count).filter(|i| !there.contains(i)).map(|i| i.to_string()).collect();
+    let missing: Vec<String> = (0..count).filter(|i| !there.contains(i)).take(NAMED).map(|i| i.to_string()).collect();
     if !missing.is_empty() {
         bail!("shard {} of {count} is missing", missing.join(", "));
     }

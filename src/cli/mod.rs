@@ -1,11 +1,10 @@
 //! The command line: [`args`](Args) as typed, a plan checked before any weight is read, one file a subcommand.
 
-/// Writes a line to stderr; unlike `eprintln!`, it does not end a run whose stderr nobody reads any more.
+/// Writes a line to stderr; unlike `eprintln!`, it does not end a run whose stderr nobody reads any more, and escapes what a terminal obeys.
 macro_rules! say {
-    ($($part:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($part)*);
-    }};
+    ($($part:tt)*) => {
+        $crate::cli::terminal::say(&format!($($part)*))
+    };
 }
 
 mod analyze;
@@ -26,6 +25,7 @@ mod report;
 mod score;
 mod show;
 mod sweep;
+mod terminal;
 mod trace;
 
 use std::{
@@ -37,13 +37,16 @@ use std::{
 pub use args::Args;
 use args::Command;
 use serde::Serialize;
+pub use terminal::{plain, without_numbers};
 
 use crate::{
     Error,
     dataset::fetch,
+    files::check_regular,
+    image::{address, is_turned},
     model::Opened,
     task::{Picture, Sample, Task},
-    video::{check_reader, needs_ffmpeg},
+    video::{Media, check_reader, needs_ffmpeg},
 };
 
 /// Runs a subcommand.
@@ -75,8 +78,13 @@ fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBu
     let default = task.default_data();
     match (given, task.hub()) {
         _ if default.is_empty() => Ok(PathBuf::new()),
+        (Some(given), _) if let Some(error) = address(&given) => Err(error.into()),
+        (Some(given), _) if !given.is_dir() => {
+            let what = if given.exists() { "it is a file, and no folder" } else { "there is no such folder" };
+            Err(Error::data(&given, format!("{what}; --data names the folder of the benchmark")).into())
+        }
         (Some(given), _) => Ok(std::path::absolute(given)?),
-        (None, Some(set)) if !Path::new(default).is_dir() => Ok(fetch(task.name(), set)?),
+        (None, Some(set)) if !Path::new(default).is_dir() => Ok(fetch(task, set)?),
         (None, _) => Ok(std::path::absolute(default)?),
     }
 }
@@ -96,8 +104,32 @@ fn make_folder(path: &Path) -> Result<(), Error> {
 
 /// Refuses pictures and videos that are not there before a model is fetched for them.
 fn check_there(path: &Path) -> Result<(), Error> {
-    let found = std::fs::metadata(path).map(|_| ());
-    found.map_err(Error::io(path, "the image or video cannot be read"))
+    if let Some(error) = address(path) {
+        return Err(error);
+    }
+    check_regular(path, "the image or video cannot be read")
+}
+
+/// Reads a picture, upright as people see it, or a video.
+fn see(path: &Path, frames: Option<usize>) -> Result<Media, Error> {
+    let (media, turned) = Media::read(path, frames)?;
+    if turned {
+        say!(
+            "note: {}: turned upright, as its EXIF block says; `eval` and `trace` take the pixels as they are stored, as the official code does",
+            path.display()
+        );
+    }
+    Ok(media)
+}
+
+/// Says of a picture that is measured as it is stored that people see it another way up.
+fn note_turned(path: &Path) {
+    if is_turned(path) {
+        say!(
+            "note: {}: its EXIF block says that it is stored turned; its pixels are taken as they are stored, as the official code does",
+            path.display()
+        );
+    }
 }
 
 /// Refuses temperatures and shares that mean nothing.
@@ -130,7 +162,7 @@ fn check_videos(samples: &[Sample], opened: &Opened) -> Result<(), Error> {
 /// Writes a line to stdout; unlike `println!`, a closed pipe is an error and no panic.
 fn print(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
+    writeln!(out, "{}", terminal::for_stdout(text))?;
     out.flush()
 }
 

@@ -133,6 +133,7 @@ impl ModelPlan {
     /// Finds the checkpoint, which may fetch it: whatever else can be wrong should be found out before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
         let opened = open(&args.model, args.clip.as_deref())?;
+        opened.notes.iter().for_each(|note| say!("note: {note}"));
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
         let joint = text_side(&mut methods, reads_text, &args.method, || opened.check_joint())?;
         for plan in &methods {
@@ -156,6 +157,8 @@ impl ModelPlan {
 
     /// Reads the weights.
     pub(super) fn load<B: VlmBackend>(self, device: &B::Device) -> Result<Llava<B>, Error> {
-        self.opened.load(self.options, device)
+        let model = self.opened.load(self.options, device)?;
+        model.notes().iter().for_each(|note| say!("note: {note}"));
+        Ok(model)
     }
 }

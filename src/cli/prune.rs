@@ -10,12 +10,16 @@ use serde::Serialize;
 use super::{args::PruneArgs, plan::MethodPlan, print_json};
 use crate::{
     Error,
+    image::address,
     pruner::{Cues, Selector, selector},
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
     if args.method.tokens.is_none() && args.method.method != "none" {
         anyhow::bail!("how many patches of each crop to keep is missing; give it with --tokens");
+    }
+    if let Some(error) = address(&args.cues) {
+        return Err(error.into());
     }
     let plan = MethodPlan::new(&args.method)?;
     let backend = plan.backend;

@@ -5,9 +5,8 @@ use secateur_weights::find;
 
 use super::{args::PullArgs, print};
 use crate::{
-    Error,
     dataset::fetch,
-    model::{Layout, open},
+    model::{Layout, is_tower, open},
     task::{TASKS, Task},
 };
 
@@ -24,19 +23,23 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
                     }
                 }
             };
-            fetch(task.name(), set)?
+            fetch(*task, set)?
         }
         None => {
-            let folder = find(&args.id, None)?;
-            // Opening finds the tower's checkpoint too, where there is one; a CLIP checkpoint is none to open.
-            match open(&args.id, None) {
-                Ok(opened) if opened.layout == Layout::Hf => say!(
-                    "note: cdpruner and trim also read CLIP's text side: secateur pull openai/clip-vit-large-patch14-336"
-                ),
-                Ok(_) | Err(Error::Config { .. }) => {}
-                Err(error) => return Err(error.into()),
+            // A CLIP checkpoint is a part of models, and none to open.
+            if is_tower(&args.id)? {
+                find(&args.id, None)?
+            } else {
+                // Opening finds the tower's checkpoint too, where there is one.
+                let opened = open(&args.id, None)?;
+                opened.notes.iter().for_each(|note| say!("note: {note}"));
+                if opened.layout == Layout::Hf {
+                    say!(
+                        "note: cdpruner and trim also read CLIP's text side: secateur pull openai/clip-vit-large-patch14-336"
+                    );
+                }
+                opened.folder
             }
-            folder
         }
     };
     Ok(print(&folder.display().to_string())?)

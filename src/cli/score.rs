@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 
 use super::{args::ScoreArgs, data_folder, judge, print, print_json};
-use crate::{eval::write_file, task::task};
+use crate::{
+    files::write_file,
+    task::{holes, task},
+    words::count,
+};
 
 pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
@@ -26,10 +30,14 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let folder = args.answers.parent().unwrap_or(Path::new(""));
     let mut report = judge::score(task, &data, &answers, args.protocol, &args.judge, folder)?;
     if broken > 0 {
-        report.notes.push(format!("{broken} line(s) of the file are no answers and are skipped"));
+        let are = if broken == 1 { "is no answer and is" } else { "are no answers and are" };
+        report.notes.push(format!("{} of the file {are} skipped", count(broken, "line")));
     }
     match &args.upload {
-        Some(path) => write_file(path, &task.upload(&data, &answers)?)?,
+        Some(path) => {
+            write_file(path, &task.upload(&data, &answers)?)?;
+            report.notes.extend(holes(task, &data, &answers)?);
+        }
         None if report.metrics.is_empty() && task.upload_name().is_some() => {
             report.notes.push("--upload FILE writes what the server takes".to_owned());
         }

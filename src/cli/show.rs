@@ -13,10 +13,10 @@ use super::{
     arrange::{arranged, in_padding, is_padded},
     check_there, make_folder,
     plan::{MethodPlan, ModelPlan},
-    print,
+    print, see,
 };
 use crate::{
-    eval::write_file,
+    files::write_file,
     generate::{Decoding, answer, go_on, kept},
     image::{Rgb, Tiles, crops, kept_patches, png},
     model::Llava,
@@ -31,6 +31,8 @@ use crate::{
 const ALPHA: f32 = 0.5;
 /// Letters of a word in a file's name.
 const LONGEST: usize = 40;
+/// Bytes of a word that is looked for in a picture.
+const LONGEST_WORD: usize = 300;
 /// Pictures side by side in a sheet.
 const COLUMNS: usize = 3;
 
@@ -44,6 +46,9 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     if args.question.is_none() && args.model.method.tokens.is_some() {
         say!("note: there is no question; methods that read it, and fastv, choose without one");
     }
+    if let Some(word) = args.relevance.iter().find(|word| word.len() > LONGEST_WORD) {
+        bail!("--relevance takes words or short phrases of up to {LONGEST_WORD} bytes; one has {}", word.len());
+    }
     check_there(&args.media)?;
     let mut plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     if !args.relevance.is_empty() {
@@ -51,7 +56,7 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
         plan.options.joint = true;
     }
     let config = &plan.opened.config;
-    let media = Media::read(&args.media, config.frames())?;
+    let media = see(&args.media, config.frames())?;
     let question = args.question.clone().unwrap_or_default();
     let text = config.template().turn(&question, &[media.marks()])?;
     make_folder(&args.out)?;
@@ -84,7 +89,7 @@ impl Job for Show {
         let Self { args, plan, media, text, question } = self;
         let methods = plan.methods.clone();
         let model: Llava<B> = plan.load(&device)?;
-        let prompt = Prompt::new(&text, &clip_question(&question), model.tokenizer());
+        let prompt = Prompt::new(&text, &clip_question(&question), model.tokenizer())?;
         let whole = arranged(&model, &media, None, |square, _| square);
         let title =
             if is_padded(&model, &media) { "as the model sees it, without padding" } else { "as the model sees it" };
@@ -164,7 +169,7 @@ fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -
     let square = crops(picture, processor, Tiles { columns: 0, rows: 0 }).swap_remove(0);
     let scale = args.colormap.unwrap_or(Scale::Jet);
     let mut maps = Vec::new();
-    let seen = model.look(processor.normalise(&square), Needs::default()).features;
+    let seen = model.look(processor.normalise(&square), Needs::default())?.features;
     let mut words: Vec<&str> = Vec::new();
     for word in args.relevance.iter().map(|word| word.trim()) {
         if !words.contains(&word) {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     args::TraceArgs,
-    check_there, ms,
+    check_there, ms, note_turned,
     plan::{MethodPlan, ModelPlan},
     print_json,
 };
@@ -33,7 +33,11 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
             Media::Video(Video::read(path, frames)?)
         }
         // Clap asks for one of them.
-        (None, path) => decode(path.as_deref().unwrap_or(Path::new("")))?.into(),
+        (None, path) => {
+            let path = path.as_deref().unwrap_or(Path::new(""));
+            note_turned(path);
+            decode(path)?.into()
+        }
     };
     let text = config.template().turn(&args.question, &[media.marks()])?;
     let backend = plan.method().backend;
@@ -100,7 +104,7 @@ impl Job for TraceJob {
         let method = self.plan.method().clone();
         let selector = selector::<B>(method.method, method.params)?;
         let model: Llava<B> = self.plan.load(&device)?;
-        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer());
+        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
         let decoding = Decoding::greedy(self.limit, model.tokenizer().eos());
         let (seen, answer) =
             answer(&model, std::slice::from_ref(&self.media), &prompt, &selector, method.tokens, decoding, go_on)?;

@@ -19,9 +19,11 @@ use super::{
     args::AskArgs,
     check_sampling, check_there, ms,
     plan::{MethodPlan, ModelPlan},
-    print_json,
+    print_json, see,
+    terminal::for_stdout,
 };
 use crate::{
+    Error,
     generate::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
     model::{Llava, Seen},
     pruner::selector,
@@ -42,7 +44,7 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     images.iter().try_for_each(|path| check_there(path))?;
     let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     let config = &plan.opened.config;
-    let media = images.iter().map(|path| Media::read(path, config.frames())).collect::<Result<Vec<_>, _>>()?;
+    let media = images.iter().map(|path| see(path, config.frames())).collect::<Result<Vec<_>, _>>()?;
     let marks: Vec<usize> = media.iter().map(Media::marks).collect();
     let text = config.template().turn(&question, &marks)?;
     let backend = plan.method().backend;
@@ -83,7 +85,7 @@ impl Job for Ask {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let methods = self.plan.methods.clone();
         let model: Llava<B> = self.plan.load(&device)?;
-        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer());
+        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
         let end = model.tokenizer().eos();
         let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, end };
         let ask = |method: &MethodPlan, on_token: &mut dyn FnMut(&[u32]) -> ControlFlow<()>| {
@@ -98,11 +100,11 @@ impl Job for Ask {
             let mut written = Ok(());
             let result = ask(method, &mut |ids| {
                 let new = stream.push(&model, ids);
-                written = out.write_all(new.as_bytes()).and_then(|()| out.flush());
+                written = out.write_all(for_stdout(&new).as_bytes()).and_then(|()| out.flush());
                 if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             written?;
-            writeln!(out, "{}", stream.finish(&result.text))?;
+            writeln!(out, "{}", for_stdout(&stream.finish(&result.text)))?;
             drop(out);
             say!("{}", line(&result));
             return if self.json { print_json(&result) } else { Ok(()) };
@@ -117,6 +119,8 @@ impl Job for Ask {
                     result.text = strip(&result.text).to_owned();
                     comparison.add(result)?;
                 }
+                // Such a model has no answer that is worth a row.
+                Err(error) if matches!(error.downcast_ref(), Some(Error::NotFinite { .. })) => return Err(error),
                 // A prompt that is too long unpruned says nothing about the other methods.
                 Err(error) => comparison.add_failure(method.method, &error)?,
             }

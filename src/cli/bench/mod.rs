@@ -57,6 +57,14 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     for &budget in &budgets {
         check_budget(budget, opened.config.vision.patches())?;
     }
+    let limit = opened.config.text.max_position_embeddings;
+    if args.prompt_tokens.saturating_add(args.new_tokens) > limit {
+        bail!(
+            "--prompt-tokens and --new-tokens are {} and {}, and the model reads {limit} with the picture's",
+            args.prompt_tokens,
+            args.new_tokens
+        );
+    }
     let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
     let (table, json) = secateur_backends::run(
         backend,
@@ -77,7 +85,11 @@ fn opened(args: &BenchArgs) -> anyhow::Result<(Opened, bool, String)> {
         bail!("--layers {layers} is not possible: it is for a shape with random weights, and {name} has its own");
     }
     let mut opened = match &args.model {
-        Some(model) => open(model, args.clip.as_deref())?,
+        Some(model) => {
+            let opened = open(model, args.clip.as_deref())?;
+            opened.notes.iter().for_each(|note| say!("note: {note}"));
+            opened
+        }
         None => shaped(shape)?,
     };
     if let Some(layers) = args.layers {
@@ -109,6 +121,7 @@ impl Job for Bench {
         let Self { args, opened, random, name, names, budgets, params, options, backend } = self;
         let media = [media(&opened.config, &name)];
         let model: Llava<B> = if random { opened.random(options, &device)? } else { opened.load(options, &device)? };
+        model.notes().iter().for_each(|note| say!("note: {note}"));
         let mut runs: Vec<(Selector<B>, Option<usize>)> = vec![(selector("none", params)?, None)];
         for name in names {
             for &budget in &budgets {

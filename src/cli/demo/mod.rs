@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
-    eval::{prompt, write_file},
+    eval::prompt,
+    files::write_file,
     generate::{Decoding, answer, answer_about, go_on, kept},
     image::{kept_patches, png},
     model::{DEMO, Llava, LoadOptions, open},

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use burn::tensor::DType;
 use clap::ValueEnum;
-use image::{ExtendedColorType, RgbImage, codecs::jpeg::JpegEncoder, imageops};
+use image::{RgbImage, imageops};
 use secateur_backends::{Job, VlmBackend};
 
 use super::runs::{Group, Stored};
@@ -15,7 +15,7 @@ use crate::{
     cli::{args::WeightType, arrange::arranged, median},
     eval::prompt,
     generate::{Decoding, answer, go_on, kept},
-    image::{GridRule, Rgb, kept_patches},
+    image::{GridRule, Rgb, jpeg, kept_patches},
     merge::Merge,
     model::{Llava, LoadOptions, Opened, TilingChoice, open},
     pruner::{Params, method, selector},
@@ -183,13 +183,6 @@ fn data_address(picture: &Rgb) -> String {
     let share = f64::from(SIDE) / f64::from(height.max(width.min(3 * height)));
     let size = |length: u32| ((f64::from(length) * share.min(1.0)).round() as u32).max(1);
     let small = imageops::resize(&whole, size(width), size(height), imageops::FilterType::Triangle);
-    let mut bytes = Vec::new();
-    // Writing to memory does not fail.
-    let _ = JpegEncoder::new_with_quality(&mut bytes, 85).encode(
-        small.as_raw(),
-        small.width(),
-        small.height(),
-        ExtendedColorType::Rgb8,
-    );
-    format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes))
+    let small = Rgb { width: small.width() as usize, height: small.height() as usize, data: small.into_raw() };
+    format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg(&small, 85)))
 }

@@ -10,8 +10,10 @@ use runs::{Group, groups};
 use secateur_backends::resolve;
 
 use super::{args::ReportArgs, make_folder, print};
+use secateur_weights::stay_offline;
+
 use crate::{
-    eval::write_file,
+    files::write_file,
     image::png,
     plot::{Point, Scatter, Series},
     published::figures,
@@ -19,6 +21,8 @@ use crate::{
 };
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
+    // A run's folder may come from anybody: what it names is read where it is at hand, and fetched from nowhere.
+    stay_offline();
     let groups = groups(&args.runs)?;
     let backend = resolve(args.backend.as_deref())?;
     make_folder(&args.out)?;

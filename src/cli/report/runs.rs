@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -10,6 +10,7 @@ use serde::{
 
 use crate::{
     eval::{RunConfig, read_config},
+    files::read_json,
     pruner::{Params, methods},
     task::{Answer, Task, task},
 };
@@ -100,10 +101,7 @@ fn read(folder: &Path) -> anyhow::Result<Stored> {
         bail!("{}: a shard, which has no score; `secateur merge` joins them", folder.display());
     }
     let path = folder.join("metrics.json");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("{}: not there; `secateur eval` finishes the run", path.display()))?;
-    let Metrics { metrics, notes } =
-        serde_json::from_str(&text).with_context(|| format!("{}: not a run's score", path.display()))?;
+    let Metrics { metrics, notes } = read_json(&path, "not there; `secateur eval` finishes the run")?;
     let answers = Answer::read_all(&folder.join("answers.jsonl"))?;
     Ok(Stored { config, metrics, notes, answers })
 }

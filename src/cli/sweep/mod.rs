@@ -11,7 +11,7 @@ use super::{
     args::{JudgeArgs, MethodArgs, RunArgs, SweepArgs},
     benchmark::Benchmark,
     check_videos,
-    eval::{Fixed, Missing, complete},
+    eval::{Fixed, Missing, check_pictures, complete},
     judge,
     plan::{MethodPlan, ModelPlan, budgets},
     print, print_json,
@@ -42,11 +42,17 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     }
     let fixed = Fixed::new(&plan, &args.run)?;
     let methods = plan.methods.clone();
-    // Folders of other runs would stop it in the middle.
-    for benchmark in benchmarks.iter().filter(|_| !args.run.force) {
+    // Folders of other runs would stop it in the middle, and so would damaged pictures.
+    for benchmark in &benchmarks {
+        let mut answered = benchmark.samples.len();
         for method in &methods {
-            standing(&args.run.out, &fixed.config(method, benchmark)?, &benchmark.samples)?;
+            let there = match args.run.force {
+                true => Standing::default(),
+                false => standing(&args.run.out, &fixed.config(method, benchmark)?, &benchmark.samples)?,
+            };
+            answered = answered.min(there.answers.len());
         }
+        check_pictures(&benchmark.samples[answered..])?;
     }
     let backend = plan.method().backend;
     let (model, out, json) = (fixed.model_name(), args.run.out.clone(), args.run.json);
@@ -54,7 +60,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     let table = Table::new(rows);
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
         let path = out.join(format!("sweep-{model}.{extension}"));
-        crate::eval::write_file(&path, text.as_bytes())?;
+        crate::files::write_file(&path, text.as_bytes())?;
         say!("{}", path.display());
     }
     print(&table.text())?;

@@ -1,0 +1,51 @@
+//! What reaches a terminal: text of files, hubs, judges and models, with nothing in it that a terminal obeys.
+
+use std::{
+    borrow::Cow,
+    io::{IsTerminal, Write},
+};
+
+/// `text` with control characters spelt out, but for line breaks and tabs.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t' || is_invisible(c);
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.chars().map(|c| if obeyed(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect())
+}
+
+/// An error's sentence without the numbers that the system has for it.
+pub fn without_numbers(text: &str) -> String {
+    let mut parts = text.split(" (os error ");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        plain += part.split_once(')').map_or(part, |(_, rest)| rest);
+    }
+    plain
+}
+
+/// Whether a character turns the direction of the text after it.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` as stdout takes it: as it is, unless a person reads it on a terminal.
+pub(super) fn for_stdout(text: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { plain(text) } else { Cow::Borrowed(text) }
+}
+
+/// Writes a line to stderr; a stderr that nobody reads is no reason to stop.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", plain(text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left() {
+        assert_eq!(plain("a\n\tb – ü"), "a\n\tb – ü");
+        assert_eq!(plain("\x1b]0;x\x07\u{9b}2J\r\u{202e}"), "\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{d}\\u{202e}");
+    }
+}
