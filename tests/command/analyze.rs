@@ -76,6 +76,7 @@ fn dispersion_is_the_official_distribution() {
             .iter()
             .map(|share| (share * total as f32).round() as i64)
             .collect();
+        assert_eq!(own.len(), counts.len());
         assert_eq!(own.iter().sum::<i64>(), total);
         let moved: i64 = own.iter().zip(&counts).map(|(a, b)| (a - b).abs()).sum();
         assert!(moved <= 12, "{name}: {moved} of {total} values are in other bins");

@@ -86,16 +86,20 @@ fn configs_that_lack_a_field_or_ask_for_another_model() {
         ("\"hidden_size\"", "\"hidden_sighs\"", &["config.json", "`hidden_size` is missing"][..]),
         ("\"mm_vision_tower\"", "\"mm_tower\"", &["config.json", "`mm_vision_tower` and `mm_video_tower` are missing"]),
         ("\"mm_projector_type\": \"mlp2x_gelu\"", "\"mm_projector_type\": \"linear\"", &["linear", "mlp2x_gelu"]),
-        ("\"mm_vision_select_layer\": -2", "\"mm_vision_select_layer\": -9", &["vision layer -9"]),
+        ("\"mm_vision_select_layer\": -2", "\"mm_vision_select_layer\": -9", &["mm_vision_select_layer is -9"]),
         ("\"hidden_size\": 160", "\"hidden_size\": \"wide\"", &["config.json", "wide"]),
         ("\"num_attention_heads\": 4", "\"num_attention_heads\": 0", &["config.json", "heads"]),
         ("\"architectures\": [", "\"architectures\": ", &["config.json", "line"]),
         ("\"llava_llama\"", "\"llava_mistral\"", &["config.json", "`llava_mistral`", "another form"]),
-        ("\"intermediate_size\": 128", "\"intermediate_size\": 0", &["config.json", "a size is 0"]),
+        (
+            "\"intermediate_size\": 128",
+            "\"intermediate_size\": 0",
+            &["config.json", "intermediate_size 0; both are above 0"],
+        ),
         (
             "\"hidden_size\"",
             "\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4.0}, \"hidden_size\"",
-            &["config.json", "rope_parameters `yarn`"],
+            &["config.json", "`yarn`"],
         ),
     ] {
         let (_folder, original) = damaged_copy();
@@ -215,9 +219,12 @@ fn extreme_pictures_work() {
 fn every_format_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 99]));
+    std::fs::copy(fixture("jpeg/files/p_420_q75.jpg"), folder.path().join("picture.jpg")).unwrap();
     for extension in ["png", "jpg", "webp", "gif", "bmp", "tiff"] {
         let path = folder.path().join(format!("picture.{extension}"));
-        picture.save(&path).unwrap();
+        if extension != "jpg" {
+            picture.save(&path).unwrap();
+        }
         let (code, _, stderr) = ask(&model(), &path);
         assert_eq!(code, 0, "{extension}: {stderr}");
     }

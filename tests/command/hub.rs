@@ -162,36 +162,20 @@ fn damaged_contents_are_fetched_again_and_never_kept() {
     }
 }
 
+/// As a process leaves it that is killed between download and checksum: contents have their name only once they are checked.
 #[test]
-fn what_nobody_checked_yet_is_checked_before_it_is_read() {
+fn what_nobody_checked_yet_has_no_name() {
     let (hub, home) = hub();
-    assert_eq!(ask(&hub.endpoint, home.path(), &[]).0, 0);
-    let shard = snapshot(home.path()).join(SHARD);
-    let blob = shard.canonicalize().unwrap();
-    let mark = blob.with_added_extension("unverified");
-    // As a process leaves it that is killed between download and checksum.
-    std::fs::write(&mark, "").unwrap();
-    let (code, _, stderr) = ask(&hub.endpoint, home.path(), &[("HF_HUB_OFFLINE", "1")]);
+    let contents = std::fs::read(fixture(LAYOUTS[1]).join(SHARD)).unwrap();
+    let etag: String = Sha256::digest(&contents).iter().map(|byte| format!("{byte:02x}")).collect();
+    let blobs = home.path().join("hub/models--someone--tiny-llava-hf/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let mut damaged = contents.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(blobs.join(format!("{etag}.part")), damaged).unwrap();
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(!mark.exists(), "it is sound");
-
-    let mut bytes = std::fs::read(&blob).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    for offline in [true, false] {
-        std::fs::write(&blob, &bytes).unwrap();
-        std::fs::write(&mark, "").unwrap();
-        let environment = [("HF_HUB_OFFLINE", if offline { "1" } else { "0" })];
-        let (code, _, stderr) = ask(&hub.endpoint, home.path(), &environment);
-        assert_eq!(code, i32::from(offline), "{stderr}");
-        assert!(!offline || stderr.contains(SHARD), "{stderr}");
-        assert_eq!(shard.exists(), !offline, "damaged bytes are not kept, and fetched again where that is allowed");
-        assert!(!mark.exists());
-        if offline {
-            // Back to where it was for the second round.
-            let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
-            assert_eq!(code, 0, "{stderr}");
-        }
-    }
+    assert_eq!(std::fs::read(snapshot(home.path()).join(SHARD)).unwrap(), contents);
 }
 
 #[test]
@@ -268,6 +252,115 @@ fn what_cannot_be_had_gets_one_sentence() {
     refuse(&hub.endpoint, &[("HF_HUB_OFFLINE", "1")], ID, "HF_HUB_OFFLINE");
     hub.add("someone/texts", "README.md", b"nothing else".to_vec());
     refuse(&hub.endpoint, &[], "someone/texts", "README.md");
+}
+
+/// The token, from the environment or a saved login, is for the endpoint's scheme, host and port alone.
+#[test]
+fn a_token_is_sent_to_no_other_host() {
+    for (status, weights_only) in [(302, true), (307, true), (301, false), (308, false)] {
+        let (hub, home) = hub();
+        let (other, _) = self::hub();
+        hub.redirect(status, &other, weights_only);
+        let token = [("HF_TOKEN", "hf_secret")];
+        let (code, _, stderr) = ask(&hub.endpoint, home.path(), &token);
+        assert_eq!(code, 0, "{status}: {stderr}");
+        assert!(!hub.signed().is_empty() && other.signed().is_empty(), "{status}: {:?}", other.signed());
+        assert!(!other.requests().is_empty(), "{status}");
+    }
+    let (hub, home) = hub();
+    let (other, _) = self::hub();
+    hub.redirect(308, &other, false);
+    std::fs::write(home.path().join("token"), "hf_saved\n").unwrap();
+    let (code, _, stderr) = ask(&hub.endpoint, home.path(), &[]);
+    assert_eq!((code, other.signed()), (0, Vec::new()), "{stderr}");
+    assert!(!hub.signed().is_empty());
+}
+
+#[test]
+fn a_model_that_is_not_read_costs_no_download() {
+    let (hub, home) = hub();
+    let config = std::fs::read_to_string(fixture(LAYOUTS[1]).join("config.json")).unwrap();
+    let mistral = config.replace("\"model_type\": \"llama\"", "\"model_type\": \"mistral\"");
+    assert_ne!(config, mistral);
+    hub.add(ID, "config.json", mistral.into_bytes());
+    for args in [&["pull", ID][..], &["bench", "--model", ID], &["eval", "demo", "--model", ID]] {
+        let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], args);
+        assert_eq!(code, 1, "{stderr}");
+        assert!(stderr.contains("text_config.model_type is `mistral`"), "{stderr}");
+        let asked = hub.requests();
+        assert!(!asked.iter().any(|line| line.contains("safetensors ")), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_hub_that_asks_to_wait_is_waited_for() {
+    let (hub, home) = hub();
+    hub.limit(Duration::from_secs(2), "2");
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("asks to wait 2 seconds"), "{stderr}");
+    let (hub, home) = self::hub();
+    hub.limit(Duration::from_secs(60), "7300");
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("come again in 3 hours") && stderr.contains("HF_TOKEN raises the limit"), "{stderr}");
+}
+
+#[test]
+fn a_part_of_a_repository_in_the_cache_is_called_that() {
+    let (hub, home) = hub();
+    assert_eq!(secateur(&hub.endpoint, home.path(), &[], &["pull", ID]).0, 0);
+    std::fs::remove_file(snapshot(home.path()).join(SHARD)).unwrap();
+    let (code, _, stderr) = ask("http://127.0.0.1:9", home.path(), &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(code, 1, "{stderr}");
+    for part in ["only in part", SHARD, "HF_HUB_OFFLINE forbids"] {
+        assert!(stderr.contains(part), "`{part}`: {stderr}");
+    }
+}
+
+/// What a hub says becomes names of files and folders: none of them may lead out of the cache.
+#[test]
+fn a_hub_that_lies_writes_nowhere_else() {
+    let victim = |home: &Path| home.join("victim");
+    for (etag, commit, listed) in [
+        (Some("../../../victim"), None, None),
+        (Some("/tmp/secateur-victim"), None, None),
+        (Some("no checksum"), None, None),
+        (None, Some("../../../../victim"), None),
+        (None, None, Some("../../../../victim.safetensors")),
+        (None, None, Some("/victim.safetensors")),
+    ] {
+        let (hub, home) = hub();
+        std::fs::write(victim(home.path()), "untouched").unwrap();
+        hub.lie(etag, commit, listed);
+        let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+        // Names with a folder in them are none that a checkpoint has.
+        assert_eq!(code, i32::from(listed.is_none()), "{etag:?} {commit:?} {listed:?}: {stderr}");
+        assert!(listed.is_some() || stderr.contains("does not answer like a hub"), "{stderr}");
+        assert_eq!(std::fs::read_to_string(victim(home.path())).unwrap(), "untouched");
+        assert!(!Path::new("/tmp/secateur-victim").exists());
+    }
+}
+
+/// A Git LFS pointer in place of every weight.
+#[test]
+fn a_hub_that_serves_pointers_is_told() {
+    let (hub, home) = hub();
+    hub.add(ID, SHARD, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n".to_vec());
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("serves a Git LFS pointer") && stderr.contains(SHARD), "{stderr}");
+    assert!(!snapshot(home.path()).join(SHARD).exists());
+}
+
+/// One that cuts the connection after a few bytes, whenever it is asked.
+#[test]
+fn a_connection_that_gets_nowhere_is_given_up() {
+    let (hub, home) = hub();
+    hub.fail(&format!("{ID}/{SHARD}"), &[Fault::Cut(10); 30]);
+    let (code, _, stderr) = secateur(&hub.endpoint, home.path(), &[], &["pull", ID]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("again and again"), "{stderr}");
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn mm_vet_is_graded_and_nothing_is_asked_twice() {
     let found = report(&stdout);
     assert_eq!(found["metrics"], json!({"rec": 0.5, "ocr": 0.5, "know": 0.0, "math": 0.5, "total": 0.5}));
     let notes = found["notes"].to_string();
-    assert!(notes.contains("1 answer(s) got no grade from the judge and count as 0"), "{notes}");
+    assert!(notes.contains("1 answer got no grade from the judge and counts as 0"), "{notes}");
     assert!(notes.contains("judged by gpt-4-0613") && notes.contains("not the official text"), "{notes}");
 
     let requests = server.requests();
@@ -265,4 +265,45 @@ fn a_run_is_judged_at_its_end() {
     assert_eq!(output.status.code(), Some(1));
     let kept: Value = serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
     assert_eq!((kept, std::fs::read(run.join("config.json")).unwrap()), (metrics, before));
+}
+
+/// OpenAI's reasoning models refuse `max_tokens` and any temperature but their own.
+#[test]
+fn a_judge_that_wants_other_fields_gets_them() {
+    let server = Server::start(|request, _| {
+        let refuse = |field: &str, text: &str| (400, json!({"error": {"message": text, "param": field}}).to_string());
+        if request.get("max_tokens").is_some() {
+            return refuse(
+                "max_tokens",
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            );
+        }
+        if request.get("temperature").is_some() {
+            return refuse(
+                "temperature",
+                "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is supported.",
+            );
+        }
+        (200, "<think>\nis it 0.9?\n</think>\n0.5".to_owned())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    mm_vet(folder.path());
+    let (code, stdout, stderr) = score("mm-vet", folder.path(), &["--judge-url", &server.url, "--judge-model", "o9"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(report(&stdout)["metrics"]["total"], 0.5);
+    let requests = server.requests();
+    let answered: Vec<&Value> =
+        requests.iter().filter(|request| request.get("max_completion_tokens").is_some()).collect();
+    assert!(answered.len() >= 3, "{requests:?}");
+    assert!(answered.iter().any(|request| request.get("temperature").is_none()), "{requests:?}");
+}
+
+#[test]
+fn a_judge_that_nobody_can_read_is_an_error() {
+    let server = Server::start(|_, _| (200, "What a lovely picture.".to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    mm_vet(folder.path());
+    let (code, stdout, stderr) = score("mm-vet", folder.path(), &["--judge-url", &server.url]);
+    assert_eq!((code, &stdout[..]), (1, ""), "{stderr}");
+    assert!(stderr.contains("hold no grade") && stderr.contains("lovely"), "{stderr}");
 }

@@ -4,17 +4,19 @@
 mod common;
 
 mod analyze;
+mod answers;
 mod bad_input;
 mod bench;
 mod cli;
 mod datasets;
 mod eval_mme;
 mod eval_tasks;
+mod hostile;
 mod hub;
 mod judge;
 mod prune;
 mod report;
-mod reuse;
+mod said;
 mod scoring;
 mod settings;
 mod shards;

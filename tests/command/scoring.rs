@@ -125,7 +125,7 @@ fn what_is_passed_over_is_said() {
     let data = golden("vqav2");
     let (report, _) = score("vqav2", &data.join("answers/merge.jsonl"), &data, false).unwrap();
     let notes = report["notes"].to_string();
-    assert!(notes.contains("1 line(s) of the file are no answers"), "{notes}");
+    assert!(notes.contains("1 line of the file is no answer"), "{notes}");
     assert!(notes.contains("1 answer(s) are to questions that are answered again later"), "{notes}");
     let missing = score("vizwiz", &golden("gqa/answers.jsonl"), &golden("vizwiz"), true).unwrap_err();
     assert!(missing.contains("question 0 has no answer"), "{missing}");
@@ -153,6 +153,7 @@ fn lmms_evals_rules_give_its_scores() {
         let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
         assert_eq!(report["protocol"], "lmms-eval");
         let figures = expected[folder].as_object().unwrap().iter().filter(|(_, figure)| figure.is_number());
+        assert!(figures.clone().count() > 0, "{benchmark}");
         for (name, figure) in figures {
             let found = report["metrics"][name].as_f64().unwrap_or(f64::NAN);
             assert!((found - figure.as_f64().unwrap()).abs() < 1e-12, "{benchmark}: {name} {found}, not {figure}");
@@ -168,21 +169,48 @@ fn mmbench_writes_the_official_workbook_and_reads_it_back() {
     let path = folder.path().join("run.xlsx");
     std::fs::write(&path, workbook).unwrap();
 
-    use calamine::Reader;
-    let mut opened: calamine::Xlsx<_> = calamine::open_workbook(&path).unwrap();
-    let sheet = opened.worksheet_range_at(0).unwrap().unwrap();
+    let rows = cells(&path);
     let expected = json("scoring/mmbench/expected_sheet.json");
     let expected = expected["rows"].as_array().unwrap();
-    assert_eq!(sheet.rows().len(), expected.len());
-    for (row, wanted) in sheet.rows().zip(expected) {
-        for (cell, wanted) in row.iter().zip(wanted.as_array().unwrap()) {
+    assert_eq!(rows.len(), expected.len());
+    for (row, wanted) in rows.iter().zip(expected) {
+        let wanted = wanted.as_array().unwrap();
+        assert_eq!(wanted.len(), 9);
+        assert!(row.keys().all(|column| usize::from(*column - b'A') < wanted.len()), "{row:?}");
+        for (column, wanted) in (b'A'..).zip(wanted) {
             let text = wanted.as_str().map_or_else(|| wanted.to_string(), str::to_owned);
-            assert_eq!(cell.to_string(), if wanted.is_null() { String::new() } else { text });
+            let found = row.get(&column).map_or("", String::as_str);
+            assert_eq!(found, if wanted.is_null() { "" } else { &text });
         }
     }
     // Alone, without the table: the dev split's workbook has the labels.
     let (again, _) = score("mmbench", &path, folder.path(), false).unwrap();
     assert_eq!(again["metrics"], report["metrics"]);
+}
+
+/// The cells of a workbook's sheet that hold something, by their columns' letters: read without the reader that is tested.
+fn cells(path: &std::path::Path) -> Vec<std::collections::BTreeMap<u8, String>> {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut part = |name: &str| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut archive.by_name(name).unwrap(), &mut text).unwrap();
+        text
+    };
+    let inside = |text: &str, from: &str, to: &str| -> Vec<String> {
+        text.split(from).skip(1).map(|rest| rest.split(to).next().unwrap().to_owned()).collect()
+    };
+    let plain =
+        |text: &str| text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    let strings = inside(&part("xl/sharedStrings.xml"), "<si>", "</si>");
+    let strings: Vec<String> =
+        strings.iter().map(|item| plain(item.split_once('>').unwrap().1.trim_end_matches("</t>"))).collect();
+    let cell = |cell: &String| {
+        let value = inside(cell, "<v>", "</v>").pop()?;
+        let is_shared = cell.split('>').next().unwrap().contains("t=\"s\"");
+        Some((cell.as_bytes()[0], if is_shared { strings[value.parse::<usize>().unwrap()].clone() } else { value }))
+    };
+    let rows = inside(&part("xl/worksheets/sheet1.xml"), "<row ", "</row>");
+    rows.iter().map(|row| inside(row, "<c r=\"", "</c>").iter().filter_map(cell).collect()).collect()
 }
 
 /// Circular: every rotation must be right; single: the first ones count.

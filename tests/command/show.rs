@@ -108,6 +108,7 @@ fn relevance_is_drawn_as_by_the_official_script() {
         let numbers = golden.tensor(name).unwrap().data().as_chunks::<8>().0.to_vec();
         numbers.into_iter().map(|bytes| i64::from_le_bytes(bytes) as u8).collect()
     };
+    assert_eq!(levels("jet").len(), 3 * 256);
     for (i, expected) in levels("jet").chunks(3).enumerate() {
         assert_eq!(Scale::Jet.colour(i as f32 / 255.0), expected, "jet {i}");
     }
@@ -115,7 +116,9 @@ fn relevance_is_drawn_as_by_the_official_script() {
         let picture = decode(&folder.path().join(format!("relevance-{word}.png"))).unwrap();
         assert_eq!((picture.width, picture.height), (336, 336));
         let mut worst = 0;
-        for (patch, expected) in levels(&format!("{word}.overlay_sub")).chunks(3).enumerate() {
+        let expected = levels(&format!("{word}.overlay_sub"));
+        assert_eq!(expected.len(), 3 * 24 * 24);
+        for (patch, expected) in expected.chunks(3).enumerate() {
             let found = pixel(&picture, 14 * (patch % 24) + 7, 14 * (patch / 24) + 7);
             // A relevance between two colours of the table may go to either.
             worst = found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b)).fold(worst, u8::max);

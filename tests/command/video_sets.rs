@@ -114,6 +114,6 @@ fn a_set_with_a_missing_video_or_for_another_model_is_refused() {
     }
     std::fs::remove_dir_all(folder.path().join("videos/one")).unwrap();
     let stderr = eval(MODEL);
-    assert!(stderr.contains("the video one of a question is missing"), "{stderr}");
+    assert!(stderr.contains("the videos of 2 of 3 questions are missing, one first"), "{stderr}");
     assert!(!out.exists());
 }

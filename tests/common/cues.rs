@@ -3,11 +3,13 @@
 use burn::tensor::{Tensor, TensorData};
 use secateur::{
     Error,
-    pruner::{ClsAttention, Cues, Needs, Params, Pruner, Selector, selector},
+    pruner::{Blend, ClsAttention, Cues, Keep, Method, Needs, Params, Pruner, Selector, selector},
 };
 use secateur_backends::VlmBackend;
 
-use super::Golden;
+use serde_json::Value;
+
+use super::{Golden, ids, indices};
 
 /// The method called `name`, which must prune before the language model.
 pub fn pruner<B: VlmBackend>(name: &str, params: Params) -> Result<Box<dyn Pruner<B>>, Error> {
@@ -45,4 +47,37 @@ pub fn cues<B: VlmBackend>(needs: Needs, crops: usize, patches: usize, device: &
 /// A golden tensor with one dimension more in front, or some other shape of the same size.
 pub fn tensor<B: VlmBackend, const D: usize>(golden: &Golden, shape: [usize; D], device: &B::Device) -> Tensor<B, D> {
     Tensor::from_data(TensorData::new(golden.values.clone(), shape), device)
+}
+
+/// Keeps what it is told to.
+pub struct Given(pub Keep);
+
+impl Method for Given {
+    fn name(&self) -> &'static str {
+        "given"
+    }
+
+    fn idea(&self) -> &'static str {
+        "keeps what it is told to"
+    }
+
+    fn paper(&self) -> &'static str {
+        ""
+    }
+}
+
+impl<B: VlmBackend> Pruner<B> for Given {
+    fn keep(&self, _: &Cues<B>, _: usize) -> Result<Keep, Error> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The kept patches of an official run, with VisionZip's blends.
+pub fn given(run: &Value) -> Given {
+    let kept = indices(&run["kept"]);
+    let budget = kept[0].len();
+    let Some(zip) = run.get("visionzip") else { return Given(Keep::new(kept, budget)) };
+    let blends = ids::<usize>(&zip["centres"]).into_iter().zip(indices(&zip["members"]));
+    let blends = blends.map(|(centre, others)| Blend { centre: Some(centre), others }).collect();
+    Given(Keep::with_blends(vec![ids(&zip["dominant"])], vec![blends], budget))
 }

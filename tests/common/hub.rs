@@ -1,11 +1,11 @@
-//! A hub on this machine: it speaks the paths that `hf-hub` asks for, and fails as it is told.
+//! A hub on this machine: it speaks the paths of huggingface.co, and fails, lies and redirects as it is told.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::json;
@@ -42,6 +42,18 @@ struct State {
     token: Option<String>,
     /// How long the contents of a file take.
     slow: BTreeMap<String, Duration>,
+    /// The paths that were asked for with an Authorization header.
+    signed: Vec<String>,
+    /// Another hub that every request, or every one for weights, is redirected to, and the status.
+    redirect: Option<(u16, String, bool)>,
+    /// What is left of the time in which every request is answered with 429, and its `Retry-After`.
+    limited: Option<(Instant, String)>,
+    /// What takes the place of a file's checksum in the header.
+    etag: Option<String>,
+    /// What takes the place of the commit in headers, and in the list of files.
+    commit: Option<String>,
+    /// A name that the list of files has besides.
+    listed: Option<String>,
 }
 
 /// A running server; it lives as long as the process.
@@ -94,6 +106,30 @@ impl Hub {
         self.state.lock().unwrap().token = Some(token.to_owned());
     }
 
+    /// The paths that were asked for with an Authorization header.
+    pub fn signed(&self) -> Vec<String> {
+        self.state.lock().unwrap().signed.clone()
+    }
+
+    /// Redirects every request to `other`, or those for weights and data only.
+    pub fn redirect(&self, status: u16, other: &Self, weights_only: bool) {
+        // Another host, for whoever compares names.
+        let elsewhere = other.endpoint.replace("127.0.0.1", "localhost");
+        self.state.lock().unwrap().redirect = Some((status, elsewhere, weights_only));
+    }
+
+    /// Answers everybody with 429 for so long, with this `Retry-After`.
+    pub fn limit(&self, time: Duration, retry_after: &str) {
+        self.state.lock().unwrap().limited = Some((Instant::now() + time, retry_after.to_owned()));
+    }
+
+    /// Lies about checksums, commits or names.
+    pub fn lie(&self, etag: Option<&str>, commit: Option<&str>, listed: Option<&str>) {
+        let mut state = self.state.lock().unwrap();
+        (state.etag, state.commit, state.listed) =
+            (etag.map(Into::into), commit.map(Into::into), listed.map(Into::into));
+    }
+
     /// The requests since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().requests)
@@ -128,9 +164,32 @@ fn answer(stream: TcpStream, state: &Mutex<State>) {
     let _ = stream.write_all(&body);
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Status line with headers, and the body.
 fn reply(path: &str, range: Option<&str>, authorisation: &str, state: &mut State) -> (String, Vec<u8>) {
     state.requests.push(format!("{path} {}", range.unwrap_or("-")));
+    if !authorisation.is_empty() {
+        state.signed.push(path.to_owned());
+    }
+    if let Some((until, after)) = &state.limited
+        && Instant::now() < *until
+    {
+        return (format!("429 Too Many Requests\r\nRetry-After: {after}\r\nContent-Length: 0"), Vec::new());
+    }
+    let heavy = [".safetensors", ".bin", ".parquet"].iter().any(|end| path.ends_with(end));
+    if let Some((status, other, weights_only)) = &state.redirect
+        && (heavy || !weights_only)
+    {
+        let known = state.files.get(&path.replace("/resolve/main/", "/")).filter(|_| *weights_only);
+        let linked = known.map_or_else(String::new, |bytes| {
+            format!("\r\nX-Repo-Commit: {COMMIT}\r\nETag: \"of the redirect\"\r\nX-Linked-ETag: \"{}\"", sha256(bytes))
+        });
+        return (format!("{status} Moved\r\nLocation: {other}/{path}{linked}\r\nContent-Length: 0"), Vec::new());
+    }
+    let commit = state.commit.clone().unwrap_or_else(|| COMMIT.to_owned());
     let plain = |status: &str| (format!("{status}\r\nContent-Length: 0"), Vec::new());
     if state.token.as_ref().is_some_and(|token| authorisation != format!("Bearer {token}")) {
         return plain("401 Unauthorized");
@@ -138,16 +197,17 @@ fn reply(path: &str, range: Option<&str>, authorisation: &str, state: &mut State
     if let Some(repo) = path.strip_prefix("api/").and_then(|path| path.strip_suffix("/revision/main")) {
         let repo = repo.trim_start_matches("models/");
         let names = state.files.keys().filter_map(|name| name.strip_prefix(&format!("{repo}/")));
+        let names = names.chain(state.listed.as_deref());
         let siblings: Vec<_> = names.map(|name| json!({ "rfilename": name })).collect();
         if siblings.is_empty() {
             return plain("404 Not Found");
         }
-        let body = json!({ "sha": COMMIT, "siblings": siblings }).to_string().into_bytes();
+        let body = json!({ "sha": commit, "siblings": siblings }).to_string().into_bytes();
         return (format!("200 OK\r\nContent-Length: {}", body.len()), body);
     }
     let path = path.replace("/resolve/main/", "/");
     let Some(bytes) = state.files.get(&path).cloned() else { return plain("404 Not Found") };
-    let etag: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let etag = state.etag.clone().unwrap_or_else(|| sha256(&bytes));
     let (from, to) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
     let mut from: usize = from.parse().unwrap();
     let to = to.parse().map_or(bytes.len(), |to: usize| (to + 1).min(bytes.len()));
@@ -178,7 +238,7 @@ fn reply(path: &str, range: Option<&str>, authorisation: &str, state: &mut State
     }
     let head = format!(
         "206 Partial Content\r\nContent-Length: {announced}\r\nContent-Range: bytes {from}-{}/{}\r\nETag: \
-         \"{etag}\"\r\nX-Repo-Commit: {COMMIT}",
+         \"{etag}\"\r\nX-Repo-Commit: {commit}",
         to - 1,
         bytes.len()
     );

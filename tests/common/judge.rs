@@ -64,8 +64,9 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Value>>, answer: &dyn Fn(&Value, us
         seen.push(request.clone());
         before
     };
-    let (status, text) = match request["temperature"].as_f64() {
-        Some(0.0..=2.0) => answer(&request, before),
+    // Reasoning models take none.
+    let (status, text) = match request.get("temperature").map(Value::as_f64) {
+        None | Some(Some(0.0..=2.0)) => answer(&request, before),
         _ => (400, "the temperature is from 0 to 2".to_owned()),
     };
     // As OpenAI does: the name of a model is answered with that of its version.

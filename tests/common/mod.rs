@@ -1,18 +1,22 @@
 //! What the golden tests share: the fixtures, and how they are read.
 
-#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "every test binary uses a part of it")]
 
 pub mod cues;
+#[path = "../../backends/tests/operations/every_backend.rs"]
+mod every_backend;
 pub mod golden;
 pub mod hub;
 pub mod judge;
+pub mod mutants;
+pub mod wide;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-use secateur_backends::{BACKENDS, BackendError, Job, run};
+pub use every_backend::on_every_backend;
 use serde_json::Value;
 
 /// The backend of tests for which one is enough.
@@ -92,30 +96,6 @@ pub const CLIP: &str = "tiny-llava-1.5/clip-vit-tiny-patch14-336";
 
 /// The model folders of the tiny LLaVA-1.5: the same weights in both layouts.
 pub const LAYOUTS: [&str; 2] = ["tiny-llava-1.5/llava-v1.5-tiny", "tiny-llava-1.5/llava-1.5-tiny-hf"];
-
-/// Runs `job` on every backend that is compiled in; CUDA without a GPU is passed over, unless `SECATEUR_TEST_CUDA` is set.
-pub fn on_every_backend<J: Job + Clone>(job: &J) -> Vec<J::Output> {
-    let mut outputs = Vec::new();
-    let must_have_cuda = std::env::var_os("SECATEUR_TEST_CUDA").is_some();
-    let has_cuda = BACKENDS.iter().any(|backend| backend.name == "cuda" && backend.compiled);
-    assert!(has_cuda || !must_have_cuda, "CUDA is not compiled in");
-    for backend in BACKENDS.iter().filter(|backend| backend.compiled) {
-        let start = std::time::Instant::now();
-        match run(backend.name, job.clone()) {
-            Ok(output) => {
-                let test = std::thread::current();
-                eprintln!("{} {}: {:.1?}", test.name().unwrap_or_default(), backend.name, start.elapsed());
-                outputs.push(output);
-            }
-            Err(BackendError::NoDevice { name: "cuda", reason, .. }) if !must_have_cuda => {
-                eprintln!("cuda: none{reason}");
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert!(!outputs.is_empty(), "no backend ran");
-    outputs
-}
 
 /// Copies a folder of plain files.
 pub fn copy_folder(from: &Path, to: &Path) {

@@ -7,4 +7,7 @@
 mod common;
 mod contracts;
 mod demo;
+mod fuzz;
 mod goldens;
+#[cfg(feature = "flex")]
+mod reuse;

@@ -1,5 +1,4 @@
 //! What holds for every row of a registry, and for methods against plain transcriptions of their rules.
 
 mod methods;
-mod operations;
 mod peers;

@@ -3,9 +3,12 @@
 mod cdpruner;
 mod clip_text;
 mod fastv;
+mod jpeg;
 mod methods;
 mod model;
 mod next;
 mod preprocess;
+mod rope;
 mod tokenizer;
 mod video;
+mod wide;

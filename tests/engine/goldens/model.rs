@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 
 use crate::common::{
     CLIP, Cpu, LAYOUTS, fixture,
-    golden::{Question, compare, dtype, is_cpu, is_wgpu, load, overlap, values},
+    golden::{Question, compare, compares_all, dtype, is_wgpu, load, overlap, values},
     ids, json, on_every_backend, tensors, worst,
 };
 use burn::tensor::{DType, Tensor};
@@ -32,7 +32,7 @@ const CASES: &str = "tiny-llava-1.5/cases.json";
 
 /// On a GPU one layout stands for both: they differ only in how they are read, which has no backend in it.
 fn layouts<B: VlmBackend>(device: &B::Device) -> &'static [&'static str] {
-    if is_cpu::<B>(device) { &LAYOUTS } else { &LAYOUTS[..1] }
+    if compares_all::<B>(device) { &LAYOUTS } else { &LAYOUTS[..1] }
 }
 
 #[derive(Clone)]
@@ -64,6 +64,7 @@ impl Job for Stages {
                     model.pixels(&picture, None),
                     Needs { cls_attention: ClsAttention::Selected, ..Needs::default() },
                 );
+                let sight = sight.unwrap();
                 // Every 36th token, [CLS] included, which the features leave out.
                 let rows: Vec<f32> =
                     (1..17).flat_map(|i| values(sight.features.clone().narrow(1, 36 * i - 1, 1))).collect();
@@ -74,7 +75,7 @@ impl Job for Stages {
                 let found = worst(&values(attention.mean_dim(2)), &faster[&format!("{id}.cls_attention")].values);
                 assert!(found < 1e-6, "{layout} {id} attention: {found}");
 
-                let projected = model.project(sight.features);
+                let projected = model.project(sight.features).unwrap();
                 let rows: Vec<f32> = (0..12).flat_map(|i| values(projected.clone().narrow(1, 48 * i, 1))).collect();
                 let found = worst(&rows, golden("projector_rows"));
                 assert!(found < 1e-4, "{layout} {id} projected: {found}");
@@ -115,7 +116,7 @@ impl Job for Answers {
             }
         }
         // 7 without pruning, 28 each of FasterVLM, CDPruner and DATP, 15 of VisPruner, in two layouts; fewer on GPUs.
-        let wanted = match (is_cpu::<B>(&device), is_wgpu::<B>(&device)) {
+        let wanted = match (compares_all::<B>(&device), is_wgpu::<B>(&device)) {
             (true, _) => 212,
             (_, true) => 15,
             _ => 32,
@@ -124,15 +125,15 @@ impl Job for Answers {
         let name = B::name(&device);
         eprintln!("{name}: {} of {} robust runs keep other patches", tally.differing, tally.compared);
         assert!(tally.differing <= 6, "{} runs of VisPruner keep other patches", tally.differing);
-        let (count, lowest) = (tally.chaotic.len(), tally.chaotic.iter().copied().fold(1.0, f64::min));
-        let mean = tally.chaotic.iter().sum::<f64>() / count.max(1) as f64;
-        if count > 0 {
-            eprintln!(
-                "{name}: {count} runs of VisPruner that rounding changes: {mean:.3} in common on average, at least {lowest:.3}"
-            );
-        }
+        let chaotic = match (compares_all::<B>(&device), is_wgpu::<B>(&device)) {
+            (true, _) => 26,
+            (_, true) => 0,
+            _ => 3,
+        };
+        assert_eq!(tally.chaotic.len(), chaotic, "runs of VisPruner that rounding changes");
+        eprintln!("{name}: of these, in common: {:?}", tally.chaotic);
         // The official code in f32 and in f64 has 0.55 to 0.76 in common at worst.
-        assert!(lowest > 0.5, "only {lowest} in common");
+        assert!(tally.chaotic.iter().all(|share| *share > 0.5), "{:?}", tally.chaotic);
     }
 }
 
@@ -140,7 +141,7 @@ fn answers<B: VlmBackend>(model: &Llava<B>, layout: &str, method: &str, device: 
     let expected = json(&format!("{ROOT}/expected/{method}.json"));
     let golden = tensors(&format!("{ROOT}/expected/{method}.safetensors"));
     let none = method == "none";
-    let every_budget = none || is_cpu::<B>(device);
+    let every_budget = none || compares_all::<B>(device);
     let cases = json(CASES);
     let cases = cases.as_array().unwrap();
     // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software a picture takes seconds. How cases
@@ -164,7 +165,7 @@ fn answers<B: VlmBackend>(model: &Llava<B>, layout: &str, method: &str, device: 
                 continue;
             }
             let logits = &golden[&format!("{id}.{tokens}.first_logits")].values;
-            let same = compare(&found, &expected["cases"][id], run, logits, &label) == 1.0;
+            let same = compare(&found, &expected["cases"][id], run, logits, &label).is_ok();
             // VisPruner amplifies the last bits of the tower, which differ between backends; from equal features its
             // picks are equal everywhere (`contracts/methods.rs`).
             let may_differ = method == "vispruner" && B::name(&B::Device::default()) != "flex";
@@ -232,7 +233,7 @@ fn fastv_with_the_full_budget_is_the_baseline() {
 }
 
 fn boat(model: &Llava<Cpu>, question: &str, tokens: usize, picture: &secateur::image::Rgb) -> (Seen<Cpu>, Prompt) {
-    let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer());
+    let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).unwrap();
     (model.see(picture, &FasterVlm, Some(tokens), &prompt, 0).unwrap(), prompt)
 }
 
@@ -247,13 +248,20 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
         let answer = generate(&model, model.splice(&prompt, std::slice::from_ref(&seen)).into(), decoding, |_| {
             ControlFlow::Continue(())
         });
-        (seen.keep, answer.unwrap().ids)
+        let answer = answer.unwrap();
+        (seen.keep, answer.ids, answer.first_logits)
     };
-    let wide = answer(Some(DType::F32));
-    assert_eq!(answer(None), wide);
-    assert_eq!(answer(Some(DType::F16)), wide);
-    // bf16 rounds the weights: another model, but a working one.
-    assert_eq!(answer(Some(DType::BF16)).0.budget(), 29);
+    let (wide, ids, logits) = answer(Some(DType::F32));
+    for dtype in [None, Some(DType::F16)] {
+        let (keep, found, _) = answer(dtype);
+        assert_eq!((keep, found), (wide.clone(), ids.clone()), "{dtype:?}");
+    }
+    // bf16 rounds weights that are exact in f16, and inputs: another model, whose logits are near.
+    let (keep, _, rounded) = answer(Some(DType::BF16));
+    let shared = overlap(keep.indices(), wide.indices());
+    let off = worst(&rounded, &logits) / worst(&logits, &vec![0.0; logits.len()]);
+    eprintln!("bf16: {shared:.2} of the patches, logits off by {off:.3} of the largest");
+    assert!(shared > 0.8 && off < 0.1, "{shared} of the patches, {off}");
 }
 
 #[test]

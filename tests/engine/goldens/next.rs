@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{
     Cpu, fixture,
-    golden::{Question, compare, dtype, is_cpu, load, overlap, values},
+    golden::{Question, compare, compares_all, dtype, load, overlap, values},
     ids, indices, json, on_every_backend, tensors, worst,
 };
 use secateur::{
@@ -35,7 +35,7 @@ impl Job for Stages {
         let model = load::<B>(MODEL, None, dtype::<B>(), &device);
         let cases = json(CASES);
         let cases = cases.as_array().unwrap();
-        for case in &cases[..if is_cpu::<B>(&device) { cases.len() } else { 1 }] {
+        for case in &cases[..if compares_all::<B>(&device) { cases.len() } else { 1 }] {
             let id = case["id"].as_str().unwrap();
             let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
             let size = (picture.width, picture.height);
@@ -51,7 +51,7 @@ impl Job for Stages {
             let found = worst(&sampled, golden("pixel_values_sub"));
             assert!(found < 1e-6, "{id} pixels: {found}");
 
-            let features = model.look(pixels, Needs::default()).features;
+            let features = model.look(pixels, Needs::default()).unwrap().features;
             let crops = features.dims()[0];
             for crop in 0..crops {
                 let own = features.clone().narrow(0, crop, 1);
@@ -59,7 +59,7 @@ impl Job for Stages {
                 let rows: Vec<f32> = (1..17).flat_map(|i| values(own.clone().narrow(1, 36 * i - 1, 1))).collect();
                 let found = worst(&rows, &golden("clip_hidden_m2_rows")[17 * 64 * crop + 64..][..16 * 64]);
                 assert!(found < 1e-4, "{id} crop {crop} hidden states: {found}");
-                let projected = model.project(own);
+                let projected = model.project(own).unwrap();
                 let rows: Vec<f32> = (0..12).flat_map(|i| values(projected.clone().narrow(1, 48 * i, 1))).collect();
                 let found = worst(&rows, &golden("projector_rows")[12 * 128 * crop..][..12 * 128]);
                 assert!(found < 1e-4, "{id} crop {crop} projected: {found}");
@@ -67,7 +67,8 @@ impl Job for Stages {
 
             let (tiles, _) = model.tiles(size, FasterVlm.tiling());
             let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
-            let attention = model.look(model.pixels(&picture, tiles), needs).cls_attention.expect("it was asked for");
+            let sight = model.look(model.pixels(&picture, tiles), needs).unwrap();
+            let attention = sight.cls_attention.expect("it was asked for");
             let found = worst(&values(attention.mean_dim(2)), &faster[&format!("{id}.cls_attention")].values);
             assert!(found < 1e-6, "{id} attention: {found}");
         }
@@ -94,7 +95,7 @@ impl Job for Answers {
             for case in json(CASES).as_array().unwrap() {
                 let id = case["id"].as_str().unwrap();
                 for (tokens, run) in expected["cases"][id]["runs"].as_object().unwrap() {
-                    let wanted_here = is_cpu::<B>(&device) || (tokens == "29" && ["n1", "n6"].contains(&id));
+                    let wanted_here = compares_all::<B>(&device) || (tokens == "29" && ["n1", "n6"].contains(&id));
                     if run["robust"] == false || !wanted_here {
                         continue;
                     }
@@ -103,13 +104,13 @@ impl Job for Answers {
                     let max_new_tokens = ids::<u32>(&run["output_ids"]).len();
                     let found = Question { root: ROOT, case, method, tokens, params, max_new_tokens }.ask(&model);
                     let logits = &golden[&format!("{id}.{}.first_logits", label.rsplit(' ').next().unwrap())].values;
-                    assert_eq!(compare(&found, &expected["cases"][id], run, logits, &label), 1.0, "{label}");
+                    assert_eq!(compare(&found, &expected["cases"][id], run, logits, &label), Ok(()), "{label}");
                     compared += 1;
                 }
             }
         }
         // 6 without pruning, 18 of FasterVLM, 17 of CDPruner; 2 of each method that prunes on GPUs.
-        assert_eq!(compared, if is_cpu::<B>(&device) { 41 } else { 4 });
+        assert_eq!(compared, if compares_all::<B>(&device) { 41 } else { 4 });
     }
 }
 
@@ -141,12 +142,9 @@ fn vispruner_keeps_most_of_the_official_patches() {
             shares.push(overlap(&found.kept, &wanted));
         }
     }
-    let (mean, lowest) = (shares.iter().sum::<f64>() / shares.len() as f64, shares.iter().copied().fold(1.0, f64::min));
-    eprintln!(
-        "{} runs, {robust_crops} robust crops: {mean:.3} in common on average, at least {lowest:.3}",
-        shares.len()
-    );
-    assert!(shares.len() == 18 && lowest > 0.5, "{shares:?}");
+    eprintln!("{robust_crops} robust crops; in common: {shares:?}");
+    assert!(shares.len() == 18 && shares.iter().all(|share| *share > 0.5), "{shares:?}");
+    assert_eq!(robust_crops, 1);
 }
 
 /// Where every visual token of every official run came from.

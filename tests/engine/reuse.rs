@@ -34,21 +34,23 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
             let picture = read_picture(&fixture("tiny-llava-1.5/images").join(picture)).unwrap();
             let looks = looks(&model, &[picture.into()], &selector).unwrap();
             for question in QUESTIONS {
-                let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer());
+                let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).unwrap();
                 let ask = || ask_about(&model, &looks, &prompt, &selector, budget).unwrap().1;
                 alone.push(generate(&model, ask(), decoding, |_| ControlFlow::Continue(())).unwrap());
                 asked.push(ask());
                 // The prompt before has been continued meanwhile.
                 let before = one_by_one.last().map(|(begun, _)| begun);
                 let mut own = begin(&model, vec![ask()], decoding, Reuse::On(before)).unwrap();
-                let answer = decode(&model, &mut own, decoding, go_on).swap_remove(0);
+                let answer = decode(&model, &mut own, decoding, go_on).unwrap().swap_remove(0);
                 shared.push(answer.shared);
                 one_by_one.push((own.swap_remove(0), answer));
             }
         }
         // Read together too: without pruning, more than fit into a pass.
         let mut begun = begin(&model, asked, decoding, Reuse::On(None)).unwrap();
-        let together = decode(&model, &mut begun, decoding, go_on);
+        let together = decode(&model, &mut begun, decoding, go_on).unwrap();
+        assert_eq!((alone.len(), one_by_one.len(), together.len()), (6, 6, 6));
+        assert_eq!(shared[0], 0, "{method}");
         for ((alone, (_, in_turn)), together) in alone.iter().zip(&one_by_one).zip(&together) {
             assert_eq!(alone.ids, in_turn.ids, "{method}, in turn");
             assert_eq!(alone.ids, together.ids, "{method}, side by side");
@@ -76,7 +78,7 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
 /// Tokens that two prompts have in common after the picture.
 fn common_words(model: &secateur::model::Llava<Flex>, a: &str, b: &str) -> usize {
     let after = |question: &str| {
-        let ids = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).ids;
+        let ids = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).unwrap().ids;
         let mark = ids.iter().position(|&id| id < 0).unwrap();
         ids[mark + 1..].to_vec()
     };
