@@ -1,7 +1,7 @@
 //! Files that people edit, read in every form in which they come, and files that are written whole or not at all.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, Metadata, OpenOptions, TryLockError},
     io::{self, Write},
     path::Path,
     time::Duration,
@@ -162,26 +162,34 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         Err(_) => path.to_owned(),
     };
     remove_old_drafts(&place);
+    // Another process may take a draft that is not locked yet for one that was left.
+    let again = |error: &io::Error| error.kind() == io::ErrorKind::NotFound && place.parent().is_some_and(Path::is_dir);
+    let mut written = replace(&place, bytes, there.as_ref());
+    for _ in 0..3 {
+        if written.as_ref().is_err_and(again) {
+            written = replace(&place, bytes, there.as_ref());
+        }
+    }
+    written.map_err(fail)
+}
+
+/// Writes a draft beside `place`, whose rights are those of `there`, and puts it there.
+fn replace(place: &Path, bytes: &[u8], there: Option<&Metadata>) -> io::Result<()> {
     // Nobody else's draft: several processes may write the same file.
     let draft = place.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
     let written = write_new(&draft, bytes).and_then(|_locked| {
-        if let Some(there) = &there {
+        if let Some(there) = there {
             // Not every file system has rights to keep.
             let _ = std::fs::set_permissions(&draft, there.permissions());
         }
-        std::fs::rename(&draft, &place)
+        std::fs::rename(&draft, place)
     });
-    written.map_err(|error| {
-        // The draft is of no use to anyone.
-        let _ = std::fs::remove_file(&draft);
-        fail(error)
-    })
+    // A draft that has no place is of no use to anyone.
+    written.inspect_err(|_| drop(std::fs::remove_file(&draft)))
 }
 
 /// Removes the drafts of `place` that processes left which were killed while they wrote it: those that nobody has locked.
 fn remove_old_drafts(place: &Path) {
-    // Between its making and its locking, a draft is nobody's.
-    const NEW: Duration = Duration::from_millis(200);
     // Where the file system has no locks.
     const OLD: Duration = Duration::from_secs(600);
     let (Some(folder), Some(name)) = (place.parent(), place.file_name().and_then(|name| name.to_str())) else { return };
@@ -195,7 +203,7 @@ fn remove_old_drafts(place: &Path) {
         }
         let age = entry.metadata().ok().and_then(|file| file.modified().ok()?.elapsed().ok()).unwrap_or_default();
         let free = match File::open(entry.path()).map(|file| file.try_lock()) {
-            Ok(Ok(())) => age > NEW,
+            Ok(Ok(())) => true,
             Ok(Err(TryLockError::WouldBlock)) => false,
             _ => age > OLD,
         };

@@ -9,8 +9,8 @@ use secateur_backends::{Job, VlmBackend, choose};
 
 use super::{
     args::{Analysis, AnalyzeArgs},
-    eval::progress,
     make_folder, note_turned, print,
+    progress::progress,
 };
 use crate::{
     Error,

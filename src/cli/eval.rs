@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend};
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     check_videos, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
+    progress::progress,
 };
 use crate::{
     eval::{Looked, Run, RunConfig, RunFolder, Standing, evaluate, look_through, read_config, standing},
@@ -304,13 +304,4 @@ fn run_on<B: VlmBackend>(
     evaluate(model, selector, run, folder, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(())
-}
-
-/// A bar on stderr; invisible where stderr is no terminal.
-pub(super) fn progress(total: usize, done: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} questions · {elapsed_precise} · {eta_precise} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(total as u64).with_style(style).with_position(done as u64);
-    bar.reset_eta();
-    bar
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use super::{args::JudgeArgs, eval::progress};
+use super::{args::JudgeArgs, progress::progress};
 use crate::{
     files::read_text,
     judge::{Judge, JudgeConfig, Request, check_address},

@@ -19,6 +19,7 @@ mod judge;
 mod list;
 mod merge;
 mod plan;
+mod progress;
 mod prune;
 mod pull;
 mod report;
@@ -41,11 +42,10 @@ pub use terminal::{plain, without_numbers};
 
 use crate::{
     Error,
-    dataset::fetch,
     files::check_regular,
     image::{address, is_turned},
     model::Opened,
-    task::{Picture, Sample, Task},
+    task::{Picture, Sample, Task, fetch},
     video::{Media, check_reader, needs_ffmpeg},
 };
 

@@ -5,9 +5,8 @@ use secateur_weights::find;
 
 use super::{args::PullArgs, print};
 use crate::{
-    dataset::fetch,
     model::{Layout, is_tower, open},
-    task::{TASKS, Task},
+    task::{TASKS, Task, fetch},
 };
 
 pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {

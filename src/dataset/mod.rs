@@ -11,10 +11,7 @@ pub use folder::Folder;
 pub use rows::Record;
 use secateur_weights::{cache_root, cached_commit, find_data};
 
-use crate::{
-    Error,
-    task::{Answer, Protocol, Task},
-};
+use crate::Error;
 
 /// A benchmark's data set on the hub.
 #[derive(Clone, Copy)]
@@ -30,13 +27,12 @@ pub struct DataSet {
 /// Counts what changed in unpacked folders: those of before are not read any more.
 const LAYOUT: u32 = 2;
 
-/// The folder of a benchmark, fetched and unpacked if it is not there.
+/// The folder of the benchmark `name`, fetched and unpacked if it is not there; `check` is given what was unpacked before it gets its name.
 ///
 /// # Errors
-/// When the hub has no such files, does not answer, or a row is not as it must be; nothing half-unpacked is left under the
+/// When the hub has no such files, does not answer, a row is not as it must be, or `check` refuses; nothing half-unpacked is left under the
 /// folder's name.
-pub fn fetch(task: &dyn Task, set: DataSet) -> Result<PathBuf, Error> {
-    let name = task.name();
+pub fn fetch(name: &str, set: DataSet, check: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
     let place = |commit: &str| {
         let short: String = commit.chars().take(12).collect();
         cache_root().join("secateur").join(format!("{name}-{short}-{LAYOUT}"))
@@ -61,15 +57,8 @@ pub fn fetch(task: &dyn Task, set: DataSet) -> Result<PathBuf, Error> {
         let path = paths.first().map_or(&whole, |path| path);
         return Err(Error::data(path, format!("the data set {} has no rows; nothing was unpacked", set.id)));
     }
-    folder.finish(|draft| check(task, draft))?;
+    folder.finish(check)?;
     Ok(whole)
-}
-
-/// Refuses what could be unpacked and not be asked or scored: it would stand in the way of every later run.
-fn check(task: &dyn Task, folder: &Path) -> Result<(), Error> {
-    let samples = task.samples(folder)?;
-    let blank: Vec<Answer> = samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
-    task.score(folder, &blank, Protocol::Llava).map(|_| ())
 }
 
 /// The extension that a picture's first bytes ask for.

@@ -54,7 +54,7 @@ pub use vqav2::VqaV2;
 
 use crate::{
     Error,
-    dataset::DataSet,
+    dataset::{self, DataSet},
     demo::Scene,
     image::{decode, decode_bytes},
     video::{Media, Video},
@@ -256,6 +256,19 @@ pub trait Task: Send + Sync {
     /// # Errors
     /// When the labels are missing or not those of the questions.
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error>;
+}
+
+/// The folder of a benchmark's data set `set`, fetched and unpacked if it is not there. What could be unpacked and not be asked or scored
+/// is refused: it would stand in the way of every later run.
+///
+/// # Errors
+/// As [`dataset::fetch`], or when the questions or the labels cannot be read.
+pub fn fetch(task: &dyn Task, set: DataSet) -> Result<PathBuf, Error> {
+    dataset::fetch(task.name(), set, |folder| {
+        let samples = task.samples(folder)?;
+        let blank: Vec<Answer> = samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
+        task.score(folder, &blank, Protocol::Llava).map(|_| ())
+    })
 }
 
 /// For benchmarks that only LLaVA's rules score here.
