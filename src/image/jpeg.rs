@@ -16,7 +16,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use mozjpeg::{ColorSpace, Compress, Decompress};
+use mozjpeg::{ColorSpace, Decompress};
 
 use super::Rgb;
 
@@ -120,9 +120,10 @@ pub(super) fn exif(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The bytes of a JPEG file of `picture`, for people to look at; none for a picture that is too large for one.
+#[cfg(feature = "cli")]
 pub(crate) fn encode(picture: &Rgb, quality: u8) -> Vec<u8> {
     let encoded = catch_unwind(|| {
-        let mut encoder = Compress::new(ColorSpace::JCS_RGB);
+        let mut encoder = mozjpeg::Compress::new(ColorSpace::JCS_RGB);
         encoder.set_size(picture.width, picture.height);
         encoder.set_fastest_defaults();
         encoder.set_quality(f32::from(quality));

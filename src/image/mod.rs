@@ -13,6 +13,7 @@ pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes, decode_upright, is_turned};
 pub(crate) use decode::{address, limits, looks_like_a_picture};
+#[cfg(feature = "cli")]
 pub(crate) use jpeg::encode as jpeg;
 pub use overlay::{kept_patches, png};
 

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What a reader must know of answers that the rule cannot read: how many, what they count as, and one of them.
-pub(crate) fn unread(task: &dyn Task, answers: &[Answer], protocol: Protocol) -> Vec<String> {
+pub fn unread(task: &dyn Task, answers: &[Answer], protocol: Protocol) -> Vec<String> {
     let (mut empty, mut lacking) = (0, Vec::new());
     for answer in answers {
         if answer.text.chars().all(is_space) {
@@ -54,7 +54,7 @@ pub enum MustAnswer {
 ///
 /// # Errors
 /// When the questions cannot be read.
-pub(crate) fn holes(task: &dyn Task, data: &Path, answers: &[Answer]) -> Result<Option<String>, Error> {
+pub fn holes(task: &dyn Task, data: &Path, answers: &[Answer]) -> Result<Option<String>, Error> {
     let ids = match task.uploaded(data)? {
         MustAnswer::Ids(ids) => ids,
         MustAnswer::Checked => return Ok(None),
