@@ -3,4 +3,5 @@
 //! In a program of its own, so that another build of a backend needs no other build of the models.
 
 mod every_backend;
+mod not_finite;
 mod operations;
