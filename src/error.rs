@@ -158,7 +158,7 @@ pub enum Error {
         tensor: String,
         /// The file that it lies in.
         file: PathBuf,
-        /// What was found.
+        /// How many of its numbers are not finite, or that all are and the part overflows.
         found: String,
     },
     /// A prompt that ends with its picture.

@@ -12,7 +12,7 @@ use crate::{
     words::count,
 };
 
-/// What was found.
+/// The pictures of a run, counted by [`look_through`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
     /// Pictures.
@@ -43,7 +43,7 @@ pub fn look_through(samples: &[Sample], on_picture: impl Fn() + Sync) -> Result<
     let found: Vec<Result<bool, Error>> = pictures.par_iter().map(look).collect();
     let turned = found.iter().filter(|found| matches!(found, Ok(true))).count();
     let mut errors = found.into_iter().zip(&pictures).filter_map(|(found, picture)| Some((found.err()?, picture)));
-    let Some((first, _)) = errors.next() else { return Ok(Looked { pictures: pictures.len(), turned }) };
+    let Some((first, picture)) = errors.next() else { return Ok(Looked { pictures: pictures.len(), turned }) };
     let others: Vec<String> = errors.map(|(_, picture)| place(picture).display().to_string()).collect();
     if others.is_empty() {
         return Err(first);
@@ -60,8 +60,7 @@ pub fn look_through(samples: &[Sample], on_picture: impl Fn() + Sync) -> Result<
             count(pictures.len(), "picture")
         },
     );
-    let path = pictures.iter().find(|picture| first.to_string().contains(&place(picture).display().to_string()));
-    Err(Error::data(path.map_or(Path::new(""), |picture| place(picture)), reason))
+    Err(Error::data(place(picture), reason))
 }
 
 /// Every picture once, in the order of the questions.
@@ -76,5 +75,32 @@ fn place(picture: &Picture) -> &Path {
     match picture {
         Picture::File(path) | Picture::Video(path) | Picture::Inline { place: path, .. } => path,
         Picture::Scene(_) => Path::new(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::image::{Rgb, png};
+
+    #[test]
+    fn the_first_damaged_picture_is_named_and_no_other() {
+        let whole = png(&Rgb { width: 2, height: 1, data: vec![9; 6] });
+        let sample = |place: &str, bytes: &[u8]| Sample {
+            question_id: place.into(),
+            picture: Some(Picture::Inline { place: place.into(), bytes: bytes.into() }),
+            text: String::new(),
+            suffix: "",
+            clip_text: String::new(),
+            more: Map::new(),
+        };
+        // The name of the sound one is a part of the first damaged one's.
+        let mut samples = vec![sample("1.png", &whole), sample("11.png", &whole[..40]), sample("2.png", b"nothing")];
+        let error = look_through(&samples, || ()).unwrap_err().to_string();
+        assert!(error.starts_with("11.png: 2 of 3 pictures cannot be read") && error.ends_with("2.png"), "{error}");
+        samples.truncate(1);
+        assert_eq!(look_through(&samples, || ()).unwrap(), Looked { pictures: 1, turned: 0 });
     }
 }

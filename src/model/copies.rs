@@ -7,8 +7,7 @@ use secateur_weights::{Checkpoint, StoredTensor};
 
 use super::LlamaConfig;
 
-/// What to say of a tower in the checkpoint, `copy`, in whose place the tower `read` from the folder `tower` is used; nothing if both are
-/// equal. Tensors are compared in the type of the copy, which training may have saved in 16 bits.
+/// A note on a tower in the checkpoint, `copy`, in whose place the tower `read` from the folder `tower` is used; none if both are equal. Tensors are compared in the type of the copy, which training may have saved in 16 bits.
 pub(super) fn note(
     copy: &BTreeMap<String, StoredTensor>,
     read: &BTreeMap<String, StoredTensor>,
@@ -37,7 +36,7 @@ fn equal(copy: &StoredTensor, read: &StoredTensor) -> bool {
     }
 }
 
-/// What to say of rotary frequencies in the checkpoint, which are computed from the config and not read; nothing if they are the same.
+/// A note on rotary frequencies in the checkpoint, which are computed from the config and not read; none if they are the same.
 pub(super) fn frequencies(checkpoint: &Checkpoint, config: &LlamaConfig) -> Option<String> {
     let (_, stored) = checkpoint.tensors.iter().find(|(name, _)| name.ends_with(".rotary_emb.inv_freq"))?;
     let width = config.head_dim() as f64;
