@@ -34,6 +34,7 @@ fn cues<B: VlmBackend>(needs: Needs, crops: usize, device: &B::Device) -> Cues<B
         activation::softmax(logits, 3)
     };
     Cues {
+        layout: None,
         features: Some(noise(TOWER)),
         projected: needs.projected.then(|| noise(HIDDEN)),
         cls_attention: match needs.cls_attention {

@@ -26,8 +26,8 @@ fn products(criterion: &mut Criterion) {
             let weight = weight.clone().cast(dtype).into_primitive().tensor();
             group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
                 bencher.iter(|| match rounded {
-                    true => Flex::apply_weight_rounded(x.clone(), weight.clone()),
-                    false => Flex::apply_weight(x.clone(), weight.clone()),
+                    true => Flex::linear_rows_bf16(x.clone(), weight.clone()),
+                    false => Flex::linear_rows(x.clone(), weight.clone()),
                 });
             });
         }

@@ -16,9 +16,9 @@ use secateur::{
     Error,
     generate::{Decoding, answer},
     image::decode,
-    model::{Llava, LoadOptions, open},
+    model::{LoadOptions, Model, open},
     pruner::{Cues, Keep, Method, Needs, Pruner, Selector, top_k},
-    text::{Prompt, vicuna_v1},
+    text::Prompt,
 };
 use secateur_backends::{Job, VlmBackend, default_backend, run};
 
@@ -63,10 +63,10 @@ impl Job for Ask {
     type Output = Result<(), Error>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let model: Llava<B> = open(&self.model, None)?.load(LoadOptions::default(), &device)?;
+        let model: Model<B> = open(&self.model, None)?.load(LoadOptions::default(), &device)?;
         let picture = decode(self.image.as_ref())?;
-        let prompt = Prompt::new(&vicuna_v1(&self.question, 1)?, &self.question, model.tokenizer())?;
-        let decoding = Decoding::greedy(32, model.tokenizer().eos());
+        let prompt = Prompt::new(&model.chat().render(&self.question, &[1])?, &self.question, model.tokenizer())?;
+        let decoding = Decoding::greedy(32);
         let selector = Selector::Before(Box::new(LargestNorm));
         let go_on = |_: &[u32]| ControlFlow::Continue(());
         let (seen, answer) = answer(&model, &[picture.into()], &prompt, &selector, Some(64), decoding, go_on)?;

@@ -16,9 +16,9 @@
 use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur::{
     image::decode,
-    model::{Llava, LoadOptions, open},
+    model::{LoadOptions, Model, open},
     pruner::{Cues, Params, Place, Selector, methods, selector},
-    text::{Prompt, clip_question, vicuna_v1},
+    text::{Prompt, clip_question},
 };
 use secateur_backends::{Job, VlmBackend, default_backend, run};
 use serde::Deserialize;
@@ -40,9 +40,9 @@ impl Job for Rounding {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-llava-1.5");
         let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(format!("{root}/cases.json"))?)?;
         let options = LoadOptions { dtype: Some(DType::F32), joint: true, ..LoadOptions::default() };
-        let model: Llava<B> = open(&format!("{root}/llava-v1.5-tiny"), None)?.load(options, &device)?;
+        let model: Model<B> = open(&format!("{root}/llava-v1.5-tiny"), None)?.load(options, &device)?;
         let narrow = LoadOptions { dtype: Some(DType::BF16), ..options };
-        let rounded_model: Llava<B> = open(&format!("{root}/llava-v1.5-tiny"), None)?.load(narrow, &device)?;
+        let rounded_model: Model<B> = open(&format!("{root}/llava-v1.5-tiny"), None)?.load(narrow, &device)?;
         println!(
             "| method | bf16 weights: same | in common | f16 cues: same | in common | bf16 cues: same | in common |"
         );
@@ -53,9 +53,9 @@ impl Job for Rounding {
             for case in &cases {
                 let picture = decode(format!("{root}/{}", case.image).as_ref())?;
                 let question = clip_question(&case.question);
-                let prompt = Prompt::new(&vicuna_v1(&case.question, 1)?, &question, model.tokenizer())?;
-                let see = |model: &Llava<B>| {
-                    let look = model.look_at(&picture, method.tiling(), method.needs())?;
+                let prompt = Prompt::new(&model.chat().render(&case.question, &[1])?, &question, model.tokenizer())?;
+                let see = |model: &Model<B>| {
+                    let look = model.encode_image(&picture, method.tiling(), method.needs())?;
                     model.cues(&look, method.needs(), &prompt, 0)
                 };
                 let cues = see(&model)?;

@@ -8,7 +8,7 @@ use secateur_backends::VlmBackend;
 
 use crate::{
     generate::{Generated, kept},
-    model::{LlamaConfig, Seen},
+    model::{DecoderConfig, VisualTokens},
     pruner::Selector,
 };
 
@@ -20,7 +20,7 @@ pub const FORMULA: &str = "2 a multiply-add; each layer n·h·(2q + 2kv + 3i) in
 pub fn visual_tokens<B: VlmBackend>(
     selector: &Selector<B>,
     layers: usize,
-    seen: &[Seen<B>],
+    seen: &[VisualTokens<B>],
     generated: &Generated,
 ) -> Vec<usize> {
     let before = seen.iter().map(|seen| seen.order.len()).sum();
@@ -32,9 +32,9 @@ pub fn visual_tokens<B: VlmBackend>(
 }
 
 /// Operations of a prefill of so many tokens in each layer.
-pub fn prefill_flops(config: &LlamaConfig, layers: &[usize]) -> u64 {
+pub fn prefill_flops(config: &DecoderConfig, layers: &[usize]) -> u64 {
     let layer = |&tokens: &usize| {
-        let attention = 2 * tokens * tokens * config.num_attention_heads * config.head_dim();
+        let attention = 2 * tokens * tokens * config.num_attention_heads * config.head_dim;
         2 * (tokens * layer_weights(config) + attention) as u64
     };
     layers.iter().map(layer).sum()
@@ -42,31 +42,31 @@ pub fn prefill_flops(config: &LlamaConfig, layers: &[usize]) -> u64 {
 
 /// Operations that a prefill of so many tokens in each layer really takes: the last layer is computed for the last token, all others only
 /// give it keys and values.
-pub fn prefill_work(config: &LlamaConfig, layers: &[usize]) -> u64 {
+pub fn prefill_work(config: &DecoderConfig, layers: &[usize]) -> u64 {
     let Some((&last, before)) = layers.split_last() else { return 0 };
-    let queries = config.num_attention_heads * config.head_dim();
-    let keys = config.num_key_value_heads * config.head_dim();
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
     let all = last * 2 * config.hidden_size * keys;
     let one = config.hidden_size * (2 * queries + 3 * config.intermediate_size) + 2 * last * queries;
     prefill_flops(config, before) + 2 * (all + one) as u64
 }
 
 /// Weights in the products of a layer, each of which is a multiply-add for every token.
-fn layer_weights(config: &LlamaConfig) -> usize {
-    let queries = config.num_attention_heads * config.head_dim();
-    let keys = config.num_key_value_heads * config.head_dim();
+fn layer_weights(config: &DecoderConfig) -> usize {
+    let queries = config.num_attention_heads * config.head_dim;
+    let keys = config.num_key_value_heads * config.head_dim;
     config.hidden_size * (2 * queries + 2 * keys + 3 * config.intermediate_size)
 }
 
 /// Bytes of the keys and values of so many tokens in each layer, each number in `bytes` bytes.
-pub fn kv_bytes(config: &LlamaConfig, layers: &[usize], bytes: usize) -> u64 {
+pub fn kv_bytes(config: &DecoderConfig, layers: &[usize], bytes: usize) -> u64 {
     let tokens: usize = layers.iter().sum();
-    (2 * config.num_key_value_heads * config.head_dim() * tokens * bytes) as u64
+    (2 * config.num_key_value_heads * config.head_dim * tokens * bytes) as u64
 }
 
 /// Bytes that a step of decoding reads after so many tokens in each layer: every weight of the layers and of the last product, in
 /// `weight` bytes a number, and the keys and values, in `value` bytes a number.
-pub fn step_bytes(config: &LlamaConfig, layers: &[usize], weight: usize, value: usize) -> u64 {
+pub fn step_bytes(config: &DecoderConfig, layers: &[usize], weight: usize, value: usize) -> u64 {
     let weights = layers.len() * layer_weights(config) + config.hidden_size * config.vocab_size;
     (weights * weight) as u64 + kv_bytes(config, layers, value)
 }
@@ -78,18 +78,7 @@ mod tests {
     /// LLaVA-1.5-7B: 3.82 T multiply-adds and 288 MiB for 576 tokens, by hand.
     #[test]
     fn the_7b_figures_are_those_of_paper_and_pencil() {
-        let config = LlamaConfig {
-            vocab_size: 32_000,
-            hidden_size: 4096,
-            intermediate_size: 11_008,
-            num_hidden_layers: 32,
-            num_attention_heads: 32,
-            num_key_value_heads: 32,
-            rms_norm_eps: 1e-5,
-            rope_theta: 1e4,
-            position_scale: 1.0,
-            max_position_embeddings: 4096,
-        };
+        let config = DecoderConfig::default();
         let layer = 576 * (4 * 4096 * 4096 + 3 * 4096 * 11_008) + 2 * 576 * 576 * 4096_u64;
         assert_eq!(prefill_flops(&config, &[576; 32]), 2 * 32 * layer);
         assert_eq!(prefill_flops(&config, &[576; 32]) / 2 / 10_000_000_000, 381);

@@ -1,10 +1,10 @@
 //! Training-free visual token pruning for vision-language models.
 //!
 //! ```text
-//! picture ── image:: ──▶ crops ──▶ pixels [crops, 3, side, side] ── ClipVision ──▶ Sight { features, … }
+//! picture ── image:: ──▶ crops ──▶ pixels [crops, 3, side, side] ── ClipVision ──▶ VisionOutput { features, … }
 //! Cues { features, cls_attention?, projected?, prompt_embeds?, image_embeds?, text_embeds?, keys? }
 //!                                                                   ── Pruner ──▶ Keep [crops, budget], ascending
-//! kept features ── Projector ──▶ [crops, budget, hidden] ── merge:: ──▶ [tokens, hidden]
+//! kept features ── Projector ──▶ [crops, budget, hidden] ── sequence:: ──▶ [tokens, hidden]
 //! question ── text:: ──▶ Prompt (ids, one mark a picture) ── splice ──▶ embeds [1, sequence, hidden]
 //! embeds ── Llama (LayerPruner inside?) + KvCache ──▶ generate:: ──▶ answer ── task:: ──▶ Report
 //! ```
@@ -27,7 +27,6 @@ pub mod generate;
 mod hash;
 pub mod image;
 pub mod judge;
-pub mod merge;
 pub mod model;
 #[cfg(test)]
 #[path = "../tests/common/mutants.rs"]
@@ -37,6 +36,7 @@ pub mod plot;
 pub mod pruner;
 #[cfg(feature = "cli")]
 mod published;
+pub mod sequence;
 pub mod shard;
 pub mod task;
 mod tensor;

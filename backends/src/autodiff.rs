@@ -33,7 +33,7 @@ impl<B: VlmBackend> Backward<B, 3> for Attend {
     }
 }
 
-/// [`VlmBackend::rotate`]: its gradient is the rotation backwards.
+/// [`VlmBackend::apply_rope`]: its gradient is the rotation backwards.
 #[derive(Debug)]
 struct Rotate;
 
@@ -43,12 +43,12 @@ impl<B: VlmBackend> Backward<B, 1> for Rotate {
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [cos, sin] = ops.state.map(tensor::<B, 4>);
         let grad = tensor(grads.consume::<B>(&ops.node));
-        let found = [primitive(B::rotate(grad, cos, sin.neg()))];
+        let found = [primitive(B::apply_rope(grad, cos, sin.neg()))];
         register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
 
-/// [`VlmBackend::gate`].
+/// [`VlmBackend::silu_mul`].
 #[derive(Debug)]
 struct Gate;
 
@@ -57,7 +57,7 @@ impl<B: VlmBackend> Backward<B, 2> for Gate {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = tensor(grads.consume::<B>(&ops.node));
-        let found = B::gate_backward(ops.state.map(tensor), grad).map(primitive);
+        let found = B::silu_mul_backward(ops.state.map(tensor), grad).map(primitive);
         register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
@@ -145,19 +145,19 @@ impl<B: VlmBackend> VlmBackend for Autodiff<B> {
         tracked!(Attend, [q.node, k.node, v.node], (inputs, mask), attended)
     }
 
-    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+    fn apply_rope(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
         let [x, cos, sin] = [x, cos, sin].map(primitive);
         let tables = [cos.primitive, sin.primitive];
         let [cos, sin] = tables.clone().map(tensor::<B, 4>);
-        let rotated = primitive(B::rotate(tensor(x.primitive), cos, sin));
+        let rotated = primitive(B::apply_rope(tensor(x.primitive), cos, sin));
         tracked!(Rotate, [x.node], tables, rotated)
     }
 
-    fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+    fn silu_mul(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         let [gate, up] = [gate, up].map(primitive);
         let inputs = [gate.primitive, up.primitive];
         let [gate_inner, up_inner] = inputs.clone().map(tensor::<B, 3>);
-        let gated = primitive(B::gate(gate_inner, up_inner));
+        let gated = primitive(B::silu_mul(gate_inner, up_inner));
         tracked!(Gate, [gate.node, up.node], inputs, gated)
     }
 

@@ -11,8 +11,8 @@ use crate::{
     Mask, VlmBackend, dpp, gradients,
     kernels::{self, attention, cache, elementwise, linear, one_query, rotate},
     ops::{
-        reference_add_bias, reference_gate, reference_layer_norm, reference_product, reference_quick_gelu,
-        reference_rms_norm, reference_rotate, reference_write_positions,
+        reference_add_bias, reference_attend, reference_silu_mul, reference_layer_norm, reference_linear, reference_quick_gelu,
+        reference_rms_norm, reference_apply_rope, reference_write_positions,
     },
 };
 
@@ -38,25 +38,25 @@ impl VlmBackend for Flex {
     /// 16-bit weights are widened inside the product: the reference body would write an f32 copy of the whole matrix for every
     /// token. Large f32 ones go the same way, which saves half of the time at few rows; small ones do not, as VisPruner's official picks
     /// hang on the last bits of a small tower's features.
-    fn apply_weight(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x_dtype, weight_dtype): (DType, DType) = (x.dtype(), weight.dtype());
         let contiguous = |tensor: &FlexTensor| tensor.is_contiguous() && tensor.layout().start_offset() == 0;
         let large = weight.layout().num_elements() >= LARGE;
         let ours = matches!(weight_dtype, DType::F16 | DType::BF16) || weight_dtype == DType::F32 && large;
         if x_dtype != DType::F32 || !ours || !contiguous(&weight) {
-            return reference_product::<Self>(x, weight);
+            return reference_linear::<Self>(x, weight);
         }
         linear::product(&x.to_contiguous(), &weight)
     }
 
     /// With bf16 weights by the processor's own product of bf16 numbers, where it has one.
-    fn apply_weight_rounded(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_rows_bf16(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x_dtype, weight_dtype): (DType, DType) = (x.dtype(), weight.dtype());
         if x_dtype != DType::F32 || weight_dtype != DType::BF16 {
-            return Self::apply_weight(x, weight);
+            return Self::linear_rows(x, weight);
         }
         let x = x.to_contiguous();
-        linear::rounded(&x, &weight).unwrap_or_else(|| Self::apply_weight(x, weight))
+        linear::rounded(&x, &weight).unwrap_or_else(|| Self::linear_rows(x, weight))
     }
 
     /// Bodies that read heads where they lie: Flex's own attention copies them first. Only small towers keep Flex's: VisPruner's
@@ -66,26 +66,33 @@ impl VlmBackend for Flex {
         let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
         let [flex_q, flex_k, flex_v] = inputs.each_ref();
         let [_, heads, queries, head_dim] = q.dims();
+        let own = heads == k.dims()[1];
         let attended = match (queries, mask) {
             (1, Mask::None | Mask::Causal) => one_query::one_query(flex_q, flex_k, flex_v),
             // Burn's own gives 0 where scores are no numbers.
-            (_, Mask::None) if heads * head_dim < WIDE && [flex_q, flex_k].into_iter().all(is_finite) => None,
+            (_, Mask::None) if own && heads * head_dim < WIDE && [flex_q, flex_k].into_iter().all(is_finite) => None,
+            _ if k.dtype() != DType::F32 => attention::attend([flex_q, &in_f32(&k), &in_f32(&v)], mask),
             _ => attention::attend([flex_q, flex_k, flex_v], mask),
         };
         match attended {
             Some(attended) => wrap(attended),
-            None => {
+            None if own && k.dtype() == q.dtype() => {
                 let (options, hidden) = options(&q, &k, mask);
                 burn::tensor::module::attention(q, k, v, hidden, None, options)
             }
+            None => reference_attend(q, k, v, mask),
         }
     }
 
     /// By instructions for bf16, where the processor has some.
-    fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+    fn attend_bf16(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         mask.check([q.dims(), k.dims(), v.dims()]);
-        let inputs = [&q, &k, &v].map(|x| x.clone().into_primitive().tensor());
-        match attention::attend_rounded(inputs.each_ref(), mask) {
+        // A single query reads the cache where it is.
+        if q.dims()[2] == 1 {
+            return Self::attend(q, k, v, mask);
+        }
+        let inputs = [q.clone().into_primitive().tensor(), in_f32(&k), in_f32(&v)];
+        match attention::attend_bf16(inputs.each_ref(), mask) {
             Some(attended) => wrap(attended),
             None => Self::attend(q, k, v, mask),
         }
@@ -100,11 +107,11 @@ impl VlmBackend for Flex {
         }
     }
 
-    fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+    fn silu_mul(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         let [flex_gate, flex_up] = [&gate, &up].map(|x| x.clone().into_primitive().tensor());
         match elementwise::gate(&flex_gate, &flex_up) {
             Some(gated) => wrap(gated),
-            None => reference_gate(gate, up),
+            None => reference_silu_mul(gate, up),
         }
     }
 
@@ -159,7 +166,7 @@ impl VlmBackend for Flex {
         }
     }
 
-    fn gate_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
+    fn silu_mul_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
         let [gate, up] = inputs.clone().map(|x| x.into_primitive().tensor());
         match kernels::gradients::gate([&gate, &up], &grad.clone().into_primitive().tensor()) {
             Some(found) => found.map(wrap),
@@ -203,12 +210,17 @@ impl VlmBackend for Flex {
         }
     }
 
+    /// bf16 where the run computes in bf16: half the bytes for every token of an answer.
+    fn cache_dtype(activations: DType, bf16: bool) -> DType {
+        if bf16 { DType::BF16 } else { activations }
+    }
+
     /// One pass instead of six.
-    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+    fn apply_rope(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
         let [flex_x, flex_cos, flex_sin] = [&x, &cos, &sin].map(|x| x.clone().into_primitive().tensor());
         match rotate::rotate(&flex_x, [&flex_cos, &flex_sin]) {
             Some(rotated) => wrap(rotated),
-            None => reference_rotate(x, cos, sin),
+            None => reference_apply_rope(x, cos, sin),
         }
     }
 
@@ -225,6 +237,12 @@ impl VlmBackend for Flex {
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_host(vectors, budget)
     }
+}
+
+/// A tensor of the cache as f32.
+fn in_f32(x: &Tensor<Flex, 4>) -> FlexTensor {
+    let x = if x.dtype() == DType::F32 { x.clone() } else { x.clone().cast(DType::F32) };
+    x.into_primitive().tensor()
 }
 
 /// `mask` as Burn's attention takes it.
@@ -300,8 +318,8 @@ mod tests {
             let deep = |x: Tensor<Flex, 2>| x.unsqueeze::<4>();
             let flat = |x: Tensor<Flex, 3>| x.unsqueeze::<4>();
             let [wide_x, wide_y] = [&x, &y].map(|x| x.clone().unsqueeze::<3>());
-            let gated = reference_gate(wide_x.clone(), wide_y.clone());
-            check(flat(Flex::gate(wide_x.clone(), wide_y)), flat(gated), "gate");
+            let gated = reference_silu_mul(wide_x.clone(), wide_y.clone());
+            check(flat(Flex::silu_mul(wide_x.clone(), wide_y)), flat(gated), "gate");
             let gelu = reference_quick_gelu(wide_x.clone());
             check(flat(Flex::quick_gelu(wide_x.clone())), flat(gelu), "quick_gelu");
             check(flat(Flex::exact_gelu(wide_x.clone())), flat(activation::gelu(wide_x)), "exact_gelu");
@@ -325,7 +343,7 @@ mod tests {
             let [wide_x, wide_y, wide_grad] = [&x, &y, &grad].map(|x| x.clone().unsqueeze::<3>());
             let inputs = [wide_x.clone(), wide_y];
             let expected = gradients::gate(inputs.clone(), wide_grad.clone());
-            for (found, expected) in Flex::gate_backward(inputs, wide_grad.clone()).into_iter().zip(expected) {
+            for (found, expected) in Flex::silu_mul_backward(inputs, wide_grad.clone()).into_iter().zip(expected) {
                 check(found.unsqueeze(), expected.unsqueeze(), "gate");
             }
             let expected = gradients::quick_gelu(wide_x.clone(), wide_grad.clone());
@@ -350,7 +368,7 @@ mod tests {
         // A part of a longer table, as after a cached prompt.
         let table = Tensor::cat(vec![half.clone(), half], 3).narrow(2, 3, 9);
         let (cos, sin) = (table.clone().cos(), table.sin());
-        check(Flex::rotate(x.clone(), cos.clone(), sin.clone()), reference_rotate(x, cos, sin), "rotation");
+        check(Flex::apply_rope(x.clone(), cos.clone(), sin.clone()), reference_apply_rope(x, cos, sin), "rotation");
     }
 
     #[test]

@@ -7,22 +7,41 @@ use crate::{Mask, VlmBackend};
 
 /// Of attention: with P the attention and dP = grad·vᵀ, the scores' gradient is P ∘ (dP − rowsum(P ∘ dP)).
 pub(crate) fn attend<B: VlmBackend>([q, k, v]: [Tensor<B, 4>; 3], grad: Tensor<B, 4>, mask: Mask) -> [Tensor<B, 4>; 3] {
-    let [_, _, queries, head_dim] = q.dims();
-    let keys = k.dims()[2];
+    let [_, heads, queries, head_dim] = q.dims();
+    let [_, kv_heads, keys, _] = k.dims();
+    if heads != kv_heads {
+        let group = heads / kv_heads;
+        let [of_q, of_k, of_v] = attend([q, repeat(k, group), repeat(v, group)], grad, mask);
+        return [of_q, together(of_k, group), together(of_v, group)];
+    }
     let scale = (head_dim as f64).powf(-0.5);
-    let mut scores = B::product(q.clone(), k.clone().swap_dims(2, 3)) * scale;
+    let mut scores = B::matmul_f32(q.clone(), k.clone().swap_dims(2, 3)) * scale;
     if let Some(hidden) = mask.hidden::<B>(queries, keys, &q.device()) {
         scores = scores.mask_fill(hidden.expand([q.dims()[0], q.dims()[1], queries, keys]), f32::NEG_INFINITY);
     }
     let attention = activation::softmax(scores, 3);
-    let of_attention = B::product(grad.clone(), v.swap_dims(2, 3));
+    let of_attention = B::matmul_f32(grad.clone(), v.swap_dims(2, 3));
     let mean = (attention.clone() * of_attention.clone()).sum_dim(3);
     let of_scores = attention.clone() * (of_attention - mean) * scale;
     [
-        B::product(of_scores.clone(), k),
-        B::product(of_scores.swap_dims(2, 3), q),
-        B::product(attention.swap_dims(2, 3), grad),
+        B::matmul_f32(of_scores.clone(), k),
+        B::matmul_f32(of_scores.swap_dims(2, 3), q),
+        B::matmul_f32(attention.swap_dims(2, 3), grad),
     ]
+}
+
+/// Every head of `x` `[batch, kv_heads, tokens, head_dim]` as often as query heads share it.
+fn repeat<B: Backend>(x: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
+    let [batch, heads, tokens, head_dim] = x.dims();
+    let x = x.unsqueeze_dim::<5>(2).expand([batch, heads, group, tokens, head_dim]);
+    x.reshape([batch, heads * group, tokens, head_dim])
+}
+
+/// The sums of the gradients of heads that [`repeat`] made of one.
+fn together<B: Backend>(x: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
+    let [batch, heads, tokens, head_dim] = x.dims();
+    let x = x.reshape([batch, heads / group, group, tokens, head_dim]).sum_dim(2);
+    x.reshape([batch, heads / group, tokens, head_dim])
 }
 
 /// Of `silu(gate) · up`.

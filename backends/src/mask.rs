@@ -20,12 +20,13 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// Checks that queries, keys and values `[batch, heads, tokens, head_dim]` belong together.
+    /// Checks that queries `[batch, heads, tokens, head_dim]`, and keys and values `[batch, kv_heads, tokens, head_dim]`, belong together: each
+    /// key head is that of equally many query heads, one after another.
     ///
     /// # Panics
     /// When they do not: bodies that read them where they lie would read something else.
     pub(crate) fn check(self, [q, k, v]: [[usize; 4]; 3]) {
-        let same = q[..2] == k[..2] && k == v && q[3] == k[3];
+        let same = q[0] == k[0] && k == v && q[3] == k[3] && k[1] > 0 && q[1].is_multiple_of(k[1]);
         assert!(same, "attention of {q:?} on keys {k:?} and values {v:?}");
         assert!(self == Self::None || q[2] <= k[2], "{} queries are not the last of {} positions", q[2], k[2]);
     }

@@ -22,24 +22,25 @@ pub trait VlmBackend: Backend {
     }
 
     /// The product of the last two dimensions, `[…, n, k]` times `[…, k, m]`, where f32 stays f32: GPUs may round its inputs to 11 bits for a plain one.
-    fn product<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+    fn matmul_f32<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         a.matmul(b)
     }
 
     /// `x · weightᵀ` for `x` `[rows, in]` and `weight` `[out, in]`, the layout of checkpoint files.
     ///
     /// The weight may have a smaller dtype than `x`; the product has the dtype of `x`.
-    fn apply_weight(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        reference_product::<Self>(x, weight)
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference_linear::<Self>(x, weight)
     }
 
-    /// The same, where `x` may be rounded to the weight's dtype if that is faster: for those who asked for 16 bits.
-    fn apply_weight_rounded(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::apply_weight(x, weight)
+    /// [`Self::linear_rows`], where `x` may be rounded to the weight's dtype if that is faster: for those who asked for 16 bits.
+    fn linear_rows_bf16(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_rows(x, weight)
     }
 
-    /// `softmax(q·kᵀ/√head_dim)·v` over `[batch, heads, tokens, head_dim]`. Scores and softmax are f32
-    /// whatever the dtype of `q`.
+    /// `softmax(q·kᵀ/√head_dim)·v` for queries `[batch, heads, tokens, head_dim]`, and keys and values `[batch, kv_heads, tokens, head_dim]`,
+    /// which may have another dtype: grouped attention, where each key head is that of `heads / kv_heads` query heads, one after another.
+    /// Scores and softmax are f32 whatever the dtype of `q`, which is that of the result.
     ///
     /// # Panics
     /// When the shapes do not belong together, or a mask is to hide keys from more queries than there are keys.
@@ -47,8 +48,8 @@ pub trait VlmBackend: Backend {
         reference_attend(q, k, v, mask)
     }
 
-    /// The same, where queries, keys, values and the softmax may be rounded to bf16 if that is faster.
-    fn attend_rounded(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
+    /// [`Self::attend`], where queries, keys, values and the softmax may be rounded to bf16 if that is faster.
+    fn attend_bf16(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         Self::attend(q, k, v, mask)
     }
 
@@ -58,8 +59,8 @@ pub trait VlmBackend: Backend {
     }
 
     /// `silu(gate) · up` of two tensors `[batch, tokens, features]`, what a Llama layer does between its products.
-    fn gate(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        reference_gate(gate, up)
+    fn silu_mul(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        reference_silu_mul(gate, up)
     }
 
     /// `x · σ(1.702·x)` of `x` `[batch, tokens, features]`, what a CLIP layer does between its products.
@@ -100,8 +101,8 @@ pub trait VlmBackend: Backend {
         gradients::attend([q, k, v], grad, mask)
     }
 
-    /// The gradients of [`Self::gate`] with respect to `gate` and `up`.
-    fn gate_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
+    /// The gradients of [`Self::silu_mul`] with respect to `gate` and `up`.
+    fn silu_mul_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
         gradients::gate(inputs, grad)
     }
 
@@ -132,11 +133,17 @@ pub trait VlmBackend: Backend {
 
     /// Rotary positions: the first half of each head's row turned against its second, `x · cos + (−second, first) · sin`, for
     /// `x` `[batch, heads, tokens, head_dim]` and tables `[1, 1, tokens, head_dim]` whose halves are equal.
-    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        reference_rotate(x, cos, sin)
+    fn apply_rope(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        reference_apply_rope(x, cos, sin)
     }
 
-    /// Writes `new` `[1, heads, n, head_dim]` into `buffer` `[1, heads, capacity, head_dim]` from position `at` on.
+    /// The dtype in which keys and values are kept next to activations of dtype `activations`; `bf16` says whether products may round to
+    /// bf16.
+    fn cache_dtype(activations: DType, _bf16: bool) -> DType {
+        activations
+    }
+
+    /// Writes `new` `[1, kv_heads, n, head_dim]`, rounded to the dtype of `buffer` `[1, kv_heads, capacity, head_dim]`, from position `at` on.
     /// The buffer should be owned once, so that it can be written in place.
     fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
         reference_write_positions(buffer, at, new)
@@ -161,18 +168,26 @@ pub(crate) fn reference_attend<B: VlmBackend>(
     let dtype = q.dtype();
     let [q, k, v] = [q, k, v].map(in_f32);
     let [batch, heads, queries, head_dim] = q.dims();
-    let keys = k.dims()[2];
+    let [_, kv_heads, keys, _] = k.dims();
     let hidden = mask.hidden(queries, keys, &q.device());
-    let scores = B::product(q, k.swap_dims(2, 3)) * (1.0 / (head_dim as f64).sqrt());
+    let (each, grouped) = ([batch, heads, queries], [batch, kv_heads, heads / kv_heads * queries]);
+    // Query heads that share a key head are rows of one product.
+    let regroup = |x: Tensor<B, 4>, [batch, heads, rows]: [usize; 3]| {
+        let width = x.dims()[3];
+        if kv_heads == each[1] { x } else { x.reshape([batch, heads, rows, width]) }
+    };
+    let scores = B::matmul_f32(regroup(q, grouped), k.swap_dims(2, 3)) * (1.0 / (head_dim as f64).sqrt());
+    let scores = regroup(scores, each);
     let scores = match hidden {
         None => scores,
         Some(hidden) => scores.mask_fill(hidden.expand([batch, heads, queries, keys]), f32::NEG_INFINITY),
     };
-    B::product(activation::softmax(scores, 3), v).cast(dtype)
+    let shares = regroup(activation::softmax(scores, 3), grouped);
+    regroup(B::matmul_f32(shares, v), each).cast(dtype)
 }
 
-/// The reference body of [`VlmBackend::gate`].
-pub(crate) fn reference_gate<B: Backend>(gate: Tensor<B, 3>, up: Tensor<B, 3>) -> Tensor<B, 3> {
+/// The reference body of [`VlmBackend::silu_mul`].
+pub(crate) fn reference_silu_mul<B: Backend>(gate: Tensor<B, 3>, up: Tensor<B, 3>) -> Tensor<B, 3> {
     activation::silu(gate) * up
 }
 
@@ -193,15 +208,16 @@ pub(crate) fn reference_write_positions<B: Backend>(
     new: Tensor<B, 4>,
 ) -> Tensor<B, 4> {
     let [batch, heads, count, head_dim] = new.dims();
+    let new = if new.dtype() == buffer.dtype() { new } else { new.cast(buffer.dtype()) };
     buffer.slice_assign([0..batch, 0..heads, at..at + count, 0..head_dim], new)
 }
 
-/// The reference body of [`VlmBackend::apply_weight`]: cast, transpose, multiply.
-pub(crate) fn reference_product<B: VlmBackend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+/// The reference body of [`VlmBackend::linear_rows`]: cast, transpose, multiply.
+pub(crate) fn reference_linear<B: VlmBackend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
     let x = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x));
     let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));
     let weight = if weight.dtype() == x.dtype() { weight } else { weight.cast(x.dtype()) };
-    B::product(x, weight.transpose()).into_primitive().tensor()
+    B::matmul_f32(x, weight.transpose()).into_primitive().tensor()
 }
 
 /// The reference body of [`VlmBackend::rms_norm_rows`].
@@ -233,8 +249,8 @@ fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     if x.dtype() == DType::F32 { x } else { x.cast(DType::F32) }
 }
 
-/// The reference body of [`VlmBackend::rotate`].
-pub(crate) fn reference_rotate<B: Backend>(x: Tensor<B, 4>, cos: Tensor<B, 4>, sin: Tensor<B, 4>) -> Tensor<B, 4> {
+/// The reference body of [`VlmBackend::apply_rope`].
+pub(crate) fn reference_apply_rope<B: Backend>(x: Tensor<B, 4>, cos: Tensor<B, 4>, sin: Tensor<B, 4>) -> Tensor<B, 4> {
     let half = x.dims()[3] / 2;
     let (first, second) = (x.clone().narrow(3, 0, half), x.clone().narrow(3, half, half));
     let turned = Tensor::cat(vec![second.neg(), first], 3);

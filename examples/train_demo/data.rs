@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use secateur::{
     demo::{Category, GRID, OPEN, PATCH, Question, Region, Scene, ask, open_questions},
     image::ClipProcessor,
-    text::{ClipTokenizer, IMAGE_TOKEN, LlamaTokenizer, Prompt, Segment, vicuna_v1},
+    text::{ClipTokenizer, IMAGE_TOKEN, Prompt, Segment, Tokenizer, vicuna_v1},
 };
 use secateur_backends::Mask;
 
@@ -14,7 +14,7 @@ use crate::student::KINDS;
 /// What turns scenes into numbers.
 pub(crate) struct Maker {
     pub(crate) processor: ClipProcessor,
-    pub(crate) llama: LlamaTokenizer,
+    pub(crate) llama: Tokenizer,
     pub(crate) clip: ClipTokenizer,
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{Error, files::read_objects, text::IMAGE_MARK};
+use crate::{Error, files::read_objects, text::IMAGE_PLACEHOLDER};
 
 /// A picture, and the first question about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn read(path: &Path, images: &Path, limit: usize) -> Result<(Vec<Instruction
             return Err(Error::data(&image, "the picture of an instruction is missing; --images names their folder"));
         }
         // As the official scripts: only the mark, so that a newline after the question stays.
-        let question = first.value.replace(&format!("{IMAGE_MARK}\n"), "").replace(IMAGE_MARK, "");
+        let question = first.value.replace(&format!("{IMAGE_PLACEHOLDER}\n"), "").replace(IMAGE_PLACEHOLDER, "");
         found.push(Instruction { image, question });
     }
     if found.is_empty() {

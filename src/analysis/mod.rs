@@ -13,9 +13,9 @@ pub use shift::{KINDS, Shift};
 use crate::{
     Error,
     image::Rgb,
-    merge::Visual,
-    model::Llava,
+    model::Model,
     pruner::{ClsAttention, Needs, NoPruning},
+    sequence::Visual,
     text::Prompt,
 };
 
@@ -42,7 +42,7 @@ impl Attention {
     /// # Errors
     /// When the prompt has no picture or no text after it, or is longer than the model reads.
     pub fn measure<B: VlmBackend>(
-        model: &Llava<B>,
+        model: &Model<B>,
         picture: &Rgb,
         prompt: &Prompt,
         layers: usize,
@@ -51,17 +51,17 @@ impl Attention {
         model.check_length(prompt.ids.len())?;
         let whole = NoPruning::default();
         let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
-        let look = model.look_at(picture, whole.tiling, needs)?;
+        let look = model.encode_image(picture, whole.tiling, needs)?;
         let attention = model.cues(&look, needs, prompt, 0)?.selected_attention("none")?;
         let seen = model.prune(&look, &whole, None, prompt, 0)?;
         let cls: Vec<f32> =
-            attention.mean_dim(1).into_data().convert::<f32>().iter::<f32>().take(seen.patches).collect();
+            attention.mean_dim(1).into_data().convert::<f32>().iter::<f32>().take(seen.grid.tokens()).collect();
         let of_whole = |visual: &Visual| matches!(visual, Visual::Patch { crop: 0, .. });
         let places: Vec<usize> = (0..seen.order.len()).filter(|&i| of_whole(&seen.order[i])).collect();
 
-        let spliced = model.splice(prompt, &[seen]);
+        let spliced = model.place(prompt, &[seen]);
         let length = spliced.embeds.dims()[1];
-        let limit = model.config().text.max_position_embeddings;
+        let limit = model.decoder_config().max_position_embeddings;
         if length > limit {
             return Err(Error::TooLong { prompt: length, limit });
         }
@@ -73,9 +73,8 @@ impl Attention {
         }
         let spans = [first..last + 1, last + 1..length - 1, length - 1..length];
         let columns: Vec<usize> = places.iter().map(|&place| spliced.visual[place]).collect();
-        let config = &model.config().text;
         let embeds = spliced.embeds.clone();
-        let watched = model.language_model().watch(config, spliced.embeds, &columns, &spans, layers);
+        let watched = model.attention_maps(spliced.embeds, &columns, &spans, layers);
         let paid: Vec<f32> = watched.iter().flatten().flatten().copied().collect();
         model.check_logits(&paid, || Some(embeds))?;
         let layers = watched.into_iter().map(|spans| {

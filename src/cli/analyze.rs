@@ -16,10 +16,10 @@ use crate::{
     Error,
     analysis::{Attention, Dispersion, Histogram, Instruction, KINDS, Shift, Spread, read},
     files::write_file,
-    image::{Rgb, decode, png},
-    model::{Llava, LoadOptions, Opened, open},
+    image::{Grid, Rgb, decode, png},
+    model::{Checkpoint, LoadOptions, Model, open},
     plot::{Labels, bars, columns, curves, map, shares},
-    text::{Prompt, Template, clip_question},
+    text::{Prompt, clip_question},
 };
 
 /// Charts side by side in a sheet.
@@ -34,18 +34,18 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     if without > 0 {
         say!("note: {without} entries have no picture or no question and are skipped");
     }
-    let opened = open(&args.model, None)?;
-    if args.what == Analysis::AttentionDispersion && opened.config.text.num_hidden_layers < 2 {
+    let checkpoint = open(&args.model, None)?;
+    if args.what == Analysis::AttentionDispersion && checkpoint.decoder().num_hidden_layers < 2 {
         bail!("attention-dispersion reads the second layer of the language model, which has one");
     }
     let backend = choose(args.backend.as_deref())?;
     make_folder(&args.out)?;
-    secateur_backends::run(backend, Analyze { args, opened, questions })?
+    secateur_backends::run(backend, Analyze { args, checkpoint, questions })?
 }
 
 struct Analyze {
     args: AnalyzeArgs,
-    opened: Opened,
+    checkpoint: Checkpoint,
     questions: Vec<Instruction>,
 }
 
@@ -53,14 +53,14 @@ impl Job for Analyze {
     type Output = anyhow::Result<()>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { args, opened, questions } = self;
+        let Self { args, checkpoint, questions } = self;
         let layers = match args.what {
-            Analysis::AttentionShift => opened.config.text.num_hidden_layers,
+            Analysis::AttentionShift => checkpoint.decoder().num_hidden_layers,
             Analysis::AttentionDispersion => 2,
         };
         let options = LoadOptions { dtype: args.dtype.map(DType::from), ..LoadOptions::default() };
-        opened.notes.iter().for_each(|note| say!("note: {note}"));
-        let model: Llava<B> = opened.load(options, &device)?;
+        checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
+        let model: Model<B> = checkpoint.load(options, &device)?;
         model.notes().iter().for_each(|note| say!("note: {note}"));
         let (mut shift, mut dispersion) = (Shift::default(), Dispersion::default());
         let bar = progress(questions.len(), 0);
@@ -94,24 +94,24 @@ impl Job for Analyze {
             say!("note: the figures are over {measured} of {} questions", questions.len());
         }
         match args.what {
-            Analysis::AttentionShift => write_shift(&shift, &args.out),
+            Analysis::AttentionShift => write_shift(&shift, model.grid(), &args.out),
             Analysis::AttentionDispersion => write_dispersion(&dispersion, &args.out),
         }
     }
 }
 
-fn measure<B: VlmBackend>(model: &Llava<B>, instruction: &Instruction, layers: usize) -> Result<Attention, Error> {
+fn measure<B: VlmBackend>(model: &Model<B>, instruction: &Instruction, layers: usize) -> Result<Attention, Error> {
     let Instruction { image, question } = instruction;
     let picture = decode(image)?;
-    let text = Template::VicunaV1.turn(question, &[1])?;
+    let text = model.benchmark_chat().render(question, &[1])?;
     let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer())?;
     Attention::measure(model, &picture, &prompt, layers)
 }
 
 /// Data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
-fn write_shift(shift: &Shift, out: &Path) -> anyhow::Result<()> {
+fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
     let (cls, layers) = (shift.cls(), shift.layers());
-    let side = cls.len().isqrt();
+    let side = grid.columns;
     let by_kind: Vec<Vec<f32>> =
         (0..KINDS.len()).map(|kind| layers.iter().flat_map(|layer| layer[kind].clone()).collect()).collect();
     let mut tensors = vec![("cls", vec![cls.len()], &cls)];
@@ -137,14 +137,14 @@ fn write_shift(shift: &Shift, out: &Path) -> anyhow::Result<()> {
 
     let chart = |title: &str, values: &[f32]| bars(Labels { title, x: "token", y: "attention" }, values, side);
     save(&out.join("cls_attn/dist.png"), &chart("[CLS] attention", &cls))?;
-    save(&out.join("cls_attn/map.png"), &map("[CLS] attention", &cls, side))?;
+    save(&out.join("cls_attn/map.png"), &map("[CLS] attention", &cls, grid))?;
     for (kind, name) in KINDS.iter().enumerate() {
         let folder = out.join(format!("{name}_attn"));
         let (mut charts, mut maps) = (Vec::new(), Vec::new());
         for (i, layer) in layers.iter().enumerate() {
             let title = format!("{name} attention, layer {}", i + 1);
             charts.push(chart(&title, &layer[kind]));
-            maps.push(map(&title, &layer[kind], side));
+            maps.push(map(&title, &layer[kind], grid));
             save(&folder.join(format!("dist/layer_{i}.png")), &charts[i])?;
             save(&folder.join(format!("map/layer_{i}.png")), &maps[i])?;
         }

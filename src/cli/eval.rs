@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     eval::{Looked, Run, RunConfig, RunFolder, Standing, evaluate, look_through, read_config, standing},
-    model::{DEMO, Llava},
+    model::{DEMO, Model},
     pruner::{Selector, method, selector},
     shard::Shard,
     task::{Answer, Report, Sample, Task, holes, task},
@@ -38,7 +38,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     benchmark.check(&args.run, judge)?;
 
     let plan = ModelPlan::new(&args.model, methods)?;
-    check_videos(&benchmark.samples, &plan.opened)?;
+    check_videos(&benchmark.samples, &plan.checkpoint)?;
     let config = Fixed::new(&plan, &args.run)?.config(plan.method(), &benchmark)?;
     let Benchmark { data, samples, .. } = benchmark;
     let config = RunConfig { shard, ..config };
@@ -190,7 +190,7 @@ impl Fixed {
         let tiling = plan.options.tiling;
         let joint = plan.options.joint;
         Ok(Self {
-            clip_sha256: if joint { plan.opened.clip_sha256()? } else { String::new() },
+            clip_sha256: if joint { plan.checkpoint.text_side_sha256()? } else { String::new() },
             config: RunConfig {
                 benchmark: String::new(),
                 protocol: run.protocol,
@@ -200,7 +200,7 @@ impl Fixed {
                 tokens: None,
                 backend: plan.method().backend.to_owned(),
                 dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
-                clip: plan.opened.clip().map(whole_path).transpose()?,
+                clip: plan.checkpoint.clip().map(whole_path).transpose()?,
                 grid: tiling.grid.map(|grid| grid.name().to_owned()),
                 merge: tiling.merge.map(|merge| merge.name().to_owned()),
                 seed: plan.method().seed,
@@ -208,7 +208,7 @@ impl Fixed {
                 data: PathBuf::new(),
                 limit: run.limit,
                 shard: None,
-                checkpoint_sha256: plan.opened.sha256()?,
+                checkpoint_sha256: plan.checkpoint.sha256()?,
                 clip_sha256: String::new(),
                 data_sha256: String::new(),
                 max_new_tokens: 0,
@@ -264,7 +264,7 @@ impl Job for Eval<'_> {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let method = self.plan.method();
         let selector = selector::<B>(method.method, method.params)?;
-        let model: Llava<B> = self.plan.load(&device)?;
+        let model: Model<B> = self.plan.load(&device)?;
         // Only now: a run that cannot start leaves nothing behind and destroys nothing.
         let mut folder = RunFolder::open(self.out, self.run.config, self.run.samples, self.force)?;
         run_on(&model, &selector, self.run, &mut folder)?;
@@ -274,7 +274,7 @@ impl Job for Eval<'_> {
 
 /// A run to its end with a model that is loaded: what is left of the answers, and the score.
 pub(super) fn complete<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selector: &Selector<B>,
     run: Run,
     args: &RunArgs,
@@ -288,7 +288,7 @@ pub(super) fn complete<B: VlmBackend>(
 }
 
 fn run_on<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selector: &Selector<B>,
     run: Run,
     folder: &mut RunFolder,

@@ -44,7 +44,7 @@ use crate::{
     Error,
     files::check_regular,
     image::{address, is_turned},
-    model::Opened,
+    model::Checkpoint,
     task::{Picture, Sample, Task, fetch},
     video::{Media, check_reader, needs_ffmpeg},
 };
@@ -144,13 +144,13 @@ fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
 }
 
 /// Refuses questions about videos before weights are read, for a model that sees none, or where nothing reads them.
-fn check_videos(samples: &[Sample], opened: &Opened) -> Result<(), Error> {
+fn check_videos(samples: &[Sample], checkpoint: &Checkpoint) -> Result<(), Error> {
     let mut videos = samples.iter().filter_map(|sample| match &sample.picture {
         Some(Picture::Video(path)) => Some(path),
         _ => None,
     });
     match videos.next() {
-        Some(path) if opened.config.video.is_none() => Err(Error::NoVideo { path: path.clone() }),
+        Some(path) if checkpoint.frames().is_none() => Err(Error::NoVideo { path: path.clone() }),
         Some(first) => match std::iter::once(first).chain(videos).find(|path| needs_ffmpeg(path)) {
             Some(path) => check_reader(path),
             None => Ok(()),

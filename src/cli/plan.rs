@@ -6,7 +6,7 @@ use secateur_backends::{VlmBackend, choose};
 use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
-    model::{Llava, LoadOptions, Opened, TilingChoice, check_layer, open},
+    model::{Checkpoint, LoadOptions, Model, TilingChoice, check_layer, open},
     pruner::{MAX_THETA, Params, check_budget, method, methods},
 };
 
@@ -28,7 +28,7 @@ pub(super) struct MethodPlan {
 pub(super) struct ModelPlan {
     pub(super) methods: Vec<MethodPlan>,
     pub(super) model: String,
-    pub(super) opened: Opened,
+    pub(super) checkpoint: Checkpoint,
     pub(super) options: LoadOptions,
 }
 
@@ -132,22 +132,22 @@ pub(super) fn text_side<T>(
 impl ModelPlan {
     /// Finds the checkpoint, which may fetch it: whatever else can be wrong should be found out before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
-        let opened = open(&args.model, args.clip.as_deref())?;
-        opened.notes.iter().for_each(|note| say!("note: {note}"));
+        let checkpoint = open(&args.model, args.clip.as_deref())?;
+        checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
-        let joint = text_side(&mut methods, reads_text, &args.method, || opened.check_joint())?;
+        let joint = text_side(&mut methods, reads_text, &args.method, || checkpoint.check_text_side())?;
         for plan in &methods {
             if let Some(budget) = plan.tokens {
-                check_budget(budget, opened.config.vision.patches())?;
+                check_budget(budget, checkpoint.grid().tokens())?;
             }
             if let Some(layer) = method(plan.method, plan.params)?.cut_layer() {
-                check_layer(layer, opened.config.text.num_hidden_layers)?;
+                check_layer(layer, checkpoint.decoder().num_hidden_layers)?;
             }
         }
         let tiling = TilingChoice { grid: args.grid, merge: args.merge };
-        opened.check_tiling(tiling)?;
+        checkpoint.check_tiling(tiling)?;
         let options = LoadOptions { dtype: args.dtype.map(DType::from), joint, tiling };
-        Ok(Self { methods, model: args.model.clone(), opened, options })
+        Ok(Self { methods, model: args.model.clone(), checkpoint, options })
     }
 
     /// The only method, or the first.
@@ -156,8 +156,8 @@ impl ModelPlan {
     }
 
     /// Reads the weights.
-    pub(super) fn load<B: VlmBackend>(self, device: &B::Device) -> Result<Llava<B>, Error> {
-        let model = self.opened.load(self.options, device)?;
+    pub(super) fn load<B: VlmBackend>(self, device: &B::Device) -> Result<Model<B>, Error> {
+        let model = self.checkpoint.load(self.options, device)?;
         model.notes().iter().for_each(|note| say!("note: {note}"));
         Ok(model)
     }

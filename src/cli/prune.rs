@@ -83,6 +83,7 @@ fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::Device) -> 
     let fail = |reason: String| Error::Cues { path: path.to_owned(), reason };
     let tensor3 = |name| file.tensors.get(name).map(|stored| read(name, stored, device)).transpose().map_err(fail);
     let cues = Cues::<B> {
+        layout: None,
         features: tensor3("features")?,
         projected: tensor3("projected")?,
         image_embeds: tensor3("image_embeds")?,

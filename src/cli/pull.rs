@@ -5,7 +5,7 @@ use secateur_weights::find;
 
 use super::{args::PullArgs, print};
 use crate::{
-    model::{Layout, is_tower, open},
+    model::{is_tower, open},
     task::{TASKS, Task, fetch},
 };
 
@@ -30,14 +30,12 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
                 find(&args.id, None)?
             } else {
                 // Opening finds the tower's checkpoint too, where there is one.
-                let opened = open(&args.id, None)?;
-                opened.notes.iter().for_each(|note| say!("note: {note}"));
-                if opened.layout == Layout::Hf {
-                    say!(
-                        "note: cdpruner and trim also read CLIP's text side: secateur pull openai/clip-vit-large-patch14-336"
-                    );
+                let checkpoint = open(&args.id, None)?;
+                checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
+                if let Some(id) = checkpoint.text_side_id() {
+                    say!("note: cdpruner and trim also read CLIP's text side: secateur pull {id}");
                 }
-                opened.folder
+                checkpoint.folder
             }
         }
     };

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     files::write_file,
     generate::{Decoding, answer, go_on, kept},
-    image::{Rgb, Tiles, crops, kept_patches, png},
-    model::Llava,
+    image::{Rgb, Tiles, kept_patches, png},
+    model::Model,
     plot::{Scale, captioned, columns, heat, reach},
     pruner::{Needs, Selector, relevance, selector},
     tensor::host,
@@ -52,13 +52,13 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     check_there(&args.media)?;
     let mut plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     if !args.relevance.is_empty() {
-        plan.opened.check_joint()?;
+        plan.checkpoint.check_text_side()?;
         plan.options.joint = true;
     }
-    let config = &plan.opened.config;
-    let media = see(&args.media, config.frames())?;
+    let checkpoint = &plan.checkpoint;
+    let media = see(&args.media, checkpoint.frames())?;
     let question = args.question.clone().unwrap_or_default();
-    let text = config.template().turn(&question, &[media.marks()])?;
+    let text = checkpoint.chat().own.render(&question, &[media.placeholders()])?;
     make_folder(&args.out)?;
     let backend = plan.method().backend;
     secateur_backends::run(backend, Show { args, plan, media, text, question })?
@@ -88,7 +88,7 @@ impl Job for Show {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let Self { args, plan, media, text, question } = self;
         let methods = plan.methods.clone();
-        let model: Llava<B> = plan.load(&device)?;
+        let model: Model<B> = plan.load(&device)?;
         let prompt = Prompt::new(&text, &clip_question(&question), model.tokenizer())?;
         let whole = arranged(&model, &media, None, |square, _| square);
         let title =
@@ -97,8 +97,8 @@ impl Job for Show {
         let mut files = Vec::new();
         for method in methods.iter().filter(|method| method.tokens.is_some()) {
             let shown = look::<B>(&model, &media, &prompt, method)?;
-            let side = model.config().vision.patches().isqrt();
-            let dimmed = |square: Rgb, crop: usize| kept_patches(&square, side, &shown.kept[crop]);
+            let grid = model.grid();
+            let dimmed = |square: Rgb, crop: usize| kept_patches(&square, grid, &shown.kept[crop]);
             let picture = arranged(&model, &media, shown.tiles, dimmed);
             files.push(save(&args.out, method.method, &picture)?);
             let [left, before] = shown.counts;
@@ -111,7 +111,7 @@ impl Job for Show {
                 let scale = args.colormap.unwrap_or(Scale::Viridis);
                 // One scale for all crops or frames.
                 let ends = reach(scores.iter().flatten());
-                let under = |square: Rgb, crop: usize| heat(&square, side, &scores[crop], ends, scale, ALPHA);
+                let under = |square: Rgb, crop: usize| heat(&square, grid, &scores[crop], ends, scale, ALPHA);
                 let picture = arranged(&model, &media, shown.tiles, under);
                 files.push(save(&args.out, &format!("{}-score", method.method), &picture)?);
                 sheet.push(captioned(&picture, &format!("{} · score", method.method)));
@@ -134,20 +134,20 @@ impl Job for Show {
 }
 
 /// One method's choice.
-fn look<B: VlmBackend>(model: &Llava<B>, media: &Media, prompt: &Prompt, method: &MethodPlan) -> anyhow::Result<Shown> {
+fn look<B: VlmBackend>(model: &Model<B>, media: &Media, prompt: &Prompt, method: &MethodPlan) -> anyhow::Result<Shown> {
     let selector = selector::<B>(method.method, method.params)?;
     match &selector {
         Selector::Before(pruner) => {
-            let look = model.look_at_media(media, pruner.tiling(), pruner.needs())?;
+            let look = model.encode_media(media, pruner.tiling(), pruner.needs())?;
             let seen = model.prune(&look, &**pruner, method.tokens, prompt, 0)?;
             let score = pruner.score(&model.cues(&look, pruner.needs(), prompt, 0)?)?;
-            let scores = score.map(|score| host(score).chunks(seen.patches).map(<[f32]>::to_vec).collect());
+            let scores = score.map(|score| host(score).chunks(seen.grid.tokens()).map(<[f32]>::to_vec).collect());
             let counts = [seen.order.len(), seen.unpruned];
             Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores })
         }
         // Only the language model can say.
         Selector::Inside(_) => {
-            let first = Decoding::greedy(1, model.tokenizer().eos());
+            let first = Decoding::greedy(1);
             let media = std::slice::from_ref(media);
             let (seen, generated) = answer(model, media, prompt, &selector, method.tokens, first, go_on)?;
             let (kept, left) = kept(&seen, &generated);
@@ -158,18 +158,18 @@ fn look<B: VlmBackend>(model: &Llava<B>, media: &Media, prompt: &Prompt, method:
 
 /// Where CLIP sees each word: minus the cosine of a patch and the question about it, as CDPruner's
 /// `scripts/visualize_relevance.py` draws it, over the picture squeezed into a square.
-fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -> anyhow::Result<Vec<(String, Rgb)>> {
+fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -> anyhow::Result<Vec<(String, Rgb)>> {
     if args.relevance.is_empty() {
         return Ok(Vec::new());
     }
     let Media::Picture(picture) = media else {
         bail!("{}: --relevance draws over pictures", args.media.display());
     };
-    let processor = model.processor();
-    let square = crops(picture, processor, Tiles { columns: 0, rows: 0 }).swap_remove(0);
+    let (square, views) = model.vlm().squeezed(picture);
     let scale = args.colormap.unwrap_or(Scale::Jet);
     let mut maps = Vec::new();
-    let seen = model.look(processor.normalise(&square), Needs::default())?.features;
+    let grid = views.placement.grid;
+    let seen = model.encode(views, Needs::default())?.features;
     let mut words: Vec<&str> = Vec::new();
     for word in args.relevance.iter().map(|word| word.trim()) {
         if !words.contains(&word) {
@@ -179,7 +179,7 @@ fn relevances<B: VlmBackend>(model: &Llava<B>, media: &Media, args: &ShowArgs) -
     for word in words {
         let (image, text) = model.joint(seen.clone(), &format!("Is there a {word} in the image?"))?;
         let numbers = host(relevance(image, text));
-        let map = heat(&square, numbers.len().isqrt(), &numbers, reach(&numbers), scale, ALPHA);
+        let map = heat(&square, grid, &numbers, reach(&numbers), scale, ALPHA);
         maps.push((word.to_owned(), map));
     }
     Ok(maps)

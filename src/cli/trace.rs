@@ -15,7 +15,7 @@ use crate::{
     Error,
     generate::{Decoding, answer, go_on, kept},
     image::decode,
-    model::{Llava, Seen},
+    model::{Model, VisualTokens},
     pruner::selector,
     text::{Prompt, clip_question, strip},
     video::{Media, Video},
@@ -26,10 +26,10 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
         check_there(path)?;
     }
     let plan = ModelPlan::new(&args.model, vec![MethodPlan::new(&args.model.method)?])?;
-    let config = &plan.opened.config;
+    let checkpoint = &plan.checkpoint;
     let media = match (&args.video, &args.image) {
         (Some(path), _) => {
-            let frames = config.frames().ok_or_else(|| Error::NoVideo { path: path.clone() })?;
+            let frames = checkpoint.frames().ok_or_else(|| Error::NoVideo { path: path.clone() })?;
             Media::Video(Video::read(path, frames)?)
         }
         // Clap asks for one of them.
@@ -39,7 +39,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
             decode(path)?.into()
         }
     };
-    let text = config.template().turn(&args.question, &[media.marks()])?;
+    let text = checkpoint.chat().own.render(&args.question, &[media.placeholders()])?;
     let backend = plan.method().backend;
     let question = args.clip_text.unwrap_or_else(|| clip_question(&args.question));
     let job = TraceJob { plan, media, text, question, limit: args.max_new_tokens, logits: args.logits };
@@ -84,7 +84,7 @@ struct AnyRes {
 }
 
 impl AnyRes {
-    fn of<B: VlmBackend>(seen: &Seen<B>) -> Option<Self> {
+    fn of<B: VlmBackend>(seen: &VisualTokens<B>) -> Option<Self> {
         seen.tiles.map(|tiles| Self { columns: tiles.columns, rows: tiles.rows, merge: seen.merge.name() })
     }
 }
@@ -103,9 +103,9 @@ impl Job for TraceJob {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let method = self.plan.method().clone();
         let selector = selector::<B>(method.method, method.params)?;
-        let model: Llava<B> = self.plan.load(&device)?;
+        let model: Model<B> = self.plan.load(&device)?;
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
-        let decoding = Decoding::greedy(self.limit, model.tokenizer().eos());
+        let decoding = Decoding::greedy(self.limit);
         let (seen, answer) =
             answer(&model, std::slice::from_ref(&self.media), &prompt, &selector, method.tokens, decoding, go_on)?;
         let (kept, visual_tokens) = kept(&seen, &answer);
@@ -113,7 +113,7 @@ impl Job for TraceJob {
         Ok(Trace {
             prompt_ids: prompt.ids,
             crops: kept.len(),
-            patches: seen.patches,
+            patches: seen.grid.tokens(),
             kept,
             visual_tokens,
             frames: match self.media {

@@ -76,7 +76,7 @@ impl Folder {
     /// When the name leads out of the folder, or it cannot be written.
     pub fn line(&mut self, name: &str, line: &str) -> Result<(), Error> {
         let path = self.place(name)?;
-        // Opened each time: there may be more files than a process may hold open.
+        // Checkpoint each time: there may be more files than a process may hold open.
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
         written.map_err(Error::io(&path, "cannot be written"))

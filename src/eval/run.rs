@@ -9,10 +9,10 @@ use super::{RunConfig, RunFolder};
 use crate::{
     Error,
     generate::{Asked, Begun, Decoding, Reuse, Sampling, ask_about, begin, decode, looks},
-    model::{Llava, Look},
+    model::{EncodedMedia, Model},
     pruner::Selector,
     task::{Answer, Picture, Sample, Task},
-    text::{Prompt, Template, strip},
+    text::{Prompt, strip},
 };
 
 /// How the questions of a run are gone through; the answers are the same up to rounding.
@@ -48,7 +48,7 @@ pub struct Run<'a> {
 /// # Errors
 /// When a picture cannot be read or an answer cannot be written; the answers to all questions before it are kept.
 pub fn evaluate<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selector: &Selector<B>,
     run: Run,
     folder: &mut RunFolder,
@@ -58,7 +58,7 @@ pub fn evaluate<B: VlmBackend>(
     let decoding = Decoding {
         max_new_tokens: task.max_new_tokens(),
         sampling: Sampling::new(config.temperature, 1.0, config.seed),
-        end: model.tokenizer().eos(),
+        stops: true,
     };
     check_lengths(model, selector, &samples[folder.answers().len()..], config.tokens)?;
     let mut asker = Asker { model, selector, tokens: config.tokens, reuse: pace.reuse, last: None };
@@ -95,12 +95,12 @@ pub fn evaluate<B: VlmBackend>(
 
 /// Refuses questions that are too long before the first is asked. Of visual tokens, those of one crop are counted, which every picture has.
 fn check_lengths<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selector: &Selector<B>,
     samples: &[Sample],
     tokens: Option<usize>,
 ) -> Result<(), Error> {
-    let patches = model.config().vision.patches();
+    let patches = model.grid().tokens();
     let kept = match selector {
         Selector::Before(_) => tokens.unwrap_or(patches),
         Selector::Inside(_) => patches,
@@ -109,7 +109,7 @@ fn check_lengths<B: VlmBackend>(
     for sample in samples {
         let marks = match sample.picture {
             None => Vec::new(),
-            Some(Picture::Video(_)) => vec![model.config().frames().unwrap_or(1)],
+            Some(Picture::Video(_)) => vec![model.frames().unwrap_or(1)],
             Some(_) => vec![1],
         };
         // Marks that do not fit are an error where the question is asked.
@@ -133,21 +133,20 @@ fn check_lengths<B: VlmBackend>(
 ///
 /// # Errors
 /// When the question has marks of its own that do not belong to these.
-pub fn prompt<B: VlmBackend>(model: &Llava<B>, sample: &Sample, marks: &[usize]) -> Result<Prompt, Error> {
-    // Video-LLaVA's scripts for pictures ask like LLaVA's.
-    let template = if let Some(Picture::Video(_)) = sample.picture { model.template() } else { Template::VicunaV1 };
-    let turn = template.turn(&format!("{}{}", sample.text, sample.suffix), marks)?;
+pub fn prompt<B: VlmBackend>(model: &Model<B>, sample: &Sample, marks: &[usize]) -> Result<Prompt, Error> {
+    let form = if let Some(Picture::Video(_)) = sample.picture { model.chat() } else { model.benchmark_chat() };
+    let turn = form.render(&format!("{}{}", sample.text, sample.suffix), marks)?;
     Prompt::new(&turn, &sample.clip_text, model.tokenizer())
 }
 
 /// Makes prompts of questions.
 struct Asker<'a, B: VlmBackend> {
-    model: &'a Llava<B>,
+    model: &'a Model<B>,
     selector: &'a Selector<B>,
     tokens: Option<usize>,
     reuse: bool,
     /// The picture of the question before, and what the tower made of it.
-    last: Option<(Option<&'a Picture>, Vec<Look<B>>)>,
+    last: Option<(Option<&'a Picture>, Vec<EncodedMedia<B>>)>,
 }
 
 impl<'a, B: VlmBackend> Asker<'a, B> {
@@ -157,11 +156,11 @@ impl<'a, B: VlmBackend> Asker<'a, B> {
         let (_, looks) = match self.last.take_if(|(seen, _)| *seen == picture && self.reuse) {
             Some(same) => self.last.insert(same),
             None => {
-                let media = picture.map(|picture| picture.open(model.config().frames())).transpose()?;
+                let media = picture.map(|picture| picture.open(model.frames())).transpose()?;
                 self.last.insert((picture, looks(model, media.as_slice(), selector)?))
             }
         };
-        let marks: Vec<usize> = looks.iter().map(Look::marks).collect();
+        let marks: Vec<usize> = looks.iter().map(EncodedMedia::placeholders).collect();
         let prompt = prompt(model, sample, &marks)?;
         let (_, asked) = ask_about(model, looks, &prompt, selector, self.tokens)?;
         model.check_length(asked.length())?;

@@ -8,14 +8,14 @@ use secateur_backends::VlmBackend;
 use super::{Decoding, Generated, choose::Chooser};
 use crate::{
     Error,
-    model::{KvCache, LayerCut, Llava, Part, Spliced},
+    model::{Chunk, EmbeddedPrompt, KvCache, LayerCut, Model},
     pruner::LayerPruner,
 };
 
 /// A prompt that is to be read.
 pub struct Asked<'a, B: VlmBackend> {
     /// Its embeddings.
-    pub prompt: Spliced<B>,
+    pub prompt: EmbeddedPrompt<B>,
     /// What drops visual tokens on the way through the language model, down to so many.
     pub inside: Option<(&'a dyn LayerPruner<B>, usize)>,
     /// Which random numbers of the seed are its answer's, where tokens are drawn: questions that had the same ones would all be
@@ -30,8 +30,8 @@ impl<B: VlmBackend> Asked<'_, B> {
     }
 }
 
-impl<B: VlmBackend> From<Spliced<B>> for Asked<'_, B> {
-    fn from(prompt: Spliced<B>) -> Self {
+impl<B: VlmBackend> From<EmbeddedPrompt<B>> for Asked<'_, B> {
+    fn from(prompt: EmbeddedPrompt<B>) -> Self {
         Self { prompt, inside: None, draw: 0 }
     }
 }
@@ -62,7 +62,7 @@ const PASS: usize = 1024;
 /// # Errors
 /// When a prompt is longer than the model reads, or the budget inside cannot be kept.
 pub fn begin<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     asked: Vec<Asked<B>>,
     decoding: Decoding,
     reuse: Reuse<B>,
@@ -132,7 +132,7 @@ impl<B: VlmBackend> Pass<B> {
     ///
     /// # Errors
     /// When logits are not finite.
-    fn read(&mut self, model: &Llava<B>) -> Result<Vec<Begun<B>>, Error> {
+    fn read(&mut self, model: &Model<B>) -> Result<Vec<Begun<B>>, Error> {
         let mut prompts = std::mem::take(&mut self.prompts);
         self.rows = 0;
         if prompts.is_empty() {
@@ -140,14 +140,15 @@ impl<B: VlmBackend> Pass<B> {
         }
         let start = Instant::now();
         let mut rows = Vec::with_capacity(prompts.len());
-        let mut parts = Vec::with_capacity(prompts.len());
+        let mut chunks = Vec::with_capacity(prompts.len());
         for Unread { embeds, cache, shared, .. } in &mut prompts {
             let new = embeds.dims()[1] - *shared;
             rows.push(embeds.clone().narrow(1, *shared, new));
-            let shared = *shared - cache.len();
-            parts.push(Part { cache, new, shared });
+            // What the first one has already was put there before.
+            let shared = *shared - cache.next_position();
+            chunks.push(Chunk::next(cache, new, shared));
         }
-        let logits = model.logits_each(Tensor::cat(rows, 1), &mut parts);
+        let logits = model.logits(Tensor::cat(rows, 1), &mut chunks);
         let prefill = start.elapsed();
         let read = |(Unread { embeds, cache, shared, draw }, logits): (_, Vec<f32>)| {
             model.check_logits(&logits, || Some(embeds.clone()))?;
@@ -160,15 +161,16 @@ impl<B: VlmBackend> Pass<B> {
 
 /// Reads a prompt, and drops visual tokens on the way through the language model.
 fn read_cut<B: VlmBackend>(
-    model: &Llava<B>,
-    Spliced { embeds, visual }: Spliced<B>,
+    model: &Model<B>,
+    EmbeddedPrompt { embeds, visual }: EmbeddedPrompt<B>,
     mut cache: KvCache<B>,
     pruner: &dyn LayerPruner<B>,
     budget: usize,
 ) -> Result<Begun<B>, Error> {
     let start = Instant::now();
     let length = embeds.dims()[1];
-    let (logits, kept) = model.logits_cut(embeds, &mut cache, &LayerCut { pruner, visual: &visual, budget })?;
+    let chunk = Chunk::next(&mut cache, length, 0);
+    let (logits, kept) = model.logits_cut(embeds, chunk, &LayerCut { pruner, visual: &visual, budget })?;
     model.check_logits(&logits, || None)?;
     let generated = Generated::unanswered(logits, length, start.elapsed());
     Ok(Begun { embeds: None, cache, generated: Generated { kept: Some(kept), ..generated }, draw: 0 })
@@ -180,12 +182,12 @@ fn read_cut<B: VlmBackend>(
 /// # Errors
 /// When logits are not finite.
 pub fn decode<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     begun: &mut [Begun<B>],
     decoding: Decoding,
     mut on_token: impl FnMut(usize, &[u32]) -> ControlFlow<()>,
 ) -> Result<Vec<Generated>, Error> {
-    let Decoding { max_new_tokens: limit, sampling, end } = decoding;
+    let Decoding { max_new_tokens: limit, sampling, stops } = decoding;
     let start = Instant::now();
     let mut choosers: Vec<Chooser> = begun.iter().map(|begun| Chooser::new(sampling, begun.draw)).collect();
     let mut logits: Vec<(usize, Vec<f32>)> =
@@ -195,11 +197,11 @@ pub fn decode<B: VlmBackend>(
         for (i, logits) in logits {
             let Begun { cache, generated, .. } = &mut begun[i];
             let id = choosers[i].choose(&logits);
-            let goes_on = generated.ids.len() < limit && id != end;
+            let goes_on = generated.ids.len() < limit && !(stops && model.ends().contains(&id));
             if goes_on {
                 generated.ids.push(id);
             }
-            let full = || generated.ids.len() == limit || cache.len() == cache.capacity();
+            let full = || generated.ids.len() == limit || cache.is_full();
             if goes_on && on_token(i, &generated.ids).is_continue() && !full() {
                 generated.steps += 1;
                 next.push((i, id));
@@ -212,9 +214,9 @@ pub fn decode<B: VlmBackend>(
         }
         let mut going = next.iter().map(|(i, _)| *i).peekable();
         let caches = begun.iter_mut().enumerate().filter(|(i, _)| going.next_if_eq(i).is_some());
-        let mut parts: Vec<_> = caches.map(|(_, begun)| Part { cache: &mut begun.cache, new: 1, shared: 0 }).collect();
+        let mut chunks: Vec<_> = caches.map(|(_, begun)| Chunk::next(&mut begun.cache, 1, 0)).collect();
         let ids: Vec<u32> = next.iter().map(|(_, id)| *id).collect();
-        let found = model.logits_each(model.embed(&ids), &mut parts);
+        let found = model.logits(model.embed(&ids), &mut chunks);
         logits = next.iter().map(|(i, _)| *i).zip(found).collect();
         for (i, logits) in &logits {
             let Begun { embeds, generated, .. } = &begun[*i];
@@ -230,7 +232,7 @@ pub fn decode<B: VlmBackend>(
 /// # Errors
 /// As [`begin`].
 pub fn generate<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     asked: Asked<B>,
     decoding: Decoding,
     mut on_token: impl FnMut(&[u32]) -> ControlFlow<()>,

@@ -13,9 +13,9 @@ pub use stream::Stream;
 
 use crate::{
     Error,
-    merge::Visual,
-    model::{Llava, Look, Seen},
+    model::{EncodedMedia, Model, VisualTokens},
     pruner::{Needs, NoPruning, Pruner, Selector},
+    sequence::Visual,
     text::Prompt,
     video::Media,
 };
@@ -32,14 +32,14 @@ pub struct Decoding {
     pub max_new_tokens: usize,
     /// How the next token is chosen.
     pub sampling: Sampling,
-    /// The token that ends an answer and is no part of it.
-    pub end: u32,
+    /// Whether a token that ends an answer does so; it is no part of the answer.
+    pub stops: bool,
 }
 
 impl Decoding {
     /// The best token at every step.
-    pub fn greedy(max_new_tokens: usize, end: u32) -> Self {
-        Self { max_new_tokens, sampling: Sampling::Greedy, end }
+    pub fn greedy(max_new_tokens: usize) -> Self {
+        Self { max_new_tokens, sampling: Sampling::Greedy, stops: true }
     }
 }
 
@@ -54,7 +54,7 @@ pub struct Generated {
     pub prompt: usize,
     /// How many of these were taken over from the prompt before.
     pub shared: usize,
-    /// The visual tokens that were kept inside the language model, as indices into [`crate::model::Spliced::visual`]; `None` where
+    /// The visual tokens that were kept inside the language model, as indices into [`crate::model::EmbeddedPrompt::visual`]; `None` where
     /// nothing was dropped there.
     pub kept: Option<Vec<usize>>,
     /// Time to the first token; of prompts that were read together, that of all.
@@ -83,29 +83,33 @@ impl Generated {
 /// # Errors
 /// As [`looks`] and [`answer_about`].
 pub fn answer<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     media: &[Media],
     prompt: &Prompt,
     selector: &Selector<B>,
     budget: Option<usize>,
     decoding: Decoding,
     on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
-) -> Result<(Vec<Seen<B>>, Generated), Error> {
+) -> Result<(Vec<VisualTokens<B>>, Generated), Error> {
     answer_about(model, &looks(model, media, selector)?, prompt, selector, budget, decoding, on_token)
 }
 
 /// What `selector` must know of `media`, for any number of questions about them.
 ///
 /// # Errors
-/// As [`Llava::look_at_media`].
-pub fn looks<B: VlmBackend>(model: &Llava<B>, media: &[Media], selector: &Selector<B>) -> Result<Vec<Look<B>>, Error> {
+/// As [`Llava::encode_media`].
+pub fn looks<B: VlmBackend>(
+    model: &Model<B>,
+    media: &[Media],
+    selector: &Selector<B>,
+) -> Result<Vec<EncodedMedia<B>>, Error> {
     let method = selector.method();
     // A method inside the language model leaves the tower's output alone.
     let needs = match selector {
         Selector::Before(_) => method.needs(),
         Selector::Inside(_) => Needs::default(),
     };
-    media.iter().map(|media| model.look_at_media(media, method.tiling(), needs)).collect()
+    media.iter().map(|media| model.encode_media(media, method.tiling(), needs)).collect()
 }
 
 /// [`answer`] for pictures that were looked at before.
@@ -113,14 +117,14 @@ pub fn looks<B: VlmBackend>(model: &Llava<B>, media: &[Media], selector: &Select
 /// # Errors
 /// As [`ask_about`] and [`begin`].
 pub fn answer_about<B: VlmBackend>(
-    model: &Llava<B>,
-    looks: &[Look<B>],
+    model: &Model<B>,
+    looks: &[EncodedMedia<B>],
     prompt: &Prompt,
     selector: &Selector<B>,
     budget: Option<usize>,
     decoding: Decoding,
     on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
-) -> Result<(Vec<Seen<B>>, Generated), Error> {
+) -> Result<(Vec<VisualTokens<B>>, Generated), Error> {
     let (seen, asked) = ask_about(model, looks, prompt, selector, budget)?;
     Ok((seen, generate(model, asked, decoding, on_token)?))
 }
@@ -130,12 +134,12 @@ pub fn answer_about<B: VlmBackend>(
 /// # Errors
 /// As [`Llava::prune`].
 pub fn ask_about<'a, B: VlmBackend>(
-    model: &Llava<B>,
-    looks: &[Look<B>],
+    model: &Model<B>,
+    looks: &[EncodedMedia<B>],
     prompt: &Prompt,
     selector: &'a Selector<B>,
     budget: Option<usize>,
-) -> Result<(Vec<Seen<B>>, Asked<'a, B>), Error> {
+) -> Result<(Vec<VisualTokens<B>>, Asked<'a, B>), Error> {
     // Before anything is computed for a prompt that is far too long: every mark stands for one token at least.
     model.check_length(prompt.ids.len())?;
     let method = selector.method();
@@ -148,9 +152,9 @@ pub fn ask_about<'a, B: VlmBackend>(
     let mut seen = Vec::with_capacity(looks.len());
     for look in looks {
         seen.push(model.prune(look, pruner, budget.filter(|_| inside.is_none()), prompt, mark)?);
-        mark += look.marks();
+        mark += look.placeholders();
     }
-    let prompt = model.splice(prompt, &seen);
+    let prompt = model.place(prompt, &seen);
     // Its budget is per crop too, and spent on all crops together.
     let crops: usize = seen.iter().map(|seen| seen.keep.indices().len()).sum();
     let inside = inside
@@ -163,7 +167,7 @@ pub fn ask_about<'a, B: VlmBackend>(
 
 /// What became of the pictures in the end, for a method that prunes inside the language model too: the kept patches of
 /// every crop of every picture, and how many visual tokens there are.
-pub fn kept<B: VlmBackend>(seen: &[Seen<B>], generated: &Generated) -> (Vec<Vec<usize>>, usize) {
+pub fn kept<B: VlmBackend>(seen: &[VisualTokens<B>], generated: &Generated) -> (Vec<Vec<usize>>, usize) {
     let Some(inside) = &generated.kept else {
         let crops = seen.iter().flat_map(|seen| seen.keep.indices().to_vec()).collect();
         return (crops, seen.iter().map(|seen| seen.order.len()).sum());

@@ -14,6 +14,10 @@ use crate::{Error, files::read_json};
 const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The settings of all processors of a model.
 const PROCESSOR: &str = "processor_config.json";
+/// The mean of OpenAI's training images, a number for each channel.
+pub(super) const MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// Their standard deviation.
+pub(super) const STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// A longer side than any tower reads.
 const MAX_SIDE: usize = 16_384;
 
@@ -159,6 +163,11 @@ impl ClipProcessor {
     pub fn file(folder: &Path) -> PathBuf {
         let (old, new) = (folder.join(PREPROCESSOR), folder.join(PROCESSOR));
         if !old.is_file() && new.is_file() { new } else { old }
+    }
+
+    /// OpenAI's settings: images of `size` pixels.
+    pub fn openai(size: usize) -> Self {
+        Self::new(size, MEAN, STD, false)
     }
 
     pub(super) fn new(size: usize, mean: [f64; 3], std: [f64; 3], smooth: bool) -> Self {

@@ -6,11 +6,9 @@
 
 use super::{
     Aspect, ClipProcessor, Rgb,
+    clip::{MEAN, STD},
     interpolate::{Kernel, interpolate},
 };
-
-const MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 
 impl ClipProcessor {
     /// The settings that LanguageBind has in its code: pictures of `size` pixels.

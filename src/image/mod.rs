@@ -3,6 +3,7 @@
 mod anyres;
 mod clip;
 mod decode;
+mod grid;
 mod interpolate;
 mod jpeg;
 mod languagebind;
@@ -13,6 +14,7 @@ pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes, decode_upright, is_turned};
 pub(crate) use decode::{address, limits, looks_like_a_picture};
+pub use grid::Grid;
 #[cfg(feature = "cli")]
 pub(crate) use jpeg::encode as jpeg;
 pub use overlay::{kept_patches, png};

@@ -4,25 +4,24 @@ use std::io::Cursor;
 
 use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
-use super::Rgb;
+use super::{Grid, Rgb};
 
-/// A square picture of `side`·`side` patches with all but the `kept` ones dimmed, greyish and dark, so that these
-/// stand out.
-pub fn kept_patches(square: &Rgb, side: usize, kept: &[usize]) -> Rgb {
-    let patch = square.width / side;
-    let mut stays = vec![false; side * side];
+/// An image of `grid` patches with all but the `kept` ones dimmed, greyish and dark, so that these stand out.
+pub fn kept_patches(image: &Rgb, grid: Grid, kept: &[usize]) -> Rgb {
+    let (width, height) = ((image.width / grid.columns).max(1), (image.height / grid.rows).max(1));
+    let mut stays = vec![false; grid.rows * grid.columns];
     kept.iter().for_each(|&i| stays[i] = true);
-    let mut data = square.data.clone();
+    let mut data = image.data.clone();
     for (i, pixel) in data.chunks_exact_mut(3).enumerate() {
-        let (x, y) = (i % square.width / patch, i / square.width / patch);
+        let (x, y) = (i % image.width / width, i / image.width / height);
         // Pixels beyond the last whole patch are read by no tower.
-        let kept = x < side && y < side && stays[y * side + x];
+        let kept = x < grid.columns && y < grid.rows && stays[y * grid.columns + x];
         if !kept {
             let grey = pixel.iter().map(|&level| u32::from(level)).sum::<u32>() / 3;
             pixel.iter_mut().for_each(|level| *level = ((u32::from(*level) + 3 * grey) / 4 * 3 / 10) as u8);
         }
     }
-    Rgb { data, ..*square }
+    Rgb { data, ..*image }
 }
 
 /// The bytes of a PNG file; none for a picture that is too large for one.
@@ -41,7 +40,7 @@ mod tests {
     #[test]
     fn a_kept_patch_stays_as_it_is_and_its_neighbours_are_dimmed() {
         let white = Rgb { width: 12, height: 12, data: vec![255; 12 * 12 * 3] };
-        let shown = kept_patches(&white, 3, &[4]);
+        let shown = kept_patches(&white, Grid::image(3, 3), &[4]);
         for (i, pixel) in shown.data.chunks(3).enumerate() {
             let inside = (4..8).contains(&(i % 12)) && (4..8).contains(&(i / 12));
             assert_eq!(pixel, if inside { [255; 3] } else { [76; 3] }, "pixel {i}");

@@ -18,7 +18,7 @@ pub(super) struct Cache {
     replies: HashMap<String, Reply>,
     /// Whether the file ends in the middle of a line.
     cut: bool,
-    /// Opened with the first new reply.
+    /// Checkpoint with the first new reply.
     file: Option<File>,
 }
 

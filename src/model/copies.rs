@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use rayon::prelude::*;
 use secateur_weights::{Checkpoint, StoredTensor};
 
-use super::LlamaConfig;
+use super::{DecoderConfig, RopeConfig, RopeScaling};
 
 /// A note on a tower in the checkpoint, `copy`, in whose place the tower `read` from the folder `tower` is used; none if both are equal. Tensors are compared in the type of the copy, which training may have saved in 16 bits.
 pub(super) fn note(
@@ -36,21 +36,43 @@ fn equal(copy: &StoredTensor, read: &StoredTensor) -> bool {
     }
 }
 
+/// Takes out the matrix before the logits where the embedding is that matrix, too, as transformers does; returns a note if the two differ.
+pub(super) fn tied_head(
+    tensors: &mut BTreeMap<String, StoredTensor>,
+    config: &DecoderConfig,
+    path: &Path,
+) -> Option<String> {
+    if !config.tied {
+        return None;
+    }
+    let head = tensors.remove("language_model.lm_head.weight")?;
+    let embedding = tensors.get("language_model.embed_tokens.weight")?;
+    (!equal(&head, embedding)).then(|| {
+        format!(
+            "{}: tie_word_embeddings is true, so that the embedding is used before the logits, too; the checkpoint's `{}` differs from it \
+             and is not read",
+            path.display(),
+            head.name
+        )
+    })
+}
+
 /// A note on rotary frequencies in the checkpoint, which are computed from the config and not read; none if they are the same.
-pub(super) fn frequencies(checkpoint: &Checkpoint, config: &LlamaConfig) -> Option<String> {
+pub(super) fn frequencies(checkpoint: &Checkpoint, config: &DecoderConfig) -> Option<String> {
     let (_, stored) = checkpoint.tensors.iter().find(|(name, _)| name.ends_with(".rotary_emb.inv_freq"))?;
-    let width = config.head_dim() as f64;
-    let computed = (0..config.head_dim() / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / width));
+    // Before scaling: files hold the plain ones.
+    let computed = RopeConfig { scaling: RopeScaling::None, ..config.rope }.frequencies(config.head_dim);
+    let computed = computed.into_iter().map(f64::from);
     let found: Vec<f64> = if stored.dtype.is_float() { stored.data().iter::<f64>().collect() } else { Vec::new() };
     // Stored in bf16 they are off by up to a half of a hundredth.
     let near = |(found, computed): (&f64, f64)| (found - computed).abs() <= 0.01 * computed;
-    let same = found.len() == config.head_dim() / 2 && found.iter().zip(computed).all(near);
+    let same = found.len() == config.head_dim / 2 && found.iter().zip(computed).all(near);
     (!same).then(|| {
         format!(
             "{}: `{}` is not read, and holds other rotary frequencies than rope_theta {} in config.json gives",
             stored.path().display(),
             stored.name,
-            config.rope_theta
+            config.rope.theta
         )
     })
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::DType;
 use secateur_backends::VlmBackend;
 use secateur_weights::{NotFinite, StoredTensor};
 
-use super::Llava;
-use crate::{Error, tensor::is_finite};
+use super::{Model, Stage};
+use crate::Error;
 
 /// The tensors that a model was filled from.
 #[derive(Clone, Default)]
@@ -21,32 +21,13 @@ pub(super) struct Source {
     weights: Option<DType>,
 }
 
-/// Where numbers were found that are not finite.
-pub(super) enum Stage<B: Backend> {
-    /// Behind the vision tower, from these pixels `[crops, 3, side, side]`.
-    Tower(Tensor<B, 4>),
-    /// Behind the video tower.
-    VideoTower(Tensor<B, 4>),
-    /// Behind CLIP's text side, or the way into the joint space.
-    Joint,
-    /// Behind the projector.
-    Projector,
-    /// Behind the language model, from these embeddings `[1, tokens, hidden]`; without them where tokens were dropped on the way.
-    Language(Option<Tensor<B, 3>>),
-}
-
-/// A part of a network whose result is not finite although what it was given is.
-pub(super) struct Overflow {
-    /// Where its weights are in the model.
-    pub(super) path: String,
-}
-
 impl Source {
-    pub(super) fn new(tensors: BTreeMap<String, StoredTensor>, weights: DType) -> Self {
-        Self { tensors, weights: Some(weights) }
+    /// Of a model whose matrices are kept in `weights`.
+    pub(super) fn new(weights: DType) -> Self {
+        Self { tensors: BTreeMap::new(), weights: Some(weights) }
     }
 
-    /// Adds the tensors of another network.
+    /// Adds the tensors of a network, whose paths start with `prefix`.
     pub(super) fn add(&mut self, prefix: &str, tensors: BTreeMap<String, StoredTensor>) {
         self.tensors.extend(tensors.into_iter().map(|(path, tensor)| (format!("{prefix}{path}"), tensor)));
     }
@@ -114,7 +95,7 @@ fn part(path: &str) -> String {
     layer.map_or_else(|| network.to_owned(), |layer| format!("{network}, layer {layer}"))
 }
 
-impl<B: VlmBackend> Llava<B> {
+impl<B: VlmBackend> Model<B> {
     /// The error for numbers that are not finite.
     pub(super) fn not_finite(&self, stage: Stage<B>) -> Error {
         if let Some((tensor, path, NotFinite { nan, infinite })) = self.source.first() {
@@ -131,24 +112,7 @@ impl<B: VlmBackend> Llava<B> {
             let (part, tensor, file) = (part(path), tensor.name.to_string(), tensor.path().to_owned());
             return Error::NotFinite { part, tensor, file, found: format!("{found}{kept}") };
         }
-        let overflow = match stage {
-            Stage::Tower(pixels) => {
-                self.networks.vision_tower.first_overflow(pixels).map(|path| format!("vision_tower.{path}"))
-            }
-            Stage::VideoTower(pixels) => {
-                let tower = self.networks.video_tower.as_ref();
-                tower.and_then(|tower| tower.first_overflow(pixels)).map(|path| format!("video_tower.{path}"))
-            }
-            Stage::Joint => Some("clip.".to_owned()),
-            Stage::Projector => Some("projector.".to_owned()),
-            Stage::Language(embeds) => embeds.and_then(|embeds| {
-                if !is_finite(&embeds) {
-                    return Some("projector.".to_owned());
-                }
-                let found = self.networks.language_model.first_overflow(&self.config.text, embeds);
-                found.map(|Overflow { path }| format!("language_model.{path}"))
-            }),
-        };
+        let overflow = self.vlm.first_overflow(&stage);
         let path = overflow.unwrap_or_else(|| "language_model.".to_owned());
         let below = self.source.below(&path);
         Error::NotFinite {
@@ -157,8 +121,8 @@ impl<B: VlmBackend> Llava<B> {
             file: below.map(|tensor| tensor.path().to_owned()).unwrap_or_default(),
             found: format!(
                 "all weights are finite, and the result of this part is not: it overflows in {:?}{}",
-                self.activations,
-                if self.activations == DType::F32 { "" } else { "; try --dtype f32" }
+                self.activations(),
+                if self.activations() == DType::F32 { "" } else { "; try --dtype f32" }
             ),
         }
     }

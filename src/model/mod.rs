@@ -1,27 +1,29 @@
-//! The networks, with field names as in the Hugging Face checkpoints, so that rename tables stay short.
+//! Checkpoints, the networks that they fill, and the families that these belong to. Fields are named as in the Hugging Face checkpoints, so
+//! that tables of names stay short.
 
-mod cache;
-mod clip;
+mod blocks;
+mod checkpoint;
 mod config;
 mod copies;
+mod encode;
+pub mod families;
+mod fill;
 mod finite;
-mod layers;
-mod llama;
-mod llava;
-mod names;
-mod open;
-mod projector;
-mod rope;
-mod see;
-mod shape;
+mod loaded;
+mod preset;
+mod towers;
+mod vlm;
 
-pub use cache::KvCache;
-pub use clip::{ClipJoint, ClipText, ClipVision, Sight};
-pub use config::{ClipTextConfig, ClipVisionConfig, Layout, LlamaConfig, LlavaConfig, Pictures};
-pub use layers::{LayerNorm, Linear, RmsNorm};
-pub use llama::{LayerCut, Llama, Part};
-pub use llava::{Llava, TilingChoice, check_layer};
-pub use open::{DEMO, LoadOptions, Opened, is_tower, open};
-pub use projector::Projector;
-pub use see::{Look, Seen, Spliced};
-pub use shape::{SHAPES, shaped};
+pub use blocks::{Build, Chunk, Decoder, KvCache, LayerCut, LayerNorm, Linear, Outputs, Positions, RmsNorm, Rope};
+pub use checkpoint::{Checkpoint, DEMO, LoadOptions, open};
+pub use config::{DecoderConfig, Llama3Scaling, RopeConfig, RopeScaling};
+pub use encode::{EmbeddedPrompt, EncodedMedia, VisualTokens};
+pub use families::llava::{LlavaConfig, Projector};
+pub use fill::Fill;
+pub use loaded::{Model, TilingChoice, check_layer};
+pub use preset::{preset, presets};
+pub use towers::{
+    clip::{ClipJoint, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Joint, TextSide, VisionOutput},
+    is_tower,
+};
+pub use vlm::{Placement, Shown, Stage, Views, Vlm};

@@ -7,7 +7,10 @@ use super::{
     captioned, heat,
     layout::{reach, white},
 };
-use crate::{image::Rgb, plot::Scale};
+use crate::{
+    image::{Grid, Rgb},
+    plot::Scale,
+};
 
 /// The side of a chart in pixels.
 const SIDE: usize = 640;
@@ -66,11 +69,11 @@ pub fn bars(labels: Labels, values: &[f32], row: usize) -> Rgb {
     })
 }
 
-/// The values of a square of tokens as colours, the least dark, the most bright.
-pub fn map(title: &str, values: &[f32], side: usize) -> Rgb {
-    let cell = (SIDE / side.max(1)).max(1);
-    let white = white(cell * side, cell * side);
-    captioned(&heat(&white, side, values, reach(values), Scale::Viridis, 1.0), title)
+/// The values of a grid of tokens as colours, the least dark, the most bright.
+pub fn map(title: &str, values: &[f32], grid: Grid) -> Rgb {
+    let cell = (SIDE / grid.columns.max(grid.rows).max(1)).max(1);
+    let white = white(cell * grid.columns, cell * grid.rows);
+    captioned(&heat(&white, grid, values, reach(values), Scale::Viridis, 1.0), title)
 }
 
 /// Lines from (0, 0) on, each with its name.
@@ -190,6 +193,6 @@ mod tests {
         let chart = curves(labels, &lines, (100.0, 100.0));
         assert!(holds(&chart, LINES[0], 100..600, 100..550) && holds(&chart, LINES[1], 100..600, 60..550));
         assert!(holds(&shares(labels, &[(0.2, 0.4, 0.01)]), LINES[0], 180..300, 300..500));
-        assert_eq!(map("t", &[0.0, 1.0, 0.5, 0.2], 2).width, SIDE);
+        assert_eq!(map("t", &[0.0, 1.0, 0.5, 0.2], Grid::image(2, 2)).width, SIDE);
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Scale,
     text::{draw, width},
 };
-use crate::image::Rgb;
+use crate::image::{Grid, Rgb};
 
 /// The height of a caption's line, and the space around it.
 const LINE: f32 = 26.0;
@@ -80,22 +80,23 @@ pub fn reach<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
     numbers.into_iter().fold((low, high), |(least, most), &number| (least.min(number), most.max(number)))
 }
 
-/// A square picture under colours that hide a share `alpha` of it: `side`·`side` numbers, each over its patch, the ends of the
-/// scale at `least` and `most`. Where these are equal, all have the colour in the middle.
-pub fn heat(square: &Rgb, side: usize, numbers: &[f32], (least, most): (f32, f32), scale: Scale, alpha: f32) -> Rgb {
-    let patch = (square.width / side).max(1);
+/// An image under colours that hide a share `alpha` of it: a number for each patch of `grid`, the ends of the scale at `least` and `most`.
+/// Where these are equal, all have the colour in the middle.
+pub fn heat(image: &Rgb, grid: Grid, numbers: &[f32], (least, most): (f32, f32), scale: Scale, alpha: f32) -> Rgb {
+    let (width, height) = ((image.width / grid.columns).max(1), (image.height / grid.rows).max(1));
     let share = |number: f32| if most > least { (number - least) / (most - least) } else { 0.5 };
-    let mut data = square.data.clone();
+    let mut data = image.data.clone();
     for (i, pixel) in data.chunks_exact_mut(3).enumerate() {
         // Pixels beyond the last whole patch go with it.
-        let (x, y) = ((i % square.width / patch).min(side - 1), (i / square.width / patch).min(side - 1));
-        let colour = scale.colour(share(numbers[y * side + x]));
+        let x = (i % image.width / width).min(grid.columns - 1);
+        let y = (i / image.width / height).min(grid.rows - 1);
+        let colour = scale.colour(share(numbers[y * grid.columns + x]));
         for (level, ink) in pixel.iter_mut().zip(colour) {
             // Cut to a whole level, as numpy does it.
             *level = (f32::from(*level) * (1.0 - alpha) + f32::from(ink) * alpha) as u8;
         }
     }
-    Rgb { data, ..*square }
+    Rgb { data, ..*image }
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
     #[test]
     fn heat_lies_on_its_patch() {
         let black = Rgb { width: 8, height: 8, data: vec![0; 8 * 8 * 3] };
-        let map = heat(&black, 2, &[0.0, 0.0, 3.0, 0.0], reach(&[3.0, 0.0]), Scale::Viridis, 0.5);
+        let map = heat(&black, Grid::image(2, 2), &[0.0, 0.0, 3.0, 0.0], reach(&[3.0, 0.0]), Scale::Viridis, 0.5);
         for (i, pixel) in map.data.chunks(3).enumerate() {
             let hot = i % 8 < 4 && i / 8 >= 4;
             assert_eq!(pixel, if hot { [126, 115, 18] } else { [34, 0, 42] }, "pixel {i}");

@@ -32,10 +32,10 @@ use crate::{Error, image::GridRule, tensor::host};
 /// The largest `theta`: above, the factors of patches that matter little are too small for f32, and no longer differ.
 pub const MAX_THETA: f64 = 0.98;
 
-/// The method.
+/// The CDPruner method.
 #[derive(Clone, Copy, Debug)]
 pub struct CdPruner {
-    /// How much the question counts, from 0 to [`MAX_THETA`]; `None` takes relevance as it is.
+    /// The weight of the question, from 0 to [`MAX_THETA`]; `None` takes relevance as it is.
     pub theta: Option<f64>,
 }
 
@@ -73,7 +73,7 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
         let features = unit(projected.cast(DType::F32));
         let relevance = relevance(cues.image_embeds(self.name())?, cues.text_embeds(self.name())?);
         let relevance = match self.theta {
-            // Less the largest, so that nothing overflows: a common factor changes no choice.
+            // The largest is subtracted so that nothing overflows: a common factor changes no choice.
             Some(theta) => {
                 let below = relevance.clone() - relevance.max().unsqueeze();
                 (below * (theta / (2.0 - 2.0 * theta))).exp()
@@ -91,7 +91,7 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
     }
 }
 
-/// How much each patch matters to the question, `[crops, patches]` in 0..=1 but for the 1e-6.
+/// The relevance of each patch to the question, `[crops, patches]`, in 0..=1 but for the 1e-6.
 pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
     let [crops, patches, _] = image.dims();
     let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
@@ -105,7 +105,7 @@ pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) 
     scaled.mask_fill(constant, 1.0)
 }
 
-/// Rows of length 1; rows of length 0 stay so.
+/// Scales every row to length 1; rows of length 0 stay so.
 fn unit<B: VlmBackend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     let norm = x.clone().square().sum_dim(D - 1).sqrt();
     let zero = norm.clone().lower_equal_elem(0.0);

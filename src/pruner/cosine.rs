@@ -1,4 +1,4 @@
-//! How alike patches are.
+//! The similarity of patches.
 
 use burn::tensor::{Tensor, backend::Backend};
 use rayon::prelude::*;
@@ -8,15 +8,15 @@ use crate::tensor::host;
 
 /// The cosines of every pair of patches of each crop, `[patches, patches]` row by row, in f64.
 ///
-/// On the host, in f64, whatever the backend: f32 sums change choices that the official code's own rounding does not,
-/// and GPUs may round the inputs of an f32 product further. Rows of length zero are like nothing.
+/// They are computed on the host and in f64, whatever the backend: f32 sums change choices that the official code's own
+/// rounding does not, and GPUs may round the inputs of an f32 product further. Rows of length zero are like nothing.
 pub(super) fn cosines<B: Backend>(features: Tensor<B, 3>) -> Vec<Vec<f64>> {
     let [_, patches, width] = features.dims();
     let features = host(features);
     features.chunks(patches * width).map(|crop| normalised(products(crop, width))).collect()
 }
 
-/// Products to cosines.
+/// Turns the products of all pairs into cosines.
 fn normalised(mut products: Vec<f64>) -> Vec<f64> {
     let patches = products.len().isqrt();
     let scales: Vec<f64> = (0..patches)

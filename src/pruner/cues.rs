@@ -1,30 +1,30 @@
-//! What methods look at, and how they say what they need.
+//! The cues that methods read, and how a method says which it needs.
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::Error;
+use crate::{Error, image::Grid};
 
-/// What a method reads; anything else is not computed.
+/// The cues that a method reads; all others are not computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Rows of the tower's attention.
+    /// The layers whose `[CLS]` attention in the tower is read.
     pub cls_attention: ClsAttention,
     /// The tower's features; they are always there, this only says whether the method looks at them.
     pub features: bool,
-    /// Every patch's embedding, so that projecting cannot wait until patches were dropped.
+    /// The projected features of all patches; projection then cannot wait until patches are dropped.
     pub projected: bool,
-    /// Embeddings of the text after the picture.
+    /// Embeddings of the text after the image.
     pub prompt_embeds: bool,
     /// Patches and question in CLIP's joint space.
     pub joint: bool,
     /// The selected layer's keys.
     pub keys: bool,
-    /// A number that the picture decides.
+    /// A number that depends on the image.
     pub picture: bool,
 }
 
 impl Needs {
-    /// What either asks for.
+    /// Adds the cues that `other` needs.
     pub fn and(self, other: Self) -> Self {
         Self {
             cls_attention: self.cls_attention.max(other.cls_attention),
@@ -37,7 +37,7 @@ impl Needs {
         }
     }
 
-    /// The cues by their names, for people.
+    /// The names of these cues, for people.
     pub fn names(&self) -> Vec<&'static str> {
         let attention = match self.cls_attention {
             ClsAttention::None => None,
@@ -55,19 +55,19 @@ impl Needs {
     }
 }
 
-/// Which layers' `[CLS]` attention a method reads; what is greater holds the others.
+/// The tower layers whose `[CLS]` attention a method reads. A greater value includes the smaller ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClsAttention {
-    /// None.
+    /// No layer.
     #[default]
     None,
-    /// That of the layer whose features are used.
+    /// The layer whose features are used.
     Selected,
-    /// That of every layer, those above the selected one included.
+    /// Every layer, those above the selected one included.
     All,
 }
 
-/// What a method may look at.
+/// The cues that a method may read; a cue that was not computed is `None`.
 #[derive(Clone, Debug, Default)]
 pub struct Cues<B: Backend> {
     /// Tower features, `[crops, patches, hidden]`.
@@ -76,15 +76,17 @@ pub struct Cues<B: Backend> {
     pub projected: Option<Tensor<B, 3>>,
     /// `[CLS]` attention, `[layers, crops, heads, patches]`; one layer unless a method asks for more.
     pub cls_attention: Option<Tensor<B, 4>>,
-    /// Embeddings of the text after the picture, `[text, hidden]`; `Some(None)` where there is no text.
+    /// Embeddings of the text after the image, `[text, hidden]`; `Some(None)` where there is no text.
     pub prompt_embeds: Option<Option<Tensor<B, 2>>>,
     /// Patches in CLIP's joint space, `[crops, patches, joint]`, not normalised.
     pub image_embeds: Option<Tensor<B, 3>>,
-    /// The question there, `[segments, joint]`, not normalised.
+    /// The question in CLIP's joint space, `[segments, joint]`, not normalised.
     pub text_embeds: Option<Tensor<B, 2>>,
     /// The selected layer's keys, averaged over heads, `[crops, patches, head_dim]`.
     pub keys: Option<Tensor<B, 3>>,
-    /// A number that the picture decides, for random choices that differ between pictures; 0 unless asked for.
+    /// The layout of an item's tokens in rows and columns; a square if it is `None`.
+    pub layout: Option<Grid>,
+    /// A number that depends on the image, for random choices that differ between images; 0 unless asked for.
     pub picture: u64,
 }
 
@@ -128,7 +130,7 @@ impl<B: Backend> Cues<B> {
         self.projected.clone().ok_or(Error::MissingCue { method, cue: "projected", shape })
     }
 
-    /// The text after the picture, for `method`; `None` if there is none.
+    /// Embeddings of the text after the image, for `method`; `None` if there is no text.
     ///
     /// # Errors
     /// When it was not looked up.
@@ -164,7 +166,7 @@ impl<B: Backend> Cues<B> {
         self.keys.clone().ok_or(Error::MissingCue { method, cue: "keys", shape })
     }
 
-    /// Crops and patches, from whichever cue is there, for `method`.
+    /// The numbers of crops and patches, from any cue that is there, for `method`.
     ///
     /// # Errors
     /// When there is none.

@@ -1,7 +1,7 @@
 //! DATP: the `[CLS]` attention of all layers, corrected a little by what the question is about.
 //!
 //! Idea: later layers of the tower say more, so every layer's `[CLS]` attention counts, with weights that grow from
-//! 0.5 to 1; a gate adds how strongly a projected patch answers to one of the text embeddings after the picture.
+//! 0.5 to 1; a gate adds how strongly a projected patch answers to one of the text embeddings after the image.
 //!
 //! Paper: "DATP: Training-free Depth-awareness Token Pruning for Vision Language Model".
 //! Official code: <https://github.com/lqxass/DATP> (`b038d82a`), `llava/model/llava_arch.py`, `encode_images` and
@@ -10,8 +10,8 @@
 //! Score: 0.9 · z(Σ weight · attention) + 0.1 · z(max over text of softmax over text of patch · text), z-scores with
 //! the unbiased deviation, at least 1e-9.
 //!
-//! Deviations: where the picture stands is read from the prompt (there: position 35, whatever the prompt); with no
-//! text after the picture the gate is left out (there: a crash); several crops and pictures work (there: a crash); ties
+//! Deviations: the image's place is read from the prompt (there: position 35, whatever the prompt); with no
+//! text after the image the gate is left out (there: a crash); several crops and images work (there: a crash); ties
 //! go to the first patch (there: open); a budget is asked for (there: 192 without one).
 //!
 //! Defaults: none; it has no parameters.
@@ -25,7 +25,7 @@ use crate::{Error, image::GridRule};
 const VISION: f64 = 0.9;
 const TEXT: f64 = 0.1;
 
-/// The method; it has no parameters.
+/// The DATP method; it has no parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Datp;
 
@@ -77,7 +77,7 @@ impl Datp {
             None => vision,
             Some(text) => {
                 // [crops, patches, hidden] · [1, hidden, text]
-                let likeness = B::product(projected.cast(DType::F32), text.cast(DType::F32).transpose().unsqueeze());
+                let likeness = B::matmul_f32(projected.cast(DType::F32), text.cast(DType::F32).transpose().unsqueeze());
                 let gate = activation::softmax(likeness, 2).max_dim(2).reshape([crops, patches]);
                 vision * VISION + z_score(gate) * TEXT
             }

@@ -11,8 +11,8 @@
 //! Distance: 1 − cosine of projected features.
 //!
 //! Deviations: the budget is a number of patches of each crop (there: a share of all visual tokens together, LLaVA-NeXT's
-//! newline tokens among them, padding not); a patch is never chosen twice (there: possible when all that is left are duplicates); a
-//! feature of length zero is at distance 1 from everything (there: NaN); ties go to the first patch.
+//! newline tokens among them, padding not); a patch is never chosen twice (there: possible when all that is left are
+//! duplicates); a feature of length zero is at distance 1 from everything (there: NaN); ties go to the first patch.
 //!
 //! Defaults: none; it has no parameters.
 
@@ -22,7 +22,7 @@ use secateur_backends::VlmBackend;
 use super::{Cues, Keep, Method, Needs, Pruner, check_budget, cosines};
 use crate::Error;
 
-/// The method; it has no parameters.
+/// The DivPrune method; it has no parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct DivPrune;
 
@@ -54,11 +54,11 @@ impl<B: VlmBackend> Pruner<B> for DivPrune {
     }
 }
 
-/// `budget` patches, each as far as possible from those before it.
+/// Chooses `budget` patches, each as far as possible from those before it.
 fn farthest(cosines: &[f64], patches: usize, budget: usize) -> Vec<usize> {
     let distance = |a: usize, b: usize| 1.0 - cosines[a * patches + b];
     let nearest = |a: usize| (0..patches).filter(|&b| b != a).map(|b| distance(a, b)).fold(f64::INFINITY, f64::min);
-    // How far each patch is from those chosen; before the first, from all others.
+    // The distance of each patch to the nearest chosen one; before the first choice, to the nearest other patch.
     let mut gap: Vec<f64> = (0..patches).map(nearest).collect();
     let mut open: Vec<usize> = (0..patches).collect();
     let mut chosen = Vec::with_capacity(budget);

@@ -1,7 +1,7 @@
 //! FasterVLM: keep the patches that the vision tower's `[CLS]` token attends to.
 //!
-//! Idea: text-to-image attention inside the language model is noisy; the `[CLS]` attention of the tower, averaged over
-//! heads, ranks patches better, and is known before the language model starts.
+//! Idea: text-to-image attention inside the decoder is noisy; the `[CLS]` attention of the tower, averaged over heads,
+//! ranks patches better, and is known before the decoder starts.
 //!
 //! Paper: "`[CLS]` Attention is All You Need for Training-Free Visual Token Pruning", <https://arxiv.org/abs/2412.01818v1>.
 //! Official code: <https://github.com/Theia-4869/FasterVLM> (`f5d5f12`), `llava/model/llava_arch.py`, `encode_images`.
@@ -17,7 +17,7 @@ use secateur_backends::VlmBackend;
 use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
 use crate::{Error, image::GridRule};
 
-/// The method; it has no parameters.
+/// The FasterVLM method; it has no parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct FasterVlm;
 
@@ -53,7 +53,7 @@ impl<B: VlmBackend> Pruner<B> for FasterVlm {
     }
 }
 
-/// What `[CLS]` pays to each patch in the selected layer, averaged over heads: `[crops, patches]`.
+/// The attention of `[CLS]` to each patch in the selected layer, averaged over heads: `[crops, patches]`.
 pub(super) fn attention<B: Backend>(cues: &Cues<B>, method: &'static str) -> Result<Tensor<B, 2>, Error> {
     let attention = cues.selected_attention(method)?;
     let [crops, _, patches] = attention.dims();

@@ -1,4 +1,4 @@
-//! FastV: after a few layers of the language model, keep the visual tokens that the end of the prompt attends to.
+//! FastV: after a few layers of the decoder, keep the visual tokens that the end of the prompt attends to.
 //!
 //! Idea: visual tokens are attended to in the first layers and hardly after them, so most can go from layer K on.
 //!
@@ -9,12 +9,12 @@
 //! Score: the attention of layer K−1 (counted from 0), averaged over heads, in the row of the prompt's last token. Kept
 //! tokens keep their positions. The first K layers run on, and cache, all tokens.
 //!
-//! Deviations: the span of the picture is read from the prompt (there: 35 or 36 and 576, whatever the prompt); tokens
-//! are chosen once, from the prompt, and the layers above K cache only what was kept (there: with a cache crashes or
-//! doubles a layer's keys, without one chooses again at every new token); with several pictures or crops the budgets
-//! are added up and spent on all visual tokens together, LLaVA-NeXT's newline tokens and [CLS] tokens of frames among
-//! them, so that a budget of all patches keeps a few tokens less than there are; ties go to the first token; K = 0, which has no attention to
-//! go by, is refused (there: random, or a crash).
+//! Deviations: the span of the image is read from the prompt (there: 35 or 36 and 576, whatever the prompt). Tokens
+//! are chosen once, from the prompt, and the layers above K cache only the kept tokens (there: with a cache it crashes
+//! or doubles a layer's keys, without one it chooses again at every new token). With several images or crops the
+//! budgets are added up and spent on all visual tokens together, LLaVA-NeXT's newline tokens and `[CLS]` tokens of
+//! frames among them, so that a budget of all patches keeps a few tokens less than there are. Ties go to the first
+//! token. K = 0, which has no attention to go by, is refused (there: random, or a crash).
 //!
 //! Defaults: K = 2 (`--fastv-layer`).
 
@@ -24,10 +24,10 @@ use secateur_backends::VlmBackend;
 use super::{LayerPruner, Method, Place, Tiling, top_k};
 use crate::{Error, image::GridRule};
 
-/// The method.
+/// The FastV method.
 #[derive(Clone, Copy, Debug)]
 pub struct FastV {
-    /// How many layers see all tokens; at least 1.
+    /// The number of layers that see all tokens, at least 1.
     pub layer: usize,
 }
 
@@ -56,7 +56,7 @@ impl Method for FastV {
         true
     }
 
-    /// It takes the whole sequence as LLaVA makes it.
+    /// LLaVA's own way: FastV takes the whole sequence as LLaVA makes it.
     fn tiling(&self) -> Tiling {
         Tiling { grid: GridRule::Llava, unpad: true }
     }

@@ -1,14 +1,14 @@
-//! Grid: patches at even distances. The floor for methods that claim to know where to look.
+//! Grid: patches at even distances. The baseline for methods that claim to know where to look.
 //!
-//! The budget is spread over as many rows as it has columns, as near as it goes: the rows lie at even distances, and so do
-//! the patches in each row, of which a row has one more than another where the budget does not divide.
+//! The budget is spread over as many rows as columns, as nearly as possible. The rows lie at even distances, and so do
+//! the patches in each row. Where the budget does not divide evenly, some rows have one patch more than others.
 
 use secateur_backends::VlmBackend;
 
 use super::{Cues, Keep, Method, Pruner, check_budget};
-use crate::Error;
+use crate::{Error, image::Grid as Layout};
 
-/// The floor.
+/// The grid baseline.
 #[derive(Clone, Copy, Debug)]
 pub struct Grid;
 
@@ -30,14 +30,14 @@ impl<B: VlmBackend> Pruner<B> for Grid {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let (crops, patches) = cues.grid(self.name())?;
         check_budget(budget, patches)?;
-        Ok(Keep::new(vec![spread(budget, patches); crops], budget))
+        let layout = cues.layout.unwrap_or_else(|| Layout::square(patches));
+        Ok(Keep::new(vec![spread(budget, layout); crops], budget))
     }
 }
 
-/// `budget` of `patches` in a square grid; a patch count that is no square is one long row.
-fn spread(budget: usize, patches: usize) -> Vec<usize> {
-    let side = patches.isqrt();
-    let (width, height) = if side * side == patches { (side, side) } else { (patches, 1) };
+/// Chooses `budget` patches of a grid; several frames count as one high frame.
+fn spread(budget: usize, layout: Layout) -> Vec<usize> {
+    let (width, height) = (layout.columns, layout.frames * layout.rows);
     let rows = ((budget as f64).sqrt().round() as usize).max(budget.div_ceil(width)).min(height);
     (0..rows)
         .flat_map(|row| {
@@ -48,7 +48,7 @@ fn spread(budget: usize, patches: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Where the `i`th of `count` equal parts of `length` has its middle.
+/// The middle of the `i`th of `count` equal parts of `length`.
 fn middle(i: usize, count: usize, length: usize) -> usize {
     (2 * i + 1) * length / (2 * count)
 }
@@ -59,16 +59,16 @@ mod tests {
 
     #[test]
     fn a_square_budget_is_a_square_of_middles() {
-        assert_eq!(spread(4, 16), [5, 7, 13, 15]);
-        assert_eq!(spread(1, 9), [4]);
-        assert_eq!(spread(16, 16), (0..16).collect::<Vec<_>>());
+        assert_eq!(spread(4, Layout::square(16)), [5, 7, 13, 15]);
+        assert_eq!(spread(1, Layout::square(9)), [4]);
+        assert_eq!(spread(16, Layout::square(16)), (0..16).collect::<Vec<_>>());
     }
 
     #[test]
     fn every_budget_of_every_shape_is_spent_once() {
         for patches in [1, 2, 7, 16, 49, 256] {
             for budget in 1..=patches {
-                let mut kept = spread(budget, patches);
+                let mut kept = spread(budget, Layout::square(patches));
                 kept.dedup();
                 assert_eq!(kept.len(), budget, "{budget} of {patches}");
                 assert!(kept.windows(2).all(|pair| pair[0] < pair[1]) && kept[budget - 1] < patches);

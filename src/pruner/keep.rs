@@ -1,20 +1,20 @@
-//! What a method chose.
+//! The choice of a method: which patches it keeps, and which it merges into one token.
 
 use crate::Error;
 
 /// A token made of several patches: `centre`, if there is one, plus the mean of `others`, if there are any.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blend {
-    /// The patch that it stands for.
+    /// The patch whose place the token takes.
     pub centre: Option<usize>,
-    /// Patches whose mean is added.
+    /// The patches whose mean is added.
     pub others: Vec<usize>,
 }
 
 /// The kept patches of every crop, ascending.
 ///
-/// They live on the host: a few hundred numbers, which every consumer (gathering, reports, tests) reads, and which
-/// order the same on every backend.
+/// They live on the host: a few hundred numbers, which every consumer (gathering, reports, tests) reads, and which have
+/// the same order on every backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keep {
     indices: Vec<Vec<usize>>,
@@ -27,17 +27,17 @@ impl Keep {
     /// Sorts the chosen patches of every crop: `budget` of them in each, all different.
     ///
     /// # Panics
-    /// When they are not: the method has an error.
+    /// When a crop has another number of patches, or one twice: the method has an error.
     pub fn new(indices: Vec<Vec<usize>>, budget: usize) -> Self {
         let blends = vec![Vec::new(); indices.len()];
         Self::with_blends(indices, blends, budget)
     }
 
-    /// The same, with tokens that are made of several patches; every crop has equally many. `plain` patches and the
-    /// blends' centres are `budget` patches in each crop, all different.
+    /// Sorts the chosen patches of every crop, and takes the tokens that are made of several patches, equally many in every
+    /// crop. The `plain` patches and the blends' centres are `budget` patches in each crop, all different.
     ///
     /// # Panics
-    /// When they are not: the method has an error.
+    /// When one of this does not hold: the method has an error.
     pub fn with_blends(mut plain: Vec<Vec<usize>>, blends: Vec<Vec<Blend>>, budget: usize) -> Self {
         plain.iter_mut().for_each(|crop| crop.sort_unstable());
         let indices: Vec<Vec<usize>> = plain
@@ -58,7 +58,7 @@ impl Keep {
         Self { indices, plain, blends, budget }
     }
 
-    /// One ascending list of patches a crop, the centres of blends included.
+    /// The kept patches, one ascending list for each crop, the centres of blends included.
     pub fn indices(&self) -> &[Vec<usize>] {
         &self.indices
     }
@@ -73,7 +73,7 @@ impl Keep {
         &self.blends
     }
 
-    /// Patches kept of every crop.
+    /// The number of patches kept of every crop.
     pub fn budget(&self) -> usize {
         self.budget
     }

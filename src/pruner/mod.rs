@@ -1,4 +1,4 @@
-//! Methods that choose which visual tokens the language model sees.
+//! Methods that choose which visual tokens the decoder sees.
 //!
 //! A method is one file with a [`Method`] and a [`Pruner`] (or [`LayerPruner`]) implementation, and one row in the
 //! `methods!` list below; the contract tests loop over that list.
@@ -45,13 +45,13 @@ use burn::tensor::Tensor;
 /// The parameters of all methods; each reads its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Params {
-    /// VisPruner's share of the budget that goes by attention, in 0..=1.
+    /// The share of VisPruner's budget that goes by attention, in 0..=1.
     pub important_ratio: f64,
-    /// How much CDPruner listens to the question, from 0 to [`MAX_THETA`]; without it, as the official code does.
+    /// The weight of the question in CDPruner, from 0 to [`MAX_THETA`]; `None` takes relevance as the official code does.
     pub theta: Option<f64>,
-    /// The layer of the language model before which FastV drops tokens, from 1.
+    /// The decoder layer before which FastV drops tokens, from 1.
     pub fastv_layer: usize,
-    /// What random choices start from.
+    /// The seed of random choices.
     pub seed: u64,
 }
 
@@ -61,8 +61,7 @@ impl Default for Params {
     }
 }
 
-/// Lists the methods once, for whatever backend they are asked for: those that prune before the language model, then
-/// those that prune inside it.
+/// Lists the methods once, for any backend: those that prune before the decoder, then those that prune inside it.
 macro_rules! methods {
     (before { $($params:pat => $method:expr),* $(,)? } inside { $($inside:pat => $layer:expr),* $(,)? }) => {
         /// Every method as it describes itself, the baseline first.
@@ -100,9 +99,9 @@ methods! {
 
 /// A method that is ready to run.
 pub enum Selector<B: VlmBackend> {
-    /// It prunes before the language model.
+    /// A method that prunes before the decoder.
     Before(Box<dyn Pruner<B>>),
-    /// It prunes inside the language model.
+    /// A method that prunes inside the decoder.
     Inside(Box<dyn LayerPruner<B>>),
 }
 
@@ -137,19 +136,19 @@ fn unknown(name: &str) -> Error {
     Error::UnknownMethod { name: name.to_owned(), known }
 }
 
-/// Where a method drops tokens.
+/// The place at which a method drops tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Nowhere: the baseline.
+    /// Nowhere: no pruning.
     Nowhere,
-    /// Between the vision tower and the language model.
+    /// Between the vision tower and the decoder.
     Tower,
-    /// Inside the language model.
+    /// Inside the decoder.
     Llm,
 }
 
 impl Place {
-    /// In one word.
+    /// The place in one word.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nowhere => "",
@@ -159,51 +158,51 @@ impl Place {
     }
 }
 
-/// What a method's own repository does with LLaVA-NeXT's crops, where it has a way that works on crops.
+/// The way in which a method's own repository treats LLaVA-NeXT's crops, if it has one that works on crops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiling {
-    /// How the grid of tiles is chosen.
+    /// The rule that chooses the grid of tiles.
     pub grid: GridRule,
     /// Whether rows end with a newline token and padding is cut off, where the checkpoint was trained so.
     pub unpad: bool,
 }
 
-/// What a method is, whatever it runs on.
+/// The description of a method, which does not depend on the backend.
 pub trait Method: Send + Sync {
-    /// What `--method` takes.
+    /// The name that `--method` takes.
     fn name(&self) -> &'static str;
     /// The idea in one line.
     fn idea(&self) -> &'static str;
-    /// The paper, or the code where there is none; empty for floors and baselines.
+    /// The paper, or the code where there is no paper; empty for baselines.
     fn paper(&self) -> &'static str;
-    /// What must be computed for it before the language model; by default nothing.
+    /// The cues that must be computed for the method before the decoder; by default none.
     fn needs(&self) -> Needs {
         Needs::default()
     }
-    /// Where it drops tokens.
+    /// The place at which the method drops tokens.
     fn place(&self) -> Place {
         Place::Tower
     }
-    /// What its repository does with LLaVA-NeXT's crops; by default LLaVA's grid and no newlines, since pruned rows have
-    /// no ends.
+    /// The way in which the method's repository treats LLaVA-NeXT's crops; by default LLaVA's grid and no newline tokens,
+    /// since pruned rows have no ends.
     fn tiling(&self) -> Tiling {
         Tiling { grid: GridRule::Llava, unpad: false }
     }
-    /// Before which of the language model's layers it drops tokens, where it does so there.
+    /// The decoder layer before which the method drops tokens; `None` if it does not prune inside the decoder.
     fn cut_layer(&self) -> Option<usize> {
         None
     }
-    /// Whether `[CLS]` tokens of a video's frames go on, as Video-LLaVA's own code has it.
+    /// Whether the `[CLS]` tokens of a video's frames are passed on to the decoder, as in Video-LLaVA's own code.
     fn keeps_class(&self) -> bool {
         false
     }
-    /// The parameters that it was made with.
+    /// The names and values of the method's parameters.
     fn parameters(&self) -> Vec<(&'static str, f64)> {
         Vec::new()
     }
 }
 
-/// A method that chooses tokens before the language model. It holds no weights.
+/// A method that chooses tokens before the decoder. It holds no weights.
 pub trait Pruner<B: VlmBackend>: Method {
     /// Chooses `budget` patches of every crop.
     ///
@@ -212,8 +211,8 @@ pub trait Pruner<B: VlmBackend>: Method {
     /// and the patch count.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error>;
 
-    /// What it ranks patches by, `[crops, patches]`, higher first; `None` for a method that has no such number. For pictures of
-    /// it: a method may choose by more.
+    /// The score by which the method ranks patches, `[crops, patches]`, higher first; `None` for a method without one. It
+    /// is for drawing: a method may choose by more than its score.
     ///
     /// # Errors
     /// As [`Self::keep`].
@@ -222,15 +221,15 @@ pub trait Pruner<B: VlmBackend>: Method {
     }
 }
 
-/// A method that drops visual tokens between two layers of the language model.
+/// A method that drops visual tokens between two layers of the decoder.
 pub trait LayerPruner<B: VlmBackend>: Method {
-    /// How many layers see all tokens; at least 1.
+    /// The number of layers that see all tokens, at least 1.
     fn layer(&self) -> usize;
 
-    /// Chooses `budget` visual tokens, ascending, by what the last layer before the cut attends to.
+    /// Chooses `budget` visual tokens, ascending, by the attention of the last layer before the cut.
     ///
     /// # Shapes
-    /// - `attention`: `[heads, tokens]`, what the last token of the prompt pays to every visual token
+    /// - `attention`: `[heads, tokens]`, the attention of the prompt's last token to every visual token
     ///
     /// # Errors
     /// When the budget is not between 1 and the number of tokens.

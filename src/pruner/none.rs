@@ -1,16 +1,16 @@
-//! No pruning: every patch is kept. The baseline row of every table.
+//! No pruning: every patch is kept. It is the baseline row of every table.
 
 use secateur_backends::VlmBackend;
 
 use super::{Cues, Keep, Method, Place, Pruner, Tiling, check_budget};
 use crate::{Error, image::GridRule};
 
-/// The baseline.
+/// The baseline without pruning.
 #[derive(Clone, Copy, Debug)]
 pub struct NoPruning {
-    /// What is done with crops: LLaVA's own way, or that of a method that prunes later.
+    /// The way in which crops are treated: LLaVA's own, or that of a method that prunes later.
     pub tiling: Tiling,
-    /// Whether `[CLS]` tokens of a video's frames go on.
+    /// Whether the `[CLS]` tokens of a video's frames are passed on to the decoder.
     pub class: bool,
 }
 
@@ -47,7 +47,7 @@ impl Method for NoPruning {
 }
 
 impl<B: VlmBackend> Pruner<B> for NoPruning {
-    /// Keeps all patches, whatever the budget, which must still be a possible one.
+    /// Keeps all patches, whatever the budget. The budget must still be a possible one.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let (crops, patches) = cues.grid(self.name())?;
         check_budget(budget, patches)?;

@@ -1,7 +1,7 @@
-//! Random: any patches. The floor that a method must rise above.
+//! Random: any patches. The baseline that a method must beat.
 //!
-//! Every budget's choice is drawn without repetition, uniformly. The same seed keeps the same patches of the same
-//! picture on every backend; another picture, another crop or another seed gets others.
+//! The patches are drawn uniformly, without repetition. The same seed keeps the same patches of the same image on every
+//! backend; another image, another crop or another seed gets others.
 
 use rand::{SeedableRng, rngs::StdRng, seq::index::sample};
 use secateur_backends::VlmBackend;
@@ -9,10 +9,10 @@ use secateur_backends::VlmBackend;
 use super::{Cues, Keep, Method, Needs, Pruner, check_budget};
 use crate::Error;
 
-/// The floor.
+/// The random baseline.
 #[derive(Clone, Copy, Debug)]
 pub struct Random {
-    /// What the draw starts from.
+    /// The seed of the draw.
     pub seed: u64,
 }
 
@@ -42,7 +42,7 @@ impl<B: VlmBackend> Pruner<B> for Random {
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
         let (crops, patches) = cues.grid(self.name())?;
         check_budget(budget, patches)?;
-        // One stream for all crops: each draws on where the one before it stopped.
+        // All crops share one random stream: each crop goes on where the crop before it stopped.
         let mut random = StdRng::seed_from_u64(self.seed ^ cues.picture);
         Ok(Keep::new((0..crops).map(|_| sample(&mut random, patches, budget).into_vec()).collect(), budget))
     }

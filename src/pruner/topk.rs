@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::{Keep, check_budget};
 use crate::{Error, tensor::host};
 
-/// Keeps the `budget` best patches of every crop by `score` `[crops, patches]`; of equal scores, the first.
+/// Keeps the `budget` best patches of every crop by `score` `[crops, patches]`; of equal scores it keeps the first.
 ///
 /// The order is total (NaN ranks last), so equal scores give equal picks on every backend; PyTorch leaves the order
 /// of ties open.
@@ -26,7 +26,7 @@ pub fn top_k<B: Backend>(score: Tensor<B, 2>, budget: usize) -> Result<Keep, Err
     Ok(Keep::new(indices, budget))
 }
 
-/// The patches from the best score to the worst; of equal scores the first comes first, and NaN comes last.
+/// The patches from the best score to the worst. Equal scores stay in patch order, and NaN comes last.
 pub(super) fn ranked(scores: impl IntoIterator<Item = f64>) -> Vec<usize> {
     let scores: Vec<f64> = scores.into_iter().map(|s| if s.is_nan() { f64::NEG_INFINITY } else { s + 0.0 }).collect();
     let mut order: Vec<usize> = (0..scores.len()).collect();

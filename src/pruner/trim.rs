@@ -15,9 +15,9 @@
 //! fixed share; the paper's own rule (all outliers above the third quartile + 1.5 interquartile ranges) decides by itself
 //! how many there are, and is not offered, because every method here keeps to a budget. Questions longer than 77 tokens
 //! are averaged over their segments (there: cut off); CLIP reads the question as CDPruner's evaluation gives it, without the
-//! request for a single word (there: with it). When every patch is kept no token is added (there: a
-//! crash). Of LLaVA-NeXT every crop keeps its own (there: the whole picture's tokens only, the tiles' are lost).
-//! Ties go to the first patch.
+//! request for a single word (there: with it). When every patch is kept no token is added (there: a crash). With
+//! LLaVA-NeXT every crop keeps its own tokens (there: only those of the whole image, the tiles' are lost). Ties go to
+//! the first patch.
 //!
 //! Defaults: none; it has no parameters.
 
@@ -27,7 +27,7 @@ use secateur_backends::VlmBackend;
 use super::{Blend, Cues, Keep, Method, Needs, Pruner, top_k};
 use crate::Error;
 
-/// The method; it has no parameters.
+/// The TRIM method; it has no parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Trim;
 

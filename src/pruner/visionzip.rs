@@ -22,7 +22,7 @@ use secateur_backends::VlmBackend;
 use super::{Blend, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, fastervlm::attention, ranked};
 use crate::{Error, tensor::host};
 
-/// The method; it has no parameters.
+/// The VisionZip method; it has no parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct VisionZip;
 

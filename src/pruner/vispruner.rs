@@ -16,7 +16,8 @@
 //! nothing (there: NaN); equal attention or similarity goes by position (there: open).
 //!
 //! The selection is chaotic: one swap of two nearly equal similarities changes all later pairs, and the official code
-//! in f32 and in f64 agrees on a third of natural pictures only. Here similarities are summed on the host and in f64, so that equal features give equal picks on every backend.
+//! in f32 and in f64 agrees on a third of natural images only. Here similarities are summed on the host and in f64, so
+//! that equal features give equal picks on every backend.
 //!
 //! Defaults: half of the budget by attention (`--important-ratio 0.5`).
 
@@ -29,10 +30,10 @@ use super::{
 };
 use crate::{Error, image::GridRule, tensor::host};
 
-/// How many patches a round drops at most.
+/// The largest number of patches that a round drops.
 const ROUND: usize = 8;
 
-/// The method.
+/// The VisPruner method.
 #[derive(Clone, Copy, Debug)]
 pub struct VisPruner {
     /// The share of the budget that goes by attention, in 0..=1.

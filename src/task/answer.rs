@@ -21,29 +21,29 @@ pub struct Answer {
     /// The question with its suffix.
     #[serde(default)]
     pub prompt: String,
-    /// What the model said.
+    /// The model's answer.
     pub text: String,
-    /// Unique in the file. These three are read by nobody: whatever others write there is as good as nothing.
+    /// The answer's id, unique in the file. This field and the next two are never read: other values there do no harm.
     #[serde(default, deserialize_with = "lenient")]
     pub answer_id: String,
-    /// Who said it.
+    /// The model that answered.
     #[serde(default, deserialize_with = "lenient")]
     pub model_id: String,
-    /// Empty in LLaVA's own files.
+    /// Metadata, empty in LLaVA's own files.
     #[serde(default, deserialize_with = "lenient")]
     pub metadata: Map<String, Value>,
-    /// What a benchmark's lines have beside these.
+    /// The other fields of the line, which a benchmark may have.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
-/// A value of the type that it should have, or none.
+/// Reads a value of the expected type; the default for a value of another type.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).unwrap_or_default())
 }
 
 impl Answer {
-    /// An answer to `sample`. Its id is a hash of what was asked and said, so that equal runs give equal files.
+    /// An answer to `sample`. Its id is a hash of question, answer and model, so that equal runs give equal files.
     pub fn new(sample: &Sample, text: String, model: &str) -> Self {
         let asked = format!("{}\n{}\n{text}\n{model}", sample.question_id, sample.text);
         Self {
@@ -62,27 +62,27 @@ impl Answer {
         self.question_id == sample.question_id && self.prompt == sample.text
     }
 
-    /// The line, with its newline.
+    /// The answer as a line of JSON, with its newline.
     ///
     /// # Errors
-    /// When a value of it is none that JSON has.
+    /// When JSON has no form for one of its values.
     pub fn line(&self) -> serde_json::Result<String> {
         Ok(serde_json::to_string(self)? + "\n")
     }
 
-    /// All answers of a file: an object a line, indented objects, or one list.
+    /// All answers of a file, which holds one object a line, indented objects, or one list.
     ///
     /// # Errors
-    /// When it cannot be read, a line is no answer (the error names it), or there is none.
+    /// When the file cannot be read, a line is no answer (the error names it), or there is no answer.
     pub fn read_all(path: &Path) -> Result<Vec<Self>, Error> {
         let text = read_text(path, "the answers cannot be read")?;
         Self::not_none(path, parse_objects(&text, "answer").map_err(|reason| Error::data(path, reason))?)
     }
 
-    /// The answers of a file, and how many of its lines are no JSON: some of LLaVA's converters pass over these.
+    /// The answers of a file, and the number of lines that are no JSON, which some of LLaVA's converters skip.
     ///
     /// # Errors
-    /// When it cannot be read, a line of JSON is no answer, or there is none.
+    /// When the file cannot be read, a line of JSON is no answer, or there is no answer.
     pub fn read_json_lines(path: &Path) -> Result<(Vec<Self>, usize), Error> {
         let text = read_text(path, "the answers cannot be read")?;
         let objects = objects(&text).map_err(|reason| Error::data(path, reason))?;
@@ -113,7 +113,7 @@ impl Answer {
     }
 }
 
-/// The lines with something in them, and their numbers, counted from 1.
+/// The lines that are not empty, and their numbers, counted from 1.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let lines = bytes.split(|&byte| byte == b'\n').enumerate();
     lines.filter(|(_, line)| !line.trim_ascii().is_empty()).map(|(i, line)| (i + 1, line))

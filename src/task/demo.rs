@@ -1,10 +1,10 @@
-//! The demo benchmark: two yes / no questions about each of 200 drawn pictures, in four of MME's categories.
+//! The demo benchmark: two yes / no questions about each of 200 drawn images, in four of MME's categories.
 //!
-//! A question: `Is there a red ring in the image? Please answer yes or no.` It needs no data: pictures, questions and
-//! labels are drawn from one fixed seed, which training never uses.
+//! A question: `Is there a red ring in the image? Please answer yes or no.` The benchmark needs no data: images,
+//! questions and labels are drawn from one fixed seed, which training never uses.
 //!
-//! Score of a category: MME's, see [`super::Mme`]; `total` is their sum, and `accuracy` the share of right answers, of
-//! which half would be right by chance.
+//! Score of a category: MME's, see [`super::Mme`]; `total` is the sum over categories, and `accuracy` the share of
+//! right answers. Half of the answers would be right by chance.
 //!
 //! Official scorer: this one.
 
@@ -26,15 +26,15 @@ use crate::{
     demo::{Category, Question, Region, Scene, YES_OR_NO, ask},
 };
 
-/// The benchmark.
+/// The demo benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Demo;
 
-/// Pictures of a category.
+/// The number of images in a category.
 const PICTURES: usize = 50;
 const SEED: u64 = 0x5ec4_7e12;
 
-/// A picture with its two questions.
+/// An image with its two questions.
 struct Item {
     id: String,
     category: Category,
@@ -111,7 +111,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
             metrics.push((category.name().to_owned(), scored.score()));
         }
     }
-    // Of nothing there is no score.
+    // Without answers there is no score.
     if n > 0 {
         metrics.push(("total".to_owned(), total));
         metrics.push(("accuracy".to_owned(), right as f64 / n as f64));
@@ -126,7 +126,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
     Report { benchmark: "demo", protocol: Protocol::Llava, n, metrics, notes }
 }
 
-/// Every picture, the categories in turn, so that the first few questions show all of them.
+/// Every image, the categories in turn, so that the first few questions cover all categories.
 fn items() -> Vec<Item> {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let mut items = Vec::new();
@@ -152,8 +152,8 @@ mod tests {
     use super::*;
     use crate::hash::fnv1a;
 
-    /// A change of the world, the questions or the random numbers changes the benchmark: figures before it do not
-    /// compare with those after.
+    /// A change of the world, the questions or the random numbers changes the benchmark: figures from before the change
+    /// do not compare with figures from after it.
     #[test]
     fn the_benchmark_is_the_one_that_figures_were_measured_on() {
         let samples = Demo.samples(Path::new("")).unwrap();

@@ -1,9 +1,9 @@
 //! EvalAI's answer normalisation and the VQA accuracy over ten human answers, with their quirks.
 //!
 //! Official code: `EvalAIAnswerProcessor` and `TextVQAAccuracyEvaluator` of LLaVA's `llava/eval/m4c_evaluator.py`. The
-//! quirks that change answers: commas and question marks go before punctuation is looked at; punctuation is deleted or
-//! replaced by a space by what stands around it *before* any of it was replaced; only the first 32 periods are removed
-//! (a flag was passed as a count), and a period goes whenever no digit follows.
+//! quirks that change answers: commas and question marks are removed before other punctuation; punctuation is deleted
+//! or replaced by a space, depending on what stands around it *before* any of it was replaced; only the first 32
+//! periods are removed (a flag was passed as a count), and a period is removed whenever no digit follows.
 
 use crate::text::{is_space, strip};
 
@@ -23,7 +23,7 @@ const NUMBERS: [(&str, &str); 12] = [
     ("nine", "9"),
     ("ten", "10"),
 ];
-/// Periods that are removed at most.
+/// The largest number of periods that are removed.
 const PERIODS: usize = 32;
 
 /// Contractions that are restored where their apostrophes are missing.
@@ -69,8 +69,8 @@ fn punctuation(text: &str) -> String {
     characters.iter().enumerate().filter(|&pair| keeps(pair)).map(|(_, &c)| c).collect()
 }
 
-/// Whether a comma stands between digits, as in 1,000: then no mark becomes a space. Only where [`normalise`] has not taken
-/// the commas away before.
+/// Whether a comma stands between digits, as in 1,000: then no punctuation mark becomes a space. This can be so only
+/// where [`normalise`] has not removed the commas before.
 fn has_grouped_digits(text: &str) -> bool {
     let mut parts = text.split(',').filter(|part| !part.is_empty()).peekable();
     while let Some(part) = parts.next() {
@@ -106,13 +106,13 @@ fn contraction(word: &str) -> String {
     once.unwrap_or(word).to_owned()
 }
 
-/// How well `answer` agrees with ten people's answers, from 0 to 1: leave one of them out, count those who say the same,
-/// three are enough; on average over who is left out.
+/// The VQA accuracy of `answer` against ten people's answers, from 0 to 1: of nine people, three who say the same give
+/// 1, fewer a share of it; the mean over the person who is left out.
 pub(super) fn accuracy(answer: &str, people: &[String]) -> f64 {
     agreement(answer, people, normalise)
 }
 
-/// The same by lmms-eval's rule for VQAv2, which leaves out the first steps of [`normalise`].
+/// The VQA accuracy by lmms-eval's rule for VQAv2, which leaves out the first steps of [`normalise`].
 pub(super) fn parts_accuracy(answer: &str, people: &[String]) -> f64 {
     agreement(answer, people, |text| digits_and_articles(&punctuation(strip(&text.replace(['\n', '\t'], " ")))))
 }

@@ -28,7 +28,7 @@ use crate::{
     text::{SINGLE_WORD, strip},
 };
 
-/// The benchmark.
+/// The GQA benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Gqa;
 
@@ -126,7 +126,7 @@ impl Task for Gqa {
     }
 }
 
-/// Lower case, without punctuation.
+/// The text in lower case, without punctuation.
 fn plain(text: &str) -> String {
     strip(text).to_lowercase().replace(|c: char| c.is_ascii_punctuation(), "")
 }
@@ -135,7 +135,7 @@ fn prediction(answer: &Answer) -> String {
     answer.text.trim_end_matches('.').to_lowercase()
 }
 
-/// A row of the hub's data set: of its pictures `id`, `image`; of its questions `id`, `imageId`, `question`, `answer`.
+/// Unpacks a row of the hub's data set: an image has `id`, `image`; a question has `id`, `imageId`, `question`, `answer`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("id")?;
     if !row.has("question") {

@@ -11,13 +11,13 @@ pub(super) fn key(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
-/// What a reader must know of so many answers that later ones take the place of.
+/// A note on `count` answers that later answers replace; none if there are no such answers.
 pub(super) fn repeated(count: usize) -> Vec<String> {
     let note = format!("{count} answer(s) are to questions that are answered again later; the last answer counts");
     if count > 0 { vec![note] } else { Vec::new() }
 }
 
-/// The answers by id; of several to one question the last counts, as in LLaVA's converters.
+/// The answers by the ids of their questions; of several answers to a question the last counts, as in LLaVA's converters.
 pub(super) struct ById<'a> {
     answers: HashMap<String, &'a Answer>,
     order: Vec<String>,
@@ -41,24 +41,24 @@ impl<'a> ById<'a> {
         self.answers.get(&key(id)).copied()
     }
 
-    /// Each question once, where it was first answered, with its last answer.
+    /// Each question once, in the order of their first answers, with its last answer.
     pub(super) fn in_order(&self) -> impl Iterator<Item = (&str, &'a Answer)> {
         self.order.iter().map(|key| (key.as_str(), self.answers[key]))
     }
 
-    /// How many answers are to none of `questions`.
+    /// The number of answers that are to none of `questions`.
     pub(super) fn strays<'q>(&self, questions: impl IntoIterator<Item = &'q Value>) -> usize {
         let known: HashSet<String> = questions.into_iter().map(key).collect();
         self.order.iter().filter(|key| !known.contains(*key)).count()
     }
 
-    /// What a reader must know of answers alone: those that a later one replaces.
+    /// A note on answers that a later answer to the same question replaces.
     pub(super) fn repeated(&self) -> Vec<String> {
         repeated(self.given - self.order.len())
     }
 
-    /// What a reader must know of answers to `questions`: those that are replaced, those that are to none of them, and
-    /// questions without one, which `then` says what becomes of.
+    /// Notes on the answers to `questions`: answers that are replaced, answers to none of the questions, and questions
+    /// without an answer; `then` says what happens to these.
     pub(super) fn notes<'q>(&self, questions: impl IntoIterator<Item = &'q Value>, then: &str) -> Vec<String> {
         let questions: Vec<&Value> = questions.into_iter().collect();
         let mut notes = self.repeated();

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::{Answer, Protocol, Report};
 use crate::{Error, judge::Request};
 
-/// What a benchmark asks its judge, and makes of the replies.
+/// A benchmark's requests to its judge, and the reading of the replies.
 pub trait Judged: Sync {
-    /// The model that its authors, or lmms-eval, let judge.
+    /// The model that the benchmark's authors, or lmms-eval, use as judge.
     fn judge(&self, protocol: Protocol) -> &'static str;
 
     /// A request for each answered question, in the order of the answers. The instruction is in our own words, with the
@@ -19,7 +19,7 @@ pub trait Judged: Sync {
     /// When the labels are missing or not those of the questions.
     fn requests(&self, data: &Path, answers: &[Answer], instruction: Option<&Value>) -> Result<Vec<Request>, Error>;
 
-    /// The scores in a reply; `None` if there are none, and it must be asked again.
+    /// The scores in a reply; `None` if it has none, and the judge must be asked again.
     fn verdict(&self, reply: &str) -> Option<Vec<f64>>;
 
     /// The result, from a verdict for each of [`Self::requests`].

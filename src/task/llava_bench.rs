@@ -1,14 +1,17 @@
-//! LLaVA-Bench (in the Wild): 60 open questions about 24 pictures.
+//! LLaVA-Bench (in the Wild): 60 open questions about 24 images.
 //!
 //! A line of `questions.jsonl`: `{"question_id": 0, "image": "001.jpg", "category": "conv", "text": "What is the name of this
 //! famous sight in the photo?"}`; of `context.jsonl`: `{"id": "…", "image": "001.jpg", "caption": "An aerial view of …"}`; of
 //! `answers_gpt4.jsonl`: `{"question_id": 0, "text": "…", …}`.
 //!
-//! Judged by GPT-4, which sees a description of the picture, GPT-4's own answer and the model's, and gives each 1 to 10. Score:
-//! the model's points as a share of GPT-4's, over all questions and over those of each category. Official:
-//! LLaVA's `llava/eval/eval_gpt_review_bench.py` and `summarize_gpt_review.py`, which read the answers file of a run as it is, and
-//! count a reply without points as −1 for both; here it is asked again, and then left out. They also send a system message, and
-//! lmms-eval finds points inside of other text, as in "8/10", where this asks again.
+//! Judge: GPT-4. It reads a description of the image, GPT-4's own answer and the model's, and gives each answer 1 to 10.
+//!
+//! Score: the model's points as a share of GPT-4's, over all questions and over those of each category.
+//!
+//! Official: LLaVA's `llava/eval/eval_gpt_review_bench.py` and `summarize_gpt_review.py`. They read the answers file of
+//! a run as it is, and count a reply without points as −1 for both; here the judge is asked again, and then the reply
+//! is left out. They also send a system message. lmms-eval finds points inside of other text, as in "8/10", where the
+//! judge is asked again here.
 
 use std::{collections::HashMap, path::Path};
 
@@ -26,7 +29,7 @@ use crate::{
     judge::Request,
 };
 
-/// The benchmark.
+/// The LLaVA-Bench benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct LlavaBench;
 
@@ -35,7 +38,7 @@ const CONTEXT: &str = "context.jsonl";
 const REFERENCE: &str = "answers_gpt4.jsonl";
 const CATEGORIES: [&str; 3] = ["conv", "detail", "complex"];
 
-/// What the judge is told, in our words, with the meaning of LLaVA's rules.
+/// The instruction to the judge, in our words, with the meaning of LLaVA's rules.
 const INSTRUCTION: &str = "\
 Above are a question that somebody asked about a picture, a description of the picture in words, and the answers of two assistants. \
 Judge how helpful, relevant, correct and detailed each answer is, with the description as the truth about the picture, and give each \
@@ -150,7 +153,7 @@ impl Judged for LlavaBench {
             let is_score = |number: &f64| *number == 0.0 || (0.1..=10.0).contains(number);
             numbers.filter(|numbers| numbers.len() == 2 && numbers.iter().all(is_score))
         };
-        // Below other text, only where no other line has two numbers alone.
+        // A line below other text counts only if no other line has two numbers alone.
         let pairs: Vec<Vec<f64>> = reply.lines().filter_map(pair).collect();
         let first = reply.trim().lines().next().and_then(pair);
         first.or_else(|| if let [only] = &pairs[..] { Some(only.clone()) } else { None })
@@ -209,7 +212,8 @@ fn question<'a>(questions: &'a [Question], id: &str, data: &Path) -> Result<&'a 
     found.ok_or_else(|| Error::data(&data.join(QUESTIONS), format!("there is no question {id}, which an answer is to")))
 }
 
-/// A row of the hub's data set: `question_id`, `image_id`, `image`, `question`, `caption`, `gpt_answer`, `category`.
+/// Unpacks a row of the hub's data set: `question_id`, `image_id`, `image`, `question`, `caption`, `gpt_answer`,
+/// `category`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let number = folder.count("");
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;

@@ -7,7 +7,7 @@
 //! letter, which answers files leave out of `prompt`.
 //!
 //! Score, by strict equality with the letter: `circular_acc`, the share of questions with every rotation right, and
-//! `single_acc`, the share of first rotations that are right. By lmms-eval's rule (its tasks without a language model) the
+//! `single_acc`, the share of first rotations that are right. By lmms-eval's rule (its tasks without a judge model) the
 //! letter is looked for in the answer. The server takes a workbook; LLaVA's converter is
 //! `scripts/convert_mmbench_for_submission.py`. Such a workbook is read as answers, too: it holds the labels of the dev
 //! split.
@@ -37,10 +37,10 @@ use crate::{
     files::read_text,
 };
 
-/// The benchmark.
+/// The MMBench benchmark, or MMBench-CN.
 #[derive(Clone, Copy, Debug)]
 pub struct MmBench {
-    /// MMBench-CN: the same in Chinese.
+    /// Whether the benchmark is MMBench-CN, with the questions in Chinese.
     pub chinese: bool,
 }
 
@@ -108,7 +108,7 @@ impl Row {
     }
 }
 
-/// Whether a cell holds something: what pandas reads as missing, and the words for it.
+/// Whether a cell holds a value: neither what pandas reads as missing nor a word for it.
 fn there(cell: &str) -> bool {
     let missing = ["", "#N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "n/a", "null"];
     !missing.contains(&cell) && !["nan", "-nan", "none"].contains(&cell.to_lowercase().as_str())
@@ -154,7 +154,7 @@ impl MmBench {
     }
 }
 
-/// What is wrong with a table, in people's words.
+/// The error of a table in plain words.
 fn table_words(error: &csv::Error) -> String {
     let line = error.position().map_or_else(String::new, |position| format!("line {}: ", position.line()));
     match error.kind() {
@@ -171,8 +171,8 @@ fn table_words(error: &csv::Error) -> String {
     }
 }
 
-/// The pictures of a table by the index of their row. A cell holds a picture in base64, or the index of the row that has it: rotations of a question
-/// share theirs in later releases.
+/// The images of a table by the index of their row. A cell holds an image in base64, or the index of the row that has
+/// the image: rotations of a question share one image in later releases.
 fn images(rows: &[Row], table: &Path) -> Result<HashMap<u64, Arc<[u8]>>, Error> {
     let reference = |row: &Row| row.image.trim().parse::<u64>().ok();
     let mut images: HashMap<u64, Arc<[u8]>> = HashMap::new();
@@ -180,7 +180,7 @@ fn images(rows: &[Row], table: &Path) -> Result<HashMap<u64, Arc<[u8]>>, Error> 
     for row in rows.iter().filter(|row| reference(row).is_none()) {
         match STANDARD.decode(row.image.trim()) {
             Ok(bytes) => drop(images.insert(row.index, bytes.into())),
-            // It is found with all other pictures that cannot be read, before the first question.
+            // The check of all images, before the first question, reports it with all others that cannot be read.
             Err(_) => drop(images.insert(row.index, row.image.as_bytes().into())),
         }
     }
@@ -258,7 +258,7 @@ impl Task for MmBench {
         Ok((Answer::read_all(path)?, 0))
     }
 
-    /// Not where a workbook brings the labels along.
+    /// No files are needed where a workbook brings the labels along.
     fn needs_data(&self, answers: &[Answer], protocol: Protocol) -> bool {
         let label = |answer: &Answer| answer.more.get(sheet::LABEL).is_some_and(Value::is_string);
         protocol == Protocol::LmmsEval || !answers.iter().all(label)
@@ -338,7 +338,7 @@ impl Task for MmBench {
 fn index(id: &Value) -> Option<u64> {
     key(id).parse().ok()
 }
-/// A row of the hub's data set: `index`, `question`, `hint`, `A` to `D`, `answer`, `image`, `split`.
+/// Unpacks a row of the hub's data set: `index`, `question`, `hint`, `A` to `D`, `answer`, `image`, `split`.
 fn unpack(row: &Record, folder: &mut Folder, table: &str) -> Result<(), Error> {
     const COLUMNS: [&str; 9] = ["index", "question", "hint", "A", "B", "C", "D", "answer", "split"];
     let mut line = csv::WriterBuilder::new().delimiter(b'\t').from_writer(Vec::new());

@@ -1,13 +1,13 @@
-//! MME: two yes / no questions about each of 1,187 pictures, in fourteen categories.
+//! MME: two yes / no questions about each of 1,187 images, in fourteen categories.
 //!
 //! A line of `llava_mme.jsonl`:
 //! `{"question_id": "code_reasoning/0020.png", "image": "code_reasoning/0020.png", "text": "Is a python code shown in
 //! the picture?\nAnswer the question using a single word or phrase.", "category": "code_reasoning"}`
 //!
-//! Its label, in `MME_Benchmark_release_version/code_reasoning/[questions_answers_YN/]0020.txt`:
+//! The label of this question, in `MME_Benchmark_release_version/code_reasoning/[questions_answers_YN/]0020.txt`:
 //! `Is a python code shown in the picture? Please answer yes or no.⇥Yes`
 //!
-//! Score of a category: 100 · share of right answers + 100 · share of pictures with both answers right; perception
+//! Score of a category: 100 · share of right answers + 100 · share of images with both answers right; perception
 //! and cognition are sums over their categories.
 //!
 //! Official scorer: `eval_tool/calculation.py` of <https://github.com/BradyFU/Awesome-Multimodal-Large-Language-Models>
@@ -31,7 +31,7 @@ use crate::{
     text::SINGLE_WORD,
 };
 
-/// The benchmark.
+/// The MME benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Mme;
 
@@ -127,7 +127,7 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
             total += scored.score();
             metrics.push(((*name).to_owned(), scored.score()));
         }
-        // Of nothing there is no score.
+        // Without answers there is no score.
         if n > before {
             sums.push((sum.to_owned(), total));
         }
@@ -159,8 +159,8 @@ fn place(answer: &Answer, data: &Path) -> Result<(String, String), Error> {
     }
 }
 
-/// A row of the hub's data set: `question_id` `code_reasoning/0020.png`, `image`, `question` with "Please answer yes or no.",
-/// `answer`, `category`.
+/// Unpacks a row of the hub's data set: `question_id` `code_reasoning/0020.png`, `image`, `question` with "Please answer
+/// yes or no.", `answer`, `category`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let [id, question, answer, category] = ["question_id", "question", "answer", "category"].map(|name| row.name(name));
     let (id, question, answer) = (id?, question?, answer?);
@@ -172,7 +172,7 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
     folder.picture(RELEASE, &id, picture)?;
     let stem = id.rsplit_once('.').map_or(id.as_str(), |(stem, _)| stem);
-    // Where pictures have a folder of their own, labels have one too.
+    // Where images have a folder of their own, labels have one too.
     let labels = stem.replace("/images/", "/questions_answers_YN/");
     folder.line(&format!("{RELEASE}/{labels}.txt"), &format!("{question}\t{answer}"))?;
     let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim_end());

@@ -7,9 +7,9 @@
 //! `scripts/convert_mmvet_for_eval.py`), or here. A label, in `mm-vet.json`: `"v1_0": {"imagename": "v1_0.png", "question": "What is
 //! x in the equation?", "answer": "-1<AND>-5", "capability": ["ocr", "math"], …}`
 //!
-//! Score: the judge's, from 0 to 1, averaged over all questions and over those of each ability, as `mm-vet_evaluator.py` does; a
-//! reply without a number counts as 0 after five of them, as there, and is counted in a note. A judge of whose replies none can be read is an
-//! error here.
+//! Score: the judge's, from 0 to 1, averaged over all questions and over those of each ability, as
+//! `mm-vet_evaluator.py` does. A question with five replies without a number counts as 0, as there, and is counted in a
+//! note. If none of a judge's replies can be read, that is an error here.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -30,16 +30,16 @@ use crate::{
     words::count,
 };
 
-/// The benchmark.
+/// The MM-Vet benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct MmVet;
 
 const QUESTIONS: &str = "llava-mm-vet.jsonl";
 const LABELS: &str = "mm-vet.json";
-/// As papers order them: recognition, reading, knowledge, writing, space, arithmetic.
+/// The abilities in the order of papers: recognition, reading, knowledge, writing, space, arithmetic.
 const ABILITIES: [&str; 6] = ["rec", "ocr", "know", "gen", "spat", "math"];
 
-/// What the judge is told, in our words, with the meaning and the form of MM-Vet's table.
+/// The instruction to the judge, in our words, with the meaning and the form of MM-Vet's table.
 const INSTRUCTION: &str = "\
 You grade answers to questions about pictures that you cannot see. For each row, compare the prediction with the ground truth and \
 give a grade between 0.0 (nothing is right) and 1.0 (everything is right), in steps of 0.1. Where the ground truth joins parts with \
@@ -62,7 +62,7 @@ struct Label {
     capability: Vec<String>,
 }
 
-/// The upload: a map in the order of the answers, a question once.
+/// The upload: a map in the order of the answers, each question once.
 struct Rows<'a>(ById<'a>);
 
 impl Serialize for Rows<'_> {
@@ -155,7 +155,7 @@ impl Judged for MmVet {
 
     fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
         let official: Option<f64> = strip(reply).split(' ').next().and_then(|word| word.parse().ok());
-        // Inside of other text, only where no other number could be meant.
+        // A number inside of other text counts only if no other number could be meant.
         let grade = official.or_else(|| only_number(reply))?;
         (0.0..=1.0).contains(&grade).then(|| vec![grade])
     }
@@ -219,7 +219,7 @@ fn label<'a>(labels: &'a BTreeMap<String, Label>, id: &str, data: &Path) -> Resu
     found.ok_or_else(|| Error::data(&data.join(LABELS), format!("no label for the question {id} of an answer")))
 }
 
-/// A row of the hub's data set: `question_id` `v1_0`, `image`, `question`, `answer`, `capability` `ocr,math`.
+/// Unpacks a row of the hub's data set: `question_id` `v1_0`, `image`, `question`, `answer`, `capability` `ocr,math`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let number: u64 = id.trim_start_matches("v1_").parse().map_err(|_| row.error("an id like v1_0 was expected"))?;

@@ -91,17 +91,17 @@ pub fn task(name: &str) -> Result<&'static dyn Task, Error> {
     })
 }
 
-/// What a benchmark's headline is counted in.
+/// The unit of a benchmark's headline metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A share of 1, which papers give in percent.
+    /// A share from 0 to 1, which papers give in percent.
     Share,
     /// Points.
     Points,
 }
 
 impl Unit {
-    /// A score as papers write it.
+    /// The score as papers write it: shares in percent.
     pub fn in_papers(self, score: f64) -> f64 {
         match self {
             Self::Share => 100.0 * score,
@@ -110,19 +110,19 @@ impl Unit {
     }
 }
 
-/// Whose rules score the answers, where they differ.
+/// The rules that score the answers: LLaVA's or lmms-eval's.
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// LLaVA's evaluation scripts, and the benchmark's own scorer that they call.
     Llava,
-    /// lmms-eval.
+    /// The rules of lmms-eval.
     LmmsEval,
 }
 
 impl Protocol {
-    /// As it is typed and stored.
+    /// The name that is typed and stored.
     pub fn name(self) -> &'static str {
         match self {
             Self::Llava => "llava",
@@ -131,33 +131,33 @@ impl Protocol {
     }
 }
 
-/// A question, most often about a picture or a video.
+/// A question, most often about an image or a video.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// As in the question file; a number or a string.
+    /// The id in the question file; a number or a string.
     pub question_id: Value,
-    /// What it is about; ScienceQA has questions about nothing but their text.
+    /// The image or video; some questions of ScienceQA have none.
     pub picture: Option<Picture>,
     /// The question as an answers file holds it.
     pub text: String,
-    /// What is asked after it, and is not in the answers file.
+    /// Text that the prompt has after the question, and the answers file has not.
     pub suffix: &'static str,
     /// The question as CDPruner's evaluation of this benchmark gives it to CLIP.
     pub clip_text: String,
-    /// What this benchmark's answer lines have beside the usual fields.
+    /// Fields that this benchmark's answer lines have beside the usual ones.
     pub more: Map<String, Value>,
 }
 
-/// A picture, or a video, that is read when its turn comes.
+/// An image or a video that is read when its question is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Picture {
-    /// A file.
+    /// An image file.
     File(PathBuf),
     /// The bytes of a file that lies in another one, at `place`.
     Inline {
-        /// Where it was found, for errors.
+        /// The place where the bytes were found, for errors.
         place: PathBuf,
-        /// The bytes.
+        /// The bytes of the file.
         bytes: Arc<[u8]>,
     },
     /// A scene that is drawn.
@@ -167,10 +167,10 @@ pub enum Picture {
 }
 
 impl Picture {
-    /// Reads it; of a video, so many `frames`.
+    /// Reads the image, or `frames` frames of the video.
     ///
     /// # Errors
-    /// When it is missing or no picture, or a video and the model takes none.
+    /// When the file is missing or no image, or when it is a video and the model takes none.
     pub fn open(&self, frames: Option<usize>) -> Result<Media, Error> {
         match self {
             Self::File(path) => Ok(decode(path)?.into()),
@@ -186,67 +186,67 @@ impl Picture {
 
 /// A benchmark.
 pub trait Task: Send + Sync {
-    /// What `eval` and `score` take.
+    /// The name that `eval` and `score` take.
     fn name(&self) -> &'static str;
     /// One line for `secateur list benchmarks`.
     fn about(&self) -> &'static str;
-    /// Where its data lies in a checkout of LLaVA; empty where there is none to look for.
+    /// The folder of the benchmark's data in a checkout of LLaVA; empty if there is none to look for.
     fn default_data(&self) -> &'static str;
-    /// The metric that papers report. It may be missing: some need a server or a judge.
+    /// The metric that papers report. A report may lack it: some need a server or a judge.
     fn headline(&self, protocol: Protocol) -> &'static str;
-    /// What that metric is counted in.
+    /// The unit of the headline metric.
     fn unit(&self) -> Unit {
         Unit::Share
     }
-    /// Its data set on the hub, where there is one that can be unpacked into that layout.
+    /// The benchmark's data set on the hub, if there is one that can be unpacked into LLaVA's layout.
     fn hub(&self) -> Option<DataSet> {
         None
     }
-    /// The longest answer.
+    /// The length of the longest answer, in tokens.
     fn max_new_tokens(&self) -> usize;
     /// The questions in `data`, in the official order.
     ///
     /// # Errors
-    /// When files are missing or not as they must be.
+    /// When files are missing or damaged.
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error>;
     /// Reads an answers file, and counts the lines that are skipped.
     ///
     /// # Errors
-    /// When it cannot be read, a line is no answer, or there is none.
+    /// When the file cannot be read, a line is no answer, or there is no answer.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         Ok((Answer::read_all(path)?, 0))
     }
-    /// Whether its files are needed to score these answers.
+    /// Whether the benchmark's files are needed to score these answers.
     fn needs_data(&self, _answers: &[Answer], _protocol: Protocol) -> bool {
         true
     }
-    /// What the file is called that the benchmark's server takes; `None` where there is no server.
+    /// The name of the file that the benchmark's server takes; `None` if there is no server.
     fn upload_name(&self) -> Option<&'static str> {
         None
     }
-    /// That file, as LLaVA's converter writes it (JSON byte for byte).
+    /// The file for the benchmark's server, as LLaVA's converter writes it (JSON byte for byte).
     ///
     /// # Errors
     /// When the questions cannot be read, or one that must be answered is not.
     fn upload(&self, _data: &Path, _answers: &[Answer]) -> Result<Vec<u8>, Error> {
         Ok(Vec::new())
     }
-    /// The questions that such a file must answer.
+    /// The questions that the file for the server must answer.
     ///
     /// # Errors
     /// When the questions cannot be read.
     fn uploaded(&self, _data: &Path) -> Result<MustAnswer, Error> {
         Ok(MustAnswer::Checked)
     }
-    /// What an answer that is not empty lacks, so that the rule cannot read it, in the plural; `None` where it can.
+    /// The reason why the rule cannot read an answer that is not empty, as a verb in the plural; `None` if it can.
     fn lacks(&self, _answer: &Answer, _protocol: Protocol) -> Option<&'static str> {
         None
     }
-    /// What an answer counts as that the rule cannot read.
+    /// The word for how an answer counts that the rule cannot read.
     fn unread_as(&self, _protocol: Protocol) -> &'static str {
         "wrong"
     }
-    /// How a language model grades the answers, where one does.
+    /// The judge's part of the benchmark; `None` if no language model grades its answers.
     fn judged(&self) -> Option<&dyn Judged> {
         None
     }
@@ -257,8 +257,8 @@ pub trait Task: Send + Sync {
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error>;
 }
 
-/// The folder of a benchmark's data set `set`, fetched and unpacked if it is not there. What could be unpacked and not be asked or scored
-/// is refused: it would stand in the way of every later run.
+/// The folder of a benchmark's data set `set`, fetched and unpacked if it is not there. Data that can be unpacked but not
+/// asked or scored is refused: it would stand in the way of every later run.
 ///
 /// # Errors
 /// As [`dataset::fetch`], or when the questions or the labels cannot be read.
@@ -270,7 +270,7 @@ pub fn fetch(task: &dyn Task, set: DataSet) -> Result<PathBuf, Error> {
     })
 }
 
-/// For benchmarks that only LLaVA's rules score here.
+/// Refuses lmms-eval's rules, for benchmarks that only LLaVA's rules score here.
 fn llava_only(task: &dyn Task, protocol: Protocol, data: &Path) -> Result<(), Error> {
     match protocol {
         Protocol::Llava => Ok(()),

@@ -1,18 +1,18 @@
-//! MME's rule: two questions about a picture, whose answers are yes or no.
+//! MME's rule: two questions about an image, whose answers are yes or no.
 
 use std::collections::BTreeMap;
 
 use super::{Protocol, ids::repeated};
 
-/// One category's answers, by picture.
+/// One category's answers, by image.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pairs {
     pictures: BTreeMap<String, Vec<Judged>>,
-    /// Answers that a later one to the same question took the place of.
+    /// The number of answers that a later answer to the same question replaced.
     replaced: usize,
 }
 
-/// One answer against its label.
+/// An answer compared with its label.
 #[derive(Clone, Debug)]
 struct Judged {
     question: String,
@@ -32,22 +32,22 @@ impl Pairs {
         }
     }
 
-    /// What a reader must know of several categories.
+    /// A note on answers of several categories that were replaced.
     pub(super) fn notes<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<String> {
         repeated(all.into_iter().map(|pairs| pairs.replaced).sum())
     }
 }
 
-/// What a category comes to.
+/// The counts of a category, from which its score follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scored {
-    /// Pictures with two answers.
+    /// The number of images with two answers.
     pub(super) pairs: usize,
-    /// Right answers about them.
+    /// The number of right answers about these images.
     pub(super) right: usize,
-    /// Pictures with both right.
+    /// The number of images with both answers right.
     both: usize,
-    /// Pictures with one answer.
+    /// The number of images without two answers.
     pub(super) incomplete: usize,
 }
 
@@ -62,14 +62,14 @@ impl Scored {
         }
     }
 
-    /// 100 · share of right answers + 100 · share of pictures with both right; 0 without a picture.
+    /// The score: 100 · share of right answers + 100 · share of images with both right; 0 without an image.
     pub(super) fn score(self) -> f64 {
         let pairs = self.pairs.max(1) as f64;
         100.0 * (self.right as f64 / (2.0 * pairs) + self.both as f64 / pairs)
     }
 }
 
-/// What an answer says; `None` is neither.
+/// Whether an answer says yes or no; `None` if it says neither.
 pub(super) fn yes_or_no(text: &str, protocol: Protocol) -> Option<bool> {
     let text = text.to_lowercase();
     let text = match protocol {

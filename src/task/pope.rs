@@ -1,9 +1,9 @@
-//! POPE: is an object in the picture? Random, popular and adversarial objects.
+//! POPE: is an object in the image? Random, popular and adversarial objects.
 //!
 //! A line of `llava_pope_test.jsonl`: `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a
 //! snowboard in the image?\nAnswer the question using a single word or phrase.", "category": "adversarial"}`
 //!
-//! Its label, in `coco/coco_pope_adversarial.json`, a JSON object a line, in the order of the questions:
+//! The label of this question, in `coco/coco_pope_adversarial.json`, a JSON object a line, in the order of the questions:
 //! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label":
 //! "yes"}`
 //!
@@ -12,8 +12,8 @@
 //!
 //! Official scorer: LLaVA's `llava/eval/eval_pope.py`. It matches labels by order alone and never checks that they belong
 //! to the questions: POPE's labels exist in two versions, with 2,910 and with 3,000 random questions, and the wrong one
-//! scores nonsense. Here every label must be that of its question. Where a figure divides by zero it is 0 and said so
-//! (there: a crash). lmms-eval's rule is [`Exact`].
+//! scores nonsense. Here every label must be that of its question. Where a figure divides by zero it is 0, and a note
+//! says so (there: a crash). lmms-eval's rule is [`Exact`].
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ use crate::{
     text::{SINGLE_WORD, strip},
 };
 
-/// The benchmark.
+/// The POPE benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Pope;
 
@@ -259,8 +259,9 @@ fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// A row of the hub's data set: `image_source` `COCO_val2014_000000310196`, `image`, `question`, `answer`, `category`. Ids are
-/// numbered as in LLaVA's file; it has 2,910 random questions, later releases and this one 3,000.
+/// Unpacks a row of the hub's data set: `image_source` `COCO_val2014_000000310196`, `image`, `question`, `answer`,
+/// `category`. Ids are numbered as in LLaVA's file, which has 2,910 random questions; later releases and this one have
+/// 3,000.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let [question, answer, category] = ["question", "answer", "category"].map(|name| row.text(name));
     let (question, category) = (question?, category?);
@@ -284,7 +285,7 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    /// The official script's reading of answers, as recorded.
+    /// The official script's reading of answers was recorded.
     #[test]
     fn answers_are_read_as_the_official_script_reads_them() {
         for (text, yes) in [

@@ -42,7 +42,7 @@ impl Formatter for Spaced {
     }
 }
 
-/// Escapes what is not ASCII, in UTF-16 as JSON has it; everything else is the other formatter's.
+/// Escapes characters that are not ASCII, in UTF-16 as JSON has it; the inner formatter writes everything else.
 struct Ascii<F>(F);
 
 impl<F: Formatter> Formatter for Ascii<F> {

@@ -27,7 +27,7 @@ pub(super) fn lines<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<
     read_objects(path, what)
 }
 
-/// The ids of the questions in the file `name`, which scores can be made without.
+/// The ids of the questions in the file `name`. Answers can be scored without this file.
 pub(super) fn question_ids(data: &Path, name: &'static str) -> Result<MustAnswer, Error> {
     if !data.join(name).is_file() {
         return Ok(MustAnswer::Unlisted(name));
@@ -41,7 +41,7 @@ pub(super) fn json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     read_json(path, "cannot be read")
 }
 
-/// Adds to a JSON list, which null becomes.
+/// Adds an item to a JSON list; null becomes a list first.
 pub(super) fn push(list: &mut Value, item: Value) {
     match list {
         Value::Array(items) => items.push(item),
@@ -70,18 +70,18 @@ fn expected(data: &Path, what: &str, place: &str) -> Error {
     Error::data(data, format!("expected {what} {place}, as in the benchmark's own folder; --data names the folder"))
 }
 
-/// A question about a picture, as `model_vqa_loader` asks it.
+/// A question about an image, as `model_vqa_loader` asks it.
 pub(super) fn sample(question_id: Value, picture: PathBuf, text: String) -> Sample {
     let clip_text = clip_question(&text);
     Sample { question_id, picture: Some(Picture::File(picture)), text, suffix: "", clip_text, more: Map::new() }
 }
 
-/// The samples of the question file `name`, with pictures in the first of the folders `images` that is there.
+/// The samples of the question file `name`, with images in the first of the folders `images` that is there.
 pub(super) fn samples(data: &Path, name: &str, images: &[&str]) -> Result<Vec<Sample>, Error> {
     samples_of(data, &file(data, name)?, images)
 }
 
-/// The same for a question file that was found.
+/// The samples of the question file at `path`, with images in the first of the folders `images` that is there.
 pub(super) fn samples_of(data: &Path, path: &Path, images: &[&str]) -> Result<Vec<Sample>, Error> {
     let questions: Vec<Question> = lines(path, "question")?;
     let folder = folder(data, images, "the pictures")?;

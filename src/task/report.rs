@@ -7,19 +7,19 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::Protocol;
 use crate::words::count;
 
-/// Metrics in the order in which they are shown.
+/// A benchmark's result, with the metrics in the order in which they are shown.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The benchmark.
     pub benchmark: &'static str,
-    /// Whose rules scored it.
+    /// The rules that scored the answers.
     pub protocol: Protocol,
-    /// Answers scored.
+    /// The number of answers that were scored.
     pub n: usize,
-    /// Name and value.
+    /// The names and values of the metrics.
     #[serde(serialize_with = "as_map")]
     pub metrics: Vec<(String, f64)>,
-    /// What a reader must know to trust the numbers.
+    /// Notes that a reader must know to trust the numbers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -29,7 +29,7 @@ impl Report {
     pub fn table(&self) -> String {
         let width = self.metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let mut table = format!("{} · {} · {} rules\n", self.benchmark, count(self.n, "answer"), self.protocol.name());
-        // MME counts in points; everything else in shares of 1, of which two digits are too few, and grades up to 5.
+        // MME counts in points. All others count in shares of 1, for which two digits are too few, and in grades up to 5.
         let digits = if self.metrics.iter().any(|(_, value)| *value > 5.0) { 2 } else { 4 };
         for (name, value) in &self.metrics {
             // Writing to a string cannot fail.

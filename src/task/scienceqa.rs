@@ -1,10 +1,10 @@
-//! ScienceQA: multiple-choice science questions, about half of them with a picture.
+//! ScienceQA: multiple-choice science questions, about half of them with an image.
 //!
 //! An entry of `llava_test_CQM-A.json`, a JSON array: `{"id": "5", "image": "5/image.png", "conversations": [{"from": "human",
 //! "value": "<image>\nContext: …\nWhich of the following could Gordon's test show?\nA. …\nB. …"}, {"from": "gpt", "value":
 //! "B"}]}`
 //!
-//! Score: the share of right letters, over all questions (`acc`) and over those with a picture (`img_acc`). An answer that
+//! Score: the share of right letters, over all questions (`acc`) and over those with an image (`img_acc`). An answer that
 //! is a letter is that letter, `X. …` is X, and else one single `The answer is X` followed by any character counts.
 //!
 //! Official scorer: LLaVA's `llava/eval/eval_science_qa.py` with ScienceQA's `problems.json` and `pid_splits.json`. Where
@@ -24,16 +24,16 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
-    text::{IMAGE_MARK, strip},
+    text::{IMAGE_PLACEHOLDER, strip},
 };
 
-/// The benchmark.
+/// The ScienceQA benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct ScienceQa;
 
 const QUESTIONS: &str = "llava_test_CQM-A.json";
 const LETTERS: [&str; 5] = ["A", "B", "C", "D", "E"];
-/// Asked at the end of multiple-choice questions.
+/// The request at the end of multiple-choice questions.
 pub(super) const CHOOSE: &str = "\nAnswer with the option's letter from the given choices directly.";
 
 #[derive(Deserialize)]
@@ -73,7 +73,7 @@ struct Analysis {
     pred: String,
 }
 
-/// What a question's answer must be.
+/// The label of a question: the number of its right choice.
 struct Label {
     id: Value,
     choices: usize,
@@ -109,9 +109,10 @@ impl Task for ScienceQa {
         let entries: Vec<Entry> = json(&file(data, QUESTIONS)?)?;
         let folder = folder(data, &["images/test", "images"], "the pictures")?;
         let samples = entries.into_iter().map(|entry| {
-            let asked = entry.conversations.first().map(|turn| turn.value.replace(IMAGE_MARK, "")).unwrap_or_default();
+            let asked =
+                entry.conversations.first().map(|turn| turn.value.replace(IMAGE_PLACEHOLDER, "")).unwrap_or_default();
             let asked = strip(&asked).to_owned();
-            let mark = if entry.image.is_some() { format!("{IMAGE_MARK}\n") } else { String::new() };
+            let mark = if entry.image.is_some() { format!("{IMAGE_PLACEHOLDER}\n") } else { String::new() };
             Sample {
                 question_id: entry.id,
                 picture: entry.image.map(|image| Picture::File(folder.join(image))),
@@ -160,7 +161,7 @@ impl Task for ScienceQa {
             });
             let right = named.filter(|named| *named < label.choices) == Some(label.answer);
             all.add(right);
-            if answer.is_some_and(|answer| answer.prompt.contains(IMAGE_MARK)) {
+            if answer.is_some_and(|answer| answer.prompt.contains(IMAGE_PLACEHOLDER)) {
                 pictures.add(right);
             }
         }
@@ -201,7 +202,7 @@ fn labels(data: &Path) -> Result<(Vec<Label>, Option<String>), Error> {
     Ok((entries.into_iter().map(label).collect::<Result<_, Error>>()?, Some(note.to_owned())))
 }
 
-/// How many choices a question lists: A, B, … at the starts of its lines.
+/// The number of choices that a question lists: A, B, … at the starts of its lines.
 fn choices(question: &str) -> usize {
     let listed = |letter: &&&str| question.lines().any(|line| line.starts_with(&format!("{letter}. ")));
     LETTERS.iter().take_while(listed).count()
@@ -230,7 +231,7 @@ fn letter(text: &str) -> Option<usize> {
     if let [only] = named[..] { index(&only.to_string()) } else { None }
 }
 
-/// The same by lmms-eval's rule: a letter alone in any case, or a capital before a period.
+/// The choice that an answer names by lmms-eval's rule: a letter alone in any case, or a capital before a period.
 fn lmms_letter(text: &str) -> Option<usize> {
     let text = strip(text);
     let index = |found: &str| LETTERS.iter().position(|letter| *letter == found);
@@ -254,8 +255,8 @@ impl Tally {
     }
 }
 
-/// A row of the hub's data set: `question`, `choices`, `answer` (a number), `hint`, `image`, which may be missing. It has no
-/// ids; the row's number is one.
+/// Unpacks a row of the hub's data set: `question`, `choices`, `answer` (a number), `hint`, `image`, which may be
+/// missing. The data set has no ids; the row's number is used as one.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = folder.count("question").to_string();
     let (choices, answer) = (row.texts("choices")?, row.integer("answer")?);
@@ -272,7 +273,7 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let mut entry = json_value!({"id": id, "conversations": []});
     if let Some(picture) = row.picture("image")? {
         entry["image"] = folder.picture("images/test", &format!("{id}/image"), picture)?.into();
-        asked.insert_str(0, &format!("{IMAGE_MARK}\n"));
+        asked.insert_str(0, &format!("{IMAGE_PLACEHOLDER}\n"));
     }
     entry["conversations"] = json_value!([{"from": "human", "value": asked}, {"from": "gpt", "value": letter}]);
     push(folder.json(QUESTIONS)?, entry);

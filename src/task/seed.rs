@@ -1,13 +1,13 @@
-//! SEED-Bench: multiple-choice questions about pictures, and about the middle frames of videos.
+//! SEED-Bench: multiple-choice questions about images, and about the middle frames of videos.
 //!
 //! A line of `llava-seed-bench.jsonl`: `{"question_id": "101669", "image": "SEED-Bench-image/1454426_2591111986", "text": "How
 //! many towels are in the image?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer with the option's letter from the given
 //! choices directly.", …}`
 //!
-//! Its label, in `SEED-Bench.json`: `{"question_type": {"Scene Understanding": 1, …}, "questions": [{"question_id": "101669",
-//! "question_type_id": 5, "data_type": "image", "answer": "A", …}, …]}`
+//! The label of this question, in `SEED-Bench.json`: `{"question_type": {"Scene Understanding": 1, …}, "questions":
+//! [{"question_id": "101669", "question_type_id": 5, "data_type": "image", "answer": "A", …}, …]}`
 //!
-//! Score: the share of answers that equal the letter, over all, per type, for pictures and for videos; an unanswered
+//! Score: the share of answers that equal the letter, over all, per type, for images and for videos; an unanswered
 //! question is wrong. By lmms-eval's rule the first character counts, in any case. Official scorer: LLaVA's
 //! `scripts/convert_seed_for_submission.py`, which crashes where a type has answers of which none is right.
 
@@ -29,7 +29,7 @@ use crate::{
     text::strip,
 };
 
-/// The benchmark.
+/// The SEED-Bench benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Seed;
 
@@ -146,8 +146,9 @@ fn labels(data: &Path) -> Result<Labels, Error> {
     read_json(&one_of(data, &LABELS)?)
 }
 
-/// A row of the hub's data set: `question_id`, `question_type_id`, `data_type`, `question`, `choice_a` to `choice_d`, `answer`,
-/// `image`, a list of pictures of which a video has several: LLaVA's folder has the middle frame, so the middle one is taken.
+/// Unpacks a row of the hub's data set: `question_id`, `question_type_id`, `data_type`, `question`, `choice_a` to
+/// `choice_d`, `answer`, `image`. The last is a list of images, of which a video has several: LLaVA's folder has the
+/// middle frame, so the middle one is taken.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let pictures = row.pictures("image")?;
@@ -169,8 +170,8 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names of the types, from 1 on; the hub's data set has their numbers only. Of 3 and 4, the benchmark's first annotation file had the
-/// names the other way round (its issue 28).
+/// The names of the types, from 1 on; the hub's data set has their numbers only. The benchmark's first annotation file
+/// had the names of 3 and 4 the other way round (its issue 28).
 const TYPES: [&str; 12] = [
     "Scene Understanding",
     "Instance Identity",

@@ -1,11 +1,12 @@
-//! TextVQA: questions about text in pictures, validation split, with OCR tokens in the question.
+//! TextVQA: questions about text in images, validation split, with OCR tokens in the question.
 //!
 //! A line of `llava_textvqa_val_v051_ocr.jsonl`: `{"question_id": "003a8ae2ef43b901", "image": "003a8ae2ef43b901.jpg",
 //! "text": "What is the brand of this camera?\nReference OCR token: DAKOTA, DIGITAL, …\nAnswer the question using a single
-//! word or phrase.", …}`; `question_id` is the picture's id.
+//! word or phrase.", …}`; `question_id` is the image's id.
 //!
-//! Its label, in `TextVQA_0.5.1_val.json`: `{"data": [{"image_id": "003a8ae2ef43b901", "question": "what is the brand of this
-//! camera?", "answers": ["nous les gosses", … ten of them]}, …]}`, found by picture and question in lower case.
+//! The label of this question, in `TextVQA_0.5.1_val.json`: `{"data": [{"image_id": "003a8ae2ef43b901", "question": "what
+//! is the brand of this camera?", "answers": ["nous les gosses", … ten of them]}, …]}`, found by image and question in
+//! lower case.
 //!
 //! Score: VQA accuracy over ten answers. Official scorer: LLaVA's `llava/eval/eval_textvqa.py`. lmms-eval's rule is the same; its
 //! published figures are lower because it leaves the OCR tokens out of the question.
@@ -27,12 +28,12 @@ use crate::{
     text::{SINGLE_WORD, capitalize},
 };
 
-/// The benchmark.
+/// The TextVQA benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct TextVqa;
 
 const LABELS: [&str; 2] = ["TextVQA_0.5.1_val.json", "annotations.json"];
-/// People who answered each question.
+/// The number of people who answered each question.
 const PEOPLE: usize = 10;
 
 #[derive(Deserialize)]
@@ -133,7 +134,8 @@ fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
     Ok(question.to_lowercase())
 }
 
-/// A row of the hub's data set: `image_id`, `image`, `question`, ten `answers`, `ocr_tokens`. LLaVA's file asks the question capitalised.
+/// Unpacks a row of the hub's data set: `image_id`, `image`, `question`, ten `answers`, `ocr_tokens`. LLaVA's file asks
+/// the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let (id, question) = (row.name("image_id")?, row.text("question")?);
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;

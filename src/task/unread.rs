@@ -1,4 +1,5 @@
-//! Answers that a benchmark's rule cannot read, and questions that an upload does not answer: counted and said, whatever they do to the score.
+//! Notes on answers that a benchmark's rule cannot read, and on questions that an upload does not answer. They are
+//! counted and reported, whatever they do to the score.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::{
     words::{count, excerpt},
 };
 
-/// What a reader must know of answers that the rule cannot read: how many, what they count as, and one of them.
+/// Notes on answers that the rule cannot read: how many there are, what they count as, and one of them.
 pub fn unread(task: &dyn Task, answers: &[Answer], protocol: Protocol) -> Vec<String> {
     let (mut empty, mut lacking) = (0, Vec::new());
     for answer in answers {
@@ -42,15 +43,15 @@ pub fn unread(task: &dyn Task, answers: &[Answer], protocol: Protocol) -> Vec<St
 /// The questions that a benchmark's server expects answers to.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MustAnswer {
-    /// Those with these ids.
+    /// The questions with these ids.
     Ids(Vec<Value>),
-    /// Those in this file, which is not there.
+    /// The questions of this file, which is not there.
     Unlisted(&'static str),
-    /// [`Task::upload`] looks itself, and refuses holes.
+    /// [`Task::upload`] checks by itself, and refuses an upload that leaves questions out.
     Checked,
 }
 
-/// What a reader must know of an upload that leaves questions without an answer.
+/// A note on an upload that leaves questions without an answer; `None` if it leaves none.
 ///
 /// # Errors
 /// When the questions cannot be read.

@@ -1,21 +1,25 @@
-//! TGIF-QA, MSVD-QA, MSRVTT-QA and ActivityNet-QA: short open questions about videos, as Video-LLaVA and FasterVLM's branch `video`
-//! ask them: the first 1,000 of each set.
+//! TGIF-QA, MSVD-QA, MSRVTT-QA and ActivityNet-QA: short open questions about videos. The first 1,000 of each set are
+//! asked, as Video-LLaVA and FasterVLM's branch `video` do.
 //!
 //! A question, in the list of `test_q_1k.json` (or `test_q.json`): `{"video_name": "jfrrO5K_vKM_55_65", "question": "who opened the box
 //! that held an automatic weapon in a gun?", "question_id": "v_jfrrO5K_vKM_55_65_0"}`
 //!
-//! Its label, at the same place in `test_a_1k.json`: `{"answer": "someone", "type": 2, "question_id": "v_jfrrO5K_vKM_55_65_0"}`
+//! The label of this question, at the same place in `test_a_1k.json`: `{"answer": "someone", "type": 2, "question_id":
+//! "v_jfrrO5K_vKM_55_65_0"}`
 //!
-//! Judged by GPT-3.5, which is told question, answer and prediction and says yes or no and 0 to 5 (`eval_video_qa.py`). `accuracy` is
-//! the share of yes among yes and no, `score` the mean of the points. Without a judge, `exact` is the share of predictions whose words
-//! are the answer's, and `contains` of those in which the answer's words stand one after another; lower case, punctuation left out.
+//! Judge: GPT-3.5. It reads question, answer and prediction, and says yes or no and 0 to 5 (`eval_video_qa.py`).
 //!
-//! Differences: a video that is missing ends the run (there: passed over without a word); answers are greedy unless `--temperature`
-//! says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here); the judge gets one message of the user (there
-//! a system message, too) and replies at temperature 0, with up to 64 tokens; a reply without a verdict is asked for up to five times in
-//! all, more freely each time, and then left out (there: for ever); points in a string, "4.8", count as 4 (there they stop
-//! the reading of that reply). An answer that its judge finds neither right nor wrong does not count in `accuracy`, as there. A folder of
-//! frames, a .webm or a .gif may stand for a video, and `test_q.json` for `test_q_1k.json`.
+//! Score: `accuracy` is the share of yes among yes and no, `score` the mean of the points. Without a judge, `exact` is
+//! the share of predictions whose words are the answer's, and `contains` the share in which the answer's words stand one
+//! after another; both in lower case, punctuation left out.
+//!
+//! Differences: a video that is missing ends the run (there: skipped without a word). Answers are greedy unless
+//! `--temperature` says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here). The judge
+//! gets one message of the user (there: a system message, too) and replies at temperature 0, with up to 64 tokens. A
+//! reply without a verdict is asked for up to five times in all, at a higher temperature each time, and then left out
+//! (there: for ever). Points in a string, "4.8", count as 4 (there: they stop the reading of that reply). An answer that
+//! the judge finds neither right nor wrong does not count in `accuracy`, as there. A folder of frames, a .webm or a .gif
+//! may stand for a video, and `test_q.json` for `test_q_1k.json`.
 
 mod judged;
 
@@ -35,20 +39,20 @@ use super::{
 };
 use crate::{Error, words::count};
 
-/// One of the four sets.
+/// One of the four video benchmarks.
 #[derive(Clone, Copy, Debug)]
 pub struct VideoQa {
     name: &'static str,
     about: &'static str,
     data: &'static str,
-    /// Where videos lie in it.
+    /// The folders in which videos may lie.
     folders: &'static [&'static str],
-    /// What stands before a video's name in its file's.
+    /// The prefix of a video's name in the name of its file.
     prefix: &'static str,
 }
 
 impl VideoQa {
-    /// Animated GIFs.
+    /// TGIF-QA, about animated GIFs.
     pub const TGIF: Self = Self {
         name: "tgif-qa",
         about: "TGIF-QA: open questions about animated GIFs; graded by a judge",
@@ -56,7 +60,7 @@ impl VideoQa {
         folders: &["mp4", "videos"],
         prefix: "",
     };
-    /// Short clips.
+    /// MSVD-QA, about short clips.
     pub const MSVD: Self = Self {
         name: "msvd-qa",
         about: "MSVD-QA: open questions about short clips; graded by a judge",
@@ -64,7 +68,7 @@ impl VideoQa {
         folders: &["videos"],
         prefix: "",
     };
-    /// Clips of 10 to 30 seconds.
+    /// MSRVTT-QA, about clips of 10 to 30 seconds.
     pub const MSRVTT: Self = Self {
         name: "msrvtt-qa",
         about: "MSRVTT-QA: open questions about clips of 10 to 30 seconds; graded by a judge",
@@ -72,7 +76,7 @@ impl VideoQa {
         folders: &["videos/all", "videos"],
         prefix: "",
     };
-    /// Videos of minutes.
+    /// ActivityNet-QA, about videos of minutes.
     pub const ACTIVITYNET: Self = Self {
         name: "activitynet-qa",
         about: "ActivityNet-QA: open questions about videos of minutes; graded by a judge",
@@ -81,7 +85,8 @@ impl VideoQa {
         prefix: "v_",
     };
 
-    /// The video called `name`: a file with one of the official extensions, or of others that ffmpeg reads, in any case, or a folder of frames.
+    /// The video called `name`: a file with one of the official extensions, or with another one that ffmpeg reads, in any
+    /// case, or a folder of frames.
     fn video(&self, files: &Listing, name: &str) -> Option<PathBuf> {
         let stem = format!("{}{name}", self.prefix);
         let names = EXTENSIONS.map(|extension| format!("{stem}.{extension}"));
@@ -92,10 +97,10 @@ impl VideoQa {
 /// Extensions of videos, in the order in which they are looked for.
 const EXTENSIONS: [&str; 6] = ["mp4", "avi", "mov", "mkv", "webm", "gif"];
 
-/// What lies in a folder: names are looked up as they are, and then with extensions in any case, as `clip.MP4`.
+/// The files of a folder. A name is looked up as it is, and then with its extension in any case, as `clip.MP4`.
 struct Listing {
     folder: PathBuf,
-    /// By the name with its extension in lower case.
+    /// The paths by the file's name with its extension in lower case.
     files: HashMap<String, PathBuf>,
 }
 
@@ -229,7 +234,7 @@ impl Task for VideoQa {
 }
 
 impl VideoQa {
-    /// What can be told without a judge.
+    /// The report without a judge, by comparing words.
     fn words(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         llava_only(self, protocol, data)?;
         let answered = answered(data, answers)?;
@@ -277,7 +282,7 @@ fn answered<'a>(data: &Path, answers: &'a [Answer]) -> Result<Vec<Answered<'a>>,
     Ok(found)
 }
 
-/// Words in lower case; whatever is no letter and no digit stands between words.
+/// The words of a text in lower case; all characters but letters and digits separate words.
 fn words(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
     lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_owned).collect()

@@ -7,8 +7,8 @@
 //! Scored by the EvalAI server; answers are normalised. Official converter: LLaVA's
 //! `scripts/convert_vizwiz_for_submission.py`, which refuses a run with unanswered questions too.
 //!
-//! By lmms-eval's rule: VQA accuracy, for pictures that VizWiz's `val.json` (`[{"image": "VizWiz_val_00000000.jpg", "answers":
-//! [{"answer": "basil", …}, …], …}, …]`) has the labels of; recent papers report that split.
+//! By lmms-eval's rule: VQA accuracy, for images whose labels are in VizWiz's `val.json` (`[{"image":
+//! "VizWiz_val_00000000.jpg", "answers": [{"answer": "basil", …}, …], …}, …]`); recent papers report that split.
 
 use std::{collections::HashMap, path::Path};
 
@@ -28,7 +28,7 @@ use crate::{
     text::{SINGLE_WORD, capitalize},
 };
 
-/// The benchmark.
+/// The VizWiz benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct VizWiz;
 
@@ -70,7 +70,7 @@ impl Task for VizWiz {
         samples(data, QUESTIONS, &["test"])
     }
 
-    /// The official converter passes over lines that are no JSON.
+    /// Skips lines that are no JSON, as the official converter does.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         Answer::read_json_lines(path)
     }
@@ -137,8 +137,9 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
     Ok(Report { benchmark: "vizwiz", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
 }
 
-/// A row of the hub's data set: `question_id`, `image`, `question`. The official picture, `VizWiz_test_00000000.jpg`, is named after the question; the
-/// server knows it by that name, whatever the format of what the hub has. LLaVA's file asks the question capitalised.
+/// Unpacks a row of the hub's data set: `question_id`, `image`, `question`. The official image,
+/// `VizWiz_test_00000000.jpg`, is named after the question; the server knows it by that name, whatever the format of the
+/// hub's image. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;

@@ -1,4 +1,4 @@
-//! VQAv2: questions about COCO pictures, test-dev.
+//! VQAv2: questions about COCO images, test-dev.
 //!
 //! A line of `llava_vqav2_mscoco_test-dev2015.jsonl`: `{"question_id": 262144005, "image": "COCO_test2015_000000262144.jpg",
 //! "text": "Is the ball flying towards the batter?\nAnswer the question using a single word or phrase.", …}`
@@ -9,8 +9,8 @@
 //! Official converter: LLaVA's `scripts/convert_vqav2_for_submission.py`.
 //!
 //! By lmms-eval's rule: VQA accuracy against VQAv2's own annotations (`v2_mscoco_val2014_annotations.json`: `{"annotations":
-//! [{"question_id": 262148000, "answers": [{"answer": "down", …}, …], …}, …]}`), for answers to validation questions; of the
-//! normalisation it takes punctuation, numbers and articles only.
+//! [{"question_id": 262148000, "answers": [{"answer": "down", …}, …], …}, …]}`), for answers to validation questions; its
+//! normalisation covers punctuation, numbers and articles only.
 
 use std::{collections::HashMap, path::Path};
 
@@ -30,7 +30,7 @@ use crate::{
     text::SINGLE_WORD,
 };
 
-/// The benchmark.
+/// The VQAv2 benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct VqaV2;
 
@@ -77,12 +77,12 @@ impl Task for VqaV2 {
         samples(data, QUESTIONS, &["test2015"])
     }
 
-    /// The official converter passes over lines that are no JSON.
+    /// Skips lines that are no JSON, as the official converter does.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         Answer::read_json_lines(path)
     }
 
-    /// Those of test-dev: of the others, most are not asked. Without that file, nobody can tell.
+    /// The questions of test-dev: most of the others are not asked. Without the file of test-dev nothing is checked.
     fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
         let path = data.join(QUESTIONS);
         if !path.is_file() {
@@ -162,8 +162,8 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
     Ok(Report { benchmark: "vqav2", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
 }
 
-/// A row of the hub's data set: `question_id`, `image_id`, `image`, `question`. The server wants every question of the test
-/// split; those that are not in test-dev count as answered with nothing, and are not known here.
+/// Unpacks a row of the hub's data set: `question_id`, `image_id`, `image`, `question`. The server wants every question
+/// of the test split; questions that are not in test-dev count as answered with nothing, and are not known here.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.integer("question_id")?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;

@@ -1,18 +1,18 @@
 //! From a question to token ids, and from token ids to an answer.
 
+mod chat;
 mod clip;
 mod prompt;
-mod sentencepiece;
 mod tokenizer;
 
 use std::path::Path;
 
+pub use chat::{ChatForm, Placement, Turn};
 pub use clip::{ClipTokenizer, Pooling, Segment};
-pub use prompt::{IMAGE_MARK, IMAGE_TOKEN, Prompt, Span, Template, VIDEO_MARK, vicuna_v1};
+pub use prompt::{IMAGE_PLACEHOLDER, IMAGE_TOKEN, Prompt, Span, VIDEO_PLACEHOLDER};
 use secateur_weights::parse_json;
 use serde_json::Value;
-pub use tokenizer::LlamaTokenizer;
-use tokenizers::Tokenizer;
+pub use tokenizer::{Spaces, Tokenizer};
 
 use crate::{Error, files::read_text, unwind::guarded};
 
@@ -20,14 +20,14 @@ use crate::{Error, files::read_text, unwind::guarded};
 ///
 /// # Errors
 /// When it cannot be read.
-fn read_tokenizer(path: &Path) -> Result<Tokenizer, Error> {
+fn read_tokenizer(path: &Path) -> Result<tokenizers::Tokenizer, Error> {
     let text = read_text(path, "the tokenizer cannot be read")?;
     // What is no JSON at all is said with its line.
     let json: Value = parse_json(&text).map_err(|reason| Error::config(path, reason))?;
     if growth(&json["normalizer"]) > MAX_GROWTH {
         return Err(Error::config(path, "its normalizer writes much more text than it is given"));
     }
-    let read = guarded(|| Tokenizer::from_bytes(text)).and_then(Result::ok);
+    let read = guarded(|| tokenizers::Tokenizer::from_bytes(text)).and_then(Result::ok);
     read.ok_or_else(|| Error::config(path, "it is no tokenizer in the form of Hugging Face's library, or damaged"))
 }
 
@@ -48,7 +48,7 @@ pub const TOKENIZER_JSON: &str = "tokenizer.json";
 pub const TOKENIZER_MODEL: &str = "tokenizer.model";
 /// The tokens beside its pieces.
 pub const ADDED_TOKENS: &str = "added_tokens.json";
-/// Settings.
+/// The tokenizer's settings.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// Asked at the end of most benchmark questions.
@@ -71,9 +71,9 @@ pub fn capitalize(text: &str) -> String {
     first + &rest.as_str().to_lowercase()
 }
 
-/// What CLIP is given of a question: all but the marks of pictures and the request for a single word, as CDPruner's
+/// What CLIP is given of a question: all but the placeholders of images and the request for a single word, as CDPruner's
 /// `model_vqa_loader`.
 pub fn clip_question(question: &str) -> String {
-    let plain = question.replace(&format!("{IMAGE_MARK}\n"), "").replace(IMAGE_MARK, "");
+    let plain = question.replace(&format!("{IMAGE_PLACEHOLDER}\n"), "").replace(IMAGE_PLACEHOLDER, "");
     plain.replace(SINGLE_WORD, "")
 }

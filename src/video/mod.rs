@@ -68,7 +68,7 @@ impl Media {
     }
 
     /// How many marks stand for it in a prompt.
-    pub fn marks(&self) -> usize {
+    pub fn placeholders(&self) -> usize {
         match self {
             Self::Picture(_) => 1,
             Self::Video(video) => video.frames.len(),

@@ -166,7 +166,7 @@ fn data_sets() -> Vec<DataSet> {
         ("question", texts(&["Which?", "What?"])),
         ("choices", vec![Texts(&["this", "that"]), Texts(&["one", "two", "three"])]),
         ("answer", vec![Number(1), Number(2)]),
-        ("hint", texts(&["Look.", ""])),
+        ("hint", texts(&["EncodedMedia.", ""])),
     ]);
     let mmbench = |question: &'static str| {
         parquet(&[
@@ -246,7 +246,7 @@ fn data_sets() -> Vec<DataSet> {
             "scienceqa",
             "ScienceQA",
             vec![("ScienceQA-FULL/test-0.parquet", scienceqa)],
-            "<image>\nContext: Look.\nWhich?\nA. this\nB. that\nAnswer with the option's letter from the given choices \
+            "<image>\nContext: EncodedMedia.\nWhich?\nA. this\nB. that\nAnswer with the option's letter from the given choices \
              directly.",
         ),
         (

@@ -28,6 +28,7 @@ pub fn cues<B: VlmBackend>(needs: Needs, crops: usize, patches: usize, device: &
     };
     let three = |width, salt| noise([1, crops, patches, width], salt).reshape([crops, patches, width]);
     Cues {
+        layout: None,
         // Exactly what is declared, but for the grid's shape: a method that reads more fails here.
         features: Some(if needs.features { three(8, 1) } else { Tensor::zeros([crops, patches, 1], device) }),
         cls_attention: match needs.cls_attention {

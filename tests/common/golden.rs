@@ -6,9 +6,9 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur::{
     generate::{Decoding, answer, kept},
     image::decode,
-    model::{Llava, LoadOptions, open},
+    model::{LoadOptions, Model, open},
     pruner::{Params, Selector, selector},
-    text::{Prompt, clip_question, strip, vicuna_v1},
+    text::{Prompt, clip_question, strip},
 };
 use secateur_backends::VlmBackend;
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 }
 
 /// The checkpoint in the fixture folder `layout`, with CLIP's text side from the folder `clip` if it is given.
-pub fn load<B: VlmBackend>(layout: &str, clip: Option<&str>, dtype: Option<DType>, device: &B::Device) -> Llava<B> {
+pub fn load<B: VlmBackend>(layout: &str, clip: Option<&str>, dtype: Option<DType>, device: &B::Device) -> Model<B> {
     let clip = clip.map(|name| fixture(name).to_str().unwrap().to_owned());
     let opened = open(fixture(layout).to_str().unwrap(), clip.as_deref()).unwrap();
     let options = LoadOptions { dtype, joint: clip.is_some(), ..LoadOptions::default() };
@@ -67,23 +67,34 @@ pub struct Outcome {
     pub logits: Vec<f32>,
     pub ids: Vec<u32>,
     pub text: String,
+    /// The ids that end an answer.
+    pub ends: Vec<u32>,
 }
 
 impl Question<'_> {
-    pub fn ask<B: VlmBackend>(&self, model: &Llava<B>) -> Outcome {
+    pub fn ask<B: VlmBackend>(&self, model: &Model<B>) -> Outcome {
         let picture = decode(&fixture(self.root).join(self.case["image"].as_str().unwrap())).unwrap();
         let question = self.case["question"].as_str().unwrap();
         assert_eq!(clip_question(question), self.case["texts"].as_str().unwrap());
         let prompt =
-            Prompt::new(&vicuna_v1(question, 1).unwrap(), &clip_question(question), model.tokenizer()).unwrap();
+            Prompt::new(&model.chat().render(question, &[1]).unwrap(), &clip_question(question), model.tokenizer())
+                .unwrap();
         let selector: Selector<B> = selector(self.method, self.params).unwrap();
-        let decoding = Decoding::greedy(self.max_new_tokens, model.tokenizer().eos());
+        let decoding = Decoding::greedy(self.max_new_tokens);
         let go_on = |_: &[u32]| ControlFlow::Continue(());
         let (seen, answer) =
             answer(model, &[picture.into()], &prompt, &selector, self.tokens, decoding, go_on).unwrap();
         let (kept, visual_tokens) = kept(&seen, &answer);
         let text = model.tokenizer().decode(&answer.ids);
-        Outcome { prompt_ids: prompt.ids, kept, visual_tokens, logits: answer.first_logits, ids: answer.ids, text }
+        Outcome {
+            prompt_ids: prompt.ids,
+            kept,
+            visual_tokens,
+            logits: answer.first_logits,
+            ids: answer.ids,
+            text,
+            ends: model.ends().to_vec(),
+        }
     }
 }
 
@@ -107,7 +118,7 @@ pub fn compare(found: &Outcome, expected: &Value, run: &Value, logits: &[f32], l
     assert!(difference < 1e-3, "{label} logits: {difference}");
     // The official ids hold the end token, ours do not.
     let wanted: Vec<u32> = ids(&run["output_ids"]);
-    let wanted: Vec<u32> = wanted.into_iter().take_while(|&id| id != 2).collect();
+    let wanted: Vec<u32> = wanted.into_iter().take_while(|id| !found.ends.contains(id)).collect();
     let gaps: Vec<f64> = ids(&run["top1_top2_logit_gap_per_step"]);
     let sure = gaps.iter().position(|&gap| gap < SURE).unwrap_or(wanted.len()).min(wanted.len());
     assert_eq!(found.ids[..sure], wanted[..sure], "{label}");

@@ -8,10 +8,10 @@ use rand_chacha::ChaCha8Rng;
 use secateur::{
     demo::{Category, Question, ask},
     generate::{Decoding, generate},
-    model::{DEMO, Llava, LoadOptions, open},
+    model::{Chunk, DEMO, LoadOptions, Model, Outputs, Positions, open},
     pruner::{Needs, NoPruning, Params, Pruner, Selector, selector},
     task::{Answer, Demo, Picture, Protocol, Sample, Task},
-    text::{Prompt, strip, vicuna_v1},
+    text::{Prompt, strip},
     video::Media,
 };
 use secateur_backends::{Job, Mask, VlmBackend};
@@ -19,7 +19,7 @@ use secateur_backends::{Job, Mask, VlmBackend};
 const BUDGETS: [usize; 1] = [64];
 const METHODS: [&str; 5] = ["fastervlm", "vispruner", "cdpruner", "datp", "random"];
 
-fn load<B: VlmBackend>(device: &B::Device, dtype: Option<DType>) -> Llava<B> {
+fn load<B: VlmBackend>(device: &B::Device, dtype: Option<DType>) -> Model<B> {
     open(DEMO, None).unwrap().load(LoadOptions { joint: true, dtype, ..LoadOptions::default() }, device).unwrap()
 }
 
@@ -27,8 +27,8 @@ fn samples() -> Vec<Sample> {
     Demo.samples(Path::new("")).unwrap()
 }
 
-fn prompt<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> Prompt {
-    Prompt::new(&vicuna_v1(&sample.text, 1).unwrap(), &sample.clip_text, model.tokenizer()).unwrap()
+fn prompt<B: VlmBackend>(model: &Model<B>, sample: &Sample) -> Prompt {
+    Prompt::new(&model.chat().render(&sample.text, &[1]).unwrap(), &sample.clip_text, model.tokenizer()).unwrap()
 }
 
 /// The share of right answers in percent, as the benchmark scores them.
@@ -60,15 +60,15 @@ impl Job for Accuracies {
         let mut answers = vec![Vec::new(); runs.len()];
         for pair in samples().chunks(2).take(pictures) {
             let picture = pair[0].picture.as_ref().unwrap().open(None).unwrap();
-            let look = model.look_at_media(&picture, NoPruning::default().tiling, needs).unwrap();
+            let look = model.encode_media(&picture, NoPruning::default().tiling, needs).unwrap();
             for (sample, (i, (selector, budget))) in
                 pair.iter().flat_map(|sample| runs.iter().enumerate().map(move |run| (sample, run)))
             {
                 let Selector::Before(pruner) = selector else { panic!("prunes before the language model") };
                 let prompt = prompt(&model, sample);
                 let seen = model.prune(&look, &**pruner as &dyn Pruner<B>, Some(*budget), &prompt, 0).unwrap();
-                let decoding = Decoding::greedy(8, model.tokenizer().eos());
-                let spliced = model.splice(&prompt, &[seen]);
+                let decoding = Decoding::greedy(8);
+                let spliced = model.place(&prompt, &[seen]);
                 let generated = generate(&model, spliced.into(), decoding, |_| ControlFlow::Continue(())).unwrap();
                 let text = strip(&model.tokenizer().decode(&generated.ids)).to_owned();
                 answers[i].push(Answer::new(sample, text, DEMO));
@@ -163,7 +163,7 @@ impl Job for Broken {
 
 /// The share of right first words in percent, of up to eight questions about each of 40 pictures in one pass; `wrong` replaces the
 /// mask that keeps them apart.
-fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
+fn together<B: VlmBackend>(model: &Model<B>, wrong: Option<Mask>) -> f64 {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let (mut right, mut all) = (0, 0);
     for sample in samples().iter().step_by(2).take(40) {
@@ -172,7 +172,7 @@ fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
         let questions: Vec<Question> =
             questions.filter_map(|(category, yes)| ask(&mut random, scene, category, yes)).collect();
         let prompts = questions.iter().map(|question| {
-            Prompt::new(&vicuna_v1(&question.text, 1).unwrap(), &question.text, model.tokenizer()).unwrap()
+            Prompt::new(&model.chat().render(&question.text, &[1]).unwrap(), &question.text, model.tokenizer()).unwrap()
         });
         let prompts: Vec<Prompt> = prompts.collect();
         let mark = prompts[0].ids.iter().position(|&id| id < 0).unwrap();
@@ -188,7 +188,7 @@ fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
         let positions: Vec<usize> = (0..shared).chain((0..filled.len()).map(|i| shared + i % turn)).collect();
         let mask = wrong.unwrap_or(Mask::Turns { shared, turn });
         let rows = after.iter().enumerate().map(|(i, ids)| shared + i * turn + ids.len() - 1).collect();
-        let states = model.language_model().states(&model.config().text, embeds, &positions, mask, rows);
+        let states = states(model, embeds, positions, mask, rows);
         for (i, question) in questions.iter().enumerate() {
             right += usize::from(word(model, states.clone().narrow(0, i, 1)) == question.answer);
             all += 1;
@@ -198,7 +198,7 @@ fn together<B: VlmBackend>(model: &Llava<B>, wrong: Option<Mask>) -> f64 {
 }
 
 /// The likeliest first token, with a bug built in.
-fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> String {
+fn first_word<B: VlmBackend>(model: &Model<B>, sample: &Sample, bug: Bug) -> String {
     let Media::Picture(mut picture) = sample.picture.as_ref().unwrap().open(None).unwrap() else {
         unreachable!("the demo's questions are about pictures")
     };
@@ -214,17 +214,30 @@ fn first_word<B: VlmBackend>(model: &Llava<B>, sample: &Sample, bug: Bug) -> Str
     }
     let prompt = prompt(model, sample);
     let seen = model.see(&picture, &NoPruning::default(), None, &prompt, 0).unwrap();
-    let embeds: Tensor<B, 3> = model.splice(&prompt, &[seen]).embeds;
+    let embeds: Tensor<B, 3> = model.place(&prompt, &[seen]).embeds;
     let length = embeds.dims()[1];
     let embeds = if bug == Bug::Order { embeds.flip([1]) } else { embeds };
     let positions: Vec<usize> = (0..length).map(|i| if bug == Bug::Positions { 0 } else { i }).collect();
     let mask = if bug == Bug::Mask { Mask::None } else { Mask::Causal };
-    word(model, model.language_model().states(&model.config().text, embeds, &positions, mask, vec![length - 1]))
+    word(model, states(model, embeds, positions, mask, vec![length - 1]))
+}
+
+/// The final states of some rows of a sequence that is read whole.
+fn states<B: VlmBackend>(
+    model: &Model<B>,
+    embeds: Tensor<B, 3>,
+    positions: Vec<usize>,
+    mask: Mask,
+    rows: Vec<usize>,
+) -> Tensor<B, 2> {
+    let (positions, outputs) = (Positions::These(positions), Outputs::These(rows));
+    let chunk = Chunk { positions, outputs, mask, ..Chunk::whole(embeds.dims()[1]) };
+    model.decoder().forward(embeds, &mut [chunk], model.vlm().rope())
 }
 
 /// The likeliest token after a state `[1, hidden]`.
-fn word<B: VlmBackend>(model: &Llava<B>, state: Tensor<B, 2>) -> String {
-    let id: Vec<i64> = model.language_model().logits(state).argmax(1).into_data().convert::<i64>().into_vec().unwrap();
+fn word<B: VlmBackend>(model: &Model<B>, state: Tensor<B, 2>) -> String {
+    let id: Vec<i64> = model.decoder().logits(state).argmax(1).into_data().convert::<i64>().into_vec().unwrap();
     strip(&model.tokenizer().decode(&[id[0] as u32])).to_owned()
 }
 

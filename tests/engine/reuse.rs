@@ -9,7 +9,7 @@ use secateur::{
     image::decode as read_picture,
     model::{LoadOptions, open},
     pruner::{Params, selector},
-    text::{Prompt, vicuna_v1},
+    text::Prompt,
 };
 use secateur_backends::Flex;
 
@@ -22,7 +22,7 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
     let opened = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), Some(&clip)).unwrap();
     let device = Default::default();
     let model = opened.load::<Flex>(LoadOptions { joint: true, ..LoadOptions::default() }, &device).unwrap();
-    let decoding = Decoding::greedy(12, model.tokenizer().eos());
+    let decoding = Decoding::greedy(12);
     let go_on = |_: usize, _: &[u32]| ControlFlow::Continue(());
     for (method, budget) in
         [("none", None), ("fastervlm", Some(64)), ("cdpruner", Some(64)), ("trim", Some(29)), ("fastv", Some(64))]
@@ -34,7 +34,8 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
             let picture = read_picture(&fixture("tiny-llava-1.5/images").join(picture)).unwrap();
             let looks = looks(&model, &[picture.into()], &selector).unwrap();
             for question in QUESTIONS {
-                let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).unwrap();
+                let prompt =
+                    Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap();
                 let ask = || ask_about(&model, &looks, &prompt, &selector, budget).unwrap().1;
                 alone.push(generate(&model, ask(), decoding, |_| ControlFlow::Continue(())).unwrap());
                 asked.push(ask());
@@ -76,9 +77,9 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
 }
 
 /// Tokens that two prompts have in common after the picture.
-fn common_words(model: &secateur::model::Llava<Flex>, a: &str, b: &str) -> usize {
+fn common_words(model: &secateur::model::Model<Flex>, a: &str, b: &str) -> usize {
     let after = |question: &str| {
-        let ids = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).unwrap().ids;
+        let ids = Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap().ids;
         let mark = ids.iter().position(|&id| id < 0).unwrap();
         ids[mark + 1..].to_vec()
     };

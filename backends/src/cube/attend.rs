@@ -11,9 +11,15 @@ const KEYS: usize = 3072;
 /// Numbers that a row of shares begins at a multiple of: 16 bytes of 16-bit ones.
 const ALIGNED: usize = 8;
 
-/// `softmax(scores · scale)` in `dtype`, for `scores` `[batch, heads, queries, keys]` in f32. With `causal`, a query sees the keys
-/// up to its own, where the queries are the last of the keys' positions.
-pub(crate) fn softmax<R: CubeRuntime>(scores: CubeTensor<R>, scale: f64, causal: bool, dtype: DType) -> CubeTensor<R> {
+/// `softmax(scores · scale)` in `dtype`, for `scores` `[batch, kv_heads, rows, keys]` in f32, whose rows are the queries of one or several heads
+/// one after another. With `causal`, the number of queries of a head, a query sees the keys up to its own, where the queries are the last of
+/// the keys' positions.
+pub(crate) fn softmax<R: CubeRuntime>(
+    scores: CubeTensor<R>,
+    scale: f64,
+    causal: Option<usize>,
+    dtype: DType,
+) -> CubeTensor<R> {
     let scores = in_rows(scores);
     let [batch, heads, queries, keys] = scores.shape().dims();
     // Rows that begin where kernels can read several numbers at once.
@@ -22,7 +28,7 @@ pub(crate) fn softmax<R: CubeRuntime>(scores: CubeTensor<R>, scale: f64, causal:
     let client = scores.client.clone();
     let rows = batch * heads * queries;
     // A query that sees everything is like the last of a causal row.
-    let (period, hidden) = if causal { (queries, queries - 1) } else { (1, 0) };
+    let (period, hidden) = causal.map_or((1, 0), |queries| (queries, queries - 1));
     softmax_kernel::launch::<R>(
         &client,
         cubes(rows),
@@ -82,14 +88,15 @@ fn softmax_kernel<F: Float>(
     }
 }
 
-/// Attention of one query a head to all keys, `[batch, heads, 1, head_dim]`; keys and values may be views. `None` where there are
+/// Attention of one query a head to all keys, `[batch, heads, 1, head_dim]`; keys and values `[batch, kv_heads, tokens, head_dim]` may be views. `None` where there are
 /// too many keys, or heads wider than a cube.
 pub(crate) fn one_query<R: CubeRuntime>(
     q: &CubeTensor<R>,
     k: &CubeTensor<R>,
     v: &CubeTensor<R>,
 ) -> Option<CubeTensor<R>> {
-    let [batch, heads, keys, head_dim] = k.shape().dims();
+    let [batch, kv_heads, keys, head_dim] = k.shape().dims();
+    let heads = q.shape()[1];
     if q.shape() != Shape::new([batch, heads, 1, head_dim]) || keys > KEYS || head_dim > UNITS as usize {
         return None;
     }
@@ -104,6 +111,7 @@ pub(crate) fn one_query<R: CubeRuntime>(
         v.clone().into_tensor_arg(),
         out.clone().into_tensor_arg(),
         (head_dim as f32).powf(-0.5),
+        (heads / kv_heads) as u32,
         KEYS as u32,
         q.dtype.into(),
     );
@@ -117,6 +125,7 @@ fn one_query_kernel<F: Float>(
     v: &Tensor<F>,
     out: &mut Tensor<F>,
     scale: f32,
+    group: u32,
     #[comptime] capacity: u32,
     #[define(F)] _dtype: StorageType,
 ) {
@@ -132,7 +141,8 @@ fn one_query_kernel<F: Float>(
     }
     sync_cube();
 
-    let start = batch * k.stride(0) + head * k.stride(1);
+    let shared_head = head / group as usize;
+    let start = batch * k.stride(0) + shared_head * k.stride(1);
     let mut highest = f32::new(-3.0e38);
     let mut key = unit;
     while key < keys {
@@ -160,7 +170,7 @@ fn one_query_kernel<F: Float>(
     // The units share out a head's numbers, and, where there are more of them, the keys.
     let groups = units / width;
     let (group, i) = (unit / width, unit % width);
-    let start = batch * v.stride(0) + head * v.stride(1) + i * v.stride(3);
+    let start = batch * v.stride(0) + shared_head * v.stride(1) + i * v.stride(3);
     let mut found = 0.0f32;
     if group < groups {
         key = group;

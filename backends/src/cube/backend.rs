@@ -10,7 +10,7 @@ use burn_cubecl::{
 use super::{gate, gelu, layer_norm, one_query, rms_norm, rotate, softmax, unwrap, wrap};
 use crate::{
     Mask, VlmBackend,
-    ops::{reference_attend, reference_product},
+    ops::{reference_attend, reference_linear},
     parts::by_heads,
 };
 
@@ -38,7 +38,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
     }
 
     /// In two parts that the matrix units hold exactly, where they would round.
-    fn product<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+    fn matmul_f32<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         if !R::ROUNDS || a.dtype() != DType::F32 {
             return library(a, b);
         }
@@ -47,10 +47,10 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
         small + library(a, b)
     }
 
-    fn apply_weight(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let dtype = x.dtype;
         if dtype == DType::F32 || dtype != weight.dtype {
-            return reference_product::<Self>(x, weight);
+            return reference_linear::<Self>(x, weight);
         }
         unwrap(multiply(wrap::<Self, 2>(x), wrap(weight).transpose(), dtype))
     }
@@ -59,7 +59,8 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         mask.check([q.dims(), k.dims(), v.dims()]);
         let dtype = q.dtype();
-        let [.., queries, head_dim] = q.dims();
+        let [batch, heads, queries, head_dim] = q.dims();
+        let kv_heads = k.dims()[1];
         if matches!(mask, Mask::Turns { .. }) {
             return reference_attend(q, k, v, mask);
         }
@@ -69,15 +70,19 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
                 return wrap(found);
             }
         }
-        let multiply = |a, b, out| if dtype == DType::F32 { Self::product(a, b) } else { multiply(a, b, out) };
-        by_heads([q, k, v], SCORES, |[q, k, v]| {
+        let multiply = |a, b, out| if dtype == DType::F32 { Self::matmul_f32(a, b) } else { multiply(a, b, out) };
+        // Query heads that share a key head are rows of one product.
+        let q = if kv_heads == heads { q } else { q.reshape([batch, kv_heads, heads / kv_heads * queries, head_dim]) };
+        let causal = (mask == Mask::Causal).then_some(queries);
+        let attended = by_heads([q, k, v], SCORES, |[q, k, v]| {
             let scores = multiply(q, k.swap_dims(2, 3), DType::F32);
-            let shares = softmax(unwrap(scores), (head_dim as f64).powf(-0.5), mask == Mask::Causal, dtype);
+            let shares = softmax(unwrap(scores), (head_dim as f64).powf(-0.5), causal, dtype);
             multiply(wrap(shares), v, dtype)
-        })
+        });
+        if kv_heads == heads { attended } else { attended.reshape([batch, heads, queries, head_dim]) }
     }
 
-    fn gate(of: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
+    fn silu_mul(of: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         wrap(gate(unwrap(of), unwrap(up)))
     }
 
@@ -102,7 +107,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
         wrap(layer_norm(unwrap(x), unwrap(weight), unwrap(bias), eps))
     }
 
-    fn rotate(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
+    fn apply_rope(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
         wrap(rotate(unwrap(x), unwrap(cos), unwrap(sin)))
     }
 }

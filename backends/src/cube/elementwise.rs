@@ -8,7 +8,7 @@ use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use super::{UNITS, room};
 
-/// [`crate::VlmBackend::gate`].
+/// [`crate::VlmBackend::silu_mul`].
 pub(crate) fn gate<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
     let (gate, up) = (into_contiguous(gate), into_contiguous(up));
     let out = room(&gate, gate.shape(), gate.dtype);
@@ -42,7 +42,7 @@ pub(crate) fn gelu<R: CubeRuntime>(x: CubeTensor<R>, quick: bool) -> CubeTensor<
     out
 }
 
-/// [`crate::VlmBackend::rotate`]; `x` may be a view.
+/// [`crate::VlmBackend::apply_rope`]; `x` may be a view.
 pub(crate) fn rotate<R: CubeRuntime>(x: CubeTensor<R>, cos: CubeTensor<R>, sin: CubeTensor<R>) -> CubeTensor<R> {
     let out = room(&x, x.shape(), x.dtype);
     let (client, dtype, count) = (x.client.clone(), x.dtype, x.shape().num_elements());

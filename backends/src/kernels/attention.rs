@@ -24,14 +24,14 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
     let out = Heads::token_major(&mut buffer, q.shape);
     if on_tiles([&q, &k, &v], mask, &out).is_none() {
         in_turn(q.count(), |scores, i| {
-            forward(scores, [q.head(i), k.head(i), v.head(i)], mask, out.head(i));
+            forward(scores, [q.head(i), k.shared_by(&q, i), v.shared_by(&q, i)], mask, out.head(i));
         });
     }
     Some(tensor(buffer, q.shape))
 }
 
-/// [`crate::VlmBackend::attend_rounded`]; `None` if the processor or the tensors are not made for it.
-pub(crate) fn attend_rounded([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
+/// [`crate::VlmBackend::attend_bf16`]; `None` if the processor or the tensors are not made for it.
+pub(crate) fn attend_bf16([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
     let heads = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
     let mut buffer = vec![0.0; heads[0].shape.iter().product()];
     let out = Heads::token_major(&mut buffer, heads[0].shape);
@@ -46,7 +46,7 @@ const ROUNDED: &[Attend] = &[
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     super::amx::attend::attend,
     #[cfg(target_arch = "x86_64")]
-    super::panels::attend::attend_rounded,
+    super::panels::attend::attend_bf16,
 ];
 
 /// As where the processor has no such vectors.
@@ -58,6 +58,8 @@ fn on_tiles(_: [&Heads; 3], _: Mask, _: &Heads) -> Option<()> {
 /// [`crate::VlmBackend::attend_backward`]; `None` if the tensors are laid out otherwise.
 pub(crate) fn attend_backward([q, k, v]: [&FlexTensor; 3], grad: &FlexTensor, mask: Mask) -> Option<[FlexTensor; 3]> {
     let (q, k, v, grad) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?, Heads::of(grad)?);
+    // Heads that share keys would add to the same gradient.
+    (q.shape[1] == k.shape[1]).then_some(())?;
     let shapes = [q.shape, k.shape, v.shape];
     let mut buffers = shapes.map(|shape| vec![0.0; shape.iter().product()]);
     let [dq, dk, dv] = &mut buffers;

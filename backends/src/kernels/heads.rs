@@ -50,6 +50,11 @@ impl Heads {
         Self { start: buffer.as_mut_ptr(), shape, strides }
     }
 
+    /// The key or value head that number `i` of the heads of `queries` reads: each is that of equally many of them, one after another.
+    pub(super) fn shared_by(&self, queries: &Self, i: usize) -> Head {
+        self.head(i / (queries.shape[1] / self.shape[1]))
+    }
+
     /// Batch times heads.
     pub(super) fn count(&self) -> usize {
         self.shape[0] * self.shape[1]

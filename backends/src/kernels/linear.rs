@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::{
         Flex, VlmBackend,
-        ops::reference_product,
+        ops::reference_linear,
         testing::{require, worst},
     };
     use burn::tensor::{Distribution, Tensor, TensorData};
@@ -165,10 +165,9 @@ mod tests {
             let values: Vec<f32> = x.to_data().into_vec().unwrap();
             let values: Vec<f32> = values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect();
             let rounded = Tensor::<Flex, 2>::from_data(TensorData::new(values, [rows, inner]), &device);
-            let fast =
-                Flex::apply_weight_rounded(x.clone().into_primitive().tensor(), w.clone().into_primitive().tensor());
+            let fast = Flex::linear_rows_bf16(x.clone().into_primitive().tensor(), w.clone().into_primitive().tensor());
             let product = |x: Tensor<Flex, 2>| {
-                reference_product::<Flex>(x.into_primitive().tensor(), w.clone().into_primitive().tensor())
+                reference_linear::<Flex>(x.into_primitive().tensor(), w.clone().into_primitive().tensor())
             };
             // Without the instruction nothing is rounded.
             let slow = product(if is_taken && require("avx512bf16") { rounded } else { x });
@@ -196,7 +195,7 @@ mod tests {
                 let w = Tensor::<Flex, 2>::random([outputs, inner], Distribution::Uniform(-1.0, 1.0), &device);
                 let (x, w) = (x.into_primitive().tensor(), w.cast(dtype).into_primitive().tensor());
                 let fast = product(&x, &w);
-                let slow = reference_product::<Flex>(x.clone(), w.clone());
+                let slow = reference_linear::<Flex>(x.clone(), w.clone());
                 let off = worst(fast.storage(), slow.storage());
                 assert!(off < 1e-4, "{rows}x{inner}x{outputs} {dtype:?}: worst difference {off}");
                 let (sizes, x, slow) = ([rows, inner, outputs], x.storage(), slow.storage());

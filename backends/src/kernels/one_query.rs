@@ -1,10 +1,11 @@
 //! Attention of one query position, as decoding asks for at every step.
 //!
 //! Keys and values are the filled part of a longer buffer. Burn's own attention copies such a view whole before it
-//! starts; here every head reads its rows where they are.
+//! starts; here every head reads its rows where they are, once for all queries that share them, in f32 or bf16.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{
@@ -12,28 +13,97 @@ use super::{
     vectors::{exp, on_vectors, sum},
 };
 
-/// `softmax(q·kᵀ/√head_dim)·v` for `q` `[batch, heads, 1, head_dim]`; `None` if the tensors are laid out otherwise.
+/// `softmax(q·kᵀ/√head_dim)·v` for `q` `[batch, heads, 1, head_dim]` in f32, and keys and values `[batch, kv_heads, tokens, head_dim]` in f32 or
+/// bf16; `None` if the tensors are laid out otherwise.
 pub(crate) fn one_query(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor) -> Option<FlexTensor> {
-    let (q, k, v) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?);
+    let q = Heads::of(q)?;
+    match (k.dtype(), v.dtype()) {
+        (DType::F32, DType::F32) => attend(&q, [k, v].map(|x| Cached::of(x, x.storage::<f32>()))),
+        (DType::BF16, DType::BF16) => attend(&q, [k, v].map(|x| Cached::of(x, x.storage::<bf16>()))),
+        _ => None,
+    }
+}
+
+/// A number of the cache.
+trait Number: Sized + Sync {
+    /// The row `row` as f32, in `room` if it is not.
+    fn widen<'r>(row: &'r [Self], room: &'r mut [f32]) -> &'r [f32];
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen<'r>(row: &'r [Self], _room: &'r mut [f32]) -> &'r [f32] {
+        row
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    fn widen<'r>(row: &'r [Self], room: &'r mut [f32]) -> &'r [f32] {
+        room.iter_mut().zip(row).for_each(|(to, x)| *to = f32::from_bits(u32::from(x.to_bits()) << 16));
+        room
+    }
+}
+
+/// Keys or values where they lie.
+struct Cached<'a, T> {
+    numbers: &'a [T],
+    /// `[batch, kv_heads, tokens, head_dim]`.
+    shape: [usize; 4],
+    strides: [usize; 3],
+}
+
+impl<'a, T> Cached<'a, T> {
+    /// Of a tensor and all numbers behind it; `None` if rows are not contiguous.
+    fn of(tensor: &FlexTensor, storage: &'a [T]) -> Option<Self> {
+        let (layout, strides) = (tensor.layout(), tensor.layout().strides());
+        let shape: [usize; 4] = layout.shape()[..].try_into().ok()?;
+        let stride = |axis: usize| usize::try_from(strides[axis]).ok();
+        (strides[3] == 1).then_some(())?;
+        let numbers = &storage[layout.start_offset()..];
+        Some(Self { numbers, shape, strides: [stride(0)?, stride(1)?, stride(2)?] })
+    }
+
+    /// A token's row of head number `head` of all batches.
+    #[inline(always)]
+    fn row(&self, head: usize, token: usize) -> &'a [T] {
+        let [_, heads, _, head_dim] = self.shape;
+        let [batch, of_head, of_token] = self.strides;
+        &self.numbers[head / heads * batch + head % heads * of_head + token * of_token..][..head_dim]
+    }
+}
+
+fn attend<T: Number>(q: &Heads, [k, v]: [Option<Cached<T>>; 2]) -> Option<FlexTensor> {
+    let (k, v) = (k?, v?);
     let [batch, heads, 1, head_dim] = q.shape else { return None };
+    let [_, kv_heads, tokens, _] = k.shape;
+    let group = heads / kv_heads;
     let scale = (head_dim as f32).sqrt().recip();
     let mut out = vec![0.0f32; batch * heads * head_dim];
-    out.par_chunks_mut(head_dim).enumerate().for_each_init(Vec::new, |scores, (head, out)| {
-        let (q, k, v) = (q.head(head), k.head(head), v.head(head));
-        let query = q.row(0);
+    out.par_chunks_mut(group * head_dim).enumerate().for_each_init(Vec::new, |scratch, (head, out)| {
+        scratch.resize(group * tokens + head_dim, 0.0);
+        let (scores, room) = scratch.split_at_mut(group * tokens);
         on_vectors!({
-            scores.resize(k.rows, 0.0);
-            for (token, score) in scores.iter_mut().enumerate() {
-                *score = scale * sum(query, k.row(token), |a, b| a * b);
+            for token in 0..tokens {
+                let key = T::widen(k.row(head, token), room);
+                for i in 0..group {
+                    let query = q.head(head * group + i);
+                    scores[i * tokens + token] = scale * sum(query.row(0), key, |a, b| a * b);
+                }
             }
-            let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut total = 0.0;
-            for (token, score) in scores.iter().enumerate() {
-                let weight = exp(score - best);
-                total += weight;
-                out.iter_mut().zip(v.row(token)).for_each(|(out, value)| *out += weight * value);
+            for scores in scores.chunks_exact_mut(tokens.max(1)) {
+                let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                scores.iter_mut().for_each(|score| *score = exp(*score - best));
+                let share = scores.iter().sum::<f32>().recip();
+                scores.iter_mut().for_each(|score| *score *= share);
             }
-            out.iter_mut().for_each(|out| *out /= total);
+            for token in 0..tokens {
+                let value = T::widen(v.row(head, token), room);
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    let weight = scores[i * tokens + token];
+                    out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);
+                }
+            }
         });
     });
     let layout = Layout::contiguous(Shape::from([batch, heads, 1, head_dim]));
@@ -50,17 +120,28 @@ mod tests {
 
     #[test]
     fn one_query_equals_the_reference() {
-        for (batch, heads, capacity, tokens, head_dim) in
-            [(1, 4, 50, 37, 40), (1, 1, 1, 1, 3), (1, 32, 200, 199, 128), (5, 3, 30, 26, 16)]
-        {
-            let q = random([batch, heads, 1, head_dim]);
-            let [k, v] = [0, 1].map(|_| random([batch, heads, capacity, head_dim]).narrow(2, 0, tokens));
-            let slow = reference_attend(q.clone(), k.clone(), v.clone(), Mask::None);
-            let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
-            let fast = one_query(&q, &k, &v).expect("this layout is the one that it is for");
-            let fast = Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(fast));
-            let worst = crate::testing::difference(fast, slow);
-            assert!(worst < 1e-5, "{batch}×{heads} heads, {tokens} tokens: worst difference {worst}");
+        for (batch, heads, kv_heads, capacity, tokens, head_dim) in [
+            (1, 4, 4, 50, 37, 40),
+            (1, 1, 1, 1, 1, 3),
+            (1, 32, 32, 200, 199, 128),
+            (5, 3, 3, 30, 26, 16),
+            (2, 6, 2, 30, 26, 16),
+            (1, 8, 1, 40, 33, 20),
+        ] {
+            for dtype in [DType::F32, DType::BF16] {
+                let q = random([batch, heads, 1, head_dim]);
+                let [k, v] =
+                    [0, 1].map(|_| random([batch, kv_heads, capacity, head_dim]).narrow(2, 0, tokens).cast(dtype));
+                let slow = reference_attend(q.clone(), k.clone(), v.clone(), Mask::None);
+                let [q, k, v] = [q, k, v].map(|x| x.into_primitive().tensor());
+                let fast = one_query(&q, &k, &v).expect("this layout is the one that it is for");
+                let fast = Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(fast));
+                let worst = crate::testing::difference(fast, slow);
+                assert!(
+                    worst < 1e-5,
+                    "{heads} heads on {kv_heads}, {tokens} tokens, {dtype:?}: worst difference {worst}"
+                );
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::heads::{Heads, tensor};
 
-/// [`crate::VlmBackend::rotate`]; `None` if the tensors are laid out otherwise.
+/// [`crate::VlmBackend::apply_rope`]; `None` if the tensors are laid out otherwise.
 pub(crate) fn rotate(x: &FlexTensor, [cos, sin]: [&FlexTensor; 2]) -> Option<FlexTensor> {
     let x = Heads::of(x)?;
     let [_, _, tokens, head_dim] = x.shape;

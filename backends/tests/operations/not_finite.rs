@@ -17,7 +17,7 @@ impl<B: VlmBackend> Check<B> {
                 let of_x = || self.tensor(&of_x, [rows, inputs]).into_primitive().tensor();
                 let of_weight =
                     || self.tensor_in(self.weights, &of_weight, [outputs, inputs]).into_primitive().tensor();
-                for found in [B::apply_weight(of_x(), of_weight()), B::apply_weight_rounded(of_x(), of_weight())] {
+                for found in [B::linear_rows(of_x(), of_weight()), B::linear_rows_bf16(of_x(), of_weight())] {
                     let found = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(found));
                     let what = format!("a product of {rows}×{inputs}×{outputs}");
                     self.broken(&what, found, |i| row == Some(i / outputs) || column == Some(i % outputs));
@@ -42,7 +42,7 @@ impl<B: VlmBackend> Check<B> {
                 for mask in [Mask::None, Mask::Causal] {
                     let found = [
                         B::attend(q.clone(), k.clone(), v.clone(), mask),
-                        B::attend_rounded(q.clone(), k.clone(), v.clone(), mask),
+                        B::attend_bf16(q.clone(), k.clone(), v.clone(), mask),
                     ];
                     for found in found {
                         let what = format!("attention of {queries} to {keys}, {mask:?}, input {which}");
@@ -58,7 +58,7 @@ impl<B: VlmBackend> Check<B> {
         self.broken("rms_norm", B::rms_norm_rows(x.clone(), weight.clone(), 1e-5), |i| i < 320);
         self.broken("layer_norm", B::layer_norm_rows(x.clone(), weight.clone(), weight, 1e-5), |i| i < 320);
         let x = x.unsqueeze::<3>();
-        for found in [B::quick_gelu(x.clone()), B::exact_gelu(x.clone()), B::gate(x.clone(), x.clone())] {
+        for found in [B::quick_gelu(x.clone()), B::exact_gelu(x.clone()), B::silu_mul(x.clone(), x.clone())] {
             self.broken("a step", found, |i| i == 0);
         }
     }

@@ -157,7 +157,7 @@ impl<B: VlmBackend> Check<B> {
             let expected: Vec<f64> = x.iter().map(|&value| if value > 0.0 { value } else { 0.0 }).collect();
             let (large, one) = (self.tensor(&x, [1, 1, 7]), Tensor::ones([1, 1, 7], (&self.device, self.dtype)));
             let values = |x: Tensor<B, 3>| x.into_data().convert::<f32>().into_vec::<f32>().unwrap();
-            for found in [values(B::gate(large.clone(), one)), values(B::quick_gelu(large))] {
+            for found in [values(B::silu_mul(large.clone(), one)), values(B::quick_gelu(large))] {
                 let is_near = |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() <= expected * 1e-5;
                 assert_eq!(found.len(), expected.len());
                 assert!(found.iter().zip(&expected).all(is_near), "{found:?}");
@@ -170,7 +170,7 @@ impl<B: VlmBackend> Check<B> {
             let quick: Vec<f64> = x.iter().map(|x| x * logistic(1.702 * x)).collect();
             let exact: Vec<f64> = x.iter().map(|x| x * normal_below(*x)).collect();
             let (x, y) = (self.tensor(&x, [1, rows, width]), self.tensor(&y, [1, rows, width]));
-            self.same("gate", B::gate(x.clone(), y), &gated);
+            self.same("gate", B::silu_mul(x.clone(), y), &gated);
             self.same("quick_gelu", B::quick_gelu(x.clone()), &quick);
             self.same("exact_gelu", B::exact_gelu(x), &exact);
         }
@@ -197,7 +197,7 @@ impl<B: VlmBackend> Check<B> {
         let half = self.tensor(&half, [1, 1, 2 * tokens, width / 2]);
         let whole = Tensor::cat(vec![half.clone(), half], 3);
         let x = self.tensor(&x, [1, tokens, heads, width]).swap_dims(1, 2);
-        let found = B::rotate(x, whole.clone().narrow(2, tokens, tokens), whole.narrow(2, 0, tokens));
+        let found = B::apply_rope(x, whole.clone().narrow(2, tokens, tokens), whole.narrow(2, 0, tokens));
         self.same("rotate", found, &expected);
     }
 
@@ -210,11 +210,11 @@ impl<B: VlmBackend> Check<B> {
         let large = [(8, 512, 512), (70, 1024, 512)];
         for (rows, inputs, outputs) in shapes.into_iter().chain(odd).chain(large) {
             let (x, weight, expected) = self.product(rows, inputs, outputs);
-            let found = B::apply_weight(x.clone().into_primitive().tensor(), weight.clone().into_primitive().tensor());
-            let what = format!("apply_weight of {rows}×{inputs}×{outputs}");
+            let found = B::linear_rows(x.clone().into_primitive().tensor(), weight.clone().into_primitive().tensor());
+            let what = format!("linear of {rows}×{inputs}×{outputs}");
             self.same(&what, Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(found)), &expected);
             if self.weights == self.dtype {
-                self.same("product", B::product(x, weight.transpose()), &expected);
+                self.same("product", B::matmul_f32(x, weight.transpose()), &expected);
             }
         }
     }
@@ -235,9 +235,9 @@ impl<B: VlmBackend> Check<B> {
         let rounds = self.weights == DType::BF16;
         for (rows, inputs, outputs) in [(1, 4096, 64), (5, 320, 70), (66, 96, 31), (70, 1024, 512)] {
             let (x, weight, expected) = self.product(rows, inputs, outputs);
-            let found = B::apply_weight_rounded(x.into_primitive().tensor(), weight.into_primitive().tensor());
+            let found = B::linear_rows_bf16(x.into_primitive().tensor(), weight.into_primitive().tensor());
             let found = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(found));
-            let what = format!("apply_weight_rounded of {rows}×{inputs}×{outputs}");
+            let what = format!("linear_rows_bf16 of {rows}×{inputs}×{outputs}");
             match rounds {
                 true => self.within(1.6e-2, &what, found, &expected),
                 false => self.same(&what, found, &expected),
@@ -246,37 +246,47 @@ impl<B: VlmBackend> Check<B> {
     }
 
     fn attention(&mut self) {
-        let heads = 2;
         // One query, a whole sequence, the end of one; and heads too wide for some kernels' blocks.
         for (queries, keys, width) in
             [(1, 1, 32), (1, 700, 128), (77, 77, 64), (40, 100, 32), (1, 9, 300), (200, 200, 64)]
         {
-            let [q, k, v] = [queries, keys, keys].map(|tokens| self.numbers(tokens * heads * width));
-            let [of_q, of_k, of_v] = [(&q, queries), (&k, keys), (&v, keys)]
-                .map(|(values, tokens)| self.tensor(values, [1, tokens, heads, width]).swap_dims(1, 2));
-            for mask in [Mask::None, Mask::Causal] {
-                let mut expected = Vec::new();
-                for head in 0..heads {
-                    for query in 0..queries {
-                        let seen = if mask == Mask::Causal { keys - queries + query + 1 } else { keys };
-                        let row = |of: &[f64], token: usize| of[(token * heads + head) * width..][..width].to_vec();
-                        let dot = |key: usize| {
-                            let both = row(&q, query).into_iter().zip(row(&k, key));
-                            both.map(|(a, b)| a * b).sum::<f64>() / (width as f64).sqrt()
-                        };
-                        let scores: Vec<f64> = (0..seen).map(dot).collect();
-                        let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                        let shares: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
-                        let total: f64 = shares.iter().sum();
-                        for i in 0..width {
-                            let found = (0..seen).map(|key| shares[key] * row(&v, key)[i]).sum::<f64>();
-                            expected.push(found / total);
-                        }
+            for group in [1, 3] {
+                self.attention_of(queries, keys, width, group);
+            }
+        }
+    }
+
+    /// Two heads of keys, each shared by `group` heads of queries.
+    fn attention_of(&mut self, queries: usize, keys: usize, width: usize, group: usize) {
+        let kv_heads = 2;
+        let heads = kv_heads * group;
+        let q = self.numbers(queries * heads * width);
+        let [k, v] = [0, 1].map(|_| self.numbers(keys * kv_heads * width));
+        let [of_q, of_k, of_v] = [(&q, queries, heads), (&k, keys, kv_heads), (&v, keys, kv_heads)]
+            .map(|(values, tokens, heads)| self.tensor(values, [1, tokens, heads, width]).swap_dims(1, 2));
+        for mask in [Mask::None, Mask::Causal] {
+            let mut expected = Vec::new();
+            for head in 0..heads {
+                let query_row = |token: usize| &q[(token * heads + head) * width..][..width];
+                let row = |of: &[f64], token: usize| of[(token * kv_heads + head / group) * width..][..width].to_vec();
+                for query in 0..queries {
+                    let seen = if mask == Mask::Causal { keys - queries + query + 1 } else { keys };
+                    let dot = |key: usize| {
+                        let both = query_row(query).iter().zip(row(&k, key));
+                        both.map(|(a, b)| a * b).sum::<f64>() / (width as f64).sqrt()
+                    };
+                    let scores: Vec<f64> = (0..seen).map(dot).collect();
+                    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                    let shares: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
+                    let total: f64 = shares.iter().sum();
+                    for i in 0..width {
+                        let found = (0..seen).map(|key| shares[key] * row(&v, key)[i]).sum::<f64>();
+                        expected.push(found / total);
                     }
                 }
-                let what = format!("attention of {queries} to {keys}, {mask:?}");
-                self.same(&what, B::attend(of_q.clone(), of_k.clone(), of_v.clone(), mask), &expected);
             }
+            let what = format!("attention of {queries} to {keys}, {group} heads to each of keys, {mask:?}");
+            self.same(&what, B::attend(of_q.clone(), of_k.clone(), of_v.clone(), mask), &expected);
         }
     }
 }

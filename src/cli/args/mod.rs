@@ -10,7 +10,7 @@ use burn::tensor::DType;
 use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use pictures::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 
-use crate::{image::GridRule, merge::Merge};
+use crate::{image::GridRule, sequence::Merge};
 
 /// Training-free visual token pruning for vision-language models.
 #[derive(Debug, Parser)]

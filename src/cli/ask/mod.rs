@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Error,
     generate::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
-    model::{Llava, Seen},
+    model::{Model, VisualTokens},
     pruner::selector,
     text::{Prompt, clip_question, strip},
     video::Media,
@@ -43,10 +43,10 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
     images.iter().try_for_each(|path| check_there(path))?;
     let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
-    let config = &plan.opened.config;
-    let media = images.iter().map(|path| see(path, config.frames())).collect::<Result<Vec<_>, _>>()?;
-    let marks: Vec<usize> = media.iter().map(Media::marks).collect();
-    let text = config.template().turn(&question, &marks)?;
+    let checkpoint = &plan.checkpoint;
+    let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
+    let marks: Vec<usize> = media.iter().map(Media::placeholders).collect();
+    let text = checkpoint.chat().own.render(&question, &marks)?;
     let backend = plan.method().backend;
     let question = clip_question(&question);
     let job = Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json };
@@ -84,10 +84,9 @@ impl Job for Ask {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let methods = self.plan.methods.clone();
-        let model: Llava<B> = self.plan.load(&device)?;
+        let model: Model<B> = self.plan.load(&device)?;
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
-        let end = model.tokenizer().eos();
-        let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, end };
+        let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, stops: true };
         let ask = |method: &MethodPlan, on_token: &mut dyn FnMut(&[u32]) -> ControlFlow<()>| {
             let selector = selector::<B>(method.method, method.params)?;
             let (seen, answer) = answer(&model, &self.media, &prompt, &selector, method.tokens, decoding, on_token)?;
@@ -132,7 +131,12 @@ impl Job for Ask {
     }
 }
 
-fn summary<B: VlmBackend>(seen: &[Seen<B>], answer: &Generated, text: String, method: &MethodPlan) -> AskResult {
+fn summary<B: VlmBackend>(
+    seen: &[VisualTokens<B>],
+    answer: &Generated,
+    text: String,
+    method: &MethodPlan,
+) -> AskResult {
     let vision: Duration = seen.iter().map(|seen| seen.vision).sum();
     let prune: Duration = seen.iter().map(|seen| seen.prune).sum();
     AskResult {

@@ -62,7 +62,7 @@ fn product<B: VlmBackend>(side: usize, dtypes: [DType; 2], rounded: bool, device
         square.into_primitive().tensor()
     };
     let [x, weight] = dtypes.map(square);
-    let apply = if rounded { B::apply_weight_rounded } else { B::apply_weight };
+    let apply = if rounded { B::linear_rows_bf16 } else { B::linear_rows };
     best::<B>(device, || {
         let product = apply(x.clone(), weight.clone());
         drop(Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(product)));

@@ -18,11 +18,10 @@ use super::{
     print, print_json,
 };
 use crate::{
-    Error,
     cost::{kv_bytes, prefill_flops, prefill_work, step_bytes, visual_tokens},
     generate::{Decoding, answer, go_on},
     image::Rgb,
-    model::{DEMO, Layout, Llava, LlavaConfig, LoadOptions, Opened, Pictures, check_layer, open, shaped},
+    model::{Checkpoint, DEMO, LoadOptions, Model, check_layer, open, preset},
     pruner::{Params, Selector, check_budget, method, selector},
     text::{IMAGE_TOKEN, Prompt},
     video::{Media, Video},
@@ -46,18 +45,18 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         bail!("a budget of 0 tokens is not possible: --budgets and --tokens take 1 up to the patches of one crop");
     }
     let backend = choose(args.method.backend.as_deref())?;
-    let (opened, random, name) = opened(&args)?;
+    let (checkpoint, name) = subject(&args)?;
     let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.needs().joint);
-    let joint = text_side(&mut names, reads_text, &args.method, || check_joint(&opened, random))?;
+    let joint = text_side(&mut names, reads_text, &args.method, || checkpoint.check_text_side())?;
     for name in &names {
         if let Some(layer) = method(name, params)?.cut_layer() {
-            check_layer(layer, opened.config.text.num_hidden_layers)?;
+            check_layer(layer, checkpoint.decoder().num_hidden_layers)?;
         }
     }
     for &budget in &budgets {
-        check_budget(budget, opened.config.vision.patches())?;
+        check_budget(budget, checkpoint.grid().tokens())?;
     }
-    let limit = opened.config.text.max_position_embeddings;
+    let limit = checkpoint.decoder().max_position_embeddings;
     if args.prompt_tokens.saturating_add(args.new_tokens) > limit {
         bail!(
             "--prompt-tokens and --new-tokens are {} and {}, and the model reads {limit} with the picture's",
@@ -66,10 +65,8 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
-    let (table, json) = secateur_backends::run(
-        backend,
-        Bench { args, opened, random, name, names, budgets, params, options, backend },
-    )??;
+    let (table, json) =
+        secateur_backends::run(backend, Bench { args, checkpoint, name, names, budgets, params, options, backend })??;
     print(&table.text())?;
     if json {
         print_json(&table.json())?;
@@ -77,35 +74,34 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is measured, whether its weights are random, and its name.
-fn opened(args: &BenchArgs) -> anyhow::Result<(Opened, bool, String)> {
+/// The checkpoint or preset that is measured, and its name.
+fn subject(args: &BenchArgs) -> anyhow::Result<(Checkpoint, String)> {
     let shape = args.shape.as_deref().unwrap_or(DEMO);
     let (random, name) = (args.model.is_none() && shape != DEMO, args.model.as_deref().unwrap_or(shape));
     if let Some(layers) = args.layers.filter(|_| !random) {
         bail!("--layers {layers} is not possible: it is for a shape with random weights, and {name} has its own");
     }
-    let mut opened = match &args.model {
+    let mut checkpoint = match &args.model {
         Some(model) => {
-            let opened = open(model, args.clip.as_deref())?;
-            opened.notes.iter().for_each(|note| say!("note: {note}"));
-            opened
+            let checkpoint = open(model, args.clip.as_deref())?;
+            checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
+            checkpoint
         }
-        None => shaped(shape)?,
+        None => preset(shape)?,
     };
     if let Some(layers) = args.layers {
-        let all = opened.config.text.num_hidden_layers;
+        let all = checkpoint.decoder().num_hidden_layers;
         if !(1..=all).contains(&layers) {
             bail!("--layers {layers} is not possible: the shape has {all}");
         }
-        opened.config.text.num_hidden_layers = layers;
+        checkpoint.set_layers(layers);
     }
-    Ok((opened, random, name.to_owned()))
+    Ok((checkpoint, name.to_owned()))
 }
 
 struct Bench {
     args: BenchArgs,
-    opened: Opened,
-    random: bool,
+    checkpoint: Checkpoint,
     name: String,
     names: Vec<&'static str>,
     budgets: Vec<usize>,
@@ -118,9 +114,9 @@ impl Job for Bench {
     type Output = anyhow::Result<(Table, bool)>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { args, opened, random, name, names, budgets, params, options, backend } = self;
-        let media = [media(&opened.config, &name)];
-        let model: Llava<B> = if random { opened.random(options, &device)? } else { opened.load(options, &device)? };
+        let Self { args, checkpoint, name, names, budgets, params, options, backend } = self;
+        let (media, random) = ([media(&checkpoint, &name)], checkpoint.is_random());
+        let model: Model<B> = checkpoint.load(options, &device)?;
         model.notes().iter().for_each(|note| say!("note: {note}"));
         let mut runs: Vec<(Selector<B>, Option<usize>)> = vec![(selector("none", params)?, None)];
         for name in names {
@@ -128,7 +124,7 @@ impl Job for Bench {
                 runs.push((selector(name, params)?, Some(budget)));
             }
         }
-        let prompt = prompt(args.prompt_tokens, media[0].marks());
+        let prompt = prompt(args.prompt_tokens, media[0].placeholders());
         let mut rows: Vec<Row> = Vec::new();
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
         let bar = ProgressBar::new(args.repeats.saturating_add(1).saturating_mul(runs.len()) as u64).with_style(style);
@@ -154,13 +150,13 @@ impl Job for Bench {
         let ceilings = match args.ceilings {
             true => {
                 let rounded = options.dtype == Some(DType::BF16);
-                Some(ceilings::measure::<B>(model.activations(), model.language_weights(), rounded, &device)?)
+                Some(ceilings::measure::<B>(model.activations(), model.decoder_weights(), rounded, &device)?)
             }
             false => None,
         };
         let table = Table {
             model: if random {
-                format!("{name}, {} layers, random weights", model.config().text.num_hidden_layers)
+                format!("{name}, {} layers, random weights", model.decoder_config().num_hidden_layers)
             } else {
                 name
             },
@@ -178,14 +174,9 @@ impl Job for Bench {
     }
 }
 
-/// Whether CLIP's text side is there; random weights make one for every tower that is CLIP's.
-fn check_joint(opened: &Opened, random: bool) -> Result<(), Error> {
-    if random && opened.layout != Layout::Video { Ok(()) } else { opened.check_joint() }
-}
-
 /// One answer of exactly `new_tokens` tokens.
 fn measure<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     media: &[Media],
     prompt: &Prompt,
     selector: &Selector<B>,
@@ -193,11 +184,11 @@ fn measure<B: VlmBackend>(
     new_tokens: usize,
 ) -> anyhow::Result<Row> {
     // No token ends it.
-    let decoding = Decoding::greedy(new_tokens, u32::MAX);
+    let decoding = Decoding { stops: false, ..Decoding::greedy(new_tokens) };
     let (seen, generated) = answer(model, media, prompt, selector, budget, decoding, go_on)?;
-    let config = &model.config().text;
+    let config = model.decoder_config();
     let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
-    let sum = |time: fn(&crate::model::Seen<B>) -> Duration| seen.iter().map(time).sum::<Duration>();
+    let sum = |time: fn(&crate::model::VisualTokens<B>) -> Duration| seen.iter().map(time).sum::<Duration>();
     let project = sum(|seen| seen.project);
     let times = Times {
         vision: sum(|seen| seen.vision) - project,
@@ -206,30 +197,26 @@ fn measure<B: VlmBackend>(
         prefill: generated.prefill,
         decode: generated.decode / generated.steps.max(1) as u32,
     };
-    let marks: usize = media.iter().map(Media::marks).sum();
+    let marks: usize = media.iter().map(Media::placeholders).sum();
     let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - marks).collect();
     Ok(Row {
         method: selector.method().name(),
-        tokens: budget.unwrap_or(model.config().vision.patches()),
+        tokens: budget.unwrap_or(model.grid().tokens()),
         visual: layers.first().copied().unwrap_or(0),
         flops: prefill_flops(config, &layers),
-        kv_bytes: kv_bytes(config, &layers, model.activations().size()),
+        kv_bytes: kv_bytes(config, &layers, model.cache_dtype().size()),
         prompt_work: prefill_work(config, &whole),
-        step_bytes: step_bytes(config, &whole, model.language_weights().size(), model.activations().size()),
+        step_bytes: step_bytes(config, &whole, model.decoder_weights().size(), model.cache_dtype().size()),
         times: vec![times],
     })
 }
 
-/// A picture of noise that the model sees as its papers count it: one crop, or five; or a video, for a model that sees videos.
-fn media(config: &LlavaConfig, name: &str) -> Media {
-    let tower = config.vision.image_size;
-    let side = match config.pictures {
-        Pictures::Single(_) => tower,
-        Pictures::AnyRes { .. } => 2 * tower,
-    };
+/// An image of noise that the model sees as its papers count it: one crop, or five; or a video, for a model that sees videos.
+fn media(checkpoint: &Checkpoint, name: &str) -> Media {
+    let side = checkpoint.usual_side();
     let level = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
     let picture = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
-    match config.frames() {
+    match checkpoint.frames() {
         None => picture.into(),
         Some(frames) => {
             Media::Video(Video { path: name.into(), frames: vec![picture; frames], numbers: (0..frames).collect() })
@@ -273,9 +260,7 @@ mod tests {
     #[test]
     fn shapes_have_clips_text_but_for_videos() {
         for (name, there) in [("llava-1.5-7b", true), ("llava-1.6-13b", true), ("video-7b", false)] {
-            assert_eq!(check_joint(&shaped(name).unwrap(), true).is_ok(), there, "{name}");
+            assert_eq!(preset(name).unwrap().check_text_side().is_ok(), there, "{name}");
         }
-        // A checkpoint's own is looked for.
-        assert!(check_joint(&shaped("llava-1.5-7b").unwrap(), false).is_err());
     }
 }

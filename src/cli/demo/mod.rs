@@ -23,7 +23,7 @@ use crate::{
     files::write_file,
     generate::{Decoding, answer, answer_about, go_on, kept},
     image::{kept_patches, png},
-    model::{DEMO, Llava, LoadOptions, open},
+    model::{DEMO, LoadOptions, Model, open},
     plot::columns,
     pruner::{Needs, NoPruning, Params, Selector, selector},
     task::{Answer, Demo, Protocol, Sample, Task},
@@ -59,7 +59,7 @@ impl Job for Show {
     type Output = anyhow::Result<()>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let model: Llava<B> = open(DEMO, None)?.load(LoadOptions { joint: true, ..LoadOptions::default() }, &device)?;
+        let model: Model<B> = open(DEMO, None)?.load(LoadOptions { joint: true, ..LoadOptions::default() }, &device)?;
         let mut selectors = vec![selector::<B>("none", self.params)?];
         for name in &self.names {
             selectors.push(selector::<B>(name, self.params)?);
@@ -82,11 +82,11 @@ impl Job for Show {
 }
 
 /// The first questions and their answers without pruning.
-fn introduce<B: VlmBackend>(model: &Llava<B>, samples: &[Sample]) -> anyhow::Result<()> {
+fn introduce<B: VlmBackend>(model: &Model<B>, samples: &[Sample]) -> anyhow::Result<()> {
     let whole = selector::<B>("none", Params::default())?;
     for sample in samples.iter().take(2 * PICTURES) {
         let (pictures, prompt) = asked(model, sample)?;
-        let (_, generated) = answer(model, &pictures, &prompt, &whole, None, decoding(model), go_on)?;
+        let (_, generated) = answer(model, &pictures, &prompt, &whole, None, decoding(), go_on)?;
         let text = model.tokenizer().decode(&generated.ids);
         let place = sample.question_id.as_str().unwrap_or_default();
         print(&format!("  {place:<18} {:<80} {}", sample.text, trim(&text)))?;
@@ -96,7 +96,7 @@ fn introduce<B: VlmBackend>(model: &Llava<B>, samples: &[Sample]) -> anyhow::Res
 
 /// One strip of pictures for each of the first pictures: as it is, and what every method keeps.
 fn save_pictures<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selectors: &[Selector<B>],
     samples: &[Sample],
     out: &Path,
@@ -104,12 +104,12 @@ fn save_pictures<B: VlmBackend>(
     make_folder(out)?;
     for (i, sample) in samples.iter().step_by(2).take(PICTURES).enumerate() {
         let (pictures, prompt) = asked(model, sample)?;
-        let side = model.config().vision.patches().isqrt();
+        let grid = model.grid();
         let Some(Media::Picture(whole)) = pictures.first() else { continue };
         let mut shown = vec![whole.clone()];
         for selector in selectors {
-            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN), decoding(model), go_on)?;
-            shown.push(kept_patches(whole, side, &kept(&seen, &generated).0[0]));
+            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN), decoding(), go_on)?;
+            shown.push(kept_patches(whole, grid, &kept(&seen, &generated).0[0]));
         }
         write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
     }
@@ -122,8 +122,8 @@ fn save_pictures<B: VlmBackend>(
 }
 
 /// Every method at every budget on all questions. A picture is looked at once.
-fn accuracies<B: VlmBackend>(model: &Llava<B>, selectors: &[Selector<B>], samples: &[Sample]) -> anyhow::Result<Table> {
-    let patches = model.config().vision.patches();
+fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], samples: &[Sample]) -> anyhow::Result<Table> {
+    let patches = model.grid().tokens();
     let runs: Vec<(usize, usize)> = runs(selectors.len(), patches);
     let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); runs.len()];
     let needs = selectors.iter().fold(Needs::default(), |needs, selector| needs.and(selector.method().needs()));
@@ -162,20 +162,20 @@ fn accuracies<B: VlmBackend>(model: &Llava<B>, selectors: &[Selector<B>], sample
 
 /// The answers to both questions about a picture, all runs of the first, then all of the second.
 fn about_one_picture<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selectors: &[Selector<B>],
     runs: &[(usize, usize)],
     needs: Needs,
     pair: &[Sample],
 ) -> anyhow::Result<Vec<Answer>> {
     let (pictures, _) = asked(model, &pair[0])?;
-    let look = model.look_at_media(&pictures[0], NoPruning::default().tiling, needs)?;
+    let look = model.encode_media(&pictures[0], NoPruning::default().tiling, needs)?;
     let mut answers = Vec::new();
     for sample in pair {
-        let prompt = prompt(model, sample, &[pictures[0].marks()])?;
+        let prompt = prompt(model, sample, &[pictures[0].placeholders()])?;
         for &(selector, budget) in runs {
             let (selector, looks) = (&selectors[selector], std::slice::from_ref(&look));
-            let (_, generated) = answer_about(model, looks, &prompt, selector, Some(budget), decoding(model), go_on)?;
+            let (_, generated) = answer_about(model, looks, &prompt, selector, Some(budget), decoding(), go_on)?;
             let text = trim(&model.tokenizer().decode(&generated.ids)).to_owned();
             answers.push(Answer::new(sample, text, DEMO));
         }
@@ -185,22 +185,22 @@ fn about_one_picture<B: VlmBackend>(
 
 /// What each run costs: by arithmetic, and the median times, every run's repeats spread over the whole measurement.
 fn costs<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     selectors: &[Selector<B>],
     samples: &[Sample],
     table: &mut Table,
 ) -> anyhow::Result<()> {
-    let runs = runs(selectors.len(), model.config().vision.patches());
+    let runs = runs(selectors.len(), model.grid().tokens());
     let mut times = vec![Vec::new(); runs.len()];
     for (round, sample) in samples.iter().cycle().take(REPEATS + 1).enumerate() {
         let (pictures, prompt) = asked(model, sample)?;
         for ((&(selector, budget), times), row) in runs.iter().zip(&mut times).zip(&mut table.rows) {
             let selector = &selectors[selector];
-            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(budget), decoding(model), go_on)?;
-            let config = &model.config().text;
+            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(budget), decoding(), go_on)?;
+            let config = model.decoder_config();
             let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
             row.flops = prefill_flops(config, &layers);
-            row.kv_bytes = kv_bytes(config, &layers, model.activations().size());
+            row.kv_bytes = kv_bytes(config, &layers, model.cache_dtype().size());
             // The first round warms up.
             if round > 0 {
                 let (vision, prune, prefill) = (seen[0].vision, seen[0].prune, generated.prefill);
@@ -220,12 +220,12 @@ fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
     std::iter::once((0, patches)).chain(pruned).collect()
 }
 
-fn asked<B: VlmBackend>(model: &Llava<B>, sample: &Sample) -> anyhow::Result<(Vec<Media>, Prompt)> {
+fn asked<B: VlmBackend>(model: &Model<B>, sample: &Sample) -> anyhow::Result<(Vec<Media>, Prompt)> {
     let pictures = sample.picture.iter().map(|picture| picture.open(None)).collect::<Result<Vec<_>, _>>()?;
-    let marks: Vec<usize> = pictures.iter().map(Media::marks).collect();
+    let marks: Vec<usize> = pictures.iter().map(Media::placeholders).collect();
     Ok((pictures, prompt(model, sample, &marks)?))
 }
 
-fn decoding<B: VlmBackend>(model: &Llava<B>) -> Decoding {
-    Decoding::greedy(Demo.max_new_tokens(), model.tokenizer().eos())
+fn decoding() -> Decoding {
+    Decoding::greedy(Demo.max_new_tokens())
 }

@@ -16,9 +16,9 @@ use crate::{
     eval::prompt,
     generate::{Decoding, answer, go_on, kept},
     image::{GridRule, Rgb, jpeg, kept_patches},
-    merge::Merge,
-    model::{Llava, LoadOptions, Opened, TilingChoice, open},
+    model::{Checkpoint, LoadOptions, Model, TilingChoice, open},
     pruner::{Params, method, selector},
+    sequence::Merge,
     task::{Sample, normalise},
     text::Prompt,
     video::Media,
@@ -83,7 +83,7 @@ pub(super) fn gallery(
     if !config.data_sha256.is_empty() && data_sha256(&samples) != config.data_sha256 {
         bail!("{}: the questions are others than when they were answered", config.data.display());
     }
-    let opened = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
+    let checkpoint = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
     let joint = group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.needs().joint));
     // Settings that this version does not know leave the page without pictures.
     let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
@@ -92,7 +92,7 @@ pub(super) fn gallery(
     let dtype = dtype.map_err(anyhow::Error::msg)?.map(DType::from);
     let tiling = TilingChoice { grid: grid.map_err(anyhow::Error::msg)?, merge: merge.map_err(anyhow::Error::msg)? };
     let options = LoadOptions { dtype, joint, tiling };
-    secateur_backends::run(backend, Make { group, chosen, samples, opened, options })?
+    secateur_backends::run(backend, Make { group, chosen, samples, checkpoint, options })?
 }
 
 /// The parameters that a run was made with.
@@ -111,7 +111,7 @@ struct Make<'a> {
     group: &'a Group,
     chosen: &'a [(usize, Option<usize>)],
     samples: Vec<Sample>,
-    opened: Opened,
+    checkpoint: Checkpoint,
     options: LoadOptions,
 }
 
@@ -119,8 +119,8 @@ impl Job for Make<'_> {
     type Output = anyhow::Result<Gallery>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { group, chosen, samples, opened, options } = self;
-        let model: Llava<B> = opened.load(options, &device)?;
+        let Self { group, chosen, samples, checkpoint, options } = self;
+        let model: Model<B> = checkpoint.load(options, &device)?;
         let mut times = vec![Vec::new(); group.runs.len()];
         let (mut shown, mut timed) = (Vec::new(), 0);
         for &(question, budget) in chosen {
@@ -130,8 +130,8 @@ impl Job for Make<'_> {
                 bail!("the answers are not to these questions");
             }
             let Some(picture) = &sample.picture else { continue };
-            let media = picture.open(model.config().frames())?;
-            let prompt = prompt(&model, sample, &[media.marks()])?;
+            let media = picture.open(model.frames())?;
+            let prompt = prompt(&model, sample, &[media.placeholders()])?;
             if timed == 0 {
                 // Warms up.
                 group.runs.iter().try_for_each(|run| one(&model, &media, &prompt, run).map(|_| ()))?;
@@ -157,21 +157,21 @@ impl Job for Make<'_> {
 
 /// The time to the first token of one run's method, and a picture of what it keeps; empty where it keeps everything.
 fn one<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     media: &Media,
     prompt: &Prompt,
     run: &Stored,
 ) -> anyhow::Result<(Duration, String)> {
     let selector = selector::<B>(&run.config.method, params(run))?;
-    let first = Decoding::greedy(1, model.tokenizer().eos());
+    let first = Decoding::greedy(1);
     let tokens = run.config.tokens;
     let (seen, generated) = answer(model, std::slice::from_ref(media), prompt, &selector, tokens, first, go_on)?;
     let time = seen[0].vision + seen[0].prune + generated.prefill;
     if tokens.is_none() {
         return Ok((time, String::new()));
     }
-    let (kept, side) = (kept(&seen, &generated).0, seen[0].patches.isqrt());
-    let picture = arranged(model, media, seen[0].tiles, |square, crop| kept_patches(&square, side, &kept[crop]));
+    let (kept, grid) = (kept(&seen, &generated).0, seen[0].grid);
+    let picture = arranged(model, media, seen[0].tiles, |square, crop| kept_patches(&square, grid, &kept[crop]));
     Ok((time, data_address(&picture)))
 }
 

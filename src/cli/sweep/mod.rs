@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     eval::{Pace, Run, RunConfig, Standing, standing},
-    model::Llava,
+    model::Model,
     pruner::selector,
     task::{Report, Task, task},
 };
@@ -38,7 +38,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     }
     let plan = ModelPlan::new(&args.model, methods)?;
     for benchmark in &benchmarks {
-        check_videos(&benchmark.samples, &plan.opened)?;
+        check_videos(&benchmark.samples, &plan.checkpoint)?;
     }
     let fixed = Fixed::new(&plan, &args.run)?;
     let methods = plan.methods.clone();
@@ -104,7 +104,7 @@ impl Job for Sweep {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let Self { plan, methods, fixed, benchmarks, pace, args } = self;
-        let model: Llava<B> = plan.load(&device)?;
+        let model: Model<B> = plan.load(&device)?;
         let mut rows = Vec::new();
         for benchmark in &benchmarks {
             let mut notes: Vec<String> = Vec::new();
@@ -129,7 +129,7 @@ impl Job for Sweep {
 
 /// One run's result; what it lacks of answers and score is made first.
 fn one<B: VlmBackend>(
-    model: &Llava<B>,
+    model: &Model<B>,
     method: &MethodPlan,
     benchmark: &Benchmark,
     config: &RunConfig,

@@ -7,7 +7,7 @@
 
 const LETTERS: [char; 5] = ['A', 'B', 'C', 'D', 'E'];
 
-/// What may stand before and after a letter, in the order in which it is looked for.
+/// Text that may stand before and after a letter, in the order in which it is looked for.
 const AROUND: [(&str, &str); 12] = [
     ("", "."),
     ("", ","),
@@ -59,7 +59,7 @@ pub(super) fn named(answer: &str, options: &[&str]) -> Option<char> {
     letter(answer).or_else(|| text(answer, options)).or_else(|| likeliest(answer, &LETTERS[..options.len().min(4)]))
 }
 
-/// The only letter among the words.
+/// The only letter among the words; `None` if there is none, or more than one.
 fn letter(answer: &str) -> Option<char> {
     let words: Vec<&str> = answer.split_whitespace().collect();
     let only = |before: &str, after: &str| {
@@ -72,7 +72,7 @@ fn letter(answer: &str) -> Option<char> {
     bare.or_else(|| AROUND.iter().find_map(|(before, after)| only(before, after)))
 }
 
-/// The only option whose text is in the answer.
+/// The letter of the only option whose text is in the answer.
 fn text(answer: &str, options: &[&str]) -> Option<char> {
     let answer = answer.to_lowercase();
     let found: Vec<char> = LETTERS
@@ -84,7 +84,7 @@ fn text(answer: &str, options: &[&str]) -> Option<char> {
     if let [only] = found[..] { Some(only) } else { None }
 }
 
-/// The letter in the place that says most, of several such the last one.
+/// The letter in the likeliest place; of several such places the last one counts.
 fn likeliest(answer: &str, letters: &[char]) -> Option<char> {
     let mut bare = answer.trim();
     for mark in [',', '.', '!', '?', ';', ':', '\'', '"'] {
@@ -118,7 +118,7 @@ fn likeliest(answer: &str, letters: &[char]) -> Option<char> {
     if found.is_empty() {
         found.extend(letters.iter().filter_map(|&letter| Some((0, padded.rfind(letter)?, letter))));
     }
-    // Of equals the first, as a stable sort has it.
+    // Of equals the first counts, as in a stable sort.
     let best = found.iter().map(|(weight, at, _)| (*weight, *at)).max()?;
     found.iter().find(|(weight, at, _)| (*weight, *at) == best).map(|(.., letter)| *letter)
 }

@@ -1,4 +1,4 @@
-//! MMBench's workbook: what its server takes, and what it looks like when it comes back.
+//! MMBench's workbook: the file that its server takes, and that is read as answers.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     words::excerpt,
 };
 
-/// Where an answer from a workbook carries its label.
+/// The field of an answer from a workbook that holds its label.
 pub(super) const LABEL: &str = "answer";
 const COLUMNS: [&str; 9] = ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"];
 

@@ -1,7 +1,7 @@
 //! The first sheet of an Excel workbook, read with bounds.
 //!
-//! Written here, over `zip` and `quick-xml`, since readers of whole workbooks make a table of every cell up to the last one: a file of a
-//! kilobyte that names a far cell asks for hundreds of gigabytes.
+//! The reader is written here, over `zip` and `quick-xml`, since readers of whole workbooks make a table of every cell
+//! up to the last one: a file of a kilobyte that names a far cell asks for hundreds of gigabytes.
 
 use std::{
     collections::BTreeMap,
@@ -14,15 +14,15 @@ use quick_xml::{
 };
 use zip::ZipArchive;
 
-/// The largest part of a workbook that is read, unpacked. MMBench's whole table takes some 5 MB.
+/// The largest part of a workbook that is read, in bytes after unpacking. MMBench's whole table takes some 5 MB.
 const LARGEST_PART: u64 = 64 << 20;
 
-/// The cells of a row that hold something, by their columns, from 0 on.
+/// The cells of a row that are not empty, by their columns, from 0 on.
 pub(super) type Row = BTreeMap<usize, String>;
 
 type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-/// The rows of the first sheet that hold something.
+/// The rows of the first sheet that are not empty.
 ///
 /// # Errors
 /// A sentence, when it is no workbook, or damaged, or too large.
@@ -72,7 +72,7 @@ fn first_sheet(archive: &mut Archive) -> Result<String, String> {
     ))
 }
 
-/// What `of` finds in the first of the elements called `name` in which it finds something.
+/// The first value that `of` finds in an element called `name`; `None` if it finds none.
 fn first(text: &str, name: &str, of: impl Fn(&BytesStart) -> Option<String>) -> Result<Option<String>, String> {
     let mut reader = Reader::from_str(text);
     loop {
@@ -88,7 +88,7 @@ fn first(text: &str, name: &str, of: impl Fn(&BytesStart) -> Option<String>) -> 
     }
 }
 
-/// The texts that cells refer to by number.
+/// The shared strings, which cells refer to by number.
 fn shared_strings(text: &str) -> Result<Vec<String>, String> {
     let mut reader = Reader::from_str(text);
     let (mut strings, mut read) = (Vec::new(), Reading::default());
@@ -102,7 +102,7 @@ fn shared_strings(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The cells of a sheet.
+/// The cells of a sheet, row by row.
 fn cells(text: &str, shared: &[String]) -> Result<Vec<Row>, String> {
     let mut reader = Reader::from_str(text);
     let (mut rows, mut row, mut next) = (Vec::new(), Row::new(), 0);
@@ -135,7 +135,7 @@ fn cells(text: &str, shared: &[String]) -> Result<Vec<Row>, String> {
     }
 }
 
-/// What a cell of this kind holds.
+/// The value of a cell of type `kind`.
 fn value(kind: &str, text: String, shared: &[String]) -> Result<String, String> {
     match kind {
         "s" => {
@@ -161,7 +161,7 @@ fn value(kind: &str, text: String, shared: &[String]) -> Result<String, String> 
 struct Reading {
     text: String,
     inside: bool,
-    /// Inside of a reading aid, which is no part of the text.
+    /// Whether the reader is inside of a phonetic reading aid, which is no part of the text.
     aside: bool,
 }
 
@@ -206,7 +206,7 @@ fn event<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, String> {
 }
 
 fn attribute(start: &BytesStart, name: &str) -> Option<String> {
-    // Without a search for names that are there twice, which takes quadratic time.
+    // The check for names that are there twice is off: it takes quadratic time.
     let mut attributes = start.attributes();
     let found = attributes.with_checks(false).flatten().find(|attribute| attribute.key.as_ref() == name);
     found.map(|attribute| attribute.value.into_owned())
@@ -276,7 +276,7 @@ mod tests {
         let found = (0..mutants::count()).map(|number| rows(&mutants::mutant(&whole, number)));
         let refused = found.filter_map(Result::err).inspect(|error| assert!(!error.is_empty())).count();
         assert!(refused > 10, "{refused}");
-        // Of the sheet itself, whose copies unpack.
+        // Damaged copies of the sheet itself, in a workbook that unpacks.
         for number in 0..mutants::count() {
             let sheet = String::from_utf8_lossy(&mutants::mutant(sheet.as_bytes(), number)).into_owned();
             let _ = rows(&workbook(&[(SHEET, &sheet)]));

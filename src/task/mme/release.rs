@@ -16,7 +16,7 @@ use crate::{
     text::SINGLE_WORD,
 };
 
-/// Where the category folders are.
+/// The folder that holds the category folders.
 pub(super) fn release_folder(data: &Path) -> Result<PathBuf, Error> {
     let has_category =
         |folder: &PathBuf| PERCEPTION.iter().chain(&COGNITION).any(|category| folder.join(category).is_dir());
@@ -121,7 +121,7 @@ impl Labels {
         Ok(Self(labels))
     }
 
-    /// How many questions have one.
+    /// The number of questions with a label.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

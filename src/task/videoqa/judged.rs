@@ -1,4 +1,4 @@
-//! What GPT-3.5 is asked about an answer, and what becomes of its verdicts.
+//! The requests to GPT-3.5 about answers, and the score from its verdicts.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::{
     task::{Answer, Judged, Protocol, Report},
 };
 
-/// What the judge is told, in our words, with the meaning of the official instruction.
+/// The instruction to the judge, in our words, with the meaning of the official one.
 const INSTRUCTION: &str = "\
 You check answers to questions about videos that you cannot see. Compare the prediction with the correct answer: it is right if it means the \
 same, and other words for the same thing are fine; what matters is the meaning, not the wording or the length. Say whether it is right, yes or \
@@ -43,7 +43,7 @@ impl Judged for VideoQa {
         Ok(answered(data, answers)?.into_iter().map(request).collect())
     }
 
-    /// 1 for yes, 0 for no, −1 for neither; and the points.
+    /// The verdict, 1 for yes, 0 for no and −1 for neither, and the points.
     fn verdict(&self, reply: &str) -> Option<Vec<f64>> {
         let pred = value(reply, "pred")?.to_lowercase();
         let right = if pred.contains("yes") {
@@ -54,7 +54,7 @@ impl Judged for VideoQa {
             -1.0
         };
         let score: f64 = value(reply, "score")?.parse().ok()?;
-        // Official: Python's int().
+        // The official code truncates with Python's int().
         (0.0..=5.0).contains(&score).then(|| vec![right, score.trunc()])
     }
 
@@ -69,7 +69,7 @@ impl Judged for VideoQa {
         let given: Vec<&[f64]> = verdicts.iter().flatten().map(Vec::as_slice).collect();
         let said = |what: f64| given.iter().filter(|verdict| verdict.first() == Some(&what)).count();
         let (yes, no) = (said(1.0), said(0.0));
-        // Of nothing there is no score.
+        // Without verdicts there is no score.
         if !given.is_empty() {
             let score = given.iter().filter_map(|verdict| verdict.get(1)).sum::<f64>() / given.len() as f64;
             report.metrics.insert(0, ("score".to_owned(), score));
@@ -88,7 +88,7 @@ impl Judged for VideoQa {
     }
 }
 
-/// The value of `key` in a dictionary as Python or JSON writes it, whatever stands around: a string or a number.
+/// The value of `key`, a string or a number, in a dictionary as Python or JSON writes it; other text may stand around.
 fn value<'a>(reply: &'a str, key: &str) -> Option<&'a str> {
     let dictionary = reply.get(reply.find('{')?..)?;
     let quoted = ["'", "\""].map(|quote| format!("{quote}{key}{quote}"));

@@ -12,6 +12,7 @@ use crate::common::{
     json, on_every_backend, tensors, worst,
 };
 use secateur::{
+    image::Rgb,
     pruner::Needs,
     text::{ClipTokenizer, Pooling},
 };
@@ -49,7 +50,10 @@ impl Job for Embeds {
         let layouts = if compares_all::<B>(&device) { &LAYOUTS[..] } else { &LAYOUTS[..1] };
         for layout in layouts {
             let model = load::<B>(layout, Some(CLIP), dtype::<B>(), &device);
-            let features = model.look(vec![0.0; 3 * 336 * 336], Needs::default()).unwrap().features;
+            let black = Rgb { width: 336, height: 336, data: vec![0; 3 * 336 * 336] };
+            let (_, mut views) = model.vlm().squeezed(&black);
+            views.pixels.fill(0.0);
+            let features = model.encode(views, Needs::default()).unwrap().features;
             let mut pictures = 0;
             for (name, case) in json("clip-text/expected.json")["cases"].as_object().unwrap() {
                 let (image, text) = model.joint(features.clone(), case["text"].as_str().unwrap()).unwrap();

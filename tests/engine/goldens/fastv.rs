@@ -16,7 +16,7 @@ use crate::common::{
 use burn::tensor::{DType, Tensor, TensorData};
 use secateur::{
     Error,
-    model::{KvCache, LayerCut, Llama, LlamaConfig},
+    model::{Build, Chunk, Decoder, DecoderConfig, KvCache, LayerCut, Rope},
     pruner::{FastV, LayerPruner, Method},
 };
 use secateur_backends::{Job, VlmBackend};
@@ -53,29 +53,29 @@ impl<B: VlmBackend> LayerPruner<B> for Spy {
     }
 }
 
-fn config() -> LlamaConfig {
+fn config() -> DecoderConfig {
     let raw = json("pruners/fastv/llama_config.json");
     let size = |name: &str| raw[name].as_u64().unwrap() as usize;
-    LlamaConfig {
+    DecoderConfig {
         vocab_size: size("vocab_size"),
         hidden_size: size("hidden_size"),
         intermediate_size: size("intermediate_size"),
         num_hidden_layers: size("num_hidden_layers"),
         num_attention_heads: size("num_attention_heads"),
         num_key_value_heads: size("num_key_value_heads"),
+        head_dim: size("hidden_size") / size("num_attention_heads"),
         rms_norm_eps: raw["rms_norm_eps"].as_f64().unwrap(),
-        rope_theta: 10_000.0,
-        position_scale: 1.0,
         max_position_embeddings: size("max_position_embeddings"),
+        ..DecoderConfig::default()
     }
 }
 
-fn llama<B: VlmBackend>(device: &B::Device) -> Llama<B> {
+fn llama<B: VlmBackend>(device: &B::Device) -> Decoder<B> {
     let path = fixture("pruners/fastv/llama_weights.safetensors");
     let rename = Rename { prefixes: &[("model.", "")], ignored: &[] };
     let tensors = rename.apply(Checkpoint::open_file(&path).unwrap()).unwrap();
     let dtypes = Dtypes { weights: Some(DType::F32), vectors: DType::F32 };
-    load::<B, _>(Llama::new(&config(), device), tensors, dtypes, |dtype| dtype, &path).unwrap()
+    load::<B, _>(Decoder::new(&config(), Build::exact(device)), tensors, dtypes, |dtype| dtype, &path).unwrap()
 }
 
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Job for Official {
     fn run<B: VlmBackend>(self, device: B::Device) -> usize {
         let inputs = tensors("pruners/fastv/inputs.safetensors");
         let golden = tensors("pruners/fastv/expected_fork.safetensors");
-        let model = llama::<B>(&device);
+        let (model, rope) = (llama::<B>(&device), Rope::new(&config(), &device));
         let mut compared = 0;
         for run in json("pruners/fastv/expected_fork.json")["runs"].as_array().unwrap() {
             // The official scripts' 36 reaches one token past the picture; here the span is the picture's.
@@ -108,7 +108,9 @@ impl Job for Official {
             let spy = Spy { fastv: FastV { layer }, seen: Mutex::default() };
             let cut = LayerCut { pruner: &spy, visual: &visual, budget: number("attention_rank_kept") };
             let mut cache = KvCache::new(&config(), shape[1], 1, DType::F32, &device);
-            let (logits, kept) = model.forward_cut(embeds, &mut cache, &cut).unwrap();
+            let chunk = Chunk::next(&mut cache, shape[1], 0);
+            let (states, kept) = model.forward_cut(embeds, chunk, &rope, &cut).unwrap();
+            let logits = model.logits(states);
 
             let key = run["key"].as_str().unwrap();
             let score = &golden[&format!("{name}.K{layer}.image_attention_score")].values;
@@ -123,7 +125,7 @@ impl Job for Official {
             let lengths: Vec<usize> = (0..4).map(|i| cache.tokens(i)).collect();
             let expected: Vec<usize> = (0..4).map(|i| if i >= layer { left } else { shape[1] }).collect();
             assert_eq!(lengths, expected, "{key}");
-            assert_eq!(cache.len(), shape[1]);
+            assert_eq!(cache.next_position(), shape[1]);
             compared += 1;
         }
         compared

@@ -2,6 +2,7 @@
 
 mod cdpruner;
 mod clip_text;
+mod families;
 mod fastv;
 mod jpeg;
 mod methods;

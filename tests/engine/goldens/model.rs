@@ -20,10 +20,10 @@ use crate::common::{
 use burn::tensor::{DType, Tensor};
 use secateur::{
     generate::{Decoding, generate},
-    image::{Aspect, decode},
-    model::{Llava, Seen, Spliced},
-    pruner::{ClsAttention, FasterVlm, Needs, Params, methods},
-    text::{Prompt, vicuna_v1},
+    image::decode,
+    model::{EmbeddedPrompt, Model, VisualTokens},
+    pruner::{ClsAttention, FasterVlm, Needs, NoPruning, Params, methods},
+    text::Prompt,
 };
 use secateur_backends::{Job, VlmBackend};
 
@@ -51,7 +51,8 @@ impl Job for Stages {
                 let picture = decode(&fixture("tiny-llava-1.5").join(case["image"].as_str().unwrap())).unwrap();
                 let golden = |name: &str| &none[&format!("{id}.{name}")].values;
 
-                let pixels = model.processor().pixels(&picture, Aspect::Pad);
+                let views = model.vlm().preprocess(&picture.clone().into(), NoPruning::default().tiling).unwrap();
+                let pixels = &views.pixels;
                 let sampled: Vec<f32> = (0..3)
                     .flat_map(|c| (0..336).step_by(16).map(move |y| (c, y)))
                     .flat_map(|(c, y)| (0..336).step_by(16).map(move |x| (c * 336 + y) * 336 + x))
@@ -60,11 +61,8 @@ impl Job for Stages {
                 let found = worst(&sampled, golden("pixel_values_sub"));
                 assert!(found < 1e-6, "{layout} {id} pixels: {found}");
 
-                let sight = model.look(
-                    model.pixels(&picture, None),
-                    Needs { cls_attention: ClsAttention::Selected, ..Needs::default() },
-                );
-                let sight = sight.unwrap();
+                let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
+                let sight = model.encode(views, needs).unwrap();
                 // Every 36th token, [CLS] included, which the features leave out.
                 let rows: Vec<f32> =
                     (1..17).flat_map(|i| values(sight.features.clone().narrow(1, 36 * i - 1, 1))).collect();
@@ -137,7 +135,7 @@ impl Job for Answers {
     }
 }
 
-fn answers<B: VlmBackend>(model: &Llava<B>, layout: &str, method: &str, device: &B::Device, tally: &mut Tally) {
+fn answers<B: VlmBackend>(model: &Model<B>, layout: &str, method: &str, device: &B::Device, tally: &mut Tally) {
     let expected = json(&format!("{ROOT}/expected/{method}.json"));
     let golden = tensors(&format!("{ROOT}/expected/{method}.safetensors"));
     let none = method == "none";
@@ -232,8 +230,13 @@ fn fastv_with_the_full_budget_is_the_baseline() {
     }
 }
 
-fn boat(model: &Llava<Cpu>, question: &str, tokens: usize, picture: &secateur::image::Rgb) -> (Seen<Cpu>, Prompt) {
-    let prompt = Prompt::new(&vicuna_v1(question, 1).unwrap(), question, model.tokenizer()).unwrap();
+fn boat(
+    model: &Model<Cpu>,
+    question: &str,
+    tokens: usize,
+    picture: &secateur::image::Rgb,
+) -> (VisualTokens<Cpu>, Prompt) {
+    let prompt = Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap();
     (model.see(picture, &FasterVlm, Some(tokens), &prompt, 0).unwrap(), prompt)
 }
 
@@ -244,8 +247,8 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
     let answer = |dtype| {
         let model = load::<Cpu>(LAYOUTS[1], None, dtype, &Default::default());
         let (seen, prompt) = boat(&model, "What is this?", 29, &picture);
-        let decoding = Decoding::greedy(8, model.tokenizer().eos());
-        let answer = generate(&model, model.splice(&prompt, std::slice::from_ref(&seen)).into(), decoding, |_| {
+        let decoding = Decoding::greedy(8);
+        let answer = generate(&model, model.place(&prompt, std::slice::from_ref(&seen)).into(), decoding, |_| {
             ControlFlow::Continue(())
         });
         let answer = answer.unwrap();
@@ -266,27 +269,31 @@ fn sixteen_bit_weights_answer_like_their_f32_copy() {
 
 #[test]
 fn an_answer_ends_at_the_end_token_the_limit_the_caller_or_the_context() {
-    let model = load::<Cpu>(LAYOUTS[1], None, None, &Default::default());
+    let mut model = load::<Cpu>(LAYOUTS[1], None, None, &Default::default());
     let golden = &json("tiny-llava-1.5/expected/fastervlm.json")["cases"]["c1"]["runs"]["64"];
     let wanted: Vec<u32> = ids(&golden["output_ids"]);
     let picture = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
     let (seen, prompt) = boat(&model, json(CASES)[0]["question"].as_str().unwrap(), 64, &picture);
-    let spliced = model.splice(&prompt, &[seen]);
+    let spliced = model.place(&prompt, &[seen]);
     let go_on = |_: &[u32]| ControlFlow::Continue(());
 
-    let ended = generate(&model, spliced.clone().into(), Decoding::greedy(16, wanted[2]), go_on).unwrap();
+    let ends = model.ends().to_vec();
+    model.set_ends(vec![7, wanted[2]]);
+    let ended = generate(&model, spliced.clone().into(), Decoding::greedy(16), go_on).unwrap();
     assert_eq!(ended.ids, wanted[..2], "the end token is no part of the answer");
-    let limited = generate(&model, spliced.clone().into(), Decoding::greedy(5, 2), go_on).unwrap();
+    model.set_ends(ends);
+    let limited = generate(&model, spliced.clone().into(), Decoding::greedy(5), go_on).unwrap();
     assert_eq!(limited.ids, wanted[..5]);
-    let stopped = generate(&model, spliced.clone().into(), Decoding::greedy(16, 2), |ids| {
+    let stopped = generate(&model, spliced.clone().into(), Decoding::greedy(16), |ids| {
         if ids.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert_eq!(stopped.unwrap().ids, wanted[..3]);
-    let endless = generate(&model, spliced.clone().into(), Decoding::greedy(usize::MAX, wanted[4]), go_on).unwrap();
+    model.set_ends(vec![wanted[4]]);
+    let endless = generate(&model, spliced.clone().into(), Decoding::greedy(usize::MAX), go_on).unwrap();
     assert_eq!(endless.ids, wanted[..4]);
 
     // The model is made for 4,096 positions.
-    let long = Spliced { embeds: Tensor::cat(vec![spliced.embeds; 40], 1), visual: Vec::new() };
-    let refused = generate(&model, long.into(), Decoding::greedy(1, 2), go_on).unwrap_err().to_string();
+    let long = EmbeddedPrompt { embeds: Tensor::cat(vec![spliced.embeds; 40], 1), visual: Vec::new() };
+    let refused = generate(&model, long.into(), Decoding::greedy(1), go_on).unwrap_err().to_string();
     assert!(refused.contains("4960 tokens") && refused.contains("4096"), "{refused}");
 }

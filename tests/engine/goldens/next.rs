@@ -10,10 +10,10 @@ use crate::common::{
     ids, indices, json, on_every_backend, tensors, worst,
 };
 use secateur::{
-    image::{Tiles, decode},
-    merge::{Geometry, Merge, Visual, order},
+    image::{Rgb, Tiles, decode},
     model::{LoadOptions, TilingChoice, open},
     pruner::{ClsAttention, FasterVlm, Keep, Method, Needs, NoPruning, Params, Place, methods},
+    sequence::{Geometry, Merge, Visual, order},
 };
 use secateur_backends::{Job, VlmBackend};
 use serde_json::{Value, json as object};
@@ -38,12 +38,11 @@ impl Job for Stages {
         for case in &cases[..if compares_all::<B>(&device) { cases.len() } else { 1 }] {
             let id = case["id"].as_str().unwrap();
             let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
-            let size = (picture.width, picture.height);
             let golden = |name: &str| &none[&format!("{id}.{name}")].values;
 
-            let (tiles, _) = model.tiles(size, NoPruning::default().tiling);
-            let pixels = model.pixels(&picture, tiles);
-            let sampled: Vec<f32> = pixels
+            let views = model.vlm().preprocess(&picture.clone().into(), NoPruning::default().tiling).unwrap();
+            let sampled: Vec<f32> = views
+                .pixels
                 .chunks(336 * 336)
                 .flat_map(|plane| (0..336).step_by(16).flat_map(move |y| plane[y * 336..][..336].iter().step_by(16)))
                 .copied()
@@ -51,7 +50,7 @@ impl Job for Stages {
             let found = worst(&sampled, golden("pixel_values_sub"));
             assert!(found < 1e-6, "{id} pixels: {found}");
 
-            let features = model.look(pixels, Needs::default()).unwrap().features;
+            let features = model.encode(views, Needs::default()).unwrap().features;
             let crops = features.dims()[0];
             for crop in 0..crops {
                 let own = features.clone().narrow(0, crop, 1);
@@ -65,9 +64,9 @@ impl Job for Stages {
                 assert!(found < 1e-4, "{id} crop {crop} projected: {found}");
             }
 
-            let (tiles, _) = model.tiles(size, FasterVlm.tiling());
+            let views = model.vlm().preprocess(&picture.into(), FasterVlm.tiling()).unwrap();
             let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
-            let sight = model.look(model.pixels(&picture, tiles), needs).unwrap();
+            let sight = model.encode(views, needs).unwrap();
             let attention = sight.cls_attention.expect("it was asked for");
             let found = worst(&values(attention.mean_dim(2)), &faster[&format!("{id}.cls_attention")].values);
             assert!(found < 1e-6, "{id} attention: {found}");
@@ -212,8 +211,9 @@ fn grid_and_merge_can_be_chosen() {
     let tiling = TilingChoice { grid: Some(secateur::image::GridRule::TwoByTwo), merge: Some(Merge::SpatialUnpad) };
     let options = LoadOptions { tiling, ..LoadOptions::default() };
     let model = opened.load::<Cpu>(options, &Default::default()).unwrap();
-    let (tiles, merge) = model.tiles((300, 100), FasterVlm.tiling());
-    assert_eq!((tiles, merge), (Some(Tiles { columns: 2, rows: 2 }), Merge::SpatialUnpad));
+    let image = Rgb { width: 300, height: 100, data: vec![0; 90_000] };
+    let placement = model.vlm().preprocess(&image.into(), FasterVlm.tiling()).unwrap().placement;
+    assert_eq!((placement.tiles, placement.merge), (Some(Tiles { columns: 2, rows: 2 }), Merge::SpatialUnpad));
     // 300×100 fills 48×16 of the grid's 48×48 patches; pruned, the rows keep their newlines.
     let (params, case) = (Params::default(), &json(CASES)[0]);
     let ask = |method, tokens| Question { root: ROOT, case, method, tokens, params, max_new_tokens: 1 }.ask(&model);

@@ -2,19 +2,19 @@
 
 use crate::common::{fixture, ids, json};
 use proptest::prelude::*;
-use secateur::text::{LlamaTokenizer, Prompt};
+use secateur::text::{Prompt, Tokenizer};
 use serde_json::Value;
 
 const EXPECTED: &str = "tiny-llava-1.5/expected/tokenizer.json";
 
 /// The same tokenizer from each kind of file; the JSON one beside the settings of the checkpoint it comes from.
-fn tokenizers() -> Vec<(&'static str, LlamaTokenizer)> {
-    let model = LlamaTokenizer::read(&fixture("tiny-llava-1.5/llava-v1.5-tiny"), 1280).unwrap();
+fn tokenizers() -> Vec<(&'static str, Tokenizer)> {
+    let model = Tokenizer::read(&fixture("tiny-llava-1.5/llava-v1.5-tiny"), 1280).unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (from, name) in [("tokenizer-json", "tokenizer.json"), ("llava-v1.5-tiny", "tokenizer_config.json")] {
         std::fs::copy(fixture("tiny-llava-1.5").join(from).join(name), folder.path().join(name)).unwrap();
     }
-    let json = LlamaTokenizer::read(folder.path(), 1280).unwrap();
+    let json = Tokenizer::read(folder.path(), 1280).unwrap();
     vec![("tokenizer.model", model), ("tokenizer.json", json)]
 }
 
@@ -81,12 +81,12 @@ fn added_tokens_beyond_the_vocabulary_are_plain_text() {
         std::fs::copy(fixture("tiny-llava-1.5/llava-v1.5-tiny").join(name), folder.path().join(name)).unwrap();
     }
     std::fs::write(folder.path().join("added_tokens.json"), r#"{"<pad>": 1280}"#).unwrap();
-    let without = LlamaTokenizer::read(folder.path(), 1280).unwrap();
+    let without = Tokenizer::read(folder.path(), 1280).unwrap();
     assert!(without.encode("a<pad>b").unwrap().iter().all(|&id| id < 1280));
     assert_eq!(without.decode(&without.encode("a<pad>b").unwrap()), "a<pad>b");
-    let with = LlamaTokenizer::read(folder.path(), 1344).unwrap();
+    let with = Tokenizer::read(folder.path(), 1344).unwrap();
     assert!(with.encode("a<pad>b").unwrap().contains(&1280));
-    let error = LlamaTokenizer::read(folder.path(), 1000).err().unwrap().to_string();
+    let error = Tokenizer::read(folder.path(), 1000).err().unwrap().to_string();
     assert!(error.contains("ids up to 1279") && error.contains("1000 embeddings"), "{error}");
 }
 

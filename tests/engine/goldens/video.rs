@@ -20,9 +20,9 @@ use crate::common::{
 use burn::tensor::Tensor;
 use secateur::{
     generate::{Decoding, answer, kept},
-    image::{Aspect, decode},
-    model::{Llava, open},
-    pruner::{ClsAttention, Needs, Params, selector},
+    image::{Aspect, ClipProcessor, decode},
+    model::Model,
+    pruner::{ClsAttention, Needs, NoPruning, Params, selector},
     text::{Prompt, clip_question},
     video::{Media, Video, frame_numbers},
 };
@@ -63,7 +63,7 @@ fn frames_are_the_official_ones() {
 
 #[test]
 fn pixels_are_the_official_ones() {
-    let processor = open(fixture(MODEL).to_str().unwrap(), None).unwrap().processor;
+    let processor = ClipProcessor::languagebind(224);
     let expected = tensors("tiny-video-llava/expected/none.safetensors");
     for (name, folder) in [("frames", "frames"), ("mp4", "decoded")] {
         let video = Video::read(&path(folder), 8).unwrap();
@@ -96,22 +96,23 @@ impl Job for Stages {
         let none = tensors("tiny-video-llava/expected/none.safetensors");
         let faster = tensors("tiny-video-llava/expected/fastervlm.safetensors");
         let expected = json("tiny-video-llava/expected/fastervlm.json");
-        let model: Llava<B> = load(MODEL, None, dtype::<B>(), &device);
+        let model: Model<B> = load(MODEL, None, dtype::<B>(), &device);
         let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
         for (id, case) in expected["cases"].as_object().unwrap() {
             let golden = |name: &str| &none[&format!("{id}.{name}")].values;
-            let video = match source(case) {
-                Media::Video(video) => video,
-                Media::Picture(picture) => {
-                    let sight = model.look(model.pixels(&picture, None), needs).unwrap();
+            let media = source(case);
+            let views = model.vlm().preprocess(&media, NoPruning::default().tiling).unwrap();
+            let sight = model.encode(views, needs).unwrap();
+            match media {
+                Media::Video(_) => {}
+                Media::Picture(_) => {
                     let projected = model.project(sight.features).unwrap();
                     let rows: Vec<f32> = (0..8).flat_map(|i| values(projected.clone().narrow(1, 32 * i, 1))).collect();
                     let found = worst(&rows, golden("projector_rows"));
                     assert!(found < 1e-4, "{id} projector: {found}");
                     continue;
                 }
-            };
-            let sight = model.watch(&video, needs).unwrap();
+            }
             let all = Tensor::cat(vec![sight.class, sight.features], 1);
             // Channels 0 and 32 of every token, [CLS] first.
             let channels = Tensor::cat(vec![all.clone().narrow(2, 0, 1), all.clone().narrow(2, 32, 1)], 2);
@@ -144,7 +145,7 @@ impl Job for Answers {
     fn run<B: VlmBackend>(self, device: B::Device) {
         let expected = json(&format!("tiny-video-llava/expected/{}.json", self.method));
         let logits = tensors(&format!("tiny-video-llava/expected/{}.safetensors", self.method));
-        let model: Llava<B> = load(MODEL, None, dtype::<B>(), &device);
+        let model: Model<B> = load(MODEL, None, dtype::<B>(), &device);
         let mut compared = 0;
         for (id, case) in expected["cases"].as_object().unwrap() {
             for (tokens, run) in case["runs"].as_object().unwrap() {
@@ -156,13 +157,13 @@ impl Job for Answers {
                 }
                 let media = source(case);
                 let question = case["question"].as_str().unwrap();
-                let text = model.template().turn(question, &[media.marks()]).unwrap();
+                let text = model.chat().render(question, &[media.placeholders()]).unwrap();
                 let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer()).unwrap();
                 assert_eq!(prompt.ids, ids::<i64>(&case["input_ids"]), "{label}");
                 let method = if budget.is_some() { self.method } else { "none" };
                 let selector = selector::<B>(method, Params::default()).unwrap();
                 let wanted: Vec<u32> = ids(&run["output_ids"]);
-                let decoding = Decoding::greedy(16, model.tokenizer().eos());
+                let decoding = Decoding::greedy(16);
                 let go_on = |_: &[u32]| ControlFlow::Continue(());
                 let (seen, answer) = answer(&model, &[media], &prompt, &selector, budget, decoding, go_on).unwrap();
                 assert_eq!(answer.prompt as u64, run["prefill_len"].as_u64().unwrap(), "{label}");

@@ -10,10 +10,10 @@ use burn::tensor::DType;
 use secateur::{
     generate::{Decoding, answer},
     image::decode,
-    merge::select,
-    model::Llava,
-    pruner::{ClsAttention, Needs, Params, Selector, selector},
-    text::{Prompt, vicuna_v1},
+    model::Model,
+    pruner::{ClsAttention, Needs, NoPruning, Params, Selector, selector},
+    sequence::select,
+    text::Prompt,
 };
 use secateur_backends::{Job, VlmBackend};
 use serde_json::Value;
@@ -47,12 +47,13 @@ impl Job for Stages {
     fn run<B: VlmBackend>(self, device: B::Device) {
         let golden = tensors("wide-llava-1.5/expected/tensors.safetensors");
         for weights in weights::<B>(&device) {
-            let model: Llava<B> = load(&self.0, Some(CLIP), weights, &device);
+            let model: Model<B> = load(&self.0, Some(CLIP), weights, &device);
             for case in json("wide-llava-1.5/cases.json").as_array().unwrap() {
                 let id = case["id"].as_str().unwrap();
                 let golden = |name: &str| &golden[&format!("{id}.{name}")].values;
                 let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
-                let pixels = model.pixels(&picture, None);
+                let views = model.vlm().preprocess(&picture.clone().into(), NoPruning::default().tiling).unwrap();
+                let pixels = &views.pixels;
                 let sampled: Vec<f32> = (0..3)
                     .flat_map(|c| (0..336).step_by(16).map(move |y| (c, y)))
                     .flat_map(|(c, y)| (0..336).step_by(16).map(move |x| (c * 336 + y) * 336 + x))
@@ -64,7 +65,7 @@ impl Job for Stages {
                 };
                 near("pixels", &sampled, golden("pixel_values_sub16"), 1e-6);
                 let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
-                let sight = model.look(pixels, needs).unwrap();
+                let sight = model.encode(views, needs).unwrap();
                 let rows = |x: &burn::tensor::Tensor<B, 3>, step: usize, count: usize| {
                     values(select(x.clone().squeeze_dim(0), (0..count).map(|i| step * i).collect()))
                 };
@@ -97,7 +98,7 @@ impl Job for Answers {
         let all = compares_all::<B>(&device);
         let mut compared = 0;
         for weights in weights::<B>(&device) {
-            let model: Llava<B> = load(&self.0, Some(CLIP), weights, &device);
+            let model: Model<B> = load(&self.0, Some(CLIP), weights, &device);
             for method in METHODS {
                 let expected = expected(method);
                 for case in json("wide-llava-1.5/cases.json").as_array().unwrap() {
@@ -142,14 +143,14 @@ impl Job for Rounded {
             return;
         }
         let golden = tensors("wide-llava-1.5/expected/tensors.safetensors");
-        let model: Llava<B> = load(&self.0, None, Some(DType::BF16), &device);
+        let model: Model<B> = load(&self.0, None, Some(DType::BF16), &device);
         let (mut compared, mut first) = (0, 0);
         for method in METHODS {
             let expected = expected(method);
             for case in json("wide-llava-1.5/cases.json").as_array().unwrap() {
                 let id = case["id"].as_str().unwrap();
                 let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
-                let text = vicuna_v1(case["question"].as_str().unwrap(), 1).unwrap();
+                let text = model.chat().render(case["question"].as_str().unwrap(), &[1]).unwrap();
                 let prompt = Prompt::new(&text, "", model.tokenizer()).unwrap();
                 for (tokens, run) in expected["cases"][id]["runs"].as_object().unwrap() {
                     let label = format!("{method} {id} {tokens}");
@@ -158,7 +159,7 @@ impl Job for Rounded {
                         _ => Selector::Before(Box::new(given(run))),
                     };
                     let budget: Option<usize> = tokens.parse().ok();
-                    let greedy = Decoding::greedy(1, model.tokenizer().eos());
+                    let greedy = Decoding::greedy(1);
                     let go_on = |_: &[u32]| ControlFlow::Continue(());
                     let media = [picture.clone().into()];
                     let (_, found) = answer(&model, &media, &prompt, &selector, budget, greedy, go_on).unwrap();

@@ -51,7 +51,7 @@ impl Kind {
 }
 
 /// Small files that a checkpoint may have, beside its weights.
-const SMALL: [&str; 7] = [
+const SMALL: [&str; 8] = [
     "config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -59,6 +59,7 @@ const SMALL: [&str; 7] = [
     "tokenizer.model",
     "tokenizer_config.json",
     "added_tokens.json",
+    "generation_config.json",
 ];
 
 /// The folder of a checkpoint's small files: `id` itself if it is a folder (also when taken relative to `beside`), else its

@@ -43,7 +43,7 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &Heads
     in_turn(q.count(), |scratch, i| {
         let _unit = Unit::configured();
         // SAFETY: the unit is there and configured, and whoever has it has AVX-512.
-        unsafe { one_head(scratch, [q.head(i), k.head(i), v.head(i)], mask, out.head(i)) };
+        unsafe { one_head(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
     });
     Some(())
 }

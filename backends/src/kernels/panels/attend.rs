@@ -72,7 +72,7 @@ pub(in crate::kernels) fn attend(heads: [&Heads; 3], mask: Mask, out: &Heads) ->
 }
 
 /// The same with everything that is multiplied rounded to bf16.
-pub(in crate::kernels) fn attend_rounded(heads: [&Heads; 3], mask: Mask, out: &Heads) -> Option<()> {
+pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &Heads) -> Option<()> {
     let [_, _, queries, head_dim] = heads[0].shape;
     let fits = queries > 1 && head_dim <= BLOCK && matches!(mask, Mask::None | Mask::Causal);
     // SAFETY: the processor has the vectors.
@@ -81,10 +81,10 @@ pub(in crate::kernels) fn attend_rounded(heads: [&Heads; 3], mask: Mask, out: &H
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn all_heads<U: Unit>(heads: [&Heads; 3], mask: Mask, out: &Heads) {
+unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &Heads) {
     in_turn(out.count(), |scratch, i| {
         // SAFETY: by the caller.
-        unsafe { one_head::<U>(scratch, heads.map(|heads| heads.head(i)), mask, out.head(i)) };
+        unsafe { one_head::<U>(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
     });
 }
 

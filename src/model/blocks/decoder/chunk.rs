@@ -1,0 +1,123 @@
+//! The parts of a pass through the decoder: which rows belong to which sequence.
+
+use burn::tensor::backend::Backend;
+use secateur_backends::{Mask, VlmBackend};
+
+use crate::model::KvCache;
+
+/// The new tokens of one sequence in a pass through the decoder.
+pub struct Chunk<'a, B: Backend> {
+    /// The keys and values of the sequence so far; `None` where a whole sequence is read once, and none are kept.
+    pub cache: Option<&'a mut KvCache<B>>,
+    /// How many rows of the pass are its tokens, one after another.
+    pub rows: usize,
+    /// The position of each row.
+    pub positions: Positions,
+    /// Which rows' final states are wanted.
+    pub outputs: Outputs,
+    /// What each row sees of the sequence.
+    pub mask: Mask,
+    /// How many tokens before its rows, of which its cache has none yet, are those at the beginning of the chunk before it: keys and values
+    /// are taken over from there, layer by layer.
+    pub shared: usize,
+}
+
+impl<'a, B: VlmBackend> Chunk<'a, B> {
+    /// The next `rows` tokens of a sequence, of which the last one's state is wanted. `shared` tokens before them are taken over from the
+    /// chunk before.
+    pub fn next(cache: &'a mut KvCache<B>, rows: usize, shared: usize) -> Self {
+        let positions = Positions::From(cache.next_position() + shared);
+        Self { cache: Some(cache), rows, positions, outputs: Outputs::Last, mask: Mask::Causal, shared }
+    }
+
+    /// Sequences of `rows` tokens, read whole, without a cache.
+    pub fn whole(rows: usize) -> Self {
+        let (positions, outputs, mask) = (Positions::From(0), Outputs::All, Mask::Causal);
+        Self { cache: None, rows, positions, outputs, mask, shared: 0 }
+    }
+}
+
+/// The positions of a chunk's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// One after another from this one on.
+    From(usize),
+    /// One for each row.
+    These(Vec<usize>),
+}
+
+impl Positions {
+    /// One more than the last of them.
+    pub(in crate::model) fn end(&self, rows: usize) -> usize {
+        match self {
+            Self::From(first) => first + rows,
+            Self::These(list) => list.iter().max().map_or(0, |last| last + 1),
+        }
+    }
+}
+
+/// The rows of a chunk whose final states are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// Every row's.
+    All,
+    /// The last row's.
+    Last,
+    /// Those of these rows, counted through all sequences of a batch.
+    These(Vec<usize>),
+}
+
+/// The rows that the last layer computes for: all others leave their keys and values there, and no more.
+pub(super) struct Wanted {
+    /// Of each chunk, the first row that has a query.
+    pub(super) first: Vec<usize>,
+    /// The rows of the pass that have a query, `None` for all.
+    pub(super) queries: Option<Vec<usize>>,
+    /// Among the rows with a query, those that are wanted; `None` for all.
+    pub(super) picked: Option<Vec<usize>>,
+    /// The wanted rows among all; `None` for all.
+    pub(super) rows: Option<Vec<usize>>,
+}
+
+impl Wanted {
+    /// What `chunks` of `batch` sequences want, whose rows are now `rows` each.
+    pub(super) fn new<B: Backend>(chunks: &[Chunk<B>], rows: &[usize], batch: usize) -> Self {
+        let mut wanted =
+            Self { first: Vec::new(), queries: Some(Vec::new()), picked: Some(Vec::new()), rows: Some(Vec::new()) };
+        let total: usize = rows.iter().sum();
+        let (mut at, mut query) = (0, 0);
+        for (chunk, &count) in chunks.iter().zip(rows) {
+            let own: Vec<usize> = match &chunk.outputs {
+                Outputs::All => (0..batch * count).collect(),
+                Outputs::Last => (0..batch).map(|i| (i + 1) * count - 1).collect(),
+                Outputs::These(rows) => rows.clone(),
+            };
+            // No row before the first that is wanted needs a query.
+            let first = own.iter().map(|row| row % count).min().unwrap_or(count.saturating_sub(1));
+            let queries = count - first;
+            wanted.first.push(first);
+            let place = |row: usize, at: usize, length: usize| row / count * length + at + row % count;
+            wanted.rows.iter_mut().for_each(|rows| rows.extend(own.iter().map(|&row| place(row, at, total))));
+            wanted.queries.iter_mut().for_each(|all| all.extend(at + first..at + count));
+            // Counted once all chunks' queries are known; a batch has one chunk.
+            let length = if batch > 1 { queries } else { 0 };
+            let picked = own.iter().map(|&row| row / count * length + query + row % count - first);
+            wanted.picked.iter_mut().for_each(|all| all.extend(picked.clone()));
+            at += count;
+            query += queries;
+        }
+        let whole = |rows: &Option<Vec<usize>>, all: usize| {
+            rows.as_ref().is_some_and(|rows| rows.len() == all && rows.iter().copied().eq(0..all))
+        };
+        if whole(&wanted.rows, batch * total) {
+            wanted.rows = None;
+        }
+        if whole(&wanted.queries, total) {
+            wanted.queries = None;
+        }
+        if whole(&wanted.picked, batch * query) {
+            wanted.picked = None;
+        }
+        wanted
+    }
+}

@@ -1,0 +1,90 @@
+//! Products with weights as in checkpoint files, `[out, in]`.
+
+use burn::{
+    module::{Module, Param, ParamId},
+    tensor::{Tensor, TensorPrimitive, backend::Backend},
+};
+use secateur_backends::VlmBackend;
+
+/// A parameter that takes no memory until a checkpoint fills it (zeros, should anyone read it before).
+pub(in crate::model) fn unfilled<B: Backend, const D: usize>(
+    shape: [usize; D],
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    let init = move |device: &B::Device, _grad: bool| Tensor::zeros(shape, device);
+    Param::uninitialized(ParamId::new(), init, device.clone(), false, shape.into())
+}
+
+/// What networks are built with.
+#[derive(Debug)]
+pub struct Build<'a, B: Backend> {
+    /// Where their weights are.
+    pub device: &'a B::Device,
+    /// Whether products, and attention between them, may round their inputs to bf16 where that is faster.
+    pub bf16: bool,
+}
+
+impl<B: Backend> Clone for Build<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Build<'_, B> {}
+
+impl<'a, B: VlmBackend> Build<'a, B> {
+    /// For products whose inputs are not rounded.
+    pub fn exact(device: &'a B::Device) -> Self {
+        Self { device, bf16: false }
+    }
+
+    /// An unfilled product.
+    pub fn linear(self, inputs: usize, outputs: usize, bias: bool) -> Linear<B> {
+        Linear {
+            weight: unfilled([outputs, inputs], self.device),
+            bias: bias.then(|| unfilled([outputs], self.device)),
+            bf16: self.bf16,
+        }
+    }
+}
+
+/// `x · weightᵀ + bias`, the weight in the checkpoint's dtype, the result in that of `x`.
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<B, 2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<B, 1>>>,
+    /// Whether its inputs may be rounded to bf16.
+    bf16: bool,
+}
+
+impl<B: VlmBackend> Linear<B> {
+    /// Whether inputs may be rounded to bf16, here and in what lies between such products.
+    pub fn is_bf16(&self) -> bool {
+        self.bf16
+    }
+
+    /// # Shapes
+    /// - `x`: `[…, in]`
+    /// - result: `[…, out]`
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let mut shape = x.dims();
+        let inputs = shape[D - 1];
+        let rows = x.reshape([-1, inputs as i32]);
+        let y = linear(rows, self.weight.val(), self.bf16);
+        let y = match &self.bias {
+            Some(bias) => B::add_bias(y, bias.val()),
+            None => y,
+        };
+        shape[D - 1] = y.dims()[1];
+        y.reshape(shape)
+    }
+}
+
+/// [`VlmBackend::linear_rows`] on tensors, or [`VlmBackend::linear_rows_bf16`]: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows, out]`.
+pub(in crate::model) fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bf16: bool) -> Tensor<B, 2> {
+    let product = if bf16 { B::linear_rows_bf16 } else { B::linear_rows };
+    let product = product(x.into_primitive().tensor(), weight.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(product))
+}

@@ -1,0 +1,57 @@
+//! Norms with fields named as in checkpoints, and statistics in f32.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Tensor, backend::Backend},
+};
+use secateur_backends::VlmBackend;
+
+use super::unfilled;
+
+/// Normalisation by mean and variance.
+#[derive(Module, Debug)]
+pub struct LayerNorm<B: Backend> {
+    /// `[features]`.
+    pub weight: Param<Tensor<B, 1>>,
+    /// `[features]`.
+    pub bias: Param<Tensor<B, 1>>,
+    eps: f64,
+}
+
+impl<B: VlmBackend> LayerNorm<B> {
+    /// An unfilled layer.
+    pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
+        Self { weight: unfilled([features], device), bias: unfilled([features], device), eps }
+    }
+
+    /// # Shapes
+    /// - `x`, result: `[…, features]`
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let shape = x.dims();
+        let rows = x.reshape([-1, shape[D - 1] as i32]);
+        B::layer_norm_rows(rows, self.weight.val(), self.bias.val(), self.eps).reshape(shape)
+    }
+}
+
+/// Normalisation by root mean square, as `LlamaRMSNorm`.
+#[derive(Module, Debug)]
+pub struct RmsNorm<B: Backend> {
+    /// `[features]`.
+    pub weight: Param<Tensor<B, 1>>,
+    eps: f64,
+}
+
+impl<B: VlmBackend> RmsNorm<B> {
+    /// An unfilled layer.
+    pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
+        Self { weight: unfilled([features], device), eps }
+    }
+
+    /// # Shapes
+    /// - `x`, result: `[…, features]`
+    pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
+        let shape = x.dims();
+        let rows = x.reshape([-1, shape[D - 1] as i32]);
+        B::rms_norm_rows(rows, self.weight.val(), self.eps).reshape(shape)
+    }
+}

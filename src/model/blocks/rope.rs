@@ -1,0 +1,102 @@
+//! Rotary positions as Hugging Face's Llama applies them: the two halves of a head rotate, not adjacent pairs.
+
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+use secateur_backends::VlmBackend;
+
+use super::Positions;
+use crate::model::DecoderConfig;
+
+/// The cosines and sines of a decoder's positions, made when a pass first asks for them. They are in f32: the reference rounds them to the
+/// load dtype only when it loads in 16 bits, which changes logits by 1e-3.
+#[derive(Debug)]
+pub struct Rope<B: Backend> {
+    frequencies: Vec<f32>,
+    device: B::Device,
+    /// Those of the first positions.
+    table: Mutex<Option<RopeRows<B>>>,
+}
+
+/// A table starts with so many positions.
+const FIRST: usize = 1024;
+
+impl<B: Backend> Rope<B> {
+    /// For heads and frequencies as `config` has them.
+    pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
+        let frequencies = config.rope.frequencies(config.head_dim);
+        Self { frequencies, device: device.clone(), table: Mutex::new(None) }
+    }
+
+    /// The rows of `positions` in `dtype`.
+    pub(super) fn rows(&self, positions: &Positions, rows: usize, dtype: DType) -> RopeRows<B> {
+        let end = positions.end(rows);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = match table.take().filter(|table| table.len() >= end) {
+            Some(table_there) => table.insert(table_there),
+            None => table.insert(self.table(end.next_power_of_two().max(FIRST))),
+        };
+        let picked = match positions {
+            Positions::From(first) => table.range(*first, rows),
+            Positions::These(list) => {
+                let list: Vec<i32> = list.iter().map(|&position| position as i32).collect();
+                table.select(&Tensor::from_data(TensorData::new(list.clone(), [list.len()]), &self.device))
+            }
+        };
+        picked.cast(dtype)
+    }
+
+    /// The first `count` positions.
+    fn table(&self, count: usize) -> RopeRows<B> {
+        let table = |f: fn(f32) -> f32| {
+            let row = |position: usize| {
+                let half = self.frequencies.iter().map(move |frequency| f(position as f32 * frequency));
+                half.clone().chain(half)
+            };
+            let values: Vec<f32> = (0..count).flat_map(row).collect();
+            let shape = [1, 1, count, 2 * self.frequencies.len()];
+            Tensor::from_data(TensorData::new(values, shape), (&self.device, DType::F32))
+        };
+        RopeRows { cos: table(f32::cos), sin: table(f32::sin) }
+    }
+}
+
+/// The part of the tables that a chunk uses, for all its layers: `[1, 1, rows, head_dim]`.
+#[derive(Clone, Debug)]
+pub(super) struct RopeRows<B: Backend> {
+    cos: Tensor<B, 4>,
+    sin: Tensor<B, 4>,
+}
+
+impl<B: Backend> RopeRows<B> {
+    fn len(&self) -> usize {
+        self.cos.dims()[2]
+    }
+
+    fn cast(self, dtype: DType) -> Self {
+        Self { cos: self.cos.cast(dtype), sin: self.sin.cast(dtype) }
+    }
+
+    fn range(&self, first: usize, count: usize) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().narrow(2, first, count));
+        Self { cos, sin }
+    }
+
+    /// Some of these rows.
+    pub(super) fn select(&self, rows: &Tensor<B, 1, Int>) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().select(2, rows.clone()));
+        Self { cos, sin }
+    }
+
+    /// The rows from `first` on.
+    pub(super) fn tail(&self, first: usize) -> Self {
+        self.range(first, self.len() - first)
+    }
+}
+
+impl<B: VlmBackend> RopeRows<B> {
+    /// Rotates queries or keys `[batch, heads, rows, head_dim]`.
+    pub(super) fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        B::apply_rope(x, self.cos.clone(), self.sin.clone())
+    }
+}

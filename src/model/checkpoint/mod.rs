@@ -1,0 +1,231 @@
+//! A checkpoint in a folder or on the hub: its small files are read and checked first, and its weights fill the networks.
+
+mod named;
+mod open;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::DType;
+pub(super) use named::named_in_config;
+pub use open::open;
+use secateur_backends::VlmBackend;
+use secateur_weights::{Checkpoint as TensorFiles, StoredTensor};
+
+use super::{
+    DecoderConfig, Fill, Model, TilingChoice,
+    config::GENERATION_CONFIG,
+    copies,
+    families::{Chat, Family, FamilyCheckpoint},
+    fill::split_off,
+    towers::clip::{TOWER, TextSide},
+};
+use crate::{
+    Error,
+    checksum::{Part, checkpoint_sha256},
+    image::{ClipProcessor, Grid},
+    text::{ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer},
+};
+
+/// A checkpoint's description.
+pub(super) const CONFIG: &str = "config.json";
+/// The files that may have the image processor's settings.
+pub(super) const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
+/// The name of the checkpoint that is inside the binary.
+pub const DEMO: &str = "demo";
+
+/// A checkpoint whose small files were read and checked; no weight has been touched.
+pub struct Checkpoint {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What a reader must know of how its files are read.
+    pub notes: Vec<String>,
+    pub(super) family: Family,
+    pub(super) chat: Chat,
+    /// The CLIP checkpoint that the user names for its text side.
+    pub(super) clip: Option<String>,
+    /// Whether its weights are random ones.
+    pub(super) random: bool,
+}
+
+/// What to load beside the networks, and how to use them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// What weights are kept in; by default as in the file. Who asks for bf16 gets bf16 products, too: inputs are rounded as on
+    /// GPUs, where the processor has an instruction for that. A bf16 file alone is computed in f32.
+    pub dtype: Option<DType>,
+    /// Whether the text side is needed that images and questions are compared with.
+    pub joint: bool,
+    /// What to do with an image's crops, where it is not left to the method.
+    pub tiling: TilingChoice,
+}
+
+impl Checkpoint {
+    /// What the family knows of it.
+    fn about(&self) -> &dyn FamilyCheckpoint {
+        self.family.as_checkpoint()
+    }
+
+    /// The decoder's shape.
+    pub fn decoder(&self) -> &DecoderConfig {
+        self.about().decoder()
+    }
+
+    /// Takes so many layers of the decoder, for measurements with random weights.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.family.as_checkpoint_mut().decoder_mut().num_hidden_layers = layers;
+    }
+
+    /// The tokens of one item of an image or video before pruning.
+    pub fn grid(&self) -> Grid {
+        self.about().grid()
+    }
+
+    /// The side in pixels of a square image that the model reads as its papers count it.
+    pub fn usual_side(&self) -> usize {
+        self.about().usual_side()
+    }
+
+    /// Whether its weights are random ones.
+    pub fn is_random(&self) -> bool {
+        self.random
+    }
+
+    /// Frames that are taken from a video; `None` for a model that reads images only.
+    pub fn frames(&self) -> Option<usize> {
+        self.about().frames()
+    }
+
+    /// How its conversations are written.
+    pub fn chat(&self) -> &Chat {
+        &self.chat
+    }
+
+    /// The family's own checkpoint, if it is LLaVA-1.5 or LLaVA-NeXT.
+    pub fn as_llava(&self) -> Option<&super::families::llava::Llava> {
+        match &self.family {
+            Family::Llava(llava) => Some(llava),
+            _ => None,
+        }
+    }
+
+    /// Fills the networks.
+    ///
+    /// # Errors
+    /// When a shard is missing or damaged, or names and shapes do not fit.
+    pub fn load<B: VlmBackend>(self, options: LoadOptions, device: &B::Device) -> Result<Model<B>, Error> {
+        self.check_tiling(options.tiling)?;
+        if self.random {
+            let text = options.joint.then(|| super::preset::text_side(&self)).transpose()?;
+            return self.fill(Fill::random(options.dtype, text, device), options, Vec::new());
+        }
+        let (tensors, notes) = self.tensors()?;
+        let head = ["language_model.lm_head.weight", "language_model.embed_tokens.weight"];
+        let stored = head.iter().find_map(|name| tensors.get(*name)).map_or(DType::F32, |tensor| tensor.dtype);
+        let text = options.joint.then(|| self.text_side()).transpose()?;
+        let fill = Fill::stored(tensors, self.folder.clone(), stored, options.dtype, text, device);
+        self.fill(fill, options, notes)
+    }
+
+    fn fill<B: VlmBackend>(
+        self,
+        mut fill: Fill<B>,
+        options: LoadOptions,
+        notes: Vec<String>,
+    ) -> Result<Model<B>, Error> {
+        let (decoder, grid, frames) = (self.decoder().clone(), self.grid(), self.frames());
+        let vlm = self.family.load(&mut fill, options)?;
+        Ok(Model::new(vlm, self.tokenizer, self.chat, decoder, grid, frames, fill, notes))
+    }
+
+    /// The CLIP checkpoint that was named for its text side.
+    pub fn clip(&self) -> Option<&str> {
+        self.clip.as_deref()
+    }
+
+    /// Folder, config and tokenizer of the text side that images and questions are compared with.
+    ///
+    /// # Errors
+    /// When its folder, config or tokenizer is missing or of another kind.
+    pub fn text_side(&self) -> Result<TextSide, Error> {
+        self.about().text_side(self.clip.as_deref(), &self.folder)
+    }
+
+    /// Checks that the text side is at hand, before any weight is read. Random weights have one where the family has.
+    ///
+    /// # Errors
+    /// As [`Self::text_side`].
+    pub fn check_text_side(&self) -> Result<(), Error> {
+        if self.random && self.about().has_random_text_side() { Ok(()) } else { self.text_side().map(|_| ()) }
+    }
+
+    /// The id of the text side, where it does not come with the checkpoint.
+    pub fn text_side_id(&self) -> Option<&'static str> {
+        self.about().text_side_id()
+    }
+
+    /// The checksum of the text side.
+    ///
+    /// # Errors
+    /// As [`Self::text_side`], or when a file cannot be read.
+    pub fn text_side_sha256(&self) -> Result<String, Error> {
+        let TextSide { folder, .. } = self.text_side()?;
+        checkpoint_sha256(&[Part { folder: &folder, small: &[CONFIG, TOKENIZER_JSON], weights: true }])
+    }
+
+    /// Refuses a choice of tiles that the model cannot take.
+    ///
+    /// # Errors
+    /// When it cannot; the error says why.
+    pub fn check_tiling(&self, choice: TilingChoice) -> Result<(), Error> {
+        self.about().check_tiling(choice, &self.folder)
+    }
+
+    /// All tensors by their module paths, and what to say of those that are passed over.
+    fn tensors(&self) -> Result<(BTreeMap<String, StoredTensor>, Vec<String>), Error> {
+        let own = TensorFiles::open(&self.folder)?;
+        let about = self.about();
+        let mut notes: Vec<String> = copies::frequencies(&own, about.decoder()).into_iter().collect();
+        let mut all = about.names().apply(own)?;
+        notes.extend(copies::tied_head(&mut all, about.decoder(), &self.folder.join(CONFIG)));
+        if about.has_own_towers() {
+            return Ok((all, notes));
+        }
+        // The official loader takes the towers that the config names, whatever else the checkpoint holds.
+        for tower in about.towers() {
+            let copy = split_off(&mut all, tower.module);
+            let tensors = TOWER.apply(TensorFiles::open(&tower.folder)?)?;
+            let at_module = |(path, tensor): (String, _)| (path.replacen("vision_tower.", tower.module, 1), tensor);
+            let tensors: BTreeMap<_, _> = tensors.into_iter().map(at_module).collect();
+            notes.extend(copies::note(&copy, &tensors, &self.folder.join(CONFIG), &tower.folder));
+            all.extend(tensors);
+        }
+        Ok((all, notes))
+    }
+
+    /// The checksum of all files that are read, the towers' included.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn sha256(&self) -> Result<String, Error> {
+        let images = |folder: &Path| {
+            let file = ClipProcessor::file(folder);
+            file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        };
+        let own_images = images(&self.folder);
+        let tokenizer = Tokenizer::file(&self.folder);
+        let own = [CONFIG, &own_images, tokenizer, ADDED_TOKENS, TOKENIZER_CONFIG, GENERATION_CONFIG];
+        let mut parts = vec![Part { folder: &self.folder, small: &own, weights: true }];
+        let towers = self.about().towers();
+        let settings: Vec<String> = towers.iter().map(|tower| images(&tower.folder)).collect();
+        let small: Vec<[&str; 2]> = settings.iter().map(|images| [CONFIG, &images[..]]).collect();
+        // A tower that was trained too has its weights in the checkpoint.
+        let weights = !self.about().has_own_towers();
+        parts.extend(towers.iter().zip(&small).map(|(tower, small)| Part { folder: &tower.folder, small, weights }));
+        checkpoint_sha256(&parts)
+    }
+}

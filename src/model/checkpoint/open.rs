@@ -1,0 +1,96 @@
+//! Whether a checkpoint is one that can be read: decided by its small files, before a weight is fetched.
+
+use std::path::{Path, PathBuf};
+
+use secateur_weights::{WeightFiles, WeightsError, find, find_config, find_tower};
+
+use super::{
+    CONFIG, Checkpoint, DEMO,
+    named::{named_in_config, no_checkpoint},
+};
+use crate::{
+    Error, demo,
+    model::{
+        config::{end_tokens, refuse_quantised},
+        families::{Family, Place, Tower},
+    },
+    text::{TOKENIZER_JSON, TOKENIZER_MODEL, Tokenizer},
+};
+
+/// Reads the small files of the checkpoint `model`: a folder, a Hugging Face id, or [`DEMO`]. `clip` names the CLIP checkpoint whose
+/// text side to use, where the model's own tower is not it. Weights are fetched where they are missing, once nothing speaks against the model.
+///
+/// # Errors
+/// When it is not there, or not a checkpoint of a known family.
+pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
+    let folder = if model == DEMO { demo::unpack()? } else { find_config(model, None, &[])? };
+    let config = folder.join(CONFIG);
+    let is_local = model == DEMO || Path::new(model).is_dir();
+    // A folder that is something else is called that, before a file that only checkpoints have is missed.
+    if is_local && let Err(error @ WeightsError::Unsupported { .. }) = WeightFiles::find(&folder) {
+        return Err(error.into());
+    }
+    if !config.is_file() {
+        return Err(no_checkpoint(&folder));
+    }
+    let place = Place { folder: &folder, config: &config, hub: (!is_local).then_some(model) };
+    let family = Family::open(&place)?;
+    let about = family.as_checkpoint();
+    // Another tool may have put a part of it into the cache.
+    place.need(&[TOKENIZER_MODEL, TOKENIZER_JSON])?;
+    let vocabulary = about.decoder().vocab_size;
+    let tokenizer = Tokenizer::read(&folder, vocabulary)?;
+    let mut chat = about.chat(&tokenizer, &config)?;
+    let tokenizer = tokenizer.with_spaces(chat.spaces);
+    for end in end_tokens(&folder)?.into_iter().chain([tokenizer.eos()]) {
+        if !chat.ends.contains(&end) {
+            chat.ends.push(end);
+        }
+    }
+
+    // Only now weights.
+    if !is_local && find(model, None)? != folder {
+        return Err(Error::config(&config, "the model changed on the hub while it was downloaded; run it again"));
+    }
+    let mut notes = WeightFiles::find(&folder)?.notes;
+    // A tower that was trained, too, has its weights in the checkpoint itself.
+    if !about.has_own_towers() {
+        for tower in about.towers() {
+            notes.extend(fetch_tower(tower, &folder, &config)?);
+        }
+    }
+    Ok(Checkpoint { folder, tokenizer, notes, chat, clip: clip.map(str::to_owned), random: false, family })
+}
+
+/// Fetches the weights of a tower, and returns what to say of its files.
+fn fetch_tower(tower: &Tower, folder: &Path, config: &Path) -> Result<Vec<String>, Error> {
+    let whole: Find = if tower.bare { find_tower } else { find };
+    if named_in_config(config, tower.field, &tower.name, whole(&tower.name, Some(folder)))? != tower.folder {
+        return Err(Error::config(&tower.folder, "the tower changed on the hub while it was downloaded; run it again"));
+    }
+    Ok(WeightFiles::find(&tower.folder)?.notes)
+}
+
+/// How a folder is found by its name.
+type Find = fn(&str, Option<&Path>) -> Result<PathBuf, WeightsError>;
+
+impl Place<'_> {
+    /// Fetches one of the files `names`, where the checkpoint is on the hub and its folder in the cache lacks all of them.
+    ///
+    /// # Errors
+    /// When the hub does not answer.
+    pub(in crate::model) fn need(&self, names: &[&str]) -> Result<(), Error> {
+        if let Some(id) = self.hub {
+            find_config(id, None, &[names])?;
+        }
+        Ok(())
+    }
+
+    /// Refuses quantised weights, of the checkpoint and of the tower in the folder `tower`.
+    ///
+    /// # Errors
+    /// When they are, with the name of the form.
+    pub(in crate::model) fn refuse_quantised(&self) -> Result<(), Error> {
+        refuse_quantised(self.config)
+    }
+}

@@ -1,0 +1,221 @@
+//! The decoder's part of a config: Llama's and Mistral's fields.
+
+use std::path::Path;
+
+use secateur_weights::printable;
+use serde::Deserialize;
+
+use super::{
+    MAX_LAYERS, divides, is_epsilon,
+    rope::{RawRope, RopeConfig},
+};
+use crate::Error;
+
+/// More rows of an embedding than any model has.
+const MAX_VOCABULARY: usize = 1 << 24;
+/// Wider than any layer.
+const MAX_WIDTH: usize = 1 << 20;
+/// More positions than any model reads.
+const MAX_POSITIONS: usize = 1 << 26;
+
+/// The shape of a decoder (`LlamaForCausalLM`, `MistralForCausalLM`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct DecoderConfig {
+    /// Rows of the embedding, padding included.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; fewer than query heads with grouped attention.
+    pub num_key_value_heads: usize,
+    /// Width of a head, mostly `hidden_size / num_attention_heads`.
+    pub head_dim: usize,
+    /// Added to the mean square in norms.
+    pub rms_norm_eps: f64,
+    /// The rotary frequencies.
+    pub rope: RopeConfig,
+    /// The longest sequence that the model reads exactly: what it was made for, and no more than its attention's window.
+    pub max_position_embeddings: usize,
+    /// Whether the products of attention have biases (`attention_bias`).
+    pub attention_bias: bool,
+    /// Whether the products of the MLP have biases (`mlp_bias`).
+    pub mlp_bias: bool,
+    /// Whether the embedding is also the matrix before the logits (`tie_word_embeddings`).
+    pub tied: bool,
+}
+
+/// LLaVA-1.5-7B's decoder, Vicuna-7B.
+impl Default for DecoderConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32_000,
+            hidden_size: 4096,
+            intermediate_size: 11_008,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: 32,
+            head_dim: 128,
+            rms_norm_eps: 1e-5,
+            rope: RopeConfig::default(),
+            max_position_embeddings: 4096,
+            attention_bias: false,
+            mlp_bias: false,
+            tied: false,
+        }
+    }
+}
+
+impl DecoderConfig {
+    fn check_sizes(&self, path: &Path) -> Result<(), Error> {
+        let &Self {
+            hidden_size,
+            intermediate_size,
+            num_attention_heads,
+            num_key_value_heads,
+            num_hidden_layers,
+            head_dim,
+            ..
+        } = self;
+        let reason = if hidden_size == 0 || intermediate_size == 0 {
+            format!("hidden_size is {hidden_size} and intermediate_size {intermediate_size}; both are above 0")
+        } else if !divides(num_key_value_heads, num_attention_heads) {
+            format!(
+                "num_attention_heads {num_attention_heads} do not divide into num_key_value_heads {num_key_value_heads}"
+            )
+        } else if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            format!("a head is {head_dim} wide (head_dim), which rotary positions cannot halve")
+        } else if !(1..=MAX_LAYERS).contains(&num_hidden_layers) {
+            format!("num_hidden_layers is {num_hidden_layers}; 1 to {MAX_LAYERS} are possible")
+        } else if !(1..=MAX_VOCABULARY).contains(&self.vocab_size) {
+            format!("vocab_size is {}; 1 to {MAX_VOCABULARY} are possible", self.vocab_size)
+        } else if hidden_size > MAX_WIDTH
+            || intermediate_size > MAX_WIDTH
+            || num_attention_heads.saturating_mul(head_dim) > MAX_WIDTH
+        {
+            format!(
+                "hidden_size {hidden_size}, intermediate_size {intermediate_size} or {num_attention_heads} heads of {head_dim} are \
+                 above {MAX_WIDTH}, more than any model has"
+            )
+        } else if self.max_position_embeddings == 0 || self.max_position_embeddings > MAX_POSITIONS {
+            format!("max_position_embeddings is {}; 1 to {MAX_POSITIONS} are possible", self.max_position_embeddings)
+        } else if !is_epsilon(self.rms_norm_eps) {
+            format!("rms_norm_eps is {}; a number from 0 on, and below 1, is possible", self.rms_norm_eps)
+        } else {
+            return Ok(());
+        };
+        Err(Error::config(path, reason))
+    }
+}
+
+/// What transformers takes for fields that a nested config leaves out.
+#[derive(Clone, Copy)]
+struct Defaults {
+    intermediate_size: usize,
+    /// As many as query heads without a number.
+    num_key_value_heads: Option<usize>,
+    max_position_embeddings: usize,
+    /// Keys that a query sees at most, where the field is absent.
+    sliding_window: Option<usize>,
+}
+
+const LLAMA: Defaults = Defaults {
+    intermediate_size: 11_008,
+    num_key_value_heads: None,
+    max_position_embeddings: 2048,
+    sliding_window: None,
+};
+
+const MISTRAL: Defaults = Defaults {
+    intermediate_size: 14_336,
+    num_key_value_heads: Some(8),
+    max_position_embeddings: 131_072,
+    sliding_window: Some(4096),
+};
+
+/// The fields as they are written; what is `None` was omitted.
+#[derive(Deserialize)]
+pub(in crate::model) struct RawDecoder {
+    model_type: Option<String>,
+    vocab_size: Option<usize>,
+    hidden_size: Option<usize>,
+    intermediate_size: Option<usize>,
+    num_hidden_layers: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RawRope>,
+    rope_parameters: Option<RawRope>,
+    max_position_embeddings: Option<usize>,
+    // Absent and null are two things: Mistral's default has a window.
+    #[serde(default, deserialize_with = "present")]
+    sliding_window: Option<Option<usize>>,
+    hidden_act: Option<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    head_dim: Option<usize>,
+}
+
+/// A field that is there, null included.
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+/// What a missing size means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::model) enum Omitted {
+    /// transformers' default: nested configs.
+    Default,
+    /// An error: flat configs have them all.
+    Refused,
+}
+
+impl RawDecoder {
+    /// The checked shape; `mistral` says whose defaults are meant.
+    pub(in crate::model) fn check(self, path: &Path, omitted: Omitted) -> Result<DecoderConfig, Error> {
+        let mistral = self.model_type.as_deref().is_some_and(|kind| kind.ends_with("mistral"));
+        let defaults = if mistral { MISTRAL } else { LLAMA };
+        let size = |name: &str, value: Option<usize>, default: usize| match (value, omitted) {
+            (Some(value), _) => Ok(value),
+            (None, Omitted::Default) => Ok(default),
+            (None, Omitted::Refused) => Err(super::missing(path, name)),
+        };
+        let heads = size("num_attention_heads", self.num_attention_heads, 32)?;
+        let hidden_size = size("hidden_size", self.hidden_size, 4096)?;
+        if self.head_dim.is_none() && !divides(heads, hidden_size) {
+            let reason = format!("hidden_size {hidden_size} does not divide into num_attention_heads {heads}");
+            return Err(Error::config(path, reason));
+        }
+        let rope = RopeConfig::check(self.rope_theta, self.rope_scaling, self.rope_parameters, path)?;
+        let positions = self.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
+        let positions = (positions as f64 * rope.stretch()) as usize;
+        // The attention of a shorter sequence is the same with a window and without.
+        let window = self.sliding_window.unwrap_or(defaults.sliding_window.filter(|_| mistral)).filter(|_| mistral);
+        let config = DecoderConfig {
+            vocab_size: size("vocab_size", self.vocab_size, 32_000)?,
+            hidden_size,
+            intermediate_size: size("intermediate_size", self.intermediate_size, defaults.intermediate_size)?,
+            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers, 32)?,
+            num_attention_heads: heads,
+            num_key_value_heads: self.num_key_value_heads.or(defaults.num_key_value_heads).unwrap_or(heads),
+            head_dim: self.head_dim.unwrap_or(hidden_size / heads.max(1)),
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
+            rope,
+            max_position_embeddings: window.map_or(positions, |window| window.min(positions)),
+            attention_bias: self.attention_bias.unwrap_or(false),
+            mlp_bias: self.mlp_bias.unwrap_or(false),
+            tied: self.tie_word_embeddings.unwrap_or(false),
+        };
+        config.check_sizes(path)?;
+        if let Some(act) = self.hidden_act.filter(|act| !["silu", "swish"].contains(&&act[..])) {
+            return Err(Error::config(path, format!("hidden_act is `{}`; silu is known", printable(&act))));
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,262 @@
+//! From images and videos to a prompt that the decoder can read.
+
+use std::time::{Duration, Instant};
+
+use burn::tensor::{Tensor, backend::Backend};
+use secateur_backends::VlmBackend;
+
+use super::{Model, Placement, VisionOutput};
+use crate::{
+    Error,
+    hash::fnv1a,
+    image::{Grid, Rgb, Tiles},
+    pruner::{ClsAttention, Cues, Keep, Needs, Pruner, Tiling},
+    sequence::{Merge, Visual, gather, join},
+    text::{Prompt, Span},
+    video::Media,
+};
+
+/// An image or video as the decoder will read it.
+#[derive(Clone, Debug)]
+pub struct VisualTokens<B: Backend> {
+    /// The tokens, `[tokens, hidden]`.
+    pub tokens: Tensor<B, 2>,
+    /// What they are, in their order.
+    pub order: Vec<Visual>,
+    /// How many of them stand for each of its placeholders in the prompt: an image has one, a video one a frame.
+    pub parts: Vec<usize>,
+    /// Which tokens of each item were kept.
+    pub keep: Keep,
+    /// The tokens of an item before pruning.
+    pub grid: Grid,
+    /// Visual tokens that the decoder would read of it without pruning.
+    pub unpruned: usize,
+    /// The tiles, where an image was taken apart.
+    pub tiles: Option<Tiles>,
+    /// How the items became one sequence.
+    pub merge: Merge,
+    /// Time in the preprocessing, the tower, the projector and the text side.
+    pub vision: Duration,
+    /// The part of it that came after the choice: the projector, where the method does not read its output.
+    pub project: Duration,
+    /// Time in the method.
+    pub prune: Duration,
+}
+
+/// A prompt with its images in place.
+#[derive(Clone, Debug)]
+pub struct EmbeddedPrompt<B: Backend> {
+    /// `[1, sequence, hidden]`.
+    pub embeds: Tensor<B, 3>,
+    /// The rows of all visual tokens, ascending.
+    pub visual: Vec<usize>,
+}
+
+/// The tower's output for an image or a video: enough for any number of questions, methods and budgets.
+#[derive(Clone, Debug)]
+pub struct EncodedMedia<B: Backend> {
+    output: VisionOutput<B>,
+    placement: Placement,
+    fingerprint: u64,
+    /// Time in the preprocessing and the tower.
+    time: Duration,
+}
+
+impl<B: Backend> EncodedMedia<B> {
+    /// How many placeholders stand for it in a prompt.
+    pub fn placeholders(&self) -> usize {
+        if self.placement.video { self.output.features.dims()[0] } else { 1 }
+    }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        let VisionOutput { features, class, cls_attention, keys, .. } = &self.output;
+        let rank3 = [Some(features), Some(class), keys.as_ref()];
+        let size = |shape: burn::tensor::Shape, bytes: usize| shape.num_elements() * bytes;
+        rank3.into_iter().flatten().map(|x| size(x.shape(), x.dtype().size())).sum::<usize>()
+            + cls_attention.as_ref().map_or(0, |x| size(x.shape(), x.dtype().size()))
+    }
+}
+
+impl<B: Backend> VisualTokens<B> {
+    /// The tokens of each of its placeholders, in their order.
+    fn by_placeholder(&self) -> impl Iterator<Item = Tensor<B, 2>> {
+        let mut from = 0;
+        self.parts.iter().map(move |&count| {
+            from += count;
+            if count == self.order.len() {
+                self.tokens.clone()
+            } else {
+                self.tokens.clone().narrow(0, from - count, count)
+            }
+        })
+    }
+}
+
+impl<B: VlmBackend> Model<B> {
+    /// Encodes an image, taken apart as `tiling` says, with what `needs` names.
+    ///
+    /// # Errors
+    /// When the tower's output is not finite.
+    pub fn encode_image(&self, image: &Rgb, tiling: Tiling, needs: Needs) -> Result<EncodedMedia<B>, Error> {
+        self.encode_media(&image.clone().into(), tiling, needs)
+    }
+
+    /// Encodes an image or a video, with what `needs` names. Frames of a video are its items.
+    ///
+    /// # Errors
+    /// When it is a video with another number of frames than the model reads, or the model reads none, or the tower's output is not finite.
+    pub fn encode_media(&self, media: &Media, tiling: Tiling, needs: Needs) -> Result<EncodedMedia<B>, Error> {
+        let start = Instant::now();
+        let views = self.vlm.preprocess(media, tiling)?;
+        let placement = views.placement;
+        let output = self.encode(views, needs)?;
+        let fingerprint = if needs.picture { fingerprint(media) } else { 0 };
+        self.wait();
+        Ok(EncodedMedia { output, placement, fingerprint, time: start.elapsed() })
+    }
+
+    /// The cues that `needs` names, and tower features, for the image or video whose first placeholder in `prompt` is number `index`.
+    /// The tower may have computed more.
+    ///
+    /// # Errors
+    /// When the text side is needed and the model was loaded without it.
+    pub fn cues(&self, media: &EncodedMedia<B>, needs: Needs, prompt: &Prompt, index: usize) -> Result<Cues<B>, Error> {
+        let VisionOutput { features, cls_attention, keys, layer, .. } = media.output.clone();
+        let joint = needs.joint.then(|| self.joint(features.clone(), &prompt.question)).transpose()?;
+        let (image_embeds, text_embeds) = joint.unzip();
+        let cls_attention = match needs.cls_attention {
+            ClsAttention::None => None,
+            ClsAttention::All => cls_attention,
+            ClsAttention::Selected => cls_attention.map(|rows| match rows.dims()[0] {
+                1 => rows,
+                _ => rows.narrow(0, layer - 1, 1),
+            }),
+        };
+        Ok(Cues {
+            projected: needs.projected.then(|| self.project(features.clone())).transpose()?,
+            features: Some(features),
+            cls_attention,
+            prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index + media.placeholders() - 1)),
+            image_embeds,
+            text_embeds,
+            keys: keys.filter(|_| needs.keys),
+            layout: Some(media.placement.grid),
+            picture: media.fingerprint,
+        })
+    }
+
+    /// [`Self::encode_image`] and [`Self::prune`] in one.
+    ///
+    /// # Errors
+    /// As [`Self::prune`].
+    pub fn see(
+        &self,
+        image: &Rgb,
+        pruner: &dyn Pruner<B>,
+        budget: Option<usize>,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<VisualTokens<B>, Error> {
+        self.prune(&self.encode_image(image, pruner.tiling(), pruner.needs())?, pruner, budget, prompt, index)
+    }
+
+    /// Keeps `budget` tokens of each item of an image or video whose first placeholder in `prompt` is number `index`, or all if there
+    /// is no budget. What the method needs must have been encoded, and the image been taken apart as it asks.
+    ///
+    /// The official code projects all tokens and then drops most; unless a method reads projected features, only the
+    /// kept ones are projected here, which gives the same numbers for less work.
+    ///
+    /// # Errors
+    /// When the budget is not between 1 and the number of tokens, or the method needs the text side and the model was
+    /// loaded without it.
+    pub fn prune(
+        &self,
+        media: &EncodedMedia<B>,
+        pruner: &dyn Pruner<B>,
+        budget: Option<usize>,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<VisualTokens<B>, Error> {
+        let start = Instant::now();
+        let placement = &media.placement;
+        let cues = self.cues(media, pruner.needs(), prompt, index)?;
+        self.wait();
+        let encoded = Instant::now();
+        let features = cues.features(pruner.name())?;
+        let patches = placement.grid.tokens();
+        let keep = pruner.keep(&cues, budget.unwrap_or(patches))?;
+        let pruned = Instant::now();
+        let order = self.vlm.sequence(placement, &keep, pruner.keeps_class());
+        // Blends are means of tower features, so only patches that stay as they are may be projected before.
+        let blended = keep.blends().iter().any(|blends| !blends.is_empty());
+        let class = order.iter().any(|visual| matches!(visual, Visual::Class { .. }));
+        let tokens = match cues.projected.filter(|_| !blended && !class) {
+            Some(projected) => gather(projected, &keep),
+            None if class => self.project(Tensor::cat(vec![media.output.class.clone(), gather(features, &keep)], 1))?,
+            None => self.project(gather(features, &keep))?,
+        };
+        let tokens = join(tokens, &keep, &order, self.vlm.newline());
+        let count = media.placeholders();
+        let parts = vec![order.len() / count; count];
+        self.wait();
+        let project = pruned.elapsed();
+        let vision = media.time + (encoded - start) + project;
+        let (unpruned, prune) = (self.unpruned(media), pruned - encoded);
+        let &Placement { grid, tiles, merge, .. } = placement;
+        Ok(VisualTokens { tokens, order, parts, keep, grid, unpruned, tiles, merge, vision, project, prune })
+    }
+
+    /// The visual tokens of an image or video when nothing is pruned, and an image is taken apart as the model's own code does.
+    fn unpruned(&self, media: &EncodedMedia<B>) -> usize {
+        let (placement, items) = self.vlm.unpruned(&media.placement);
+        let tokens = placement.grid.tokens();
+        let all = Keep::new(vec![(0..tokens).collect(); items], tokens);
+        self.vlm.sequence(&placement, &all, true).len()
+    }
+
+    /// Embeddings of all text after placeholder number `index`, `[text, hidden]`; `None` if there is none.
+    fn text_after(&self, prompt: &Prompt, index: usize) -> Option<Tensor<B, 2>> {
+        let mut placeholders = 0;
+        let mut after = Vec::new();
+        for span in prompt.spans() {
+            match span {
+                Span::Image => placeholders += 1,
+                Span::Text(ids) if placeholders > index => after.extend(ids),
+                Span::Text(_) => {}
+            }
+        }
+        (!after.is_empty()).then(|| self.embed(&after).squeeze_dim(0))
+    }
+
+    /// Puts images and the frames of videos into the prompt, one for each of its placeholders. [`crate::text::ChatForm::render`] checks that
+    /// there are as many.
+    pub fn place(&self, prompt: &Prompt, media: &[VisualTokens<B>]) -> EmbeddedPrompt<B> {
+        let mut tokens = media.iter().flat_map(VisualTokens::by_placeholder);
+        let (mut parts, mut visual, mut row) = (Vec::new(), Vec::new(), 0);
+        for span in prompt.spans() {
+            let part = match span {
+                Span::Text(ids) => self.embed(&ids),
+                Span::Image => match tokens.next() {
+                    None => continue,
+                    Some(tokens) => {
+                        visual.extend(row..row + tokens.dims()[0]);
+                        tokens.unsqueeze()
+                    }
+                },
+            };
+            row += part.dims()[1];
+            parts.push(part);
+        }
+        EmbeddedPrompt { embeds: Tensor::cat(parts, 1), visual }
+    }
+}
+
+/// A number that only the pixels decide, the same on every machine.
+fn fingerprint(media: &Media) -> u64 {
+    let of_image = |image: &Rgb| fnv1a((image.width as u64).to_le_bytes().iter().chain(&image.data));
+    match media {
+        Media::Picture(image) => of_image(image),
+        Media::Video(video) => video.frames.iter().fold(0, |all: u64, frame| all.rotate_left(5) ^ of_image(frame)),
+    }
+}

@@ -1,0 +1,183 @@
+//! The families of models that are known: a folder and a row each. Nothing outside a family's folder names one.
+
+use std::path::Path;
+
+use secateur_backends::VlmBackend;
+use secateur_weights::Rename;
+
+use super::{DecoderConfig, Fill, LoadOptions, TilingChoice, Vlm, towers::clip::TextSide};
+use crate::{
+    Error,
+    image::Grid,
+    text::{ChatForm, Spaces, Tokenizer},
+};
+
+/// A checkpoint's folder, as families look at it.
+pub struct Place<'a> {
+    /// The folder.
+    pub folder: &'a Path,
+    /// Its `config.json`.
+    pub config: &'a Path,
+    /// Its id, if it comes from the hub.
+    pub hub: Option<&'a str>,
+}
+
+/// A checkpoint of a family whose small files were read and checked; no weight has been touched.
+pub trait FamilyCheckpoint {
+    /// The decoder's shape.
+    fn decoder(&self) -> &DecoderConfig;
+    /// The decoder's shape, to change it.
+    fn decoder_mut(&mut self) -> &mut DecoderConfig;
+    /// The tokens of one item before pruning.
+    fn grid(&self) -> Grid;
+    /// The side in pixels of a square image that the model reads as its papers count it.
+    fn usual_side(&self) -> usize;
+    /// Frames that are taken from a video; `None` for a model that reads images only.
+    fn frames(&self) -> Option<usize> {
+        None
+    }
+    /// How its conversations are written.
+    ///
+    /// # Errors
+    /// When the model was trained on a form that is not known.
+    fn chat(&self, tokenizer: &Tokenizer, config: &Path) -> Result<Chat, Error>;
+    /// The names of its tensors.
+    fn names(&self) -> &'static Rename;
+    /// Vision towers in checkpoints of their own.
+    fn towers(&self) -> &[Tower] {
+        &[]
+    }
+    /// Whether the weights of those towers are in the checkpoint itself.
+    fn has_own_towers(&self) -> bool {
+        false
+    }
+    /// Whether the image processor's settings are in the checkpoint's own folder.
+    fn has_image_settings(&self) -> bool;
+    /// Refuses a choice of tiles that the model cannot take.
+    ///
+    /// # Errors
+    /// When it cannot; the error says why.
+    fn check_tiling(&self, choice: TilingChoice, folder: &Path) -> Result<(), Error>;
+    /// Folder, config and tokenizer of the text side that images and questions are compared with; `clip` names another than its own.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    fn text_side(&self, clip: Option<&str>, folder: &Path) -> Result<TextSide, Error>;
+    /// Whether the text side can be one with random weights.
+    fn has_random_text_side(&self) -> bool {
+        true
+    }
+    /// The id of the text side, where it does not come with the checkpoint.
+    fn text_side_id(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// How a model's conversations are written.
+#[derive(Clone, Debug)]
+pub struct Chat {
+    /// The form that the model was trained on.
+    pub own: &'static ChatForm,
+    /// The form in which its authors ask the questions of benchmarks about images.
+    pub benchmarks: &'static ChatForm,
+    /// Ids that end an answer, beside those that the checkpoint's files name.
+    pub ends: Vec<u32>,
+    /// How the text of answers is put together.
+    pub spaces: Spaces,
+}
+
+/// A vision tower in a checkpoint of its own.
+#[derive(Clone, Debug)]
+pub struct Tower {
+    /// The field of the config that names it.
+    pub field: &'static str,
+    /// The name there.
+    pub name: String,
+    /// Its folder.
+    pub folder: std::path::PathBuf,
+    /// Where its tensors belong in the model.
+    pub module: &'static str,
+    /// Whether it is whole without settings of an image processor.
+    pub bare: bool,
+}
+
+/// A model that a family is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its id on the hub.
+    pub id: &'static str,
+    /// One line about it.
+    pub about: &'static str,
+}
+
+macro_rules! families {
+    ($($(#[$attribute:meta])* $module:ident $family:ident;)*) => {
+        $($(#[$attribute])* pub mod $module;)*
+
+        /// A checkpoint of one of the families.
+        #[derive(Clone)]
+        pub(crate) enum Family {
+            $($(#[$attribute])* $family($module::$family),)*
+        }
+
+        impl Family {
+            /// Opens the checkpoint at `place` by the first family that knows its config.
+            ///
+            /// # Errors
+            /// When none does, or the checkpoint is damaged.
+            pub(super) fn open(place: &Place) -> Result<Self, Error> {
+                $($(#[$attribute])*
+                if $module::$family::detect(place)? {
+                    return Ok(Self::$family($module::$family::open(place)?));
+                })*
+                Err(llava::unknown(place))
+            }
+
+            /// The family's shape called `name`, for random weights.
+            pub(super) fn preset(name: &str) -> Option<Self> {
+                $($(#[$attribute])*
+                if let Some(family) = $module::$family::preset(name) {
+                    return Some(Self::$family(family));
+                })*
+                None
+            }
+
+            /// What is known before a weight is read.
+            pub(crate) fn as_checkpoint(&self) -> &dyn FamilyCheckpoint {
+                match self { $($(#[$attribute])* Self::$family(family) => family,)* }
+            }
+
+            /// What is known before a weight is read, to change it.
+            pub(crate) fn as_checkpoint_mut(&mut self) -> &mut dyn FamilyCheckpoint {
+                match self { $($(#[$attribute])* Self::$family(family) => family,)* }
+            }
+
+            /// The networks, filled.
+            ///
+            /// # Errors
+            /// When names and shapes do not fit, or a shard is damaged.
+            pub(super) fn load<B: VlmBackend>(
+                self,
+                fill: &mut Fill<B>,
+                options: LoadOptions,
+            ) -> Result<Box<dyn Vlm<B>>, Error> {
+                match self { $($(#[$attribute])* Self::$family(family) => Ok(Box::new(family.load(fill, options)?)),)* }
+            }
+        }
+
+        /// The names of all shapes that random weights can be made for.
+        pub fn presets() -> Vec<&'static str> {
+            [$($(#[$attribute])* $module::$family::PRESETS,)*].concat()
+        }
+
+        /// The models that the families are made for.
+        pub fn known() -> Vec<Known> {
+            [$($(#[$attribute])* $module::$family::KNOWN,)*].concat()
+        }
+    };
+}
+
+families! {
+    video_llava VideoLlava;
+    llava Llava;
+}

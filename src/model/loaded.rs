@@ -1,0 +1,246 @@
+//! A loaded model: a family's networks, its tokenizer, and how it is asked.
+
+use std::ops::Range;
+
+use burn::tensor::{DType, Tensor, backend::Backend};
+use secateur_backends::VlmBackend;
+
+use super::{Chunk, Decoder, DecoderConfig, Fill, KvCache, LayerCut, Stage, Vlm, families::Chat, finite::Source};
+use crate::{
+    Error,
+    image::{Grid, GridRule},
+    pruner::Needs,
+    sequence::Merge,
+    tensor::{host, is_finite},
+    text::{ChatForm, Tokenizer},
+};
+
+use super::{Views, towers::clip::VisionOutput};
+
+/// What to do with an image's crops, where it is not left to the method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TilingChoice {
+    /// How the grid of tiles is chosen.
+    pub grid: Option<GridRule>,
+    /// How the crops become one sequence.
+    pub merge: Option<Merge>,
+}
+
+/// A loaded model of any family.
+pub struct Model<B: Backend> {
+    pub(super) vlm: Box<dyn Vlm<B>>,
+    tokenizer: Tokenizer,
+    chat: Chat,
+    decoder: DecoderConfig,
+    grid: Grid,
+    frames: Option<usize>,
+    activations: DType,
+    cache: DType,
+    device: B::Device,
+    /// The tensors that it was filled from.
+    pub(super) source: Source,
+    notes: Vec<String>,
+}
+
+impl<B: VlmBackend> Model<B> {
+    #[expect(clippy::too_many_arguments, reason = "every part of a model comes together here, and nowhere else")]
+    pub(super) fn new(
+        vlm: Box<dyn Vlm<B>>,
+        tokenizer: Tokenizer,
+        chat: Chat,
+        decoder: DecoderConfig,
+        grid: Grid,
+        frames: Option<usize>,
+        fill: Fill<B>,
+        notes: Vec<String>,
+    ) -> Self {
+        let activations = fill.activations();
+        let cache = B::cache_dtype(activations, fill.build().bf16);
+        let device = fill.device().clone();
+        let source = fill.source();
+        Self { vlm, tokenizer, chat, decoder, grid, frames, activations, cache, device, source, notes }
+    }
+
+    /// The family's networks.
+    pub fn vlm(&self) -> &dyn Vlm<B> {
+        &*self.vlm
+    }
+
+    /// What a reader must know of how it was filled.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The decoder's shape.
+    pub fn decoder_config(&self) -> &DecoderConfig {
+        &self.decoder
+    }
+
+    /// The decoder.
+    pub fn decoder(&self) -> &Decoder<B> {
+        self.vlm.decoder()
+    }
+
+    /// The tokens of one item of an image or video before pruning.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// Frames that are taken from a video; `None` for a model that reads images only.
+    pub fn frames(&self) -> Option<usize> {
+        self.frames
+    }
+
+    /// The dtype that the decoder computes in.
+    pub fn activations(&self) -> DType {
+        self.activations
+    }
+
+    /// The dtype that keys and values are kept in.
+    pub fn cache_dtype(&self) -> DType {
+        self.cache
+    }
+
+    /// The dtype that the decoder's matrices are kept in.
+    pub fn decoder_weights(&self) -> DType {
+        self.decoder().weights()
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The form of conversations that it was trained on.
+    pub fn chat(&self) -> &'static ChatForm {
+        self.chat.own
+    }
+
+    /// The form in which its authors ask the questions of benchmarks about images.
+    pub fn benchmark_chat(&self) -> &'static ChatForm {
+        self.chat.benchmarks
+    }
+
+    /// The ids that end an answer.
+    pub fn ends(&self) -> &[u32] {
+        &self.chat.ends
+    }
+
+    /// Takes other ids that end an answer.
+    pub fn set_ends(&mut self, ends: Vec<u32>) {
+        self.chat.ends = ends;
+    }
+
+    /// The vision tower's output for `views`.
+    ///
+    /// # Errors
+    /// When it is not finite.
+    pub fn encode(&self, views: Views, needs: Needs) -> Result<VisionOutput<B>, Error> {
+        let output = self.vlm.encode(&views, needs);
+        if output.is_finite() { Ok(output) } else { Err(self.not_finite(Stage::Tower(views))) }
+    }
+
+    /// Tower features `[items, tokens, vision]` to embeddings `[items, tokens, hidden]`.
+    ///
+    /// # Errors
+    /// When these are not finite.
+    pub fn project(&self, features: Tensor<B, 3>) -> Result<Tensor<B, 3>, Error> {
+        let projected = self.vlm.project(features);
+        if is_finite(&projected) { Ok(projected) } else { Err(self.not_finite(Stage::Projector)) }
+    }
+
+    /// Tower features and a question in a space where they can be compared: `[items, tokens, joint]` and `[segments, joint]`.
+    ///
+    /// # Errors
+    /// When the model was loaded without its text side, or the numbers are not finite.
+    pub fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+        let (image, text) = self.vlm.joint(features, question)?;
+        if is_finite(&image) && is_finite(&text) { Ok((image, text)) } else { Err(self.not_finite(Stage::Joint)) }
+    }
+
+    /// # Errors
+    /// When the model cannot read a prompt of so many tokens and one token more.
+    pub fn check_length(&self, prompt: usize) -> Result<(), Error> {
+        let limit = self.decoder.max_position_embeddings;
+        if prompt < limit { Ok(()) } else { Err(Error::TooLong { prompt, limit }) }
+    }
+
+    /// An empty cache for a prompt and an answer of so many tokens, or for as many as the model reads.
+    ///
+    /// # Errors
+    /// When the model cannot read the prompt and one token more.
+    pub fn cache(&self, prompt: usize, answer: usize) -> Result<KvCache<B>, Error> {
+        self.check_length(prompt)?;
+        let answer = answer.min(self.decoder.max_position_embeddings - prompt);
+        Ok(KvCache::new(&self.decoder, prompt, answer, self.cache, &self.device))
+    }
+
+    /// Runs `embeds` `[1, rows of all chunks, hidden]` and returns the logits of the rows that the chunks want, `[wanted][vocabulary]`, which
+    /// may be anything: see [`Self::check_logits`].
+    pub fn logits(&self, embeds: Tensor<B, 3>, chunks: &mut [Chunk<B>]) -> Vec<Vec<f32>> {
+        let states = self.decoder().forward(embeds, chunks, self.vlm.rope());
+        self.rows_of_logits(states)
+    }
+
+    /// [`Self::logits`] for a prompt of which visual tokens are dropped inside the decoder; also returns which of them
+    /// stayed.
+    ///
+    /// # Errors
+    /// When the budget is not between 1 and the number of visual tokens, or the model has no layer to cut before.
+    pub fn logits_cut(
+        &self,
+        embeds: Tensor<B, 3>,
+        chunk: Chunk<B>,
+        cut: &LayerCut<B>,
+    ) -> Result<(Vec<f32>, Vec<usize>), Error> {
+        check_layer(cut.pruner.layer(), self.decoder.num_hidden_layers)?;
+        let (states, kept) = self.decoder().forward_cut(embeds, chunk, self.vlm.rope(), cut)?;
+        Ok((self.rows_of_logits(states).concat(), kept))
+    }
+
+    fn rows_of_logits(&self, states: Tensor<B, 2>) -> Vec<Vec<f32>> {
+        let logits = host(self.decoder().logits(states));
+        logits.chunks(self.decoder.vocab_size).map(<[f32]>::to_vec).collect()
+    }
+
+    /// What the queries of each span of a prompt pay together to each token of `columns`: [`Decoder::attention_maps`].
+    pub fn attention_maps(
+        &self,
+        embeds: Tensor<B, 3>,
+        columns: &[usize],
+        spans: &[Range<usize>],
+        layers: usize,
+    ) -> Vec<Vec<Vec<f32>>> {
+        self.decoder().attention_maps(embeds, self.vlm.rope(), columns, spans, layers)
+    }
+
+    /// Refuses logits, or attention in the decoder, that are not finite; `embeds` makes the embeddings `[1, tokens, hidden]` that they come from, where they are known.
+    ///
+    /// # Errors
+    /// When one is not; the error names the part of the model that is to blame.
+    pub fn check_logits(&self, logits: &[f32], embeds: impl FnOnce() -> Option<Tensor<B, 3>>) -> Result<(), Error> {
+        if logits.iter().all(|logit| logit.is_finite()) {
+            return Ok(());
+        }
+        Err(self.not_finite(Stage::Decoder(embeds())))
+    }
+
+    /// Embeddings of tokens, `[1, ids, hidden]`.
+    pub fn embed(&self, ids: &[u32]) -> Tensor<B, 3> {
+        self.decoder().embed(ids, self.activations)
+    }
+
+    /// Waits for queued work, so that times mean something on GPUs.
+    pub(super) fn wait(&self) {
+        // A device that fails here fails again, and is reported, when results are read.
+        let _ = B::sync(&self.device);
+    }
+}
+
+/// Refuses a cut where there are not layers on both sides.
+///
+/// # Errors
+/// When `layer` is not between 1 and one less than `layers`.
+pub fn check_layer(layer: usize, layers: usize) -> Result<(), Error> {
+    if (1..layers).contains(&layer) { Ok(()) } else { Err(Error::Layer { layer, layers }) }
+}

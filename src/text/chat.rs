@@ -1,0 +1,91 @@
+//! How a conversation becomes the text of a prompt, and where images and videos go in it.
+
+use super::{IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER, strip};
+use crate::Error;
+
+/// The form of the conversations that a model was trained on. Families have theirs as constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChatForm {
+    /// What it is called in the family's own code.
+    pub name: &'static str,
+    /// The text before the first turn: what the system says.
+    pub start: &'static str,
+    /// The text before and after what a user says; the second opens the answer.
+    pub user: [&'static str; 2],
+    /// The text before and after an answer of an earlier turn.
+    pub answer: [&'static str; 2],
+    /// Whether white space around what a user says is cut off.
+    pub trims: bool,
+    /// Where the placeholders of images go in a question that has none.
+    pub placement: Placement,
+    /// Whether [`VIDEO_PLACEHOLDER`] stands for all frames of a video.
+    pub reads_videos: bool,
+}
+
+/// Where the placeholders of images go in a question that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Before the question, each on a line of its own.
+    Lines,
+    /// Before the question, all on one line.
+    OneLine,
+}
+
+/// What a user said, and what the model answered, if it did yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The user's text, with placeholders where it has images.
+    pub user: String,
+    /// The answer, in all turns but the last.
+    pub answer: Option<String>,
+}
+
+impl ChatForm {
+    /// One question about images and videos, of which `media` says how many placeholders each takes: 1 for an image, its frames for a video.
+    /// The placeholders stand before the question unless it has its own; there, [`VIDEO_PLACEHOLDER`] stands for all of a video's. Images and
+    /// videos go to the placeholders in their order.
+    ///
+    /// # Errors
+    /// When the question has placeholders, but not as many, or one for a video where an image's turn is, or the other way round.
+    pub fn render(&self, question: &str, media: &[usize]) -> Result<String, Error> {
+        let user = self.place(question, media)?;
+        Ok(self.conversation(&[Turn { user, answer: None }]))
+    }
+
+    /// Several turns, whose placeholders are in their texts already.
+    pub fn conversation(&self, turns: &[Turn]) -> String {
+        let mut text = self.start.to_owned();
+        for Turn { user, answer } in turns {
+            let user = if self.trims { strip(user) } else { user };
+            text.extend([self.user[0], user, self.user[1]]);
+            if let Some(answer) = answer {
+                text.extend([self.answer[0], answer, self.answer[1]]);
+            }
+        }
+        text
+    }
+
+    /// The question with the placeholders of all its images and videos.
+    fn place(&self, question: &str, media: &[usize]) -> Result<String, Error> {
+        let mut whole = String::new();
+        let (mut rest, mut unplaced) = (question, media.iter());
+        // Where the question says which is which, it must be so.
+        while let Some(at) = rest.find(VIDEO_PLACEHOLDER).filter(|_| self.reads_videos) {
+            let before = &rest[..at];
+            let images = unplaced.by_ref().take(before.matches(IMAGE_PLACEHOLDER).count()).all(|&count| count == 1);
+            let frames = unplaced.next().copied().filter(|&frames| images && frames > 1);
+            let frames = frames.ok_or_else(|| Error::VideoMarks { question: question.to_owned() })?;
+            whole += before;
+            whole += &IMAGE_PLACEHOLDER.repeat(frames);
+            rest = &rest[at + VIDEO_PLACEHOLDER.len()..];
+        }
+        let question = whole + rest;
+        let (count, found) = (media.iter().sum(), question.matches(IMAGE_PLACEHOLDER).count());
+        match (found, self.placement) {
+            _ if found == count => Ok(question),
+            (0, Placement::Lines) => Ok(format!("{IMAGE_PLACEHOLDER}\n").repeat(count) + &question),
+            (0, Placement::OneLine) => Ok(format!("{}\n{question}", IMAGE_PLACEHOLDER.repeat(count))),
+            _ => Err(Error::ImageMarks { marks: found, images: count }),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Byte-level BPE, as Llama-3's `tokenizer.json` has it: text is cut by a pattern, and its bytes are merged into pieces.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::{ModelWrapper, Tokenizer};
+
+use super::{TokenizerConfig, read_config};
+use crate::{Error, unwind::guarded};
+
+/// A tokenizer whose pieces are bytes.
+pub(super) struct ByteLevel {
+    /// The file that it was read from.
+    path: PathBuf,
+    tokenizer: Tokenizer,
+    /// Rows of the model's embedding.
+    vocabulary: usize,
+    bos: u32,
+    eos: u32,
+    /// Whether spaces before punctuation are taken out of decoded text.
+    cleans_up: bool,
+}
+
+/// Llama-3's start token, for folders whose settings name none.
+const BOS: &str = "<|begin_of_text|>";
+/// What ends a text of Llama-3.
+const EOS: &str = "<|end_of_text|>";
+
+/// Whether a `tokenizer.json` is of this kind.
+pub(super) fn is_byte_level(tokenizer: &Tokenizer) -> bool {
+    matches!(tokenizer.get_model(), ModelWrapper::BPE(model) if !model.byte_fallback) && {
+        let pieces = tokenizer.get_vocab(false);
+        // The names that byte-level tokenizers give to a space and a newline.
+        pieces.contains_key("Ġ") && pieces.contains_key("Ċ")
+    }
+}
+
+impl ByteLevel {
+    pub(super) fn new(mut tokenizer: Tokenizer, path: &Path, vocabulary: usize) -> Result<Self, Error> {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let TokenizerConfig { bos_token, eos_token, clean_up_tokenization_spaces, .. } = read_config(folder)?;
+        // Merges that are left out at random are for training.
+        if let ModelWrapper::BPE(model) = tokenizer.get_model() {
+            let mut model = model.clone();
+            model.dropout = None;
+            tokenizer.with_model(model);
+        }
+        let id = |name: &str| {
+            let missing = || Error::config(path, format!("the tokenizer has no {}", secateur_weights::printable(name)));
+            tokenizer.token_to_id(name).filter(|id| (*id as usize) < vocabulary).ok_or_else(missing)
+        };
+        let bos = id(bos_token.as_ref().map_or(BOS, |token| token.text()))?;
+        let eos = id(eos_token.as_ref().map_or(EOS, |token| token.text()))?;
+        let cleans_up = clean_up_tokenization_spaces.unwrap_or(true);
+        Ok(Self { path: path.to_owned(), tokenizer, vocabulary, bos, eos, cleans_up })
+    }
+
+    pub(super) fn bos(&self) -> u32 {
+        self.bos
+    }
+
+    pub(super) fn eos(&self) -> u32 {
+        self.eos
+    }
+
+    /// The id of the special token `text`.
+    pub(super) fn special(&self, text: &str) -> Option<u32> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let found = added.iter().find(|(_, token)| token.special && token.content == text);
+        found.map(|(id, _)| *id).filter(|id| (*id as usize) < self.vocabulary)
+    }
+
+    pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let encoding = guarded(|| self.tokenizer.encode(text, false)).and_then(Result::ok);
+        let encoding = encoding
+            .ok_or_else(|| Error::config(&self.path, "it has no pieces for a part of the text that it is to encode"))?;
+        if let Some(id) = encoding.get_ids().iter().find(|id| **id as usize >= self.vocabulary) {
+            let reason = format!(
+                "it gives the id {id} for a part of the text, and the model has {} embeddings; they do not belong together",
+                self.vocabulary
+            );
+            return Err(Error::config(&self.path, reason));
+        }
+        Ok([&[self.bos], encoding.get_ids()].concat())
+    }
+
+    pub(super) fn decode(&self, ids: &[u32]) -> String {
+        let text = guarded(|| self.tokenizer.decode(ids, true)).and_then(Result::ok).unwrap_or_default();
+        if self.cleans_up { clean_up(&text) } else { text }
+    }
+}
+
+/// Text as transformers' `clean_up_tokenization` leaves it: without the space that simple tokenizers put before punctuation and short forms.
+fn clean_up(text: &str) -> String {
+    const PAIRS: [(&str, &str); 10] = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    PAIRS.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
