@@ -1,4 +1,4 @@
-//! NVIDIA GPUs. Activations follow the weights' dtype, as the official code runs them.
+//! NVIDIA GPUs. Activations follow the weights' dtype, as in the official code.
 
 use burn::tensor::DType;
 use burn_cubecl::{cubecl::cuda::CudaRuntime, tensor::CubeTensor};
@@ -8,7 +8,7 @@ use crate::cube::{Gpu, products};
 /// Burn's CUDA backend; CUDA itself is loaded at run time.
 pub type Cuda = burn_cuda::Cuda<f32, i32>;
 
-/// The first GPU.
+/// The device: the first GPU.
 pub(crate) fn device() -> burn_cuda::CudaDevice {
     burn_cuda::CudaDevice::default()
 }

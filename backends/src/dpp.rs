@@ -1,11 +1,11 @@
 //! The best set of a determinantal point process, searched greedily: "Fast Greedy MAP Inference for Determinantal Point
 //! Process to Improve Recommendation Diversity", <https://arxiv.org/abs/1709.05135>, algorithm 1.
 //!
-//! Items are vectors, and the kernel is their products. Each step takes the vector of which most is left, and removes its
-//! direction from all others. What is left of a vector falls to nothing when those chosen span it; from then on it is
-//! rounding noise, and the item waits until nothing else is left. Then the longest vectors come first.
+//! Items are vectors, and the kernel is the matrix of their products. Each step chooses the vector with the longest
+//! rest, and removes its direction from all others. The rest of a vector falls to nothing when the chosen vectors span
+//! it. From then on it is rounding noise, and the item waits until no other item is left. Then the longest vectors come first.
 //!
-//! Similar items make the kernel's differences tiny: in f32 products, flat areas of a picture drown in rounding, and
+//! Similar items make the kernel's differences tiny: in f32 products, flat areas of an image drown in rounding, and
 //! other items are chosen than in f64. On the host the products are f64. Devices without f64 remove directions from the
 //! vectors themselves, which loses half as many digits as doing so in the kernel.
 
@@ -13,13 +13,13 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-/// The share of its square length below which what is left of a vector is noise.
+/// The share of a vector's square length below which the rest of the vector is noise.
 const NOISE: f64 = 1e-10;
 
-/// More than any square length: what is taken is not taken again.
+/// A number above any square length, subtracted from the score of a chosen item so that it is not chosen again.
 const TAKEN: f32 = f32::MAX / 4.0;
 
-/// [`crate::VlmBackend::greedy_dpp`] on the device: no step waits for the host.
+/// Computes [`crate::VlmBackend::greedy_dpp`] on the device: no step waits for the host.
 ///
 /// # Panics
 /// When `budget` is 0, or more than there are items.
@@ -30,7 +30,7 @@ pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 
     let length = |vectors: &Tensor<B, 3>| vectors.clone().square().sum_dim(2).reshape([sets, items]);
     let own = length(&vectors);
     let floor = own.clone() * NOISE;
-    // Below every length that is not noise: from −2 to −1, by the item's own length.
+    // The scores of items whose rest is noise lie below every length: from −2 to −1, by the item's own length.
     let last = own.clone() / own.clone().max_dim(1).clamp_min(f32::MIN_POSITIVE) - 2.0;
     let numbers = Tensor::<B, 1, Int>::arange(0..items as i64, &device).reshape([1, items]).expand([sets, items]);
 
@@ -46,7 +46,7 @@ pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 
         let noise = square.clone().lower_equal(floor.clone().gather(1, item.clone()));
         let scale = square.mask_fill(noise.clone(), 1.0).sqrt().recip().mask_fill(noise, 0.0);
         let direction = row * scale.unsqueeze_dim(2);
-        // No product: GPUs may round its inputs.
+        // This is not a matrix product: GPUs may round the inputs of one.
         let shares = (vectors.clone() * direction.clone()).sum_dim(2);
         vectors = vectors - shares * direction;
         left = length(&vectors);
@@ -56,7 +56,8 @@ pub fn on_device<B: Backend>(vectors: Tensor<B, 3>, budget: usize) -> Tensor<B, 
     Tensor::cat(chosen, 1)
 }
 
-/// The same on the host, a set a thread; for backends whose device is the host.
+/// Computes [`crate::VlmBackend::greedy_dpp`] on the host, in f64, with a thread for each set. It is for backends whose
+/// device is the host.
 ///
 /// # Panics
 /// As [`on_device`].
@@ -84,8 +85,8 @@ pub fn products(vectors: &[f32], width: usize) -> Vec<f64> {
     let wide: Vec<f64> = vectors.iter().copied().map(f64::from).collect();
     let mut kernel = vec![0.0; items * items];
     let (rows, inner) = (items as isize, width as isize);
-    // SAFETY: `wide` is [items, width], read as itself and as its transpose; `kernel` is [items, items]; both are row-major
-    // and outlive the call.
+    // SAFETY: `wide` is [items, width], read as itself and as its transpose; `kernel` is [items, items]; both are
+    // row-major and outlive the call.
     unsafe {
         gemm::gemm(
             items,
@@ -135,7 +136,7 @@ fn greedy(kernel: &[f64], budget: usize) -> Vec<i32> {
         .collect()
 }
 
-/// How much of every vector lies along what is left of `item`, whose products with all are `row`.
+/// The part of every vector along the rest of `item`. `row` has the products of `item` with all vectors.
 fn remaining(row: &[f64], directions: &[Vec<f64>], item: usize, left: f64) -> Vec<f64> {
     let mut rest = row.to_vec();
     for direction in directions {

@@ -1,17 +1,14 @@
-//! Where Secateur runs.
+//! The backends on which Secateur runs.
 //!
 //! [`VlmBackend`] is Burn's `Backend` plus the few operations that a vision-language model wants faster than
-//! plain tensor code: each has a reference body, and a backend file overrides it once a bench shows the need.
+//! plain tensor code. Each operation has a reference body, and a backend file overrides it once a bench shows the need.
 //! A subcommand is a [`Job`], generic over the backend; [`run`] picks the backend by name at run time.
 //!
 //! A new backend is one file, one row in the `backends!` table below, and one Cargo feature.
 
-#[cfg(feature = "train")]
-mod autodiff;
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 mod cube;
 pub mod dpp;
-mod gradients;
 mod host;
 #[cfg(feature = "flex")]
 mod kernels;
@@ -21,6 +18,8 @@ mod ops;
 mod parts;
 #[cfg(all(test, feature = "flex"))]
 mod testing;
+#[cfg(any(feature = "train", test))]
+mod train;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -29,10 +28,12 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 pub use host::prepare_host;
 pub use mask::Mask;
 pub use ops::VlmBackend;
+#[cfg(any(feature = "train", test))]
+pub use train::Gradients;
 
 /// Work that can run on any backend.
 pub trait Job {
-    /// What the work gives back.
+    /// The type of the result.
     type Output;
 
     /// Does the work on `device`.
@@ -42,15 +43,15 @@ pub trait Job {
 /// A row of the backend table.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendInfo {
-    /// What `--backend` takes, and the Cargo feature that compiles it in.
+    /// The name that `--backend` takes, and the Cargo feature that compiles the backend in.
     pub name: &'static str,
     /// One line for `secateur list backends`.
     pub about: &'static str,
-    /// Whether this binary has it.
+    /// Whether this binary has the backend.
     pub compiled: bool,
 }
 
-/// Why a backend cannot be used.
+/// The reason why a backend cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// No backend has this name.
@@ -58,28 +59,31 @@ pub enum BackendError {
     Unknown {
         /// The name asked for.
         name: String,
-        /// All names.
+        /// All known names.
         known: String,
     },
     /// The backend exists, but not in this binary.
     #[error("backend `{0}` is not compiled in; rebuild with `--features {0}`")]
     NotCompiled(&'static str),
+    /// The instructions that kernels are to be kept to are unknown.
+    #[error("{0}")]
+    Kernels(String),
     /// This binary has no backend at all.
     #[error("no backend is compiled in; rebuild with `--features flex`")]
     None,
-    /// The backend is there, its device is not.
+    /// The backend is there, but its device is not.
     #[error("backend `{name}` finds no usable device on this machine{reason}; {others}")]
     NoDevice {
         /// The backend.
         name: &'static str,
-        /// What its driver said, if that is for people, in parentheses.
+        /// The driver's message, in parentheses, if people can read it.
         reason: String,
-        /// What to do.
+        /// Advice on other backends.
         others: String,
     },
 }
 
-/// The table, in the order in which a default is chosen: `feature module Type "what it is"`.
+/// The table of backends, in the order in which a default is chosen: `feature module Type "what it is"`.
 macro_rules! backends {
     ($($feature:literal $module:ident $backend:ident $about:literal;)*) => {
         $(#[cfg(feature = $feature)] mod $module;)*
@@ -135,7 +139,34 @@ pub fn find(name: &str) -> Result<&'static BackendInfo, BackendError> {
         name: name.to_owned(),
         known: BACKENDS.iter().map(|row| row.name).collect::<Vec<_>>().join(", "),
     })?;
-    if row.compiled { Ok(row) } else { Err(BackendError::NotCompiled(row.name)) }
+    if !row.compiled {
+        return Err(BackendError::NotCompiled(row.name));
+    }
+    #[cfg(feature = "flex")]
+    if row.name == "flex" {
+        kernels::instructions::Instructions::newest().map_err(BackendError::Kernels)?;
+    }
+    Ok(row)
+}
+
+/// What a backend runs on this processor.
+#[derive(Clone, Debug)]
+pub struct Kernels {
+    /// The newest instructions that its kernels use; the variable `SECATEUR_KERNELS` keeps them to older ones.
+    pub instructions: &'static str,
+    /// Operations, and the kernel that each of them has for most sizes.
+    pub choices: Vec<(&'static str, &'static str)>,
+}
+
+/// The kernels of the backend called `name`; `None` for a backend that has none of its own for processors.
+pub fn kernels_of(name: &str) -> Option<Kernels> {
+    #[cfg(feature = "flex")]
+    if name == "flex" {
+        let instructions = kernels::instructions::Instructions::newest().ok()?.name();
+        return Some(Kernels { instructions, choices: kernels::select::choices() });
+    }
+    let _ = name;
+    None
 }
 
 /// The backend called `name`, or the default.
@@ -146,7 +177,7 @@ pub fn resolve(name: Option<&str>) -> Result<&'static str, BackendError> {
     name.map_or_else(default_backend, |name| Ok(find(name)?.name))
 }
 
-/// The same, with a device that answers: found out before anything large is read.
+/// The backend called `name`, or the default, with a device that answers. It is checked before anything large is read.
 ///
 /// # Errors
 /// As [`resolve`], and when the device does not answer.
@@ -163,7 +194,7 @@ pub fn choose(name: Option<&str>) -> Result<&'static str, BackendError> {
     Ok(name)
 }
 
-/// Runs one tiny operation: drivers that are missing panic on first use, and a user should read a sentence instead.
+/// Runs one tiny operation on the device: missing drivers panic on first use, and a user should read a sentence instead.
 #[cfg_attr(not(any(feature = "cuda", feature = "wgpu", feature = "flex", feature = "ndarray")), expect(dead_code))]
 fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), BackendError> {
     // The hook belongs to the process: two probes at once would leave it silent.
@@ -179,7 +210,7 @@ fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), Backe
     drop(silence);
     outcome.map(|_| ()).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        // What an `unwrap` says is for those who wrote it.
+        // The message of an `unwrap` is for developers only.
         let reason = text.and_then(|text| text.lines().next()).filter(|line| !line.starts_with("called `"));
         let others: Vec<String> = BACKENDS
             .iter()

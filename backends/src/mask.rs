@@ -1,18 +1,19 @@
-//! Which keys a query sees.
+//! The attention mask: which keys a query sees.
 
 use burn::tensor::{Bool, Tensor, TensorData, backend::Backend};
 
-/// Which keys each query of [`crate::VlmBackend::attend`] sees. The queries are the last of the keys' positions.
+/// The mask of [`crate::VlmBackend::attend`]: which keys each query sees. The queries are the last of the keys' positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {
-    /// All of them: an image encoder.
+    /// Every query sees all keys, as in a vision tower.
     None,
-    /// Its own position and those before it: a language model.
+    /// A query sees its own position and those before it, as in a decoder.
     Causal,
-    /// Several causal continuations of one beginning, side by side: of the keys after the first `shared`, a query sees
-    /// those of its own run of `turn` only, up to itself. Training asks many questions about one picture in one pass so.
+    /// Several causal continuations of one beginning, side by side. Of the keys after the first `shared`, a query sees
+    /// only those of its own `turn` positions, up to itself. In training, many questions about one image are asked in
+    /// one pass in this way.
     Turns {
-        /// Positions that all see.
+        /// The number of positions that all continuations see.
         shared: usize,
         /// The length of a continuation, at least 1; the last one may be shorter.
         turn: usize,
@@ -20,18 +21,18 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// Checks that queries `[batch, heads, tokens, head_dim]`, and keys and values `[batch, kv_heads, tokens, head_dim]`, belong together: each
-    /// key head is that of equally many query heads, one after another.
+    /// Checks that queries `[batch, heads, tokens, head_dim]`, and keys and values `[batch, kv_heads, tokens,
+    /// head_dim]`, belong together: each key head is shared by equally many query heads, one after another.
     ///
     /// # Panics
-    /// When they do not: bodies that read them where they lie would read something else.
+    /// When they do not belong together: bodies that read them in place would read other memory.
     pub(crate) fn check(self, [q, k, v]: [[usize; 4]; 3]) {
         let same = q[0] == k[0] && k == v && q[3] == k[3] && k[1] > 0 && q[1].is_multiple_of(k[1]);
         assert!(same, "attention of {q:?} on keys {k:?} and values {v:?}");
         assert!(self == Self::None || q[2] <= k[2], "{} queries are not the last of {} positions", q[2], k[2]);
     }
 
-    /// What the query at `position` sees: all keys before the first number, and those from the second up to the third.
+    /// The keys that the query at `position` sees: all before the first number, and those from the second up to the third.
     pub(crate) fn seen(self, position: usize, keys: usize) -> [usize; 3] {
         match self {
             Self::None => [keys; 3],
@@ -41,7 +42,7 @@ impl Mask {
         }
     }
 
-    /// True where a key is hidden, `[1, 1, queries, keys]`; `None` if none is.
+    /// A tensor `[1, 1, queries, keys]` that is true where a key is hidden; `None` if no key is.
     pub(crate) fn hidden<B: Backend>(
         self,
         queries: usize,
@@ -62,4 +63,11 @@ impl Mask {
         let hidden: Vec<bool> = (0..queries).flat_map(row).collect();
         Some(Tensor::from_data(TensorData::new(hidden, [1, 1, queries, keys]), device))
     }
+}
+
+/// The position of a query among the keys; the queries are the last of the positions. There are more queries than keys
+/// only without a mask, where the position is not used.
+#[cfg_attr(not(feature = "flex"), expect(dead_code))]
+pub(crate) fn position(query: usize, queries: usize, keys: usize) -> usize {
+    (keys + query).saturating_sub(queries)
 }

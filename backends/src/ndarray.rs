@@ -1,4 +1,4 @@
-//! Plain Rust on the CPU: slow, portable, and an independent check of the other backends.
+//! Burn's ndarray backend, plain Rust on the CPU: slow, portable, and an independent check of the other backends.
 
 use burn::tensor::{Int, Tensor};
 
@@ -7,13 +7,13 @@ use crate::{VlmBackend, dpp};
 /// Burn's ndarray backend. It has no 16-bit types, so 16-bit weights become f32.
 pub type NdArray = burn_ndarray::NdArray<f32, i64, i8>;
 
-/// The CPU.
+/// The device: the CPU.
 pub(crate) fn device() -> burn_ndarray::NdArrayDevice {
     burn_ndarray::NdArrayDevice::Cpu
 }
 
 impl VlmBackend for NdArray {
-    /// The device is the host, which has f64, and a loop over slices beats a dozen tensor operations a step.
+    /// Computes on the host: it is the device and has f64, and a loop over slices beats a dozen tensor operations a step.
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_host(vectors, budget)
     }

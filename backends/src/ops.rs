@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorPrimitive, activation, backend::Backend, ops::FloatTensor};
 
-use crate::{Mask, dpp, gradients};
+use crate::{Mask, dpp};
 
 /// A Burn backend that can run Secateur's models.
 ///
@@ -21,72 +21,70 @@ pub trait VlmBackend: Backend {
         DType::F32
     }
 
-    /// The product of the last two dimensions, `[…, n, k]` times `[…, k, m]`, where f32 stays f32: GPUs may round its inputs to 11 bits for a plain one.
+    /// The product of the last two dimensions, `[…, n, k]` times `[…, k, m]`, in which f32 stays f32: for a plain
+    /// product, GPUs may round the inputs to 11 bits.
     fn matmul_f32<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         a.matmul(b)
     }
 
-    /// `x · weightᵀ` for `x` `[rows, in]` and `weight` `[out, in]`, the layout of checkpoint files.
+    /// A linear layer, `x · weightᵀ`, for `x` `[rows, in]` and `weight` `[out, in]`, the layout of checkpoint files.
     ///
     /// The weight may have a smaller dtype than `x`; the product has the dtype of `x`.
     fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         reference_linear::<Self>(x, weight)
     }
 
-    /// [`Self::linear_rows`], where `x` may be rounded to the weight's dtype if that is faster: for those who asked for 16 bits.
+    /// A linear layer as [`Self::linear_rows`], in which `x` may be rounded to the weight's dtype if that is faster. It
+    /// is for users who asked for 16 bits.
     fn linear_rows_bf16(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::linear_rows(x, weight)
     }
 
-    /// `softmax(q·kᵀ/√head_dim)·v` for queries `[batch, heads, tokens, head_dim]`, and keys and values `[batch, kv_heads, tokens, head_dim]`,
-    /// which may have another dtype: grouped attention, where each key head is that of `heads / kv_heads` query heads, one after another.
-    /// Scores and softmax are f32 whatever the dtype of `q`, which is that of the result.
+    /// Attention, `softmax(q·kᵀ/√head_dim)·v`, for queries `[batch, heads, tokens, head_dim]`, and keys and values
+    /// `[batch, kv_heads, tokens, head_dim]`, which may have another dtype. It is grouped: `heads / kv_heads` query
+    /// heads, one after another, share a key head. Scores and softmax are f32 whatever the dtype of `q`. The result has
+    /// the dtype of `q`.
     ///
     /// # Panics
-    /// When the shapes do not belong together, or a mask is to hide keys from more queries than there are keys.
+    /// When the shapes do not belong together, or there is a mask and there are more queries than keys.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         reference_attend(q, k, v, mask)
     }
 
-    /// [`Self::attend`], where queries, keys, values and the softmax may be rounded to bf16 if that is faster.
+    /// Attention as [`Self::attend`], in which queries, keys, values and the softmax may be rounded to bf16 if that is faster.
     fn attend_bf16(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         Self::attend(q, k, v, mask)
     }
 
-    /// [`Self::attend`] in training, whose last bits nobody compares.
-    fn attend_training(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
-        Self::attend(q, k, v, mask)
-    }
-
-    /// `silu(gate) · up` of two tensors `[batch, tokens, features]`, what a Llama layer does between its products.
+    /// The gate of a Llama layer's MLP, `silu(gate) · up`, of two tensors `[batch, tokens, features]`.
     fn silu_mul(gate: Tensor<Self, 3>, up: Tensor<Self, 3>) -> Tensor<Self, 3> {
         reference_silu_mul(gate, up)
     }
 
-    /// `x · σ(1.702·x)` of `x` `[batch, tokens, features]`, what a CLIP layer does between its products.
+    /// The activation of a CLIP layer, `x · σ(1.702·x)`, of `x` `[batch, tokens, features]`.
     fn quick_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
         reference_quick_gelu(x)
     }
 
-    /// `x · Φ(x)` of `x` `[batch, tokens, features]`, Φ(x) the share of a normal distribution below `x`: what a projector does between its
-    /// products.
+    /// The activation of a projector, `x · Φ(x)`, of `x` `[batch, tokens, features]`. Φ(x) is the share of a normal
+    /// distribution below `x`.
     fn exact_gelu(x: Tensor<Self, 3>) -> Tensor<Self, 3> {
         activation::gelu(x)
     }
 
-    /// `x` `[rows, features]` plus `bias` `[features]`.
+    /// Adds `bias` `[features]` to every row of `x` `[rows, features]`.
     fn add_bias(x: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
         reference_add_bias(x, bias)
     }
 
-    /// Rows of `x` `[rows, features]` divided by their root mean square, times `weight` `[features]`. Statistics are f32 whatever
-    /// the dtype of `x`.
+    /// RMS norm: rows of `x` `[rows, features]` divided by their root mean square, times `weight` `[features]`.
+    /// Statistics are f32 whatever the dtype of `x`.
     fn rms_norm_rows(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         reference_rms_norm(x, weight, eps)
     }
 
-    /// Rows of `x` `[rows, features]` less their mean, divided by their standard deviation, times `weight`, plus `bias`, both
-    /// `[features]`. Statistics are f32 whatever the dtype of `x`.
+    /// Layer norm: rows of `x` `[rows, features]` less their mean, divided by their standard deviation, times `weight`,
+    /// plus `bias`, both `[features]`. Statistics are f32 whatever the dtype of `x`.
     fn layer_norm_rows(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 1>,
@@ -96,55 +94,20 @@ pub trait VlmBackend: Backend {
         reference_layer_norm(x, weight, bias, eps)
     }
 
-    /// The gradients of [`Self::attend`] with respect to `q`, `k` and `v`, for training: `grad` is that of its result.
-    fn attend_backward([q, k, v]: [Tensor<Self, 4>; 3], grad: Tensor<Self, 4>, mask: Mask) -> [Tensor<Self, 4>; 3] {
-        gradients::attend([q, k, v], grad, mask)
-    }
-
-    /// The gradients of [`Self::silu_mul`] with respect to `gate` and `up`.
-    fn silu_mul_backward(inputs: [Tensor<Self, 3>; 2], grad: Tensor<Self, 3>) -> [Tensor<Self, 3>; 2] {
-        gradients::gate(inputs, grad)
-    }
-
-    /// The gradient of [`Self::quick_gelu`].
-    fn quick_gelu_backward(x: Tensor<Self, 3>, grad: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        gradients::quick_gelu(x, grad)
-    }
-
-    /// The gradients of [`Self::rms_norm_rows`] with respect to `x` and `weight`.
-    fn rms_norm_backward(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 1>,
-        grad: Tensor<Self, 2>,
-        eps: f64,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        gradients::rms_norm(x, weight, grad, eps)
-    }
-
-    /// The gradients of [`Self::layer_norm_rows`] with respect to `x`, and to `weight` and `bias`.
-    fn layer_norm_backward(
-        x: Tensor<Self, 2>,
-        weight: Tensor<Self, 1>,
-        grad: Tensor<Self, 2>,
-        eps: f64,
-    ) -> (Tensor<Self, 2>, [Tensor<Self, 1>; 2]) {
-        gradients::layer_norm(x, weight, grad, eps)
-    }
-
-    /// Rotary positions: the first half of each head's row turned against its second, `x · cos + (−second, first) · sin`, for
-    /// `x` `[batch, heads, tokens, head_dim]` and tables `[1, 1, tokens, head_dim]` whose halves are equal.
+    /// Rotary position embedding: rotates the first half of each head's row against the second, `x · cos + (−second,
+    /// first) · sin`, for `x` `[batch, heads, tokens, head_dim]` and tables `[1, 1, tokens, head_dim]` whose halves are equal.
     fn apply_rope(x: Tensor<Self, 4>, cos: Tensor<Self, 4>, sin: Tensor<Self, 4>) -> Tensor<Self, 4> {
         reference_apply_rope(x, cos, sin)
     }
 
-    /// The dtype in which keys and values are kept next to activations of dtype `activations`; `bf16` says whether products may round to
-    /// bf16.
+    /// The dtype in which keys and values are kept next to activations of dtype `activations`; `bf16` says whether
+    /// products may round to bf16.
     fn cache_dtype(activations: DType, _bf16: bool) -> DType {
         activations
     }
 
-    /// Writes `new` `[1, kv_heads, n, head_dim]`, rounded to the dtype of `buffer` `[1, kv_heads, capacity, head_dim]`, from position `at` on.
-    /// The buffer should be owned once, so that it can be written in place.
+    /// Writes `new` `[1, kv_heads, n, head_dim]`, rounded to the dtype of `buffer` `[1, kv_heads, capacity, head_dim]`,
+    /// into the buffer from position `at` on. The buffer should have one owner only, so that it can be written in place.
     fn write_positions(buffer: Tensor<Self, 4>, at: usize, new: Tensor<Self, 4>) -> Tensor<Self, 4> {
         reference_write_positions(buffer, at, new)
     }
@@ -241,7 +204,7 @@ pub(crate) fn reference_layer_norm<B: Backend>(
     let x = x.clone() - x.mean_dim(1);
     let variance = x.clone().square().mean_dim(1);
     let x = x / (variance + eps).sqrt();
-    // Rounded once, at its end, as PyTorch does.
+    // The result is rounded once, at its end, as in PyTorch.
     (x * in_f32(weight).unsqueeze() + in_f32(bias).unsqueeze()).cast(dtype)
 }
 

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-/// What `attend` makes of queries, keys and values `[batch, heads, tokens, head_dim]`, given so many heads at once that there are at
-/// most `most` scores, but at least one head.
+/// Calls `attend` on a few heads at a time, and joins the results. Queries, keys and values are `[batch, heads, tokens,
+/// head_dim]`. There are at most `most` scores at once, but at least one head.
 pub(crate) fn by_heads<B: Backend>(
     inputs: [Tensor<B, 4>; 3],
     most: usize,
@@ -37,7 +37,7 @@ mod tests {
         let inputs = [random(3), random(7), random(7)];
         let [q, k, v] = inputs.clone();
         let whole = reference_attend(q, k, v, Mask::Causal).into_data();
-        // 42 scores a head.
+        // A head has 42 scores.
         for (most, expected) in [(0, vec![1; 5]), (41, vec![1; 5]), (85, vec![2, 2, 1]), (210, vec![5]), (999, vec![5])]
         {
             let heads = RefCell::new(Vec::new());

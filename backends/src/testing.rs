@@ -1,8 +1,8 @@
-//! What the tests of kernels compare by.
+//! The helpers of the tests of kernels.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Distribution, Tensor};
 
-use crate::Flex;
+use crate::{Flex, kernels::instructions::has};
 
 /// The largest difference between two lists of one length; NaN where one is NaN.
 pub(crate) fn worst(found: &[f32], expected: &[f32]) -> f32 {
@@ -12,17 +12,18 @@ pub(crate) fn worst(found: &[f32], expected: &[f32]) -> f32 {
     differences.fold(0.0, |worst, d| if d > worst || d.is_nan() { d } else { worst })
 }
 
-/// The largest difference between two tensors of one shape; NaN where one is NaN, which Flex's own `max` drops if a number follows.
+/// The largest difference between two tensors of one shape; NaN where one is NaN, which Flex's own `max` drops if a
+/// number follows.
 pub(crate) fn difference<const D: usize>(found: Tensor<Flex, D>, expected: Tensor<Flex, D>) -> f32 {
     assert_eq!(found.dims(), expected.dims());
     let [found, expected] = [found, expected].map(|x| x.into_data().to_vec::<f32>().unwrap());
     worst(&found, &expected)
 }
 
-/// The instructions that tests name, for `SECATEUR_REQUIRE_PATHS`.
+/// The names of instructions in tests, for `SECATEUR_REQUIRE_PATHS`.
 const PATHS: [&str; 4] = ["amx", "avx512bf16", "avx512", "avx2"];
 
-/// Whether the processor has the instructions that a test of `path` needs. Where it has not, the test says so and passes, unless
+/// Whether the processor has the instructions that a test of `path` needs. If not, the test says so and passes, unless
 /// `SECATEUR_REQUIRE_PATHS` (names with commas) has the path.
 pub(crate) fn require(path: &str) -> bool {
     let asked = std::env::var("SECATEUR_REQUIRE_PATHS").unwrap_or_default();
@@ -38,31 +39,28 @@ pub(crate) fn require(path: &str) -> bool {
     there
 }
 
-#[cfg(target_arch = "x86_64")]
 fn is_there(path: &str) -> bool {
-    match path {
-        #[cfg(target_os = "linux")]
-        "amx" => crate::kernels::has_matrix_unit(),
-        "avx512bf16" => {
-            is_x86_feature_detected!("avx512bf16")
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-        }
-        "avx512" => {
-            is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-        }
-        "avx2" => {
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-        }
-        _ => false,
-    }
+    path.parse().is_ok_and(has)
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-fn is_there(_path: &str) -> bool {
-    false
+/// Random queries, keys, values and a gradient, laid out as after a product: stored token by token, viewed head by head.
+pub(crate) fn tensors(queries: usize, keys: usize) -> [Tensor<Flex, 4>; 4] {
+    let random = |tokens| {
+        let plain = Tensor::<Flex, 4>::random([2, tokens, 3, 16], Distribution::Normal(0.0, 1.5), &Default::default());
+        plain.swap_dims(1, 2)
+    };
+    [random(queries), random(keys), random(keys), random(queries)]
+}
+
+/// Asserts that `found` is `expected`, within 1e-5 of the largest number.
+pub(crate) fn check(found: Tensor<Flex, 4>, expected: Tensor<Flex, 4>, what: &str) {
+    assert_eq!(found.dims(), expected.dims(), "{what}");
+    let largest = expected.to_data().iter::<f32>().fold(1.0, |largest: f32, x| {
+        assert!(x.is_finite(), "{what}: the reference is {x}");
+        largest.max(x.abs())
+    });
+    let worst = difference(found, expected);
+    assert!(worst < 1e-5 * largest, "{what}: {worst} of {largest}");
 }
 
 #[test]

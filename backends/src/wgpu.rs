@@ -8,7 +8,7 @@ use crate::cube::Gpu;
 /// Burn's wgpu backend.
 pub type Wgpu = burn_wgpu::Wgpu<f32, i32, u32>;
 
-/// The adapter that wgpu ranks first.
+/// The device: the adapter that wgpu ranks first.
 pub(crate) fn device() -> burn_wgpu::WgpuDevice {
     burn_wgpu::WgpuDevice::default()
 }

@@ -1,4 +1,4 @@
-//! Attention's softmax, and attention of a single query.
+//! The softmax of attention, and attention of a single query.
 
 use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
@@ -6,14 +6,15 @@ use cubecl::prelude::*;
 
 use super::{UNITS, cubes, in_rows, largest, room, row, sum};
 
-/// The most keys that [`one_query`] takes: with a query and the sums they fit the 16 KiB that every GPU shares among the units of a cube.
+/// The largest number of keys that [`one_query`] takes: with a query and the sums they fit the 16 KiB that every GPU
+/// shares among the units of a cube.
 const KEYS: usize = 3072;
-/// Numbers that a row of shares begins at a multiple of: 16 bytes of 16-bit ones.
+/// The alignment of a row of softmax shares, in numbers: 16 bytes of 16-bit numbers.
 const ALIGNED: usize = 8;
 
-/// `softmax(scores · scale)` in `dtype`, for `scores` `[batch, kv_heads, rows, keys]` in f32, whose rows are the queries of one or several heads
-/// one after another. With `causal`, the number of queries of a head, a query sees the keys up to its own, where the queries are the last of
-/// the keys' positions.
+/// Computes `softmax(scores · scale)` in `dtype`, for `scores` `[batch, kv_heads, rows, keys]` in f32, whose rows are
+/// the queries of one or several heads one after another. `causal` is the number of queries of a head: with it, a query
+/// sees the keys up to its own, where the queries are the last of the keys' positions.
 pub(crate) fn softmax<R: CubeRuntime>(
     scores: CubeTensor<R>,
     scale: f64,
@@ -22,12 +23,12 @@ pub(crate) fn softmax<R: CubeRuntime>(
 ) -> CubeTensor<R> {
     let scores = in_rows(scores);
     let [batch, heads, queries, keys] = scores.shape().dims();
-    // Rows that begin where kernels can read several numbers at once.
+    // Rows begin where kernels can read several numbers at once.
     let mut out = room(&scores, Shape::new([batch, heads, queries, keys.next_multiple_of(ALIGNED)]), dtype);
     out.meta.shape[3] = keys;
     let client = scores.client.clone();
     let rows = batch * heads * queries;
-    // A query that sees everything is like the last of a causal row.
+    // A query that sees everything is like the last query of a causal head.
     let (period, hidden) = causal.map_or((1, 0), |queries| (queries, queries - 1));
     softmax_kernel::launch::<R>(
         &client,
@@ -88,8 +89,8 @@ fn softmax_kernel<F: Float>(
     }
 }
 
-/// Attention of one query a head to all keys, `[batch, heads, 1, head_dim]`; keys and values `[batch, kv_heads, tokens, head_dim]` may be views. `None` where there are
-/// too many keys, or heads wider than a cube.
+/// Attention of one query for each head to all keys, `[batch, heads, 1, head_dim]`; keys and values `[batch, kv_heads,
+/// tokens, head_dim]` may be views. `None` where there are too many keys, or heads wider than a cube.
 pub(crate) fn one_query<R: CubeRuntime>(
     q: &CubeTensor<R>,
     k: &CubeTensor<R>,
@@ -167,7 +168,7 @@ fn one_query_kernel<F: Float>(
     }
     let total = sum(own, &mut shared);
 
-    // The units share out a head's numbers, and, where there are more of them, the keys.
+    // The units share out a head's numbers, and, if there are more units than numbers, the keys.
     let groups = units / width;
     let (group, i) = (unit / width, unit % width);
     let start = batch * v.stride(0) + shared_head * v.stride(1) + i * v.stride(3);

@@ -14,19 +14,20 @@ use crate::{
     parts::by_heads,
 };
 
-/// Scores that are computed at once: 512 MiB. Some devices bind no more than 1 GiB as one buffer, and LLaVA-NeXT's 2,928 tokens without
-/// pruning have 1.1 GB in 32 heads.
+/// The number of scores that are computed at once: 512 MiB. Some devices bind no more than 1 GiB as one buffer, and
+/// LLaVA-NeXT's 2,928 tokens without pruning have 1.1 GB in 32 heads.
 const SCORES: usize = 1 << 27;
 
-/// What GPUs differ in.
+/// The properties in which GPUs differ.
 pub(crate) trait Gpu: CubeRuntime {
-    /// Whether its matrix units round the inputs of f32 products to 11 bits.
+    /// Whether the GPU's matrix units round the inputs of f32 products to 11 bits.
     const ROUNDS: bool;
 
-    /// [`VlmBackend::activation_dtype`].
+    /// The GPU's [`VlmBackend::activation_dtype`].
     fn activation_dtype(weights: DType) -> DType;
 
-    /// `a · b` over the last two dimensions, of 16-bit numbers, rounded to `out`; `None` where no kernel is made for it.
+    /// The product `a · b` over the last two dimensions, of 16-bit numbers, rounded to `out`; `None` where no kernel is
+    /// made for it.
     fn multiply(_a: &CubeTensor<Self>, _b: &CubeTensor<Self>, _out: DType) -> Option<CubeTensor<Self>> {
         None
     }
@@ -37,7 +38,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
         R::activation_dtype(weights)
     }
 
-    /// In two parts that the matrix units hold exactly, where they would round.
+    /// Splits each factor into two parts that the matrix units hold exactly, where they would round.
     fn matmul_f32<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         if !R::ROUNDS || a.dtype() != DType::F32 {
             return library(a, b);
@@ -55,7 +56,8 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
         unwrap(multiply(wrap::<Self, 2>(x), wrap(weight).transpose(), dtype))
     }
 
-    /// As the official code: scores and softmax in f32, the softmax rounded to 16 bits before it meets 16-bit values.
+    /// Computes scores and softmax in f32, as the official code does. The softmax is rounded to 16 bits before it is
+    /// multiplied with 16-bit values.
     fn attend(q: Tensor<Self, 4>, k: Tensor<Self, 4>, v: Tensor<Self, 4>, mask: Mask) -> Tensor<Self, 4> {
         mask.check([q.dims(), k.dims(), v.dims()]);
         let dtype = q.dtype();
@@ -112,7 +114,7 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
     }
 }
 
-/// `a · b` of 16-bit numbers, rounded to `out`.
+/// The product `a · b` of 16-bit numbers, rounded to `out`.
 fn multiply<R: Gpu, BT: BoolElement, const D: usize>(
     a: Tensor<CubeBackend<R, f32, i32, BT>, D>,
     b: Tensor<CubeBackend<R, f32, i32, BT>, D>,
@@ -126,18 +128,18 @@ fn multiply<R: Gpu, BT: BoolElement, const D: usize>(
     }
 }
 
-/// `a · b` by Burn.
+/// The product `a · b` by Burn.
 ///
-/// Among the kernels that it tries out on wgpu are some that take an even number of stages, and check bounds only where the last one is not whole: with
-/// an odd number of whole ones they go on with the numbers of the next row. A stage is a power of two of inputs, 64 at most; for one row or one output, it is
-/// what the units of a plane read at once. Where their number may be odd, the product goes by the kernel that is chosen without trials, which has no such
-/// stages.
+/// Burn tries out kernels on wgpu. Some of them take an even number of stages, and check bounds only if the last stage
+/// is not whole: with an odd number of whole stages they go on with the numbers of the next row. A stage is a power of
+/// two of inputs, 64 at most; for one row or one output, it is what the units of a plane read at once. Where the number
+/// of stages may be odd, the product goes by the kernel that is chosen without trials, which has no such stages.
 fn library<R: Gpu, BT: BoolElement, const D: usize>(
     a: Tensor<CubeBackend<R, f32, i32, BT>, D>,
     b: Tensor<CubeBackend<R, f32, i32, BT>, D>,
 ) -> Tensor<CubeBackend<R, f32, i32, BT>, D> {
     const STAGE: usize = 64;
-    /// Numbers of 32 bits that a unit reads at once.
+    /// The count of 32-bit numbers that a unit reads at once.
     const VECTOR: usize = 4;
     let [of_a, of_b] = [&a, &b].map(|x| unwrap(x.clone()));
     let [rows, inputs, outputs] = [a.dims()[D - 2], a.dims()[D - 1], b.dims()[D - 1]];
@@ -152,7 +154,7 @@ fn library<R: Gpu, BT: BoolElement, const D: usize>(
     }
 }
 
-/// `x` as a sum of two numbers that have at most 11 and 12 bits (Veltkamp's splitting).
+/// Splits `x` into a sum of two numbers that have at most 11 and 12 bits (Veltkamp's splitting).
 fn halves<B: VlmBackend, const D: usize>(x: Tensor<B, D>) -> [Tensor<B, D>; 2] {
     let far = x.clone() * 8193.0;
     let high = far.clone() - (far - x.clone());

@@ -1,4 +1,4 @@
-//! What is done number by number between products.
+//! Elementwise kernels, which run between products.
 
 use std::f32::consts::FRAC_1_SQRT_2;
 
@@ -8,7 +8,7 @@ use cubecl::{calculate_cube_count_elemwise, prelude::*};
 
 use super::{UNITS, room};
 
-/// [`crate::VlmBackend::silu_mul`].
+/// The kernel of [`crate::VlmBackend::silu_mul`].
 pub(crate) fn gate<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
     let (gate, up) = (into_contiguous(gate), into_contiguous(up));
     let out = room(&gate, gate.shape(), gate.dtype);
@@ -25,7 +25,7 @@ pub(crate) fn gate<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> Cu
     out
 }
 
-/// [`crate::VlmBackend::exact_gelu`], or [`crate::VlmBackend::quick_gelu`].
+/// The kernel of [`crate::VlmBackend::exact_gelu`], or, if `quick`, of [`crate::VlmBackend::quick_gelu`].
 pub(crate) fn gelu<R: CubeRuntime>(x: CubeTensor<R>, quick: bool) -> CubeTensor<R> {
     let x = into_contiguous(x);
     let out = room(&x, x.shape(), x.dtype);
@@ -42,7 +42,7 @@ pub(crate) fn gelu<R: CubeRuntime>(x: CubeTensor<R>, quick: bool) -> CubeTensor<
     out
 }
 
-/// [`crate::VlmBackend::apply_rope`]; `x` may be a view.
+/// The kernel of [`crate::VlmBackend::apply_rope`]; `x` may be a view.
 pub(crate) fn rotate<R: CubeRuntime>(x: CubeTensor<R>, cos: CubeTensor<R>, sin: CubeTensor<R>) -> CubeTensor<R> {
     let out = room(&x, x.shape(), x.dtype);
     let (client, dtype, count) = (x.client.clone(), x.dtype, x.shape().num_elements());

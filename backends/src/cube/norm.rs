@@ -1,4 +1,4 @@
-//! Normalised rows: a cube a row.
+//! Kernels of norms, with a cube for each row.
 
 use burn::tensor::TensorMetadata;
 use burn_cubecl::{CubeRuntime, kernel::into_contiguous, tensor::CubeTensor};
@@ -6,12 +6,12 @@ use cubecl::prelude::*;
 
 use super::{UNITS, cubes, in_rows, room, row, sum};
 
-/// [`crate::VlmBackend::rms_norm_rows`].
+/// The kernel of [`crate::VlmBackend::rms_norm_rows`].
 pub(crate) fn rms_norm<R: CubeRuntime>(x: CubeTensor<R>, weight: CubeTensor<R>, eps: f64) -> CubeTensor<R> {
     norm(x, weight.clone(), weight, eps, false)
 }
 
-/// [`crate::VlmBackend::layer_norm_rows`].
+/// The kernel of [`crate::VlmBackend::layer_norm_rows`].
 pub(crate) fn layer_norm<R: CubeRuntime>(
     x: CubeTensor<R>,
     weight: CubeTensor<R>,
@@ -50,7 +50,8 @@ fn norm<R: CubeRuntime>(
     out
 }
 
-/// Rows less their mean, over their standard deviation, times `weight`, plus `bias`; if not `centred`, without mean and bias.
+/// Normalises rows: less their mean, over their standard deviation, times `weight`, plus `bias`; if not `centred`,
+/// without mean and bias.
 #[cube(launch)]
 fn norm_kernel<F: Float, W: Float>(
     x: &Tensor<F>,
@@ -90,7 +91,8 @@ fn norm_kernel<F: Float, W: Float>(
     i = UNIT_POS_X as usize;
     while i < width as usize {
         let value = (f32::cast_from(x[start + i]) - mean) / scale;
-        // As PyTorch rounds: a layer norm once, at its end, and transformers' RMS norm before its weight, too.
+        // Rounding is as in PyTorch: a layer norm is rounded once, at its end, and transformers' RMS norm before its
+        // weight, too.
         if comptime!(centred) {
             out[to + i] = F::cast_from(value * f32::cast_from(weight[i]) + f32::cast_from(bias[i]));
         } else {

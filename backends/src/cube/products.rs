@@ -1,7 +1,7 @@
 //! Products of 16-bit numbers on matrix units, by kernels that are chosen from the shape.
 //!
-//! Trying them out ("autotune") compiles twenty kernels for every new shape, which took 15 s each time on an H200. Which is the fastest
-//! there follows from the shape: see `benches/RESULTS.md`.
+//! Trying kernels out ("autotune") compiles twenty of them for every new shape, which took 15 s each time on an H200.
+//! The fastest kernel there follows from the shape: see `benches/RESULTS.md`.
 
 use burn::tensor::DType;
 use burn_cubecl::{CubeRuntime, kernel::matmul::utils::init_matmul_output, tensor::CubeTensor};
@@ -15,13 +15,13 @@ use cubek::{
     std::InputBinding,
 };
 
-/// Inputs that the kernel with ordered tiles takes at a time: two tiles.
+/// The number of inputs that the kernel with ordered tiles takes at a time: two tiles.
 const STAGE: usize = 32;
 /// Rows and outputs that one block of threads computes with large tiles.
 const LARGE_TILE: [usize; 2] = [128, 64];
 
-/// `a · b` over the last two dimensions, of 16-bit numbers, summed in f32 and rounded to `out`; `None` for a shape, or on a GPU, that the
-/// kernel is not made for.
+/// The product `a · b` over the last two dimensions, of 16-bit numbers, summed in f32 and rounded to `out`; `None` for
+/// a shape, or on a GPU, that the kernel is not made for.
 pub(crate) fn multiply<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>, out: DType) -> Option<CubeTensor<R>> {
     let product = init_matmul_output(a, b, out);
     let client = a.client.clone();
@@ -31,7 +31,7 @@ pub(crate) fn multiply<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>, out
     launch_ref(&choose(a, b), &client, input(a), input(b), product.clone().binding(), &mut types).ok().map(|()| product)
 }
 
-/// The kernel for a product.
+/// Chooses the kernel for a product.
 fn choose<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>) -> Strategy {
     let (of_a, of_b) = (a.meta.shape(), b.meta.shape());
     let rank = of_a.num_dims();
@@ -47,13 +47,14 @@ fn choose<R: CubeRuntime>(a: &CubeTensor<R>, b: &CubeTensor<R>) -> Strategy {
     let blocks = rows.div_ceil(LARGE_TILE[0]) * outputs.div_ceil(LARGE_TILE[1]);
     let processors = a.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1);
     let fills = blocks >= processors as usize;
-    // The ordered kernel takes an even number of stages, and where whole ones are all there is to read, it does not check whether the last one is there.
+    // The ordered kernel takes an even number of stages. If all stages are whole, it does not check whether the last
+    // one is there.
     let reads_past = inputs % (2 * STAGE) == STAGE;
     match (rows, rank) {
         (1, 2) => Strategy::GemvPlaneParallel(BlueprintStrategy::default()),
-        // For deep products with many rows a kernel that loads by TMA was 17 % faster still; its numbers were not checked.
+        // For deep products with many rows a kernel that loads by TMA was another 17 % faster; its numbers were not checked.
         (_, 2) if !reads_past => ordered(if fills { 8 } else { 4 }),
-        // Attention's, one a head, too.
+        // This includes attention's products, one for each head.
         _ => Strategy::SimpleCyclicMma(BlueprintStrategy::Inferred(SimpleArgs {
             tile_matmul: TileMatmulKind::Mma,
             multi_rows: true,

@@ -1,4 +1,4 @@
-//! Keys and values of more positions, written into the buffer of those before.
+//! Writing keys and values of new positions into the cache's buffer.
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
@@ -6,8 +6,8 @@ use half::bf16;
 
 use super::heads::Heads;
 
-/// Writes `new` `[1, heads, n, head_dim]` in f32 into `buffer` `[1, heads, capacity, head_dim]` in f32 or bf16 at position `at`, in place;
-/// gives the buffer back untouched if it is shared or laid out otherwise.
+/// Writes `new` `[1, heads, n, head_dim]` in f32 into `buffer` `[1, heads, capacity, head_dim]` in f32 or bf16 at
+/// position `at`, in place; gives the buffer back untouched if it is shared or laid out otherwise.
 pub(crate) fn write_positions(buffer: FlexTensor, at: usize, new: &FlexTensor) -> Result<FlexTensor, FlexTensor> {
     match buffer.dtype() {
         DType::F32 => write(buffer, at, new, |buffer| buffer.storage_mut::<f32>(), <[f32]>::copy_from_slice),

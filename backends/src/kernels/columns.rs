@@ -1,6 +1,6 @@
 //! A matrix that threads fill column by column.
 
-/// Where they write: disjoint columns, which slices cannot express.
+/// A pointer through which threads write disjoint columns, which slices cannot express.
 pub(super) struct Columns<T>(pub(super) *mut T);
 // SAFETY: each thread writes the columns of its own part only.
 unsafe impl<T> Sync for Columns<T> {}

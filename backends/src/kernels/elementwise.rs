@@ -1,5 +1,5 @@
-//! Steps between products, each in one pass: plain tensor operations write a whole tensor for every step of theirs, on one
-//! thread.
+//! Elementwise steps and norms between products, each in one pass: plain tensor operations write a whole tensor for
+//! every step, on one thread.
 
 use std::mem::MaybeUninit;
 
@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::vectors::{exp, normal_below, on_vectors, sum};
 
-/// Numbers that a thread takes at a time.
+/// The count of numbers that a thread takes at a time.
 const CHUNK: usize = 1 << 14;
 
-/// `silu(gate) · up`; `None` if a tensor is not f32 or not contiguous.
+/// Computes `silu(gate) · up`; `None` if a tensor is not f32 or not contiguous.
 pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
     let (gates, ups) = (numbers(gate)?, numbers(up)?);
     assert_eq!(gates.len(), ups.len(), "gate and up are of different sizes");
@@ -28,7 +28,7 @@ pub(crate) fn gate(gate: &FlexTensor, up: &FlexTensor) -> Option<FlexTensor> {
     ))
 }
 
-/// `x · σ(1.702·x)`; `None` as above.
+/// Computes `x · σ(1.702·x)`; `None` if `x` is not f32 or not contiguous.
 pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
     each(
         x,
@@ -37,7 +37,7 @@ pub(crate) fn quick_gelu(x: &FlexTensor) -> Option<FlexTensor> {
     )
 }
 
-/// `x · Φ(x)`; `None` as above.
+/// Computes `x · Φ(x)`; `None` if `x` is not f32 or not contiguous.
 pub(crate) fn exact_gelu(x: &FlexTensor) -> Option<FlexTensor> {
     each(
         x,
@@ -46,7 +46,7 @@ pub(crate) fn exact_gelu(x: &FlexTensor) -> Option<FlexTensor> {
     )
 }
 
-/// Rows by their root mean square, times `weight`; `None` as above.
+/// RMS norm: divides rows by their root mean square, times `weight`; `None` if a tensor is not f32 or not contiguous.
 pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<FlexTensor> {
     let (numbers, weight) = (numbers(x)?, numbers(weight)?);
     let width = features(x, weight);
@@ -65,7 +65,8 @@ pub(crate) fn rms_norm(x: &FlexTensor, weight: &FlexTensor, eps: f32) -> Option<
     ))
 }
 
-/// Rows less their mean, by their standard deviation, times `weight`, plus `bias`; `None` as above.
+/// Layer norm: rows less their mean, divided by their standard deviation, times `weight`, plus `bias`; `None` if a
+/// tensor is not f32 or not contiguous.
 pub(crate) fn layer_norm(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, eps: f32) -> Option<FlexTensor> {
     let (numbers, weight, bias) = (numbers(x)?, numbers(weight)?, numbers(bias)?);
     let width = features(x, weight);
@@ -102,7 +103,7 @@ pub(crate) fn add_bias(mut x: FlexTensor, bias: &FlexTensor) -> Result<FlexTenso
     Ok(x)
 }
 
-/// The numbers of an f32 tensor that lies in one piece.
+/// The numbers of an f32 tensor that is contiguous; `None` for another one.
 pub(super) fn numbers(tensor: &FlexTensor) -> Option<&[f32]> {
     let count: usize = tensor.layout().shape()[..].iter().product();
     (tensor.dtype() == DType::F32 && tensor.is_contiguous())
@@ -115,12 +116,12 @@ fn features(x: &FlexTensor, weight: &[f32]) -> usize {
     weight.len()
 }
 
-/// About as many numbers as a thread takes at a time, in whole rows.
+/// About as many numbers as a thread takes at a time, rounded to whole rows.
 fn rows(width: usize) -> usize {
     (CHUNK / width).max(1) * width
 }
 
-/// `f` of every number; `f` must be `#[inline(always)]`, see [`on_vectors`].
+/// Applies `f` to every number; `f` must be `#[inline(always)]`, see [`on_vectors`].
 fn each(x: &FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> Option<FlexTensor> {
     let numbers = numbers(x)?;
     Some(filled(
@@ -135,8 +136,8 @@ fn each(x: &FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> Option<FlexTensor> {
     ))
 }
 
-/// A tensor of the shape of `like`; `fill` gets where a chunk of `chunk` numbers begins, and the chunk, all of which it must write; it
-/// must be `#[inline(always)]`, see [`on_vectors`].
+/// A new tensor of the shape of `like`. `fill` gets the start of a chunk of `chunk` numbers, and the chunk, all of
+/// which it must write; it must be `#[inline(always)]`, see [`on_vectors`].
 fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> FlexTensor {
     let shape = like.layout().shape().clone();
     let count = shape[..].iter().product();
@@ -147,7 +148,7 @@ fn filled(like: &FlexTensor, chunk: usize, fill: impl Fn(usize, &mut [MaybeUnini
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), DType::F32)
 }
 
-/// Calls `work` for every chunk, and with where it begins.
+/// Calls `work` for every chunk with the chunk's start.
 fn in_chunks<T: Send>(numbers: &mut [T], chunk: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     if numbers.len() <= chunk {
         return work(0, numbers);
@@ -157,7 +158,7 @@ fn in_chunks<T: Send>(numbers: &mut [T], chunk: usize, work: impl Fn(usize, &mut
 
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    // Beyond e⁻⁸⁸, `exp` stays where it is, and a large x would make something of that. NaN stays NaN.
+    // Below e⁻⁸⁸ the value of `exp` no longer falls, and a large x times it would not be 0. NaN stays NaN.
     let power = if x.abs() > 88.0 { 0.0 } else { exp(-x.abs()) };
     (if x >= 0.0 { 1.0 } else { power }) / (1.0 + power)
 }

@@ -1,5 +1,5 @@
-//! Gradients of the steps between products, each in one pass on the calling thread: training has a thread for every part of its
-//! pictures. All are `None` if a tensor is not f32 or not contiguous.
+//! Gradients of the steps between products, each in one pass on the calling thread: training has a thread for every
+//! part of its images. All are `None` if a tensor is not f32 or not contiguous.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -9,7 +9,7 @@ use super::{
     vectors::{on_vectors, sum},
 };
 
-/// Of `silu(gate) · up`: of `gate`, and of `up`.
+/// The gradients of `silu(gate) · up`, of `gate` and of `up`.
 pub(crate) fn gate([gate, up]: [&FlexTensor; 2], grad: &FlexTensor) -> Option<[FlexTensor; 2]> {
     let (gates, ups, grads) = (numbers(gate)?, numbers(up)?, numbers(grad)?);
     assert!(gates.len() == ups.len() && gates.len() == grads.len(), "gate, up and gradient are of different sizes");
@@ -25,7 +25,7 @@ pub(crate) fn gate([gate, up]: [&FlexTensor; 2], grad: &FlexTensor) -> Option<[F
     Some([of_gate, of_up].map(|found| like(gate, found)))
 }
 
-/// Of `x · σ(1.702·x)`.
+/// The gradient of `x · σ(1.702·x)`.
 pub(crate) fn quick_gelu(x: &FlexTensor, grad: &FlexTensor) -> Option<FlexTensor> {
     let (numbers, grads) = (numbers(x)?, self::numbers(grad)?);
     assert_eq!(numbers.len(), grads.len(), "x and gradient are of different sizes");
@@ -39,7 +39,7 @@ pub(crate) fn quick_gelu(x: &FlexTensor, grad: &FlexTensor) -> Option<FlexTensor
     Some(like(x, found))
 }
 
-/// Of rows divided by their root mean square, times `weight`: of the rows, and of the weight.
+/// The gradients of an RMS norm, of the rows and of the weight.
 pub(crate) fn rms_norm(
     x: &FlexTensor,
     weight: &FlexTensor,
@@ -50,7 +50,7 @@ pub(crate) fn rms_norm(
     Some((found, like(weight, of_weight)))
 }
 
-/// Of rows less their mean, by their standard deviation, times `weight`, plus a bias: of the rows, and of weight and bias.
+/// The gradients of a layer norm, of the rows, of the weight and of the bias.
 pub(crate) fn layer_norm(
     x: &FlexTensor,
     weight: &FlexTensor,
@@ -61,7 +61,7 @@ pub(crate) fn layer_norm(
     Some((found, of_both.map(|found| like(weight, found))))
 }
 
-/// Of either norm; `CENTRED` takes away means.
+/// The gradients of either norm; `CENTRED` takes away means.
 fn norm<const CENTRED: bool>(
     x: &FlexTensor,
     weight: &FlexTensor,
@@ -86,7 +86,7 @@ fn norm<const CENTRED: bool>(
                 *of_weight += grad * unit;
                 *of_bias += grad;
             }
-            // Of the unit rows; then without what only changes mean or length.
+            // First the gradient of the unit rows, then without the part that only changes mean or length.
             found.iter_mut().zip(grad).zip(weight).for_each(|((found, grad), weight)| *found = grad * weight);
             let across = if CENTRED { sum(found, found, |x, _| x) / width as f32 } else { 0.0 };
             let along = sum(found, &unit, |x, unit| x * unit) / width as f32;
@@ -96,7 +96,7 @@ fn norm<const CENTRED: bool>(
     Some((like(x, found), [of_weight, of_bias]))
 }
 
-/// A tensor of the shape of another.
+/// A tensor of `numbers` in the shape of another.
 fn like(tensor: &FlexTensor, numbers: Vec<f32>) -> FlexTensor {
     let shape: Shape = tensor.layout().shape().clone();
     FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(shape), DType::F32)

@@ -1,9 +1,9 @@
 //! `x · Wᵀ` for f32 `x` `[rows, in]` and `W` `[out, in]` of 16 or 32 bits, read in the layout of the file.
 //!
-//! Few rows (decoding): one dot product an output, the weight widened in registers, so that the time is that of
-//! reading the weight once. More: the matrix unit, where the processor has one (`amx::exact`), or [`super::panels`] with AVX-512 or AVX2;
-//! elsewhere the weight is widened a block of outputs at a time into a buffer, then multiplied in f32. All sum in f32; the weight itself
-//! is exact.
+//! Few rows (decoding) take one dot product for each output, with the weight widened in registers, so that the time is
+//! that of reading the weight once. More rows take the matrix unit, where the processor has one (`amx::exact`), or
+//! [`super::panels`] with AVX-512 or AVX2. Elsewhere the weight is widened into a buffer, a block of outputs at a time,
+//! and then multiplied in f32. All sums are in f32, and the weight itself is exact.
 
 use std::array;
 
@@ -12,21 +12,26 @@ use burn_flex::FlexTensor;
 use burn_flex::Layout;
 use half::{bf16, f16};
 
-use super::{columns::Columns, rounded, turns::in_turn, widen::Weight};
+use super::{
+    columns::Columns,
+    select::{Exact, LINEAR, LINEAR_BF16, there},
+    turns::in_turn,
+    widen::Weight,
+};
 
-/// Up to here a row of `x` is multiplied by dot products.
+/// The largest number of rows of `x` that are multiplied by dot products.
 const FEW_ROWS: usize = 4;
-/// The same where there is no matrix unit.
+/// The largest number of rows of `x` that are multiplied by dot products where there is no matrix unit.
 const SOME_ROWS: usize = 12;
-/// Rows of `x`, and of the weight, whose dot products are computed side by side.
+/// The numbers of rows of `x` ([`PAIR`]) and of the weight ([`GROUP`]) whose dot products are computed side by side.
 const PAIR: usize = 2;
 const GROUP: usize = 4;
-/// Outputs whose dot products a thread computes at a time.
+/// The number of outputs whose dot products a thread computes at a time.
 const BLOCK: usize = 128;
-/// Outputs widened at a time for many rows.
+/// The number of outputs whose weights are widened at a time for many rows.
 const WIDE: usize = 2048;
 
-/// `x · weightᵀ`; both tensors contiguous from offset 0, `weight` f16, bf16 or f32.
+/// The product `x · weightᵀ`. Both tensors are contiguous from offset 0, and `weight` is f16, bf16 or f32.
 pub(crate) fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
     let (x_shape, w_shape) = (x.layout().shape(), weight.layout().shape());
     let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
@@ -45,21 +50,31 @@ fn dispatch<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outpu
     if rows <= FEW_ROWS {
         return by_dots(x, weight, rows, inner, outputs);
     }
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if let Some(product) = super::amx::exact::product(x, weight, [rows, inner, outputs]) {
+    let sizes = [rows, inner, outputs];
+    let kernels = there(LINEAR).filter(|kernel| kernel.run == Exact::MatrixUnit || rows > SOME_ROWS);
+    if let Some(product) = kernels.filter_map(|kernel| exact(kernel.run, x, weight, sizes)).next() {
         return product;
     }
     if rows <= SOME_ROWS {
         return by_dots(x, weight, rows, inner, outputs);
     }
-    #[cfg(target_arch = "x86_64")]
-    if let Some(product) = super::panels::product(x, weight, [rows, inner, outputs]) {
-        return product;
-    }
     by_blocks(x, weight, rows, inner, outputs)
 }
 
-/// Every row of the weight is read once, for all rows of `x`.
+/// A product by a kernel of the table; `None` for sizes that it is not made for.
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
+fn exact<T: Weight>(kernel: Exact, x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
+    match kernel {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Exact::MatrixUnit => super::amx::exact::product(x, weight, sizes),
+        #[cfg(target_arch = "x86_64")]
+        Exact::Tiles => super::panels::product(x, weight, sizes),
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        _ => None,
+    }
+}
+
+/// The product by dot products. Every row of the weight is read once, for all rows of `x`.
 fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
@@ -103,7 +118,8 @@ pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor) -> Option<FlexTensor>
     assert_eq!(inner, w_shape[1], "linear: x is [{rows}, {inner}], the weight {w_shape:?}");
     (weight.is_contiguous() && weight.layout().start_offset() == 0).then_some(())?;
     let x = &x.storage::<f32>()[..rows * inner];
-    let out = rounded::product(x, &weight.storage::<bf16>()[..outputs * inner], [rows, inner, outputs])?;
+    let weight = &weight.storage::<bf16>()[..outputs * inner];
+    let out = there(LINEAR_BF16).find_map(|kernel| (kernel.run)(x, weight, [rows, inner, outputs]))?;
     Some(FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32))
 }
 
@@ -113,8 +129,8 @@ fn by_blocks<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outp
     for (block, weight) in weight.chunks(WIDE * inner).enumerate() {
         let width = weight.len() / inner;
         let weight = T::wide(weight, &mut wide);
-        // SAFETY: the pointers cover `rows` rows of `x`, `width` rows of the widened block, and `width` columns of `out`; strides are
-        // those of row-major matrices.
+        // SAFETY: the pointers cover `rows` rows of `x`, `width` rows of the widened block, and `width` columns of
+        // `out`; strides are those of row-major matrices.
         unsafe {
             gemm::gemm(
                 rows,
@@ -155,13 +171,13 @@ mod tests {
     #[test]
     fn rounding_x_is_all_that_the_fast_product_may_change() {
         let device = Default::default();
-        // The last is of a size that no way through the instructions takes.
+        // The last size is one that no way with these instructions takes.
         for (rows, inner, outputs, is_taken) in
             [(1, 4096, 64, true), (5, 320, 70, true), (66, 96, 31, true), (3, 70, 9, false)]
         {
             let random = |shape| Tensor::<Flex, 2>::random(shape, Distribution::Uniform(-1.0, 1.0), &device);
             let (x, w) = (random([rows, inner]), random([outputs, inner]).cast(DType::BF16));
-            // Burn's own cast takes some ties the other way.
+            // Burn's own cast rounds some ties the other way.
             let values: Vec<f32> = x.to_data().into_vec().unwrap();
             let values: Vec<f32> = values.iter().map(|&value| bf16::from_f32(value).to_f32()).collect();
             let rounded = Tensor::<Flex, 2>::from_data(TensorData::new(values, [rows, inner]), &device);
@@ -208,7 +224,7 @@ mod tests {
         }
     }
 
-    /// Every way that there is for these sizes, whichever of them is the fastest.
+    /// Checks every way that there is for these sizes, not only the fastest.
     fn every_way<T: Weight>(x: &[f32], w: &[T], [rows, inner, outputs]: [usize; 3], slow: &[f32]) {
         let mut ways =
             vec![("dots", by_dots(x, w, rows, inner, outputs)), ("blocks", by_blocks(x, w, rows, inner, outputs))];

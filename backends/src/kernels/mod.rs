@@ -1,4 +1,4 @@
-//! Fast bodies, used by the backend files only.
+//! Fast bodies of operations, used by the backend files only.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -6,20 +6,19 @@ pub(crate) mod attention;
 pub(crate) mod cache;
 mod columns;
 pub(crate) mod elementwise;
+#[cfg(any(feature = "train", test))]
 pub(crate) mod gradients;
 mod heads;
+pub(crate) mod instructions;
 pub(crate) mod linear;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod nearest;
 pub(crate) mod one_query;
 #[cfg(target_arch = "x86_64")]
 mod panels;
 pub(crate) mod rotate;
-pub(crate) mod rounded;
+mod rounded;
+pub(crate) mod select;
 mod turns;
 mod vectors;
 pub(crate) mod widen;
-
-/// Whether the processor has a matrix unit that this process may use.
-#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
-pub(crate) fn has_matrix_unit() -> bool {
-    amx::is_there()
-}

@@ -1,7 +1,7 @@
-//! Attention of one query position, as decoding asks for at every step.
+//! Attention of one query position, which decoding needs at every step.
 //!
 //! Keys and values are the filled part of a longer buffer. Burn's own attention copies such a view whole before it
-//! starts; here every head reads its rows where they are, once for all queries that share them, in f32 or bf16.
+//! starts. Here every head reads its rows in place, once for all queries that share them, in f32 or bf16.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -13,8 +13,8 @@ use super::{
     vectors::{exp, on_vectors, sum},
 };
 
-/// `softmax(q·kᵀ/√head_dim)·v` for `q` `[batch, heads, 1, head_dim]` in f32, and keys and values `[batch, kv_heads, tokens, head_dim]` in f32 or
-/// bf16; `None` if the tensors are laid out otherwise.
+/// Computes `softmax(q·kᵀ/√head_dim)·v` for `q` `[batch, heads, 1, head_dim]` in f32, and keys and values `[batch,
+/// kv_heads, tokens, head_dim]` in f32 or bf16; `None` if the tensors are laid out otherwise.
 pub(crate) fn one_query(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor) -> Option<FlexTensor> {
     let q = Heads::of(q)?;
     match (k.dtype(), v.dtype()) {
@@ -26,7 +26,7 @@ pub(crate) fn one_query(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor) -> Optio
 
 /// A number of the cache.
 trait Number: Sized + Sync {
-    /// The row `row` as f32, in `room` if it is not.
+    /// Returns the row `row` as f32; a row of another type is widened into `room`.
     fn widen<'r>(row: &'r [Self], room: &'r mut [f32]) -> &'r [f32];
 }
 
@@ -45,16 +45,16 @@ impl Number for bf16 {
     }
 }
 
-/// Keys or values where they lie.
+/// Keys or values that are read in place.
 struct Cached<'a, T> {
     numbers: &'a [T],
-    /// `[batch, kv_heads, tokens, head_dim]`.
+    /// The shape, `[batch, kv_heads, tokens, head_dim]`.
     shape: [usize; 4],
     strides: [usize; 3],
 }
 
 impl<'a, T> Cached<'a, T> {
-    /// Of a tensor and all numbers behind it; `None` if rows are not contiguous.
+    /// The keys or values of a tensor, with all numbers of its storage; `None` if rows are not contiguous.
     fn of(tensor: &FlexTensor, storage: &'a [T]) -> Option<Self> {
         let (layout, strides) = (tensor.layout(), tensor.layout().strides());
         let shape: [usize; 4] = layout.shape()[..].try_into().ok()?;
@@ -64,7 +64,7 @@ impl<'a, T> Cached<'a, T> {
         Some(Self { numbers, shape, strides: [stride(0)?, stride(1)?, stride(2)?] })
     }
 
-    /// A token's row of head number `head` of all batches.
+    /// The row of a token in head number `head`, counted over all batches.
     #[inline(always)]
     fn row(&self, head: usize, token: usize) -> &'a [T] {
         let [_, heads, _, head_dim] = self.shape;

@@ -1,12 +1,12 @@
-//! Rotary positions in one pass.
+//! Rotary position embedding in one pass.
 
 use burn::tensor::DType;
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::heads::{Heads, tensor};
+use super::heads::{Heads, NewHeads, tensor};
 
-/// [`crate::VlmBackend::apply_rope`]; `None` if the tensors are laid out otherwise.
+/// The body of [`crate::VlmBackend::apply_rope`]; `None` if the tensors are laid out otherwise.
 pub(crate) fn rotate(x: &FlexTensor, [cos, sin]: [&FlexTensor; 2]) -> Option<FlexTensor> {
     let x = Heads::of(x)?;
     let [_, _, tokens, head_dim] = x.shape;
@@ -18,10 +18,11 @@ pub(crate) fn rotate(x: &FlexTensor, [cos, sin]: [&FlexTensor; 2]) -> Option<Fle
     };
     let (cos, sin) = (&cos.storage::<f32>()[table(cos)?], &sin.storage::<f32>()[table(sin)?]);
     let mut buffer = vec![0.0; x.shape.iter().product()];
-    let out = Heads::token_major(&mut buffer, x.shape);
+    let out = NewHeads::of(&mut buffer, x.shape);
     let half = head_dim / 2;
     (0..x.count()).into_par_iter().for_each(|i| {
-        let (from, mut to) = (x.head(i), out.head(i));
+        // SAFETY: every number comes once.
+        let (from, mut to) = (x.head(i), unsafe { out.head(i) });
         let tables = cos.chunks(head_dim).zip(sin.chunks(head_dim));
         for (token, (cos, sin)) in tables.enumerate() {
             let (first, second) = from.row(token).split_at(half);

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Calls `work` for every number below `count`, on all threads of the pool, each with a scratch of its own. Whoever is free takes the
-/// next number: parts that are handed out beforehand leave threads idle at the end, and what lies side by side is read at one time.
+/// Calls `work` for every number below `count`, on all threads of the pool, each with its own buffers. A free thread
+/// takes the next number: parts that are handed out beforehand leave threads idle at the end. So neighbouring memory is
+/// also read at one time.
 pub(super) fn in_turn<S: Default>(count: usize, work: impl Fn(&mut S, usize) + Sync) {
     let next = AtomicUsize::new(0);
     let take = || {

@@ -1,10 +1,10 @@
 //! Plain loops on the widest vectors of the processor.
 
-/// Evaluates an expression, compiled for AVX-512 or AVX2 where the processor has it: without that, the compiler makes vectors of 4 numbers. The
-/// numbers are the same, as it does not join a product and a sum by itself.
+/// Evaluates an expression, compiled for AVX-512 or AVX2 where the processor has it: without that, the compiler makes
+/// vectors of 4 numbers. The results are the same, as the compiler does not join a product and a sum by itself.
 ///
-/// A macro, so that no closure lacks its attribute: what the compiler leaves outside of the functions below is compiled for none of these
-/// vectors. What the expression calls should be `#[inline(always)]`, too.
+/// This is a macro, so that no closure lacks its attribute: code that the compiler leaves outside of the functions
+/// below is compiled for none of these vectors. Functions that the expression calls should be `#[inline(always)]`, too.
 macro_rules! on_vectors {
     ($work:expr) => {
         $crate::kernels::vectors::inlined(
@@ -20,14 +20,12 @@ pub(super) use on_vectors;
 pub(super) fn inlined<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-        {
+        use super::instructions::{Instructions, has};
+        if has(Instructions::Avx512) {
             // SAFETY: the processor has the features that the function is compiled for.
             return unsafe { on_avx512(f) };
         }
-        if is_x86_feature_detected!("avx2") {
+        if has(Instructions::Avx2) {
             // SAFETY: as above.
             return unsafe { on_avx2(f) };
         }
@@ -47,14 +45,14 @@ fn on_avx2<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// `eˣ` for `x` from −87 to 0 within 2e-7 of its value, and below that what it is at −87, in operations that the compiler turns into vectors; the C library's is a
-/// call for every element.
+/// Computes `eˣ` for `x` from −87 to 0 within 2e-7 of its value, and the value at −87 for smaller `x`. The compiler
+/// turns its operations into vectors; the C library's `exp` is a call for every element.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // ln 2 in two parts, so that taking away a multiple of it loses no digits.
     const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    // What is no number stays so: `max` would hide it.
+    // NaN stays NaN: `max` would hide it.
     let x = if x < -87.0 { -87.0 } else { x };
     // e^x = 2^whole · e^rest. Adding and taking away 1.5 · 2²³ rounds to a whole number, which is then in the low bits.
     let shifted = x * std::f32::consts::LOG2_E + 12_582_912.0;
@@ -89,11 +87,11 @@ pub(super) fn normal_below(x: f32) -> f32 {
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
-/// [`exp`] within 1e-5 of its value, where rounding to bf16 may change 2e-3, in two thirds of the operations.
+/// Computes `eˣ` as [`exp`], but within 1e-5 of its value, in two thirds of the operations; rounding to bf16 may change 2e-3.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn exp_to_round(x: f32) -> f32 {
-    // e^x = 2^whole · 2^rest, as above; what is no number stays so. The series has the smallest error for `rest` from −½ to ½.
+    // e^x = 2^whole · 2^rest, as in `exp`, and NaN stays NaN. The series has the smallest error for `rest` from −½ to ½.
     let power = x * std::f32::consts::LOG2_E;
     let power = if power < -126.0 { -126.0 } else { power };
     let shifted = power + 12_582_912.0;
@@ -107,8 +105,8 @@ pub(super) fn exp_to_round(x: f32) -> f32 {
     series * f32::from_bits(exponent)
 }
 
-/// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors. Another order of the chains' sum would change the last
-/// bits of layer norms, and VisPruner's official picks hang on these.
+/// The sum of `f` over pairs, in independent chains, which the compiler turns into vectors. Another order of the
+/// chains' sum would change the last bits of layer norms, and VisPruner's official picks depend on these.
 #[inline(always)]
 pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let (a, a_rest) = a.as_chunks::<16>();
@@ -122,7 +120,7 @@ pub(super) fn sum(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(&a, &b)| f(a, b)).sum::<f32>()
 }
 
-/// Replaces numbers by `f` of them and returns their sum, which is that of [`sum`].
+/// Replaces every number by `f` of it, and returns the sum of the results in the order of [`sum`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn replace(numbers: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
@@ -142,7 +140,7 @@ pub(super) fn replace(numbers: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + after
 }
 
-/// The largest number, −∞ of none, in independent chains as above.
+/// The largest number, or −∞ of none, in independent chains as in [`sum`].
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn largest(numbers: &[f32]) -> f32 {
@@ -173,7 +171,7 @@ mod tests {
     fn normal_below_is_within_2e_7() {
         for i in -800..=800 {
             let x = i as f32 / 100.0;
-            // ½ and the density times x + x³/3 + x⁵/(3·5) + …
+            // The expected value is ½ plus the density times x + x³/3 + x⁵/(3·5) + …
             let wide = f64::from(x);
             let terms = std::iter::successors(Some((wide, 3.0)), |&(term, n)| Some((term * wide * wide / n, n + 2.0)));
             let density = (-wide * wide / 2.0).exp() / std::f64::consts::TAU.sqrt();

@@ -1,19 +1,21 @@
 //! Attention on the matrix unit: 32 queries of a head at a time, their scores against all keys in the cache.
 //!
-//! Keys are the left factor of the scores, so that a score lies at `[key][query]`: the softmax goes along rows with a query in
-//! each lane, and its result, two keys to a pair, is already laid out as the right factor of the product with the values.
+//! Keys are the left factor of the scores, so that a score lies at `[key][query]`. The softmax goes along rows with a
+//! query in each lane, and its result, two keys to a pair, is already laid out as the right factor of the product with
+//! the values.
 
 use half::bf16;
 
 use super::{
+    line::{Line, WIDTH},
     transpose::{Square, TILE},
-    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, pack_tile},
+    unit::{PAIR, Sums, Unit, is_there, multiply, pack_tile},
 };
 use crate::{
     Mask,
     kernels::{
-        heads::{Head, Heads},
-        rounded::nearest,
+        heads::{Head, Heads, NewHead, NewHeads},
+        nearest::nearest,
         turns::in_turn,
         vectors::exp,
     },
@@ -21,28 +23,28 @@ use crate::{
 
 type Lanes = [f32; TILE];
 
-/// Where a thread keeps what belongs to one head.
+/// The buffers of a thread for one head.
 #[derive(Default)]
 struct Scratch {
     /// A left factor for every 32 keys.
     keys: Vec<Line>,
-    /// One for every 32 columns of the values.
+    /// A left factor for every 32 columns of the values.
     values: Vec<Line>,
     queries: Vec<Line>,
     scores: Vec<Sums>,
     weights: Vec<Line>,
 }
 
-/// `softmax(q·kᵀ/√head_dim)·v` to `out`, with `q`, `k`, `v` and the softmax rounded to bf16 and everything summed in f32; `None`, and nothing
-/// written, where there is no matrix unit, or for a mask or a size that it is not made for.
-pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &Heads) -> Option<()> {
+/// Writes `softmax(q·kᵀ/√head_dim)·v` to `out`, with `q`, `k`, `v` and the softmax rounded to bf16 and all sums in f32.
+/// Returns `None`, and writes nothing, where there is no matrix unit, or for a mask or a size that it is not made for.
+pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
     let fits = q.shape[3].is_multiple_of(PAIR) && q.shape[2] > 1 && matches!(mask, Mask::None | Mask::Causal);
     if !fits || !is_there() {
         return None;
     }
     in_turn(q.count(), |scratch, i| {
         let _unit = Unit::configured();
-        // SAFETY: the unit is there and configured, and whoever has it has AVX-512.
+        // SAFETY: the unit is there and configured, whoever has it has AVX-512, and every number is taken once.
         unsafe { one_head(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
     });
     Some(())
@@ -51,7 +53,7 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &Heads
 /// # Safety
 /// The unit must be there and configured for this thread.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
+unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: NewHead) {
     let (width, padded) = (q.columns, k.rows.next_multiple_of(PAIR));
     let Scratch { keys, values, queries, scores, weights } = scratch;
     fill_keys(keys, k, padded);
@@ -60,7 +62,7 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
     let scale = (width as f32).sqrt().recip();
     for from in (0..q.rows).step_by(PAIR) {
         let to = (from + PAIR).min(q.rows);
-        // A query stands at its position among the keys, and sees none after it.
+        // A query has a position among the keys, and sees no key after it.
         let (first, seen) = match mask {
             Mask::None => (0, k.rows),
             _ => (k.rows - q.rows + from, k.rows - q.rows + to),
@@ -99,7 +101,7 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
     }
 }
 
-/// The keys rounded, then zeros.
+/// Fills `keys` with the rounded keys, then with zeros.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
     keys.clear();
@@ -112,7 +114,7 @@ fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
     }
 }
 
-/// The values rounded, a row for every one of their columns, then zeros.
+/// Fills `values` with the rounded values, a row for every column of `v`, then with zeros.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn fill_values(values: &mut Vec<Line>, v: Head, padded: usize) {
     values.clear();
@@ -125,8 +127,9 @@ fn fill_values(values: &mut Vec<Line>, v: Head, padded: usize) {
     }
 }
 
-/// Of one half of the queries: their scores to powers of e, rounded and laid out as a right factor; returns each query's sum.
-/// Keys from `seen` on do not count, nor, with `last`, those after a query's own, which is `last` for the first lane.
+/// Turns the scores of one half of the queries into powers of e, rounded and laid out as a right factor, and returns
+/// each query's sum. Keys from `seen` on do not count. With `last`, keys after a query's own do not count either; the
+/// first lane's own key is `last`.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn softmax(
     scores: &mut [Sums],
@@ -146,7 +149,7 @@ fn softmax(
         for lane in 0..TILE {
             let counts = last.is_none_or(|last| key <= last + lane);
             best[lane] = best[lane].max(if counts { row[lane] } else { f32::NEG_INFINITY });
-            // Not 0 for what is infinite or no number, which `max` and `min` would hide.
+            // The product is not 0 for infinite scores and NaN, which `max` and `min` would hide.
             check[lane] += if counts { row[lane] * 0.0 } else { 0.0 };
         }
     }
@@ -174,7 +177,7 @@ fn softmax(
     total
 }
 
-/// Sums of a tile by each query's share.
+/// Multiplies the sums of a tile by each query's share.
 #[target_feature(enable = "avx512f")]
 fn divide(tile: &mut Square, shares: &Lanes) {
     for row in &mut tile.0 {

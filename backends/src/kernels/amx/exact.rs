@@ -1,6 +1,7 @@
-//! Products in f32, on a unit that multiplies bf16 numbers: [`super::parts`] takes both factors apart, and what is added up are the products
-//! of their parts but for those that are below the last bit of f32. An f32 weight costs 6 products, an f16 one 5, a bf16 one 3, of which
-//! the unit makes more than ten times as many as the vector units do of f32 ones. oneMKL calls the scheme bf16x3.
+//! Products in f32, on a unit that multiplies bf16 numbers. [`super::parts`] splits both factors into parts, and the
+//! products of the parts are added up, but for those below the last bit of f32. An f32 weight costs 6 products, an f16
+//! weight 5, a bf16 weight 3. The unit makes more than ten times as many of them as the vector units make f32 products.
+//! oneMKL calls the scheme bf16x3.
 //!
 //! Factors are laid out as for [`super::rounded`], part after part in every step.
 
@@ -9,30 +10,32 @@ use std::{arch::x86_64::*, array};
 use rayon::prelude::*;
 
 use super::{
+    line::{Line, WIDTH},
     parts::{PARTS, load, take_apart},
     terms::{AHEAD, Ahead, multiply},
     transpose::{Square, TILE, transpose},
-    unit::{Line, PAIR, Sums, Unit, WIDTH, is_there},
+    unit::{PAIR, Sums, Unit, is_there},
 };
 use crate::kernels::{columns::Columns, turns::in_turn, widen::Weight};
 
-/// Pairs of tiles of outputs that a thread takes at a time.
+/// The number of pairs of tiles of outputs that a thread takes at a time.
 const PAIRS: usize = 6;
-/// Steps of 32 inputs gone along at a time, of a weight in one part: a block of both factors is then about an L2 cache.
+/// The number of steps of 32 inputs in a block, for a weight in one part: a block of both factors then fills about an L2 cache.
 const STEPS: usize = 48;
-/// Below, a weight is too small to be worth it, and so are the differences that another order of sums makes to small networks.
+/// The smallest weight, in numbers, that is worth the unit. For smaller ones, the differences that another order of
+/// sums makes to small networks are not worth it either.
 const LARGE: usize = 1 << 18;
-/// Rows of the weight that are taken apart at once.
+/// The number of rows of the weight that are split at once.
 const ROWS: usize = 4;
 
-/// Where a thread keeps what it works on.
+/// The buffers of a thread.
 #[derive(Default)]
 struct Scratch {
     sums: Vec<Sums>,
     block: Vec<Line>,
 }
 
-/// The product, `[rows, outputs]`; `None` without the unit, or for sizes that it is not made for.
+/// The product `x · Wᵀ`, `[rows, outputs]`; `None` without the unit, or for sizes that it is not made for.
 pub(in crate::kernels) fn product<T: Weight>(
     x: &[f32],
     weight: &[T],
@@ -58,7 +61,7 @@ pub(in crate::kernels) fn product<T: Weight>(
     Some(out)
 }
 
-/// The outputs of some rows of the weight, written to `out`.
+/// Writes the outputs of some rows of the weight to `out`.
 ///
 /// # Safety
 /// The unit must be there and configured; `out` must have room for `rows` rows, `outputs` apart.
@@ -89,7 +92,7 @@ unsafe fn part<T: Weight>(
                     step: WIDTH * size_of::<T>(),
                     x: packed.as_ptr().wrapping_add(at + PARTS * inner + pair * length * PARTS * PAIR / pairs),
                 };
-                // A sum of its own for every block: the fewer sums a number goes through, the less it is rounded.
+                // Every block has its own sum: the fewer sums a number goes through, the less it is rounded.
                 // SAFETY: the unit is there and configured.
                 unsafe {
                     multiply(T::PARTS, left, x, rows, &mut own, ahead);
@@ -108,20 +111,22 @@ unsafe fn part<T: Weight>(
     }
 }
 
-/// Takes `length` steps of inputs of the weight apart, from step `from` on: for every 32 outputs, step by step, part by part.
+/// Splits `length` steps of inputs of the weight into parts, from step `from` on: for every 32 outputs, step by step,
+/// part by part.
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], block: &mut Vec<Line>) {
     let outputs = weight.len() / inner;
     block.resize(outputs * length * T::PARTS, Line::ZERO);
     for output in (0..outputs).step_by(ROWS) {
         let lines = &mut block[output / PAIR * PAIR * length * T::PARTS..][..PAIR * length * T::PARTS];
-        // Several rows at once: memory gives more to several runs than to one.
+        // Several rows are read at once: memory gives more to several streams than to one.
         let rows: [&[T]; ROWS] = array::from_fn(|i| &weight[(output + i) * inner + from * WIDTH..][..length * WIDTH]);
         for (step, lines) in lines.chunks_exact_mut(PAIR * T::PARTS).enumerate() {
             for (i, row) in rows.iter().enumerate() {
                 let row = &row[step * WIDTH..][..WIDTH];
                 let number = output % PAIR + i;
-                // The same inputs of the next rows: 128 bytes at most. Hints, which fault nowhere.
+                // These prefetch the inputs at the same place in the next rows: 128 bytes at most. They are hints, and
+                // cannot fault.
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).cast());
                 _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).wrapping_byte_add(64).cast());
                 let numbers = load(&row.as_chunks().0[0]);
@@ -135,7 +140,8 @@ fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], block
     }
 }
 
-/// `x` in groups of 32 rows, the last filled up with zeros; each as `[inner / 32][3 parts][2 tiles][16 pairs of inputs]`, a line each.
+/// Packs `x` in groups of 32 rows, the last filled up with zeros; each group as `[inner / 32][3 parts][2 tiles][16
+/// pairs of inputs]`, a line each.
 fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
     let count = rows.div_ceil(PAIR) * inner * PARTS;
     let mut packed = Vec::with_capacity(count);
@@ -170,14 +176,14 @@ mod tests {
 
     use super::*;
 
-    /// The errors of sums of 32-bit numbers, not more: a few last bits of what a sum of such numbers comes to.
+    /// Checks that errors are those of f32 sums: a few last bits of the size of such a sum.
     fn check<T: Weight>(narrow: impl Fn(f32) -> T, wide: impl Fn(T) -> f32) {
         if !crate::testing::require("amx") {
             return;
         }
         for sizes in [[1, 4096, 64], [5, 8192, 32], [33, 2080, 160], [48, 1024, 288], [100, 4128, 224]] {
             let [rows, inner, outputs] = sizes;
-            // Scattered, so that sums stay small.
+            // The numbers are scattered, so that sums stay small.
             let number = |i: usize| {
                 let bits = (i as u32 ^ 0x9e37_79b9).wrapping_mul(0x85eb_ca6b);
                 let bits = (bits ^ bits >> 15).wrapping_mul(0xc2b2_ae35);

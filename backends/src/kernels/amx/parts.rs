@@ -1,14 +1,15 @@
-//! Numbers as sums of bf16 ones, which the unit multiplies: an f32 number is the sum of three, of 8 bits each, an f16 one of two.
+//! Numbers as sums of bf16 numbers, which the unit multiplies: an f32 number is the sum of three, of 8 bits each, an
+//! f16 number of two.
 
 use std::arch::x86_64::*;
 
-use super::unit::{Line, WIDTH};
+use super::line::{Line, WIDTH};
 use crate::kernels::widen::Weight;
 
-/// Parts of an f32 number.
+/// The number of parts of an f32 number.
 pub(super) const PARTS: usize = 3;
 
-/// 32 numbers as f32. Their type is told by [`Weight::PARTS`].
+/// Loads 32 numbers as f32. [`Weight::PARTS`] tells their type.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn load<T: Weight>(from: &[T; WIDTH]) -> [__m512; 2] {
@@ -26,15 +27,15 @@ pub(super) fn load<T: Weight>(from: &[T; WIDTH]) -> [__m512; 2] {
     }
 }
 
-/// 16 bf16 numbers.
+/// Widens 16 bf16 numbers to f32.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn widen(half: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
 }
 
-/// Takes 32 numbers apart: the first part of each is the number rounded to bf16, every further one what the parts before it leave,
-/// rounded. What is not finite stays in the first.
+/// Splits 32 numbers into parts: the first part of each is the number rounded to bf16, and every further part is the
+/// rest after the parts before it, rounded. Infinite numbers and NaN stay in the first part.
 #[target_feature(enable = "avx512f,avx512bf16")]
 #[inline]
 pub(super) fn take_apart<const PARTS: usize>(mut rest: [__m512; 2]) -> [Line; PARTS] {
@@ -49,7 +50,7 @@ pub(super) fn take_apart<const PARTS: usize>(mut rest: [__m512; 2]) -> [Line; PA
             let halves = [_mm512_castsi512_si256(bits), _mm512_extracti64x4_epi64::<1>(bits)];
             for (rest, half) in rest.iter_mut().zip(halves) {
                 let taken = widen(half);
-                // What rounds to infinity leaves infinity, which is no part.
+                // A number that rounds to infinity would leave an infinite rest, which is no part.
                 let finite = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(taken), _mm512_set1_ps(f32::INFINITY));
                 *rest = _mm512_maskz_sub_ps(finite, *rest, taken);
             }
@@ -70,7 +71,7 @@ mod tests {
     fn together<const PARTS: usize>(numbers: [f32; WIDTH]) -> [f32; WIDTH] {
         // SAFETY: the caller looked.
         let parts = unsafe { take_apart::<PARTS>(load(&numbers)) };
-        // From the smallest on, no sum is rounded.
+        // Summed from the smallest part on, no sum is rounded.
         array::from_fn(|i| parts.iter().rev().map(|part| part.0[i].to_f32()).sum())
     }
 
@@ -81,7 +82,7 @@ mod tests {
         }
         for seed in 0..500u32 {
             let bits = |i: usize| (seed * 32 + i as u32).wrapping_mul(2_654_435_761);
-            // Between 2^-60 and 2^67, of both signs.
+            // The numbers are between 2^-60 and 2^67, of both signs.
             let number = |i: usize| f32::from_bits(bits(i) & 0xbfff_ffff | 0x2000_0000);
             let numbers: [f32; WIDTH] = array::from_fn(number);
             assert_eq!(together::<3>(numbers), numbers);

@@ -1,11 +1,11 @@
 //! Products of numbers rounded to bf16.
 //!
-//! The weight is the left factor, copied block by block from the file into lines of the cache; `x` is the right one, laid out once as
-//! the unit wants it: for 32 rows, 32 inputs after another, pairs of inputs, row by row. Two ways through the weight, as reading it or
-//! multiplying takes the time:
+//! The weight is the left factor, copied block by block from the file into lines of the cache. `x` is the right factor,
+//! laid out once as the unit reads it: for 32 rows, 32 inputs at a time, as pairs of inputs, row by row. There are two
+//! ways through the weight, one for when reading it takes the time, the other for when multiplying does:
 //!
-//! - Few rows: 32 outputs at a time, whole rows of the weight, so that memory is read in long runs. While a block is multiplied,
-//!   the next one is copied.
+//! - Few rows: 32 outputs at a time, whole rows of the weight, so that memory is read in long streams. While a block is
+//!   multiplied, the next one is copied.
 //! - Many rows: 128 outputs at a time, which stay in the L2 cache while all rows of `x` pass by.
 
 use std::ops::Range;
@@ -14,26 +14,27 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{
+    line::{Line, WIDTH},
     transpose::TILE,
-    unit::{AHEAD, Ahead, Line, PAIR, Sums, Unit, WIDTH, is_there, multiply, pack_tile},
+    unit::{AHEAD, Ahead, PAIR, Sums, Unit, is_there, multiply, pack_tile},
 };
 use crate::kernels::{columns::Columns, turns::in_turn};
 
 /// A way through the weight.
 struct Way {
-    /// Pairs of tiles of outputs in a block.
+    /// The number of pairs of tiles of outputs in a block.
     pairs: usize,
-    /// Steps of 32 inputs in a block, at most.
+    /// The largest number of steps of 32 inputs in a block.
     steps: usize,
-    /// Blocks of outputs that a thread takes at a time.
+    /// The number of blocks of outputs that a thread takes at a time.
     span: usize,
-    /// Whether the next block is copied meanwhile; blocks are then one pair of tiles.
+    /// Whether the next block is copied while one is multiplied; blocks are then one pair of tiles.
     ahead: bool,
 }
 
 const FEW: Way = Way { pairs: 1, steps: 128, span: 16, ahead: true };
 const MANY: Way = Way { pairs: 4, steps: 128, span: 1, ahead: false };
-/// From here on `x` does not stay in the L2 cache.
+/// The number of rows from which on `x` does not stay in the L2 cache.
 const MANY_ROWS: usize = 256;
 
 /// A block of the weight: some rows of a thread's part, and some steps of their inputs.
@@ -43,18 +44,18 @@ struct Block {
     steps: Range<usize>,
 }
 
-/// Where a thread keeps what it works on.
+/// The buffers of a thread.
 #[derive(Default)]
 struct Scratch {
     sums: Vec<Sums>,
-    /// The block, and the next.
+    /// The current block, and the next.
     blocks: [Vec<Line>; 2],
 }
 
-/// `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`; `None` where there is no
-/// matrix unit, or for sizes that it is not made for.
+/// The product `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
+/// `None` where there is no matrix unit, or for sizes that it is not made for.
 pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    // A single row takes the time that reading the weight takes, and needs no matrix unit.
+    // A single row takes as long as reading the weight, and needs no matrix unit.
     let fits = rows > 1 && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
     if !fits || !is_there() {
         return None;
@@ -76,7 +77,7 @@ pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outp
     Some(out)
 }
 
-/// The outputs of some rows of the weight, written to `out`.
+/// Writes the outputs of some rows of the weight to `out`.
 ///
 /// # Safety
 /// The unit must be there and configured; `out` must have room for `rows` rows, `outputs` apart.
@@ -124,8 +125,8 @@ unsafe fn part(
     }
 }
 
-/// The blocks of a part of the weight, all steps of some outputs after another; where the next one is copied ahead, of one length if
-/// that can be.
+/// The blocks of a part of the weight: all steps of some outputs, then of the next outputs. If blocks are copied ahead,
+/// they have one length where that is possible.
 fn blocks(way: &Way, pairs: usize, steps: usize) -> Vec<Block> {
     let least = steps.div_ceil(way.steps);
     let even = (least..2 * least).find(|count| steps.is_multiple_of(*count)).filter(|_| way.ahead);
@@ -157,7 +158,7 @@ fn copy(weight: &[bf16], inner: usize, Block { pairs, steps }: &Block, first: us
     lines.resize(pairs.len() * steps.len() * PAIR, Line::ZERO);
     for (pair, lines) in pairs.clone().zip(lines.chunks_exact_mut(steps.len() * PAIR)) {
         for row in (first..PAIR).step_by(4) {
-            // Four rows at once: memory gives more to several runs than to one.
+            // Four rows are read at once: memory gives more to several streams than to one.
             let rows: [&[bf16]; 4] = std::array::from_fn(|i| {
                 let row = &weight[(pair * PAIR + row + i) * inner..][..inner];
                 &row[steps.start * WIDTH..steps.end * WIDTH]
@@ -172,18 +173,18 @@ fn copy(weight: &[bf16], inner: usize, Block { pairs, steps }: &Block, first: us
     }
 }
 
-/// Steps that memory is asked for before they are copied.
+/// The number of steps by which prefetches are ahead of the copy.
 const AHEAD_OF_COPY: usize = 16;
 
-/// Asks for a line; any address will do.
+/// Prefetches a line; any address is allowed.
 fn prefetch(line: *const bf16) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint, which faults nowhere.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }
 
-/// `x` rounded, in groups of 32 rows, the last filled up with zeros; each as `[inner / 32][2 tiles][16 pairs of inputs]`, a line
-/// each.
+/// Packs `x`, rounded, in groups of 32 rows, the last filled up with zeros; each group as `[inner / 32][2 tiles][16
+/// pairs of inputs]`, a line each.
 fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
     let count = rows.div_ceil(PAIR) * inner;
     let mut packed = Vec::with_capacity(count);

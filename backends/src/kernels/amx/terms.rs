@@ -1,25 +1,26 @@
-//! One block of an f32 product: the terms that the parts of two factors make, in the unit's own language.
+//! One block of an f32 product: the terms from the parts of two factors, in assembly for the unit.
 
 use std::arch::asm;
 
 use super::{
+    line::Line,
     parts::PARTS,
     transpose::TILE,
-    unit::{Line, PAIR, Sums},
+    unit::{PAIR, Sums},
 };
 
-/// What memory is asked for while the unit multiplies, which need not be there.
+/// The memory that is prefetched while the unit multiplies. It need not be there.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     /// 8 rows of the next block of the weight, `stride` bytes apart, of which a step takes `step` bytes.
     pub(super) weight: *const u8,
     pub(super) stride: usize,
     pub(super) step: usize,
-    /// A part of what follows in `x`.
+    /// A part of the following lines of `x`.
     pub(super) x: *const Line,
 }
 
-/// Rows of an [`Ahead`].
+/// The number of rows of an [`Ahead`].
 pub(super) const AHEAD: usize = 8;
 
 /// Loads both tiles of a part of the left factor.
@@ -36,7 +37,7 @@ macro_rules! left {
     };
 }
 
-/// Those of a part of the right factor.
+/// Loads both tiles of a part of the right factor, or the first alone.
 macro_rules! right {
     (both $at:literal) => {
         concat!("tileloadd tmm6, [{x} + {line} + ", $at, "]\n", "tileloadd tmm7, [{x} + {line} + ", $at, " + 1024]\n")
@@ -46,7 +47,7 @@ macro_rules! right {
     };
 }
 
-/// Multiplies what is loaded.
+/// Multiplies the loaded tiles.
 macro_rules! times {
     (both) => {
         "tdpbf16ps tmm0, tmm4, tmm6
@@ -60,7 +61,8 @@ macro_rules! times {
     };
 }
 
-/// [`multiply`]'s loop for a left factor of so many bytes a step; `$terms` multiply its parts with those of the right one.
+/// The loop of [`multiply`] for a left factor of `$stride` bytes a step; `$terms` multiply its parts with those of the
+/// right factor.
 macro_rules! along {
     ($left:ident, $x:ident, $sums:ident, $ahead:ident, $stride:literal, [$($terms:expr),*]) => {
         asm!(
@@ -131,7 +133,7 @@ macro_rules! along {
     };
 }
 
-/// The terms for a left factor in so many parts. One factor's part stays loaded from term to term.
+/// The terms for a left factor in one, two or three parts. One factor's part stays loaded from term to term.
 macro_rules! terms {
     (1, $tiles:ident, [$($names:ident),*]) => {
         along!($($names),*, 2048, [
@@ -161,7 +163,7 @@ macro_rules! terms {
     };
 }
 
-/// A left factor of 32 rows in `parts` parts times a right one of `rows` rows, at most 32, in three.
+/// Multiplies a left factor of 32 rows in `parts` parts with a right factor of `rows` rows, at most 32, in three parts.
 ///
 /// # Safety
 /// [`super::unit::is_there`] must hold, and [`super::unit::Unit::configured`] for this thread.
@@ -169,8 +171,8 @@ pub(super) unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usi
     let steps = x.len() / (PARTS * PAIR);
     assert!(steps > 0 && x.len() == steps * PARTS * PAIR && left.len() == steps * parts * PAIR);
     let sums = &mut sums.0;
-    // SAFETY: every step reads 2,048 bytes of each part of each factor; there are so many steps. The tiles are loaded from and stored
-    // to the four of `sums`, whose rows are 64 bytes.
+    // SAFETY: every step reads 2,048 bytes of each part of each factor; there are so many steps. The tiles are loaded
+    // from and stored to the four of `sums`, whose rows are 64 bytes.
     unsafe {
         match (parts, rows > TILE) {
             (1, true) => terms!(1, both, [left, x, sums, ahead]),

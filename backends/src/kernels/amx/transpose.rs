@@ -1,11 +1,11 @@
-//! Squares of 32-bit values turned over their diagonal in registers.
+//! Transposition of squares of 32-bit values in registers.
 
 use std::arch::x86_64::*;
 
-/// Rows and columns of a square.
+/// The number of rows and columns of a square.
 pub(super) const TILE: usize = 16;
 
-/// As many values of 32 bits: f32 numbers, or pairs of bf16 ones.
+/// A square of 32-bit values: f32 numbers, or pairs of bf16 numbers.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Square(pub(super) [[u32; TILE]; TILE]);
@@ -25,7 +25,7 @@ pub(super) unsafe fn transpose(square: &Square, out: *mut u32, stride: usize) {
         // SAFETY: a row of 16 values.
         *row = unsafe { _mm512_load_ps(values.as_ptr().cast()) };
     }
-    // Pairs of rows, then fours: within each quarter of a register, values of one column side by side.
+    // Pairs of rows are joined, then fours: within each quarter of a register, values of one column lie side by side.
     let mut pairs = rows;
     for i in 0..TILE / 2 {
         pairs[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
@@ -39,7 +39,7 @@ pub(super) unsafe fn transpose(square: &Square, out: *mut u32, stride: usize) {
             fours[4 * i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
         }
     }
-    // Quarters of four registers together: columns i, i + 4, i + 8 and i + 12.
+    // Quarters of four registers are joined: columns i, i + 4, i + 8 and i + 12.
     for i in 0..TILE / 4 {
         let even = _mm512_shuffle_f32x4::<0x88>(fours[i], fours[i + 4]);
         let odd = _mm512_shuffle_f32x4::<0xdd>(fours[i], fours[i + 4]);

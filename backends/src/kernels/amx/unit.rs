@@ -1,35 +1,21 @@
-//! The matrix unit itself: what it reads, what it writes, one block of products, and the permission to use it.
+//! The matrix unit itself: its inputs and outputs, one block of products, and the permission to use it.
 
-use std::{arch::asm, mem::MaybeUninit, sync::OnceLock};
+use std::{arch::asm, mem::MaybeUninit};
 
 use half::bf16;
 
 use super::{
+    line::{Line, WIDTH},
     parts::{load, take_apart},
     transpose::{Square, TILE, transpose},
 };
+use crate::kernels::instructions::{Instructions, has};
 
-/// Inputs that an instruction takes.
-pub(super) const WIDTH: usize = 32;
-/// Rows of the right factor, and of the left one, that are gone along together: two tiles.
+/// The number of rows of either factor that are multiplied together: two tiles.
 pub(super) const PAIR: usize = 2 * TILE;
 
-/// What a tile has in a row: aligned, so that no load touches two lines of the cache.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Line(pub(super) [bf16; WIDTH]);
-
-impl Line {
-    pub(super) const ZERO: Self = Self([bf16::ZERO; WIDTH]);
-
-    /// Two numbers each.
-    pub(super) fn pairs(self) -> [u32; TILE] {
-        // SAFETY: both are 64 bytes, of which any are numbers.
-        unsafe { std::mem::transmute(self) }
-    }
-}
-
-/// A tile of the right factor: 32 inputs of each of up to 16 rows, rounded; missing rows are 0. All of `lines` is written.
+/// Packs a tile of the right factor: 32 inputs of each of up to 16 rows, rounded; missing rows are 0. All of `lines` is
+/// written.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32; WIDTH]>, lines: &mut [MaybeUninit<Line>; TILE]) {
     let mut tile = Square::ZERO;
@@ -48,7 +34,7 @@ pub(super) struct Sums(pub(super) [Square; 4]);
 impl Sums {
     pub(super) const ZERO: Self = Self([Square::ZERO; 4]);
 
-    /// Adds others.
+    /// Adds other sums to these.
     #[target_feature(enable = "avx512f")]
     pub(super) fn add(&mut self, other: &Self) {
         for (sum, other) in
@@ -87,8 +73,8 @@ impl Sums {
     }
 }
 
-/// What is copied while the unit multiplies: 8 rows of a weight, `stride` bytes apart, into lines of another left factor that has
-/// as many steps. The processor waits for memory and multiplies at once.
+/// The copy that runs while the unit multiplies: 8 rows of a weight, `stride` bytes apart, into lines of another left
+/// factor with as many steps. The processor waits for memory and multiplies at the same time.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     pub(super) from: *const bf16,
@@ -96,11 +82,11 @@ pub(super) struct Ahead {
     pub(super) to: *mut Line,
 }
 
-/// Rows of an [`Ahead`].
+/// The number of rows of an [`Ahead`].
 pub(super) const AHEAD: usize = 8;
 
-/// [`multiply`]'s loop: `$right` loads what is right besides the first tile, `$upper` and `$lower` multiply it, `$copy` and
-/// `$copy_more` copy a step ahead.
+/// The loop of [`multiply`]: `$right` loads the tiles of the right factor after the first, `$upper` and `$lower`
+/// multiply them, `$copy` and `$copy_more` copy a step ahead.
 macro_rules! along {
     (
         $add:ident, $left:ident, $x:ident, $sums:ident,
@@ -151,7 +137,7 @@ macro_rules! along {
             options(nostack),
         )
     };
-    // With both tiles of the right factor, or with the first alone.
+    // The loop with both tiles of the right factor, or with the first alone.
     ($both:expr, [$($names:ident),*], $copy:tt, $copy_more:tt, $operands:tt) => {
         if $both {
             along!(
@@ -164,12 +150,13 @@ macro_rules! along {
     };
 }
 
-/// A left factor of 32 rows times a right one of `rows` rows, at most 32; written to `sums`, or with `add`, added. Both factors are
-/// laid out step by step, 32 lines each: of the left one 32 inputs of every row; of the right one the pairs of 32 inputs, of 16
-/// rows, then of the others.
+/// Multiplies a left factor of 32 rows with a right factor of `rows` rows, at most 32. The result is written to `sums`,
+/// or, with `add`, added to it. Both factors are laid out step by step, 32 lines each: the left one with 32 inputs of
+/// every row, the right one with the pairs of 32 inputs, of 16 rows, then of the others.
 ///
 /// # Safety
-/// [`is_there`] must hold, and [`Unit::configured`] for this thread; what is copied ahead must be there, and written by nobody else.
+/// [`is_there`] must hold, and [`Unit::configured`] for this thread. The memory that is copied ahead must be there, and
+/// no other thread may write it.
 pub(super) unsafe fn multiply(
     left: &[Line],
     x: &[Line],
@@ -180,8 +167,8 @@ pub(super) unsafe fn multiply(
 ) {
     assert!(left.len() == x.len() && x.len().is_multiple_of(PAIR) && !x.is_empty());
     let both = rows > TILE;
-    // SAFETY: every step reads 2,048 bytes of each factor; there are x.len() / 32 of them. The tiles are loaded from and stored to
-    // the four of `sums`, whose rows are 64 bytes. With `ahead`, by the caller.
+    // SAFETY: every step reads 2,048 bytes of each factor; there are x.len() / 32 of them. The tiles are loaded from
+    // and stored to the four of `sums`, whose rows are 64 bytes. With `ahead`, by the caller.
     unsafe {
         match ahead {
             None => along!(both, [add, left, x, sums], [], [], {}),
@@ -236,7 +223,7 @@ pub(super) unsafe fn multiply(
 pub(super) struct Unit;
 
 impl Unit {
-    /// Eight tiles of 16 rows of 64 bytes.
+    /// Configures the unit for this thread: eight tiles of 16 rows of 64 bytes.
     pub(super) fn configured() -> Self {
         #[repr(align(64))]
         struct Config([u8; 64]);
@@ -259,37 +246,7 @@ impl Drop for Unit {
     }
 }
 
-/// Whether the processor has the unit, and the system lets this process use it.
+/// Whether the processor has the unit, and this process may use it.
 pub(in crate::kernels) fn is_there() -> bool {
-    static THERE: OnceLock<bool> = OnceLock::new();
-    *THERE.get_or_init(|| {
-        use std::arch::x86_64::{__cpuid, __cpuid_count};
-        const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-        let vectors = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512bf16");
-        let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES;
-        has && vectors && permitted()
-    })
-}
-
-/// Asks Linux for the unit's registers, once for the process.
-fn permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const REQUEST_PERMISSION: u64 = 0x1023;
-    const TILE_DATA: u64 = 18;
-    let result: i64;
-    // SAFETY: a system call without pointers; the kernel clobbers rcx and r11.
-    unsafe {
-        asm!(
-            "syscall",
-            inout("rax") ARCH_PRCTL => result,
-            in("rdi") REQUEST_PERMISSION,
-            in("rsi") TILE_DATA,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
+    has(Instructions::Amx)
 }

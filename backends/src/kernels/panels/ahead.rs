@@ -1,23 +1,24 @@
-//! Memory that is asked for before it is needed.
+//! Prefetching of memory before it is needed.
 
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::{BLOCK, LINE};
 
-/// Asks for the next block of a weight while tiles go along this one, line by line: in bursts, requests hold up what the tiles read meanwhile,
-/// and at few rows reading the weight would take as long as multiplying it. Without branches: with them, tiles on AVX2 leave their registers.
+/// Prefetches the next block of a weight while tiles go along this one, line by line. In bursts, prefetches would hold
+/// up the tiles' own reads, and at few rows reading the weight would take as long as multiplying it. There are no
+/// branches: with them, tiles on AVX2 leave their registers.
 pub(super) struct Ahead {
-    /// Where a row's part begins, how far it is to the next row's, and where the last one's is, in bytes.
+    /// The address of a row's part, the distance to the next row's, and the address of the last row's, in bytes.
     row: usize,
     stride: usize,
     last: usize,
-    /// Lines of a row's part, and the one that comes next.
+    /// The number of lines of a row's part, and the line that comes next.
     lines: usize,
     line: usize,
 }
 
 impl Ahead {
-    /// For the block from `from` of a weight, which is not empty and has `inner` elements in a row.
+    /// Prefetching of the block from `from` of a weight, which is not empty and has `inner` elements in a row.
     pub(super) fn new<T>(weight: &[T], [inner, from]: [usize; 2]) -> Self {
         let lines = (BLOCK.min(inner - from) * size_of::<T>()).div_ceil(LINE);
         let stride = inner * size_of::<T>();
@@ -25,12 +26,12 @@ impl Ahead {
         Self { row, stride, last: row + (weight.len() / inner - 1) * stride, lines, line: 0 }
     }
 
-    /// Nothing but a line that is there already.
+    /// Prefetching of nothing but a line that is there already.
     pub(super) fn nothing<T>(there: &[T]) -> Self {
         Self::new(&there[..1], [1, 0])
     }
 
-    /// One line; the last row's once more when all are through.
+    /// Prefetches one line; the last row's lines once more when all are through.
     #[inline(always)]
     pub(super) fn ask(&mut self) {
         // SAFETY: a hint, which faults nowhere.

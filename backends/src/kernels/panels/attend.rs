@@ -1,14 +1,14 @@
-//! Attention on tiles, a block of keys at a time: it and its values are laid out once for all queries, as a product's `x` is. What they are
-//! multiplied with lies as a weight does, a block of inputs side by side: queries, and then their scores. The softmax of several blocks is that
-//! of FlashAttention (<https://arxiv.org/abs/2205.14135>): where a later one has a larger score, what is there shrinks.
+//! Attention on tiles, a block of keys at a time. A block of keys and its values are laid out once for all queries, as
+//! `x` is in a product. The queries, and then their scores, are laid out as a weight is, a block of inputs side by
+//! side. The softmax over several blocks is that of FlashAttention (<https://arxiv.org/abs/2205.14135>): if a later
+//! block has a larger score, the sums so far shrink.
 
 use super::{
-    BLOCK, CHUNK, Vectors,
+    BLOCK, CHUNK,
     ahead::Ahead,
     by_groups,
     item::Item,
     pack::{self, Packed},
-    pairs,
     square::SIDE,
     tiles,
     unit::{Avx2, Avx512, Avx512Bf16, Sums, Unit},
@@ -16,81 +16,87 @@ use super::{
 use crate::{
     Mask,
     kernels::{
-        attention::position,
-        heads::{Head, Heads},
+        heads::{Head, Heads, NewHead, NewHeads},
+        instructions::{Instructions, has},
         turns::in_turn,
         vectors::{largest, on_vectors, replace},
     },
+    mask::position,
 };
 
-/// Queries that are taken together: for as many outputs, a tile asks for the whole next one.
+/// The number of queries that are taken together: for as many outputs, a tile prefetches the whole next tile.
 const QUERIES: usize = CHUNK;
 
-/// What a thread works with.
+/// The buffers of a thread.
 #[derive(Default)]
 struct Scratch<I> {
-    /// A query, scaled.
+    /// A scaled query.
     query: Vec<f32>,
     queries: Vec<I>,
-    /// Of every query those of a block of keys.
+    /// The scores of every query with a block of keys.
     scores: Vec<f32>,
-    /// The same as items, if they are no numbers.
+    /// The powers of the scores as items, if items are not f32 numbers.
     powers: Vec<I>,
-    /// Of every query its sums over values, a multiple of a square's side.
+    /// The sums of every query over values; their number is a multiple of a square's side.
     sums: Vec<f32>,
 }
 
-/// Keys and values of a head, as tiles read them.
+/// The keys and values of a head, as tiles read them.
 struct Seen<I> {
     keys: Packed<I>,
     values: Packed<I>,
     count: usize,
     head_dim: usize,
-    /// From the sums of one query to those of the next.
+    /// The distance from the sums of one query to those of the next.
     stride: usize,
 }
 
-/// The softmax of a query as far as it has come.
+/// The running softmax of a query.
 #[derive(Clone, Copy)]
 struct Running {
-    /// The largest score.
+    /// The largest score so far.
     best: f32,
-    /// The sum of all powers.
+    /// The sum of all powers so far.
     total: f32,
 }
 
-/// `softmax(q·kᵀ/√head_dim)·v` to `out`; `None`, and nothing written, where the processor is another, or for a mask or a size that it is
+/// Attention, `softmax(q·kᵀ/√head_dim)·v`, to `out` on vectors of 512 bits; `None`, and nothing written, for a mask or a size that tiles are
 /// not made for.
-pub(in crate::kernels) fn attend(heads: [&Heads; 3], mask: Mask, out: &Heads) -> Option<()> {
-    let fits = heads[0].shape[3] <= BLOCK && matches!(mask, Mask::None | Mask::Causal);
+pub(in crate::kernels) fn attend_avx512(heads: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
     // SAFETY: the processor has the vectors.
-    match Vectors::there().filter(|_| fits)? {
-        Vectors::Avx512 => unsafe { all_heads::<Avx512>(heads, mask, out) },
-        Vectors::Avx2 => unsafe { all_heads::<Avx2>(heads, mask, out) },
-    }
-    Some(())
+    (fits(heads, mask) && has(Instructions::Avx512)).then(|| unsafe { all_heads::<Avx512>(heads, mask, out) })
 }
 
-/// The same with everything that is multiplied rounded to bf16.
-pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &Heads) -> Option<()> {
-    let [_, _, queries, head_dim] = heads[0].shape;
-    let fits = queries > 1 && head_dim <= BLOCK && matches!(mask, Mask::None | Mask::Causal);
+/// [`attend_avx512`] on vectors of 256 bits.
+pub(in crate::kernels) fn attend_avx2(heads: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
     // SAFETY: the processor has the vectors.
-    (fits && pairs::are_there()).then(|| unsafe { all_heads::<Avx512Bf16>(heads, mask, out) })
+    (fits(heads, mask) && has(Instructions::Avx2)).then(|| unsafe { all_heads::<Avx2>(heads, mask, out) })
+}
+
+fn fits(heads: [&Heads; 3], mask: Mask) -> bool {
+    heads[0].shape[3] <= BLOCK && matches!(mask, Mask::None | Mask::Causal)
+}
+
+/// Writes `softmax(q·kᵀ/√head_dim)·v` to `out`, with all factors rounded to bf16. Returns `None`, and writes nothing,
+/// where the processor lacks the instructions, or for a mask or a size that this is not made for.
+pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
+    let fits = heads[0].shape[2] > 1 && fits(heads, mask);
+    // SAFETY: the processor has the vectors.
+    (fits && has(Instructions::Avx512Bf16)).then(|| unsafe { all_heads::<Avx512Bf16>(heads, mask, out) })
 }
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &Heads) {
-    in_turn(out.count(), |scratch, i| {
-        // SAFETY: by the caller.
+unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &NewHeads) {
+    in_turn(q.count(), |scratch, i| {
+        // SAFETY: by the caller, and every number is taken once.
         unsafe { one_head::<U>(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
     });
 }
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3], mask: Mask, mut out: Head) {
+unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3], mask: Mask, mut out: NewHead) {
     // SAFETY: by the caller.
     let keys = unsafe { pack::rows::<U>(k.numbers(), k.stride, [k.rows, k.columns]) };
     let values = pack::columns::<U>(v.numbers(), v.stride, [v.rows, v.columns]);
@@ -101,7 +107,7 @@ unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3]
         let block = from..q.rows.min(from + QUERIES);
         let ends: Vec<usize> =
             block.clone().map(|query| mask.seen(position(query, q.rows, k.rows), k.rows)[2]).collect();
-        // Queries that are not there are whatever was there before, and nobody reads what becomes of them.
+        // Missing queries have the values of earlier ones, and their results are not read.
         let width = block.len().next_multiple_of(U::SUMS);
         scratch.queries.resize(width * BLOCK, U::Item::default());
         for (query, to) in block.clone().zip(scratch.queries.chunks_exact_mut(BLOCK)) {
@@ -123,7 +129,7 @@ unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3]
     }
 }
 
-/// Takes the block of keys from `first` into the sums of all queries, which see the keys before their `ends`.
+/// Adds the block of keys from `first` to the sums of all queries, which see the keys before their `ends`.
 ///
 /// # Safety
 /// The processor must have the vectors.
@@ -147,7 +153,7 @@ unsafe fn one_block<U: Unit>(
         // SAFETY: by the caller.
         unsafe { by_groups::<U>(&tile, x, queries, sums, &mut Ahead::nothing(x)) };
     }
-    // Items of the block, and those of them that any query sees.
+    // The number of items in the block, and of those that any query sees.
     let there = keys.min(count - first).div_ceil(numbers);
     let met = (last - first).div_ceil(numbers);
     on_vectors!({
@@ -172,7 +178,7 @@ unsafe fn one_block<U: Unit>(
     }
 }
 
-/// Turns scores of a query into powers, and makes its sums over earlier values fit to them. What overflowed ends as no number.
+/// Turns the scores of a query into powers, and scales its sums over earlier values to fit. Overflow ends as NaN.
 #[inline(always)]
 fn softmax<I: Item>(scores: &mut [f32], running: &mut Running, sums: &mut [f32]) {
     let Running { best: before, total } = *running;
@@ -196,7 +202,7 @@ mod tests {
         ops::reference_attend,
     };
 
-    /// Vectors of 16 numbers on any processor, to check the sizes of those that most do not have.
+    /// Vectors of 16 numbers on any processor, to check the sizes of vectors that most processors do not have.
     struct Plain;
 
     impl Unit for Plain {
@@ -237,7 +243,7 @@ mod tests {
                 let [q, k, v] = inputs.each_ref().map(|x| Heads::of(x).unwrap());
                 for unit in ["plain", "avx2", "avx512"].into_iter().filter(|unit| *unit != "avx512" || wide) {
                     let mut buffer = vec![0.0; q.shape.iter().product()];
-                    let out = Heads::token_major(&mut buffer, q.shape);
+                    let out = NewHeads::of(&mut buffer, q.shape);
                     // SAFETY: each only where the processor has its vectors.
                     unsafe {
                         match unit {

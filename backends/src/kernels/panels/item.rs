@@ -1,4 +1,4 @@
-//! What a lane of a vector takes at a step.
+//! Items: the content of a vector's lane in a step.
 
 use std::{arch::x86_64::*, array, mem::transmute};
 
@@ -6,35 +6,36 @@ use half::bf16;
 
 use super::square::{SIDE, load, transpose};
 use crate::kernels::{
-    rounded::nearest,
+    nearest::nearest,
     vectors::{exp, exp_to_round, on_vectors},
     widen::Weight,
 };
 
-/// 32 bits: a number in f32, or two in bf16 that follow each other.
+/// An item of 32 bits: a number in f32, or two neighbours in bf16.
 pub(super) trait Item: Copy + Default + Send + Sync {
-    /// How many numbers.
+    /// The count of numbers in an item.
     const NUMBERS: usize;
 
-    /// Writes a row of numbers as items, rounded where they have to be; what the last one lacks is 0.
+    /// Writes a row of numbers as items, rounded where necessary; missing numbers of the last item are 0.
     ///
     /// # Safety
-    /// The processor must have what multiplies such items.
+    /// The processor must have the instructions that multiply such items.
     unsafe fn of(row: &[f32], to: &mut [Self]);
 
-    /// `numbers` if they are items themselves, else `items`, which were made of them.
+    /// Returns `numbers` if they are items themselves, else `items`, which were made of them.
     fn either<'a>(numbers: &'a [f32], items: &'a [Self]) -> &'a [Self];
 
-    /// Items down the columns: of [`Self::NUMBERS`] rows, or fewer at the end.
+    /// Writes items down the columns, of [`Self::NUMBERS`] rows, or fewer at the end.
     fn down(rows: &[&[f32]], to: &mut [Self]);
 
-    /// `eˣ` for `x` up to 0, as exact as it is used.
+    /// Computes `eˣ` for `x` up to 0, as exactly as such items need it.
     fn exp(x: f32) -> f32;
 
-    /// A square of items, transposed: row `i` is of the numbers from `from + i · stride`, column `i` is written to `to + i · to_stride`.
+    /// Transposes a square of items: row `i` is of the numbers from `from + i · stride`, column `i` is written to `to +
+    /// i · to_stride`.
     ///
     /// # Safety
-    /// The processor must have AVX2 and what multiplies such items, and both squares must be there.
+    /// The processor must have AVX2 and the instructions that multiply such items, and both squares must be there.
     unsafe fn transposed(from: *const f32, stride: usize, to: *mut Self, to_stride: usize);
 }
 
@@ -77,7 +78,7 @@ impl<T: Weight> Source<f32> for T {
     }
 }
 
-/// Two numbers that follow each other.
+/// An item of two neighbouring numbers.
 pub(super) type Pair = [bf16; 2];
 
 impl Item for Pair {
@@ -87,7 +88,7 @@ impl Item for Pair {
     unsafe fn of(row: &[f32], to: &mut [Self]) {
         assert_eq!(row.len().div_ceil(2), to.len());
         let (row, row_rest) = row.as_chunks::<32>();
-        // As many: of 31 numbers left over, 16 pairs would be a whole chunk by themselves.
+        // The chunks must be as many as in `row`: 31 numbers left over give 16 pairs, a whole chunk of pairs.
         let (to, to_rest) = to.split_at_mut(16 * row.len());
         for (row, to) in row.iter().zip(to.as_chunks_mut::<16>().0) {
             let [low, high] = [0, 16].map(|at| row[at..].as_ptr());

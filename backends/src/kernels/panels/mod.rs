@@ -1,9 +1,11 @@
-//! `x · Wᵀ` on AVX-512 or AVX2: in f32, for weights of 16 or 32 bits as they lie in the file, or of numbers in bf16 ([`pairs`]).
+//! `x · Wᵀ` on AVX-512 or AVX2: in f32, for weights of 16 or 32 bits as they lie in the file, or of numbers in bf16
+//! ([`pairs`]).
 //!
-//! A tile is up to two vectors of rows of `x` by some outputs: its sums stay in registers while it goes along a block of items (an input, or a pair of
-//! them), each time with the items of all its rows, side by side, times one item of the weight. So only `x` has to be laid out anew; the
-//! weight becomes items on its way into the cache, a block of some outputs for all rows of `x`. The block of `x` of a tile stays near the
-//! processor for all outputs of the chunk, the block of the weight in the L2 cache for all tiles, and what comes next is asked for meanwhile.
+//! A tile is up to two vectors of rows of `x` by some outputs. Its sums stay in registers while it goes along a block
+//! of items (an input, or a pair of inputs). Each step multiplies the items of all its rows, side by side, with one
+//! item of the weight. So only `x` has to be laid out anew; the weight becomes items on its way into the cache, a block
+//! of some outputs for all rows of `x`. The tile's block of `x` stays near the processor for all outputs of the chunk,
+//! and the block of the weight in the L2 cache for all tiles. The next blocks are prefetched meanwhile.
 
 mod ahead;
 pub(super) mod attend;
@@ -21,56 +23,52 @@ use self::{
     square::SIDE,
     unit::{Avx2, Avx512, Sums, Unit},
 };
-use super::{columns::Columns, turns::in_turn, widen::Weight};
+use super::{
+    columns::Columns,
+    instructions::{Instructions, has},
+    turns::in_turn,
+    widen::Weight,
+};
 
-/// Vectors of rows in a tile, at most.
+/// The largest number of vectors of rows in a tile.
 const VECTORS: usize = 2;
-/// Items gone along at a time.
+/// The number of items in a block.
 const BLOCK: usize = 256;
-/// Outputs that a thread takes at a time, a multiple of a tile's.
+/// The number of outputs that a thread takes at a time, a multiple of a tile's.
 const CHUNK: usize = 48;
-/// Steps between two requests for what comes next.
+/// The number of steps between two prefetches.
 const PACE: usize = 8;
-/// Bytes of a line of the cache.
+/// The number of bytes in a line of the cache.
 const LINE: usize = 64;
 
-/// The product, `[rows, outputs]`; `None` where the processor is another, or there is nothing to multiply.
+/// The product `x · Wᵀ`, `[rows, outputs]`; `None` where the processor lacks the vectors, or `x` is empty.
 pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
+    if x.is_empty() {
+        return None;
+    }
     // SAFETY: the processor has the vectors.
-    match Vectors::there().filter(|_| !x.is_empty())? {
-        Vectors::Avx512 => Some(unsafe { multiply::<Avx512, T>(x, weight, sizes) }),
-        Vectors::Avx2 => Some(unsafe { multiply::<Avx2, T>(x, weight, sizes) }),
+    if has(Instructions::Avx512) {
+        Some(unsafe { multiply::<Avx512, T>(x, weight, sizes) })
+    } else if has(Instructions::Avx2) {
+        Some(unsafe { multiply::<Avx2, T>(x, weight, sizes) })
+    } else {
+        None
     }
 }
 
-/// What a processor has; AVX-512 with vectors of all lengths, and beside AVX2.
-enum Vectors {
-    Avx512,
-    Avx2,
-}
-
-impl Vectors {
-    /// The widest ones, if any.
-    fn there() -> Option<Self> {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
-        avx2.then_some(if avx512 { Self::Avx512 } else { Self::Avx2 })
-    }
-}
-
-/// What a thread works with.
+/// The buffers of a thread.
 #[derive(Default)]
 struct Scratch<I> {
-    /// Of every output of the chunk, a block of items.
+    /// A block of items of every output of the chunk.
     block: Vec<I>,
-    /// Tile by tile, of all outputs of the chunk those of the tile's rows.
+    /// The sums, tile by tile: for all outputs of the chunk, those of the tile's rows.
     sums: Vec<f32>,
 }
 
-/// [`product`] on one kind of vectors; `inner` counts items.
+/// The product on one kind of vectors; `inner` counts items.
 ///
 /// # Safety
-/// The processor must have them, and AVX2.
+/// The processor must have the vectors, and AVX2.
 unsafe fn multiply<U: Unit, T: Source<U::Item>>(
     x: &[f32],
     weight: &[T],
@@ -88,9 +86,9 @@ unsafe fn multiply<U: Unit, T: Source<U::Item>>(
     in_turn(outputs.div_ceil(CHUNK), |Scratch { block, sums }, number| {
         let chunk = chunk_of(number);
         let weight = rows_of(chunk.clone());
-        // Most likely, if all threads take turns.
+        // This is most likely the thread's next chunk, if all threads take turns.
         let next = rows_of(chunk_of(number + rayon::current_num_threads()));
-        // Outputs that are not there are whatever was there before, and are not written.
+        // Missing outputs have the values of earlier ones, and are not written.
         let width = chunk.len().next_multiple_of(U::SUMS);
         block.resize(width * BLOCK, U::Item::default());
         sums.resize(tiles.len() * width * U::ROWS, 0.0);
@@ -144,11 +142,11 @@ unsafe fn by_groups<U: Unit>(
     }
 }
 
-/// Writes the sums of a tile, which lie output by output, row by row to `to`, where rows are `stride` apart; only those of the `rows` and
-/// `outputs` that are there.
+/// Writes the sums of a tile, which lie output by output, row by row to `to`, where rows are `stride` apart. Only the
+/// sums of existing `rows` and `outputs` are written.
 ///
 /// # Safety
-/// The processor must have AVX2, and `to` must have room for them.
+/// The processor must have AVX2, and `to` must have room for the sums.
 unsafe fn write<U: Unit>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32, stride: usize) {
     for row in (0..rows).step_by(SIDE) {
         for output in (0..outputs).step_by(SIDE) {
@@ -170,15 +168,15 @@ unsafe fn write<U: Unit>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32
     }
 }
 
-/// Some rows of `x`.
+/// A tile: some rows of `x`.
 struct Tile {
     row: usize,
-    /// As many as two vectors hold, one, or half of one; the last rows may not be there.
+    /// The number of rows: as many as two vectors hold, one, or half of one. The last rows may be missing.
     lanes: usize,
 }
 
 impl Tile {
-    /// How many outputs it has: half as many for two vectors.
+    /// The number of outputs of the tile: half as many for two vectors.
     fn outputs<U: Unit>(&self) -> usize {
         U::SUMS / self.lanes.div_ceil(U::LANES)
     }

@@ -1,4 +1,4 @@
-//! `x` as tiles read it.
+//! Packing of `x` as tiles read it.
 
 use std::{
     marker::PhantomData,
@@ -16,7 +16,7 @@ use crate::kernels::columns::Columns;
 #[repr(align(64))]
 struct Line(#[expect(dead_code, reason = "written and read as numbers")] [f32; LINE / size_of::<f32>()]);
 
-/// Items that begin on a line of the cache.
+/// A buffer of items that begins on a line of the cache.
 pub(super) struct Packed<I> {
     lines: Vec<Line>,
     len: usize,
@@ -40,15 +40,15 @@ impl<I: Item> DerefMut for Packed<I> {
 }
 
 impl<I: Item> Packed<I> {
-    /// Lines for `len` items.
+    /// The number of lines for `len` items.
     const fn lines(len: usize) -> usize {
         assert!(size_of::<I>() == size_of::<f32>() && align_of::<I>() <= align_of::<Line>());
         (len * size_of::<I>()).div_ceil(LINE)
     }
 }
 
-/// `x` block by block, in these tile by tile, in these item by item, with the columns of the tile side by side; missing columns are 0. An
-/// item goes down the rows of `x`, which are `stride` apart.
+/// Packs `x` block by block, in these tile by tile, in these item by item, with the columns of the tile side by side;
+/// missing columns are 0. An item goes down the rows of `x`, which are `stride` apart.
 pub(super) fn columns<U: Unit>(x: &[f32], stride: usize, [inner, columns]: [usize; 2]) -> Packed<U::Item> {
     let padded = columns.next_multiple_of(SIDE);
     let len = padded * inner.div_ceil(U::Item::NUMBERS);
@@ -71,15 +71,15 @@ pub(super) fn columns<U: Unit>(x: &[f32], stride: usize, [inner, columns]: [usiz
     packed
 }
 
-/// `x` block by block, in these tile by tile, in these item by item, with the rows of the tile side by side; missing rows are 0. Rows of `x` are
-/// `stride` apart.
+/// Packs `x` block by block, in these tile by tile, in these item by item, with the rows of the tile side by side;
+/// missing rows are 0. Rows of `x` are `stride` apart.
 ///
 /// # Safety
-/// The processor must have AVX2, and what multiplies such items.
+/// The processor must have AVX2, and the instructions that multiply such items.
 pub(super) unsafe fn rows<U: Unit>(x: &[f32], stride: usize, [rows, inner]: [usize; 2]) -> Packed<U::Item> {
     assert!(rows == 0 || x.len() >= (rows - 1) * stride + inner);
     let numbers = U::Item::NUMBERS;
-    // Items, and those of which no number is missing.
+    // The number of items, and of items with no number missing.
     let (items, full) = (inner.div_ceil(numbers), inner / numbers);
     let padded = rows.next_multiple_of(SIDE);
     let len = padded * items;

@@ -3,27 +3,22 @@
 use half::bf16;
 
 use super::{
-    Vectors,
     item::{Item, Pair},
     multiply,
     unit::Avx512Bf16,
 };
+use crate::kernels::instructions::{Instructions, has};
 
-/// Rows from which tiles are faster than dot products.
+/// The number of rows from which on tiles are faster than dot products.
 const MANY_ROWS: usize = 17;
 
-/// `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`; `None` where the processor lacks the
-/// instructions, or for sizes that it is not made for.
+/// The product `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
+/// `None` where the processor lacks the instructions, or for sizes that this is not made for.
 pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    if !are_there() || rows < MANY_ROWS || inner == 0 || !inner.is_multiple_of(Pair::NUMBERS) {
+    if !has(Instructions::Avx512Bf16) || rows < MANY_ROWS || inner == 0 || !inner.is_multiple_of(Pair::NUMBERS) {
         return None;
     }
     let (weight, _) = weight.as_chunks();
     // SAFETY: the processor has the vectors, and AVX2.
     Some(unsafe { multiply::<Avx512Bf16, Pair>(x, weight, [rows, inner / Pair::NUMBERS, outputs]) })
-}
-
-/// Whether the processor multiplies pairs.
-pub(super) fn are_there() -> bool {
-    matches!(Vectors::there(), Some(Vectors::Avx512)) && is_x86_feature_detected!("avx512bf16")
 }

@@ -1,11 +1,11 @@
-//! Rows and columns that change places, a square at a time.
+//! Transposition, a square at a time.
 
 use std::{arch::x86_64::*, array};
 
-/// Numbers on a side of a square.
+/// The count of numbers on a side of a square.
 pub(super) const SIDE: usize = 8;
 
-/// The rows of a square, `stride` apart.
+/// Loads the rows of a square, `stride` apart.
 ///
 /// # Safety
 /// The processor must have AVX2, and the rows must be there.

@@ -1,4 +1,4 @@
-//! Tiles on the kinds of vectors. Three quarters of the registers hold sums: 12 of 16 of AVX2, 24 of 32 of AVX-512.
+//! Tiles on the kinds of vectors. Three quarters of the registers hold sums: 12 of 16 on AVX2, 24 of 32 on AVX-512.
 
 use std::{arch::x86_64::*, array, mem::transmute};
 
@@ -8,36 +8,38 @@ use super::{
     item::{Item, Pair},
 };
 
-/// Of every output of a tile the sums of its rows.
+/// The sums of a tile: for every output, those of the tile's rows.
 pub(super) struct Sums<'a> {
     pub(super) numbers: &'a mut [f32],
-    /// From one output's to the next one's.
+    /// The distance from the sums of one output to those of the next.
     pub(super) stride: usize,
-    /// Whether nothing was added up yet, whatever is there.
+    /// Whether the sums start here; the old values are then not read.
     pub(super) fresh: bool,
 }
 
 /// The vectors of a kind of processor, and what they multiply.
 pub(super) trait Unit {
     type Item: Item;
-    /// Vectors of sums in a tile: one of `V` vectors of rows has `SUMS / V` outputs.
+    /// The number of vectors of sums in a tile: a tile of `V` vectors of rows has `SUMS / V` outputs.
     const SUMS: usize;
-    /// Items in a vector, and sums.
+    /// The number of items, and of sums, in a vector.
     const LANES: usize;
-    /// Rows of the largest tile.
+    /// The number of rows of the largest tile.
     const ROWS: usize = VECTORS * Self::LANES;
-    /// Lines of the next tile of `x` that the largest one asks for at a time: when all outputs of the chunk are through, it is there.
+    /// The number of lines of the next tile of `x` that the largest tile prefetches at a time: when all outputs of the
+    /// chunk are through, the next tile is there.
     const AHEAD: usize = Self::SUMS * Self::LANES * size_of::<f32>() * PACE / (CHUNK * LINE);
-    /// Lines of the next block of the weight that a tile asks for at a time: 24 rows of `x` then get all of them.
+    /// The number of lines of the next block of the weight that a tile prefetches at a time: 24 rows of `x` then get
+    /// all of them.
     const ASKED: usize = Self::SUMS / 4;
 
     /// Adds the products of a block of items to the sums of a tile.
     ///
-    /// - `lanes`: its rows, see [`super::tiles`]
-    /// - `x`: item by item, those of all rows
-    /// - `weight`: of every output of the tile `BLOCK` items, of which the first are multiplied
-    /// - `next`: memory that is asked for meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
-    /// - `ahead`: the same of the weight, [`Self::ASKED`] lines
+    /// - `lanes`: the rows of the tile, see [`super::tiles`]
+    /// - `x`: item by item, the items of all rows
+    /// - `weight`: `BLOCK` items of every output of the tile, of which the first are multiplied
+    /// - `next`: memory that is prefetched meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
+    /// - `ahead`: memory of the weight that is prefetched meanwhile, [`Self::ASKED`] lines every [`PACE`] steps
     ///
     /// # Safety
     /// The processor must have the vectors.
@@ -51,7 +53,7 @@ pub(super) trait Unit {
     );
 }
 
-/// [`Unit::along`] in vectors of `$lanes`, by the processor's instructions: for `V` of them and some outputs.
+/// Defines [`Unit::along`] in vectors of `$lanes`, by the processor's instructions, for `V` vectors and some outputs.
 macro_rules! along {
     (
         $along:ident, $features:literal, $unit:ident, vectors of $lanes:literal,
@@ -84,14 +86,14 @@ macro_rules! along {
             for from in (0..whole).step_by(PACE) {
                 for line in 0..$unit::AHEAD {
                     let line = from / PACE * $unit::AHEAD + line;
-                    // A hint, which faults nowhere.
+                    // This is a hint, and cannot fault.
                     _mm_prefetch::<_MM_HINT_T0>(next.wrapping_byte_add(line * LINE).cast());
                 }
                 for _ in 0..$unit::ASKED {
                     ahead.ask();
                 }
-                // A count that the compiler knows. With any other, every step of a pair of vectors pays for the loop, and one
-                // vector's sums went through memory at every step.
+                // The compiler knows this count. With any other, every step of a pair of vectors pays for the loop, and
+                // one vector's sums went through memory at every step.
                 for step in 0..PACE {
                     go(from + step);
                 }
@@ -107,7 +109,8 @@ macro_rules! along {
     };
 }
 
-/// A [`Unit`] of `$sums` vectors of `$lanes`, by what goes along a block: tiles of as many lanes, of so many vectors and outputs.
+/// Defines a [`Unit`] of `$sums` vectors of `$lanes`, from functions that go along a block: each is for tiles of
+/// `$tile` lanes, with so many vectors and outputs.
 macro_rules! unit {
     (
         $(#[$about:meta])* $unit:ident of $item:ty, $sums:literal sums of $lanes:literal,
@@ -142,17 +145,17 @@ macro_rules! unit {
 }
 
 unit!(
-    /// AVX2 and FMA.
+    /// The vectors of AVX2 and FMA.
     Avx2 of f32, 12 sums of 8,
     8: avx2<1, 12>, 16: avx2<2, 6>
 );
 unit!(
-    /// AVX-512.
+    /// The vectors of AVX-512.
     Avx512 of f32, 24 sums of 16,
     8: avx512_half<1, 24>, 16: avx512<1, 24>, 32: avx512<2, 12>
 );
 unit!(
-    /// AVX-512 with products of pairs of bf16 numbers.
+    /// The vectors of AVX-512 with products of pairs of bf16 numbers.
     Avx512Bf16 of Pair, 24 sums of 16,
     8: pairs_half<1, 24>, 16: pairs<1, 24>, 32: pairs<2, 12>
 );
@@ -180,7 +183,7 @@ along!(
     load_half_of_pairs, spread_half_of_pairs, multiply_add_half_of_pairs
 );
 
-/// The three steps of a vector of pairs.
+/// Defines the three steps of a vector of pairs.
 macro_rules! of_pairs {
     (
         $features:literal, $pairs:ident, $sums:ident,

@@ -1,45 +1,49 @@
-//! By AVX-512's products of pairs of bf16 numbers, in tiles of dot products that read the weight as it lies in the file.
+//! Rounded products by AVX-512's products of pairs of bf16 numbers, in tiles of dot products that read the weight as it
+//! lies in the file.
 //!
-//! A tile of 4 rows and 4 outputs stays in registers while it goes along a block of `in`. `x` is laid out tile by tile first, so
-//! that it is read in one stream; 4 rows of the weight stay in the L1 cache while all tiles of `x` pass by. For few rows: with more, `x` leaves
-//! the L2 cache, and [`super::super::panels::pairs`] is faster.
+//! A tile of 4 rows and 4 outputs stays in registers while it goes along a block of `in`. `x` is laid out tile by tile
+//! first, so that it is read in one stream; 4 rows of the weight stay in the L1 cache while all tiles of `x` pass by.
+//! This is for few rows: with more, `x` leaves the L2 cache, and [`super::super::panels::pairs`] is faster.
 
 use std::arch::x86_64::*;
 
 use half::bf16;
 use rayon::prelude::*;
 
-use super::nearest;
 use crate::kernels::{columns::Columns, turns::in_turn};
+use crate::kernels::{
+    instructions::{Instructions, has},
+    nearest::nearest,
+};
 
-/// Rows and outputs of a tile: with more, the compiler keeps some of the sums in memory.
+/// The number of rows, and of outputs, of a tile: with more, the compiler keeps some of the sums in memory.
 const ROWS: usize = 4;
 const OUTPUTS: usize = 4;
-/// Inputs that an instruction takes.
+/// The number of inputs that an instruction takes.
 const WIDTH: usize = 32;
-/// Inputs gone along at a time: 4 rows of the weight and 4 of `x` are about an L1 cache.
+/// The number of inputs in a block: 4 rows of the weight and 4 of `x` fill about an L1 cache.
 const BLOCK: usize = 2048;
-/// Outputs that a thread takes at a time.
+/// The number of outputs that a thread takes at a time.
 const CHUNK: usize = 24 * OUTPUTS;
-/// Bytes of a row of the weight that memory is asked for beforehand, where each is used once.
+/// The number of bytes by which prefetches are ahead in a row of the weight, where each row is used once.
 const AHEAD: usize = 512;
 
-/// The product, `[rows, outputs]`; `None` where the processor lacks the instructions, or `inner` is no multiple of their width.
-pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    let is_there = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-    if !is_there || !inner.is_multiple_of(WIDTH) || inner == 0 {
+/// The product `x · Wᵀ`, `[rows, outputs]`; `None` where the processor lacks the instructions, or `inner` is no
+/// multiple of their width.
+pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
+    if !has(Instructions::Avx512Bf16) || !inner.is_multiple_of(WIDTH) || inner == 0 {
         return None;
     }
     assert!(x.len() == rows * inner && weight.len() == outputs * inner);
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
     let packed = if rows == 1 {
-        // One row is a stream already.
+        // A single row is one stream already.
         x.iter().map(|x| nearest(*x)).collect()
     } else {
         pack(x, rows, inner)
     };
-    // A single row is read along as a whole: memory gives most to long runs.
+    // A single row is read as a whole: memory gives most to long streams.
     let block = if rows == 1 { inner } else { BLOCK };
     in_turn(outputs.div_ceil(CHUNK), |(): &mut (), number| {
         let weight = &weight[number * CHUNK * inner..][..CHUNK.min(outputs - number * CHUNK) * inner];
@@ -68,7 +72,7 @@ pub(super) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize
     Some(out)
 }
 
-/// `x` block by block of inputs, tile by tile of rows, instruction by instruction, row by row; missing rows are 0.
+/// Packs `x` block by block of inputs, tile by tile of rows, instruction by instruction, row by row; missing rows are 0.
 fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<u16> {
     let tiles = rows.div_ceil(ROWS);
     let mut packed = vec![0; tiles * ROWS * inner];
@@ -92,7 +96,7 @@ fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<u16> {
     packed
 }
 
-/// A tile of `rows` rows and `count` outputs.
+/// Adds the products of a tile of `rows` rows and `count` outputs to the result.
 ///
 /// # Safety
 /// As [`tile`].
@@ -119,9 +123,9 @@ unsafe fn along<const R: usize>(
 /// Adds the products of `length` inputs to the result.
 ///
 /// # Safety
-/// The processor must have the features; `x` must hold `length / WIDTH` times `R` runs of `WIDTH` numbers, `weight` `C` rows of `length`
-/// numbers that are `inner` apart, a multiple of `WIDTH`; `out` must have room for `C` numbers in each of `rows` rows that are
-/// `stride` apart, at most `R`.
+/// The processor must have the features; `x` must hold `length / WIDTH` times `R` runs of `WIDTH` numbers, `weight` `C`
+/// rows of `length` numbers that are `inner` apart, a multiple of `WIDTH`; `out` must have room for `C` numbers in each
+/// of `rows` rows that are `stride` apart, at most `R`.
 #[allow(clippy::needless_range_loop)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tile<const R: usize, const C: usize>(
@@ -136,7 +140,7 @@ unsafe fn tile<const R: usize, const C: usize>(
     let load = |at: *const u16| unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast())) };
     let mut sums = [[_mm512_setzero_ps(); C]; R];
     let mut own = [load(x); R];
-    // Plain loops: a closure handed to a function without these features is not inlined, and the sums leave the registers.
+    // These are plain loops: a closure in a function without these features is not inlined, and the sums leave the registers.
     for at in (0..length).step_by(WIDTH) {
         for (r, own) in own.iter_mut().enumerate() {
             // SAFETY: a run of a row is here, by the caller.
@@ -146,7 +150,7 @@ unsafe fn tile<const R: usize, const C: usize>(
             // SAFETY: as above.
             let weight = unsafe { weight.add(c * inner + at) };
             if R == 1 {
-                // A hint, which faults nowhere.
+                // This is a hint, and cannot fault.
                 _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_byte_add(AHEAD).cast());
             }
             let weight = load(weight.cast());

@@ -4,17 +4,19 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-/// Bytes of a row of the weight that memory is asked for beforehand.
+use crate::kernels::instructions::{Instructions, has};
+
+/// The number of bytes by which prefetches are ahead in a row of the weight.
 const AHEAD: usize = 512;
-/// Bytes of a line of the cache.
+/// The number of bytes in a line of the cache.
 const LINE: usize = 64;
 
 fn has_avx512() -> bool {
-    is_x86_feature_detected!("avx512f")
+    has(Instructions::Avx512)
 }
 
 fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+    has(Instructions::Avx2)
 }
 
 /// Writes `from` as f32 into `to`, if the processor has an instruction of 512 bits for it.
@@ -46,8 +48,8 @@ fn sum_avx2(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
 }
 
-/// Dot products of some rows of `x` with some rows of a weight, side by side: memory gives more to several runs than to one, and each
-/// weight is widened once for all of `x`. `$load` widens as many weights as a vector holds.
+/// Dot products of some rows of `x` with some rows of a weight, side by side: memory gives more to several streams than
+/// to one, and each weight is widened once for all of `x`. `$load` widens as many weights as a vector holds.
 macro_rules! dots {
     ($name:ident, $features:literal, $lanes:literal, $weight:ty, $load:expr, [$zero:ident, $own:ident, $fma:ident, $add:ident, $sum:ident]) => {
         /// # Safety
@@ -60,13 +62,13 @@ macro_rules! dots {
             let len = x.iter().map(|x| x.len()).chain(w.iter().map(|w| w.len())).min().unwrap_or_default();
             let (x, w) = (x.map(|x| x.as_ptr()), w.map(|w| w.as_ptr()));
             let load = $load;
-            // Enough chains to hide how long a sum takes: two for each product of a single row of `x`.
+            // There are enough chains to hide the latency of a sum: two for each product of a single row of `x`.
             let mut sums = [[[$zero(); 2]; ROWS]; XS];
             let mut i = 0;
             while i + 2 * $lanes <= len {
                 for line in (0..2 * $lanes * size_of::<$weight>()).step_by(LINE) {
                     for w in w {
-                        // A hint, which faults nowhere.
+                        // This is a hint, and cannot fault.
                         _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(i).wrapping_byte_add(AHEAD + line).cast());
                     }
                 }
@@ -139,7 +141,7 @@ dots_avx2!(bf16_avx2, bf16, |w: *const bf16| unsafe {
 
 macro_rules! choose {
     ($name:ident, $weight:ty, $avx512:ident, $avx2:ident) => {
-        /// On the widest vectors of the processor; `None` where it has neither.
+        /// Dot products on the widest vectors of the processor; `None` where it has neither AVX-512 nor AVX2.
         pub(super) fn $name<const XS: usize, const ROWS: usize>(
             x: [&[f32]; XS],
             w: [&[$weight]; ROWS],

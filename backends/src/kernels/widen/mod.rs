@@ -1,4 +1,5 @@
-//! Floats of 16 bits (and of 32, for which there is nothing to do) to f32, as fast as the processor can, chosen at run time.
+//! Widening of 16-bit floats to f32, as fast as the processor can, chosen at run time. For 32-bit floats there is
+//! nothing to do.
 
 #[cfg(target_arch = "x86_64")]
 mod dots;
@@ -9,7 +10,8 @@ use super::vectors::on_vectors;
 
 /// A float that widens to f32 without loss.
 pub(crate) trait Weight: Copy + Sync {
-    /// How many bf16 numbers add up to it: 1 for bf16, 2 for f16, 3 for f32, which tells the type where it is loaded.
+    /// The count of bf16 numbers that add up to such a float: 1 for bf16, 2 for f16, 3 for f32. It tells the type where
+    /// numbers are loaded.
     #[cfg_attr(
         not(all(target_arch = "x86_64", target_os = "linux")),
         allow(dead_code, reason = "the only one that asks is the matrix unit, whose code is not compiled elsewhere")
@@ -19,7 +21,7 @@ pub(crate) trait Weight: Copy + Sync {
     /// Writes `from` as f32 into `to`; both have one length.
     fn widen(from: &[Self], to: &mut [f32]);
 
-    /// `from` as f32, in `buffer` unless it is.
+    /// Returns `from` as f32; other types are widened into `buffer`.
     fn wide<'a>(from: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
         use rayon::prelude::*;
         const CHUNK: usize = 1 << 16;
@@ -28,7 +30,7 @@ pub(crate) trait Weight: Copy + Sync {
         buffer
     }
 
-    /// `Σ x·w` over one length, in f32, for some rows of `x` with some rows of a weight.
+    /// Dot products, `Σ x·w` over one length in f32, for some rows of `x` with some rows of a weight.
     fn dots<const XS: usize, const ROWS: usize>(x: [&[f32]; XS], w: [&[Self]; ROWS]) -> [[f32; ROWS]; XS];
 }
 
@@ -52,7 +54,7 @@ impl Weight for f32 {
     }
 }
 
-/// Partial sums of the portable dot product: enough independent chains to fill a vector unit.
+/// The number of partial sums of the portable dot product: enough independent chains to fill a vector unit.
 const LANES: usize = 16;
 
 fn portable_dot<T: Copy>(x: &[f32], w: &[T], widen: impl Fn(T) -> f32) -> f32 {
@@ -92,7 +94,7 @@ impl Weight for bf16 {
     const PARTS: usize = 1;
 
     fn widen(from: &[Self], to: &mut [f32]) {
-        // A shift: the compiler vectorises it.
+        // This is a shift, which the compiler vectorises.
         on_vectors!({
             for (to, from) in to.iter_mut().zip(from) {
                 *to = f32::from_bits(u32::from(from.to_bits()) << 16);

@@ -1,5 +1,5 @@
-//! Training on any backend: gradients around the same operations. Taken apart into Burn's own, every step of them writes out
-//! a tensor and keeps it, attention the whole score matrix.
+//! Training on any backend: gradients of Secateur's operations. Built from Burn's own operations, every step would
+//! write out a tensor and keep it, attention even the whole score matrix.
 
 use burn::{
     backend::{
@@ -7,25 +7,26 @@ use burn::{
         autodiff::{
             NodeId,
             checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
-            grads::Gradients,
+            grads,
             ops::{Backward, Ops, OpsKind},
         },
     },
     tensor::{Int, Tensor, TensorPrimitive, ops::FloatTensor},
 };
 
+use super::Gradients;
 use crate::{Mask, VlmBackend};
 
 type Primitive<B> = <B as burn::tensor::backend::BackendTypes>::FloatTensorPrimitive;
 
-/// [`VlmBackend::attend`].
+/// The autodiff node of [`VlmBackend::attend`].
 #[derive(Debug)]
 struct Attend;
 
-impl<B: VlmBackend> Backward<B, 3> for Attend {
+impl<B: Gradients> Backward<B, 3> for Attend {
     type State = ([Primitive<B>; 3], Mask);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
         let (inputs, mask) = ops.state;
         let grad = tensor::<B, 4>(grads.consume::<B>(&ops.node));
         let found = B::attend_backward(inputs.map(tensor), grad, mask).map(primitive);
@@ -33,14 +34,14 @@ impl<B: VlmBackend> Backward<B, 3> for Attend {
     }
 }
 
-/// [`VlmBackend::apply_rope`]: its gradient is the rotation backwards.
+/// The autodiff node of [`VlmBackend::apply_rope`]: its gradient is the rotation backwards.
 #[derive(Debug)]
 struct Rotate;
 
-impl<B: VlmBackend> Backward<B, 1> for Rotate {
+impl<B: Gradients> Backward<B, 1> for Rotate {
     type State = [Primitive<B>; 2];
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
         let [cos, sin] = ops.state.map(tensor::<B, 4>);
         let grad = tensor(grads.consume::<B>(&ops.node));
         let found = [primitive(B::apply_rope(grad, cos, sin.neg()))];
@@ -48,42 +49,42 @@ impl<B: VlmBackend> Backward<B, 1> for Rotate {
     }
 }
 
-/// [`VlmBackend::silu_mul`].
+/// The autodiff node of [`VlmBackend::silu_mul`].
 #[derive(Debug)]
 struct Gate;
 
-impl<B: VlmBackend> Backward<B, 2> for Gate {
+impl<B: Gradients> Backward<B, 2> for Gate {
     type State = [Primitive<B>; 2];
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
         let grad = tensor(grads.consume::<B>(&ops.node));
         let found = B::silu_mul_backward(ops.state.map(tensor), grad).map(primitive);
         register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
 
-/// [`VlmBackend::quick_gelu`].
+/// The autodiff node of [`VlmBackend::quick_gelu`].
 #[derive(Debug)]
 struct QuickGelu;
 
-impl<B: VlmBackend> Backward<B, 1> for QuickGelu {
+impl<B: Gradients> Backward<B, 1> for QuickGelu {
     type State = Primitive<B>;
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
         let grad = tensor(grads.consume::<B>(&ops.node));
         let found = [primitive(B::quick_gelu_backward(tensor(ops.state), grad))];
         register::<B, _>(grads, ops.parents.map(|parent| parent.map(|node| node.id)), found);
     }
 }
 
-/// [`VlmBackend::rms_norm_rows`].
+/// The autodiff node of [`VlmBackend::rms_norm_rows`].
 #[derive(Debug)]
 struct RmsNorm;
 
-impl<B: VlmBackend> Backward<B, 2> for RmsNorm {
+impl<B: Gradients> Backward<B, 2> for RmsNorm {
     type State = ([Primitive<B>; 2], f64);
 
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
         let ([x, weight], eps) = ops.state;
         let grad = tensor(grads.consume::<B>(&ops.node));
         let (of_x, of_weight) = B::rms_norm_backward(tensor(x), tensor(weight), grad, eps);
@@ -92,14 +93,14 @@ impl<B: VlmBackend> Backward<B, 2> for RmsNorm {
     }
 }
 
-/// [`VlmBackend::layer_norm_rows`].
+/// The autodiff node of [`VlmBackend::layer_norm_rows`].
 #[derive(Debug)]
 struct LayerNorm;
 
-impl<B: VlmBackend> Backward<B, 3> for LayerNorm {
+impl<B: Gradients> Backward<B, 3> for LayerNorm {
     type State = ([Primitive<B>; 2], f64);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut grads::Gradients, _: &mut Checkpointer) {
         let ([x, weight], eps) = ops.state;
         let grad = tensor(grads.consume::<B>(&ops.node));
         let (of_x, [of_weight, of_bias]) = B::layer_norm_backward(tensor(x), tensor(weight), grad, eps);
@@ -108,9 +109,9 @@ impl<B: VlmBackend> Backward<B, 3> for LayerNorm {
     }
 }
 
-/// Hands gradients to those parents that want them.
-fn register<B: VlmBackend, const N: usize>(
-    grads: &mut Gradients,
+/// Hands gradients to the parents that want them.
+fn register<B: Gradients, const N: usize>(
+    grads: &mut grads::Gradients,
     parents: [Option<NodeId>; N],
     found: [Primitive<B>; N],
 ) {
@@ -131,8 +132,8 @@ macro_rules! tracked {
     };
 }
 
-impl<B: VlmBackend> VlmBackend for Autodiff<B> {
-    /// No gradient goes through a choice.
+impl<B: Gradients> VlmBackend for Autodiff<B> {
+    /// The choice of items, through which no gradient goes.
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         Tensor::from_inner(B::greedy_dpp(vectors.inner(), budget))
     }

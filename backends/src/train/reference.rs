@@ -1,11 +1,11 @@
-//! The gradients of Secateur's own operations in plain tensor code: what [`crate::VlmBackend`] does where a backend has no
-//! faster body, and what those bodies are tested against. All in f32.
+//! The gradients of Secateur's own operations in plain tensor code, in f32. [`super::Gradients`] uses them where a
+//! backend has no faster body, and faster bodies are tested against them.
 
 use burn::tensor::{Tensor, activation, backend::Backend};
 
 use crate::{Mask, VlmBackend};
 
-/// Of attention: with P the attention and dP = grad·vᵀ, the scores' gradient is P ∘ (dP − rowsum(P ∘ dP)).
+/// The gradients of attention: with P the attention and dP = grad·vᵀ, the scores' gradient is P ∘ (dP − rowsum(P ∘ dP)).
 pub(crate) fn attend<B: VlmBackend>([q, k, v]: [Tensor<B, 4>; 3], grad: Tensor<B, 4>, mask: Mask) -> [Tensor<B, 4>; 3] {
     let [_, heads, queries, head_dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
@@ -30,34 +30,34 @@ pub(crate) fn attend<B: VlmBackend>([q, k, v]: [Tensor<B, 4>; 3], grad: Tensor<B
     ]
 }
 
-/// Every head of `x` `[batch, kv_heads, tokens, head_dim]` as often as query heads share it.
+/// Repeats every head of `x` `[batch, kv_heads, tokens, head_dim]` for the `group` query heads that share it.
 fn repeat<B: Backend>(x: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
     let [batch, heads, tokens, head_dim] = x.dims();
     let x = x.unsqueeze_dim::<5>(2).expand([batch, heads, group, tokens, head_dim]);
     x.reshape([batch, heads * group, tokens, head_dim])
 }
 
-/// The sums of the gradients of heads that [`repeat`] made of one.
+/// Sums the gradients of the heads that [`repeat`] made of one.
 fn together<B: Backend>(x: Tensor<B, 4>, group: usize) -> Tensor<B, 4> {
     let [batch, heads, tokens, head_dim] = x.dims();
     let x = x.reshape([batch, heads / group, group, tokens, head_dim]).sum_dim(2);
     x.reshape([batch, heads / group, tokens, head_dim])
 }
 
-/// Of `silu(gate) · up`.
+/// The gradients of `silu(gate) · up`.
 pub(crate) fn gate<B: Backend>([gate, up]: [Tensor<B, 3>; 2], grad: Tensor<B, 3>) -> [Tensor<B, 3>; 2] {
     let share = activation::sigmoid(gate.clone());
     let slope = share.clone() * (gate.clone() * (share.clone().neg() + 1.0) + 1.0);
     [grad.clone() * up * slope, grad * gate * share]
 }
 
-/// Of `x · σ(1.702·x)`.
+/// The gradient of `x · σ(1.702·x)`.
 pub(crate) fn quick_gelu<B: Backend>(x: Tensor<B, 3>, grad: Tensor<B, 3>) -> Tensor<B, 3> {
     let share = activation::sigmoid(x.clone() * 1.702);
     grad * share.clone() * (x * 1.702 * (share.neg() + 1.0) + 1.0)
 }
 
-/// Of rows divided by their root mean square, times `weight`: of the rows, and of the weight.
+/// The gradients of an RMS norm, of the rows and of the weight.
 pub(crate) fn rms_norm<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,
@@ -72,7 +72,7 @@ pub(crate) fn rms_norm<B: Backend>(
     ((grad - unit * along) * scale, of_weight)
 }
 
-/// Of rows less their mean, by their standard deviation, times `weight`, plus `bias`: of the rows, and of weight and bias.
+/// The gradients of a layer norm, of the rows, of the weight and of the bias.
 pub(crate) fn layer_norm<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,
@@ -100,7 +100,7 @@ mod tests {
     const WIDTH: usize = 5;
     const EPS: f64 = 1e-5;
 
-    /// Numbers from −1.5 to 1.5.
+    /// A list of numbers from −1.5 to 1.5.
     fn numbers(count: usize, seed: usize) -> Vec<f64> {
         (0..count).map(|i| ((i * 37 + seed * 11) % 61) as f64 / 20.0 - 1.5).collect()
     }
@@ -110,7 +110,7 @@ mod tests {
         Tensor::from_data(TensorData::new(numbers, shape), &Default::default())
     }
 
-    /// Compares a gradient with what `forward` changes by, weighted with `grad`, when each number of `x` does.
+    /// Compares a gradient with the change of `forward`, weighted with `grad`, when each number of `x` changes.
     fn check<const D: usize>(
         what: &str,
         found: Tensor<Flex, D>,
@@ -137,7 +137,7 @@ mod tests {
         1.0 / (1.0 + (-x).exp())
     }
 
-    /// A norm of rows of `x`, which takes away means or not.
+    /// A norm of the rows of `x`, with or without means taken away.
     fn norm(x: &[f64], weight: &[f64], bias: &[f64], centred: bool) -> Vec<f64> {
         let rows = x.chunks(WIDTH).flat_map(|row| {
             let mean = if centred { row.iter().sum::<f64>() / WIDTH as f64 } else { 0.0 };
