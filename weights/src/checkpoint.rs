@@ -19,9 +19,9 @@ use crate::{
 
 /// All tensors of a folder (or of one file), by the names in the files.
 pub struct Checkpoint {
-    /// Where they came from.
+    /// The folder or file that the tensors are in.
     pub path: PathBuf,
-    /// Name to tensor.
+    /// The tensors by their names.
     pub tensors: BTreeMap<String, StoredTensor>,
 }
 
@@ -30,9 +30,9 @@ pub struct Checkpoint {
 pub struct WeightFiles {
     /// The files, in the order in which they are read.
     pub paths: Vec<PathBuf>,
-    /// What a reader must know of the choice, where the folder leaves one.
+    /// Notes on the choice of files, if the folder leaves a choice.
     pub notes: Vec<String>,
-    /// Which tensor the index says is in which; empty without an index.
+    /// The shard of each tensor by the index; empty without an index.
     indexed: BTreeMap<String, String>,
 }
 
@@ -42,7 +42,7 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// What a folder may hold, in order of preference.
+/// The weight files that a folder may hold, in order of preference.
 const SINGLE_AND_INDEX: [(&str, &str); 2] =
     [("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json")];
 
@@ -91,7 +91,7 @@ impl WeightFiles {
     /// The files of the weights in `folder`.
     ///
     /// # Errors
-    /// When there is no checkpoint (the error says what the folder is instead, where that can be told), or a shard is missing.
+    /// When there is no checkpoint (the error says what the folder is instead, if that is known), or a shard is missing.
     pub fn find(folder: &Path) -> Result<Self, WeightsError> {
         let mut stale: Option<(String, WeightsError)> = None;
         for (single_name, index_name) in SINGLE_AND_INDEX {
@@ -103,7 +103,7 @@ impl WeightFiles {
             };
             match found {
                 Ok(found) => return Ok(found.noted(folder, stale.map(|(note, _)| note))),
-                // The index of other files, beside a whole set of weights.
+                // The index belongs to other files, and a whole set of weights is beside it.
                 Err(WeightsError::Missing { path, .. }) if single.is_file() => {
                     let note = foreign_index(&index, &path, single_name);
                     return Ok(Self { paths: vec![single], ..Self::default() }.noted(folder, Some(note)));
@@ -136,7 +136,7 @@ impl WeightFiles {
         Err(WeightsError::Missing { path: folder.to_owned(), hint: format!("a checkpoint folder has one of {names}") })
     }
 
-    /// These files, with what must be said of the others in their folder.
+    /// Adds notes about other weight files in the folder.
     fn noted(mut self, folder: &Path, stale: Option<String>) -> Self {
         let own: Vec<String> =
             self.paths.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
@@ -182,7 +182,7 @@ impl WeightFiles {
     }
 }
 
-/// What is said of an index that belongs to other files.
+/// A note on an index that belongs to other files.
 fn foreign_index(index: &Path, missing: &Path, read: &str) -> String {
     let missing = missing.file_name().unwrap_or_default().to_string_lossy();
     format!(
@@ -191,7 +191,7 @@ fn foreign_index(index: &Path, missing: &Path, read: &str) -> String {
     )
 }
 
-/// Files of weights in `folder` that are none of `own`.
+/// The names of weight files in `folder` that are not among `own`.
 fn other_weights(folder: &Path, own: &[String]) -> Vec<String> {
     let is_weights = |name: &String| {
         name.ends_with(".safetensors")

@@ -1,24 +1,24 @@
-//! What can be wrong with a checkpoint.
+//! Errors of a checkpoint.
 
 use std::path::PathBuf;
 
 /// An error that names the file, what was expected, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// Neither a folder nor an id.
+    /// A name that is neither a folder nor an id.
     #[error("`{id}` is no folder, and no id like `owner/name` on the hub; give one of them, or `demo`")]
     NoFolder {
-        /// What was asked for.
+        /// The name that was asked for.
         id: String,
     },
-    /// Something that is neither in the cache nor to be had.
+    /// A checkpoint or data set that is neither in the cache nor can be fetched.
     #[error("`{id}` {reason}; {advice}")]
     Hub {
-        /// What was asked for.
+        /// The name that was asked for.
         id: String,
-        /// Why it cannot be had.
+        /// The reason, as the end of a sentence.
         reason: String,
-        /// What to do without it.
+        /// Advice on what to do without it.
         advice: String,
     },
     /// A file that must be there is not.
@@ -26,7 +26,7 @@ pub enum WeightsError {
     Missing {
         /// The file.
         path: PathBuf,
-        /// What it is for, and what to do.
+        /// The purpose of the file, and advice on what to do.
         hint: String,
     },
     /// The file could not be read.
@@ -34,7 +34,7 @@ pub enum WeightsError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -43,7 +43,7 @@ pub enum WeightsError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage that was found.
         reason: String,
     },
     /// The file is whole but holds something that is not read.
@@ -51,7 +51,7 @@ pub enum WeightsError {
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What it holds.
+        /// The content that is not read.
         reason: String,
     },
     /// Names or shapes do not fit the model.
@@ -59,7 +59,7 @@ pub enum WeightsError {
     Mismatch {
         /// The checkpoint's folder.
         path: PathBuf,
-        /// One line a kind of mismatch, with names and shapes.
+        /// A line for each kind of mismatch, with names and shapes.
         report: String,
     },
 }
@@ -69,7 +69,7 @@ pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Weigh
     move |source| WeightsError::Io { path: path.to_owned(), source }
 }
 
-/// Attaches a path to what is wrong with a text file.
+/// Attaches a path to the error of a text file.
 pub(crate) fn text_error(path: &std::path::Path) -> impl FnOnce(crate::text::TextError) -> WeightsError + '_ {
     move |error| match error {
         crate::text::TextError::Io(source) => io(path)(source),

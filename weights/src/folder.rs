@@ -1,4 +1,4 @@
-//! What a folder without a checkpoint holds instead, and what to do with it.
+//! Folders without a checkpoint: what they hold instead, and what to do with it.
 
 use std::path::Path;
 
@@ -6,24 +6,25 @@ use serde_json::Value;
 
 use crate::text::{parse_json, read_text};
 
-/// What else the folder at `path` is, in words, where the weights of a checkpoint are missing.
+/// Describes what the folder at `path` holds, if the weights of a checkpoint are missing; `None` if that is unknown.
 pub(crate) fn what_else(path: &Path) -> Option<String> {
     let entries = std::fs::read_dir(path).ok()?.flatten();
     let names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     what_else_of(&names, &base_model(&path.join(ADAPTER)).unwrap_or_default())
 }
 
-/// The settings of a LoRA adapter.
+/// The file with the settings of a LoRA adapter.
 pub(crate) const ADAPTER: &str = "adapter_config.json";
 
-/// The name of an adapter's base model in its settings at `path`, behind a space.
+/// The name of an adapter's base model in its settings at `path`, with a space before it.
 pub(crate) fn base_model(path: &Path) -> Option<String> {
     let text = read_text(path).ok()?;
     let base = parse_json::<Value>(&text).ok()?["base_model_name_or_path"].as_str()?.to_owned();
     Some(format!(" {}", crate::text::printable(&base)))
 }
 
-/// What a repository or folder with these files is, where it is no checkpoint; `base` is the name of an adapter's base model behind a space, or empty.
+/// Describes a repository or folder with these files that is no checkpoint. `base` is empty, or the name of an
+/// adapter's base model with a space before it.
 pub(crate) fn what_else_of(names: &[String], base: &str) -> Option<String> {
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     let begins = |start: &str| names.iter().any(|name| name.starts_with(start));

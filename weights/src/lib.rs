@@ -1,9 +1,9 @@
 //! Hugging Face checkpoints into Burn modules.
 //!
-//! [`find`] turns an id or a path into a folder, downloading what is not there ([`find_data`] does the same for the files
-//! of a data set), [`Checkpoint`] lists the tensors of its shards without reading
-//! them, [`Rename`] maps file names to module paths, and [`load`] fills a module: strictly, with no tensor missing,
-//! left over or mis-shaped, and with the weights mapped into memory rather than copied wherever the backend allows.
+//! [`find`] turns an id or a path into a folder, and downloads missing files ([`find_data`] does so for the files of a
+//! data set). [`Checkpoint`] lists the tensors of a folder's shards without reading them. [`Rename`] maps file names to
+//! module paths. [`load`] fills a module strictly: no tensor may be missing, left over or mis-shaped, and the weights
+//! are mapped into memory rather than copied wherever the backend allows.
 //!
 //! This crate knows no model.
 

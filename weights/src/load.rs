@@ -10,22 +10,22 @@ use burn_store::{ModuleSnapshot, TensorSnapshot};
 
 use crate::{StoredTensor, WeightsError};
 
-/// How many names of a kind an error lists.
+/// The largest number of names of a kind that an error lists.
 const LISTED: usize = 8;
 
 /// The types that parameters take in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Dtypes {
-    /// Of matrices, which hold nearly all the bytes; `None` keeps the file's type where the backend has it.
+    /// The type of matrices, which hold nearly all the bytes; `None` keeps the file's type where the backend has it.
     pub weights: Option<DType>,
-    /// Of vectors (norms, biases), which meet activations element by element.
+    /// The type of vectors (norms, biases), which are applied to activations element by element.
     pub vectors: DType,
 }
 
 /// Fills `module` with `tensors`, named by their paths in it; `from` is for error messages.
 ///
-/// Tensors are mapped or converted one at a time, so that the model is never in memory twice. `narrow` says which
-/// type a matrix of a given file type is kept in.
+/// Tensors are mapped or converted one at a time, so that the model is never in memory twice. `narrow` gives the type
+/// in which a matrix of a given file type is kept.
 ///
 /// # Errors
 /// When a tensor is missing, unused or of another shape; nothing is read before names and shapes are checked.
@@ -63,7 +63,7 @@ fn snapshot(path: &str, tensor: StoredTensor, dtype: DType) -> TensorSnapshot {
     TensorSnapshot::from_closure(Rc::new(read), dtype, shape, stack, Vec::new(), ParamId::new())
 }
 
-/// Compares names and shapes without touching a value, so that a mistake is reported before gigabytes are read.
+/// Compares names and shapes without reading a value, so that a mistake is reported before gigabytes are read.
 fn check<B: Backend, M: Module<B>>(
     module: &M,
     tensors: &BTreeMap<String, StoredTensor>,
@@ -120,7 +120,7 @@ fn check<B: Backend, M: Module<B>>(
     Err(WeightsError::Mismatch { path: from.to_owned(), report })
 }
 
-/// The form of quantisation that a tensor of this name belongs to.
+/// The form of quantisation that a tensor of this name belongs to; `None` if it belongs to none.
 fn quantised(name: &str) -> Option<&'static str> {
     const FORMS: [(&str, &str); 8] = [
         (".qweight", "GPTQ or AWQ"),
@@ -135,7 +135,7 @@ fn quantised(name: &str) -> Option<&'static str> {
     FORMS.iter().find(|(end, _)| name.ends_with(end)).map(|(_, form)| *form)
 }
 
-/// Collects path and shape of every parameter; parameters that are not yet initialised stay so.
+/// Collects path and shape of every parameter; parameters that are not initialised yet stay uninitialised.
 #[derive(Default)]
 struct Shapes {
     path: Vec<String>,

@@ -18,7 +18,7 @@ pub(crate) struct Mapped {
 impl Mapped {
     /// Maps `path`. The pages are read from disk when they are first touched.
     pub(crate) fn open(path: &Path) -> Result<Self, WeightsError> {
-        // A pipe that nobody writes to would be waited for, for ever.
+        // Only a regular file is opened: a pipe that nobody writes to would be waited for, for ever.
         let meta = std::fs::metadata(path).map_err(io(path))?;
         if !meta.is_file() {
             return Err(WeightsError::Unsupported {
@@ -40,12 +40,12 @@ impl Mapped {
         &self.bytes
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The tensor in `range`, without a copy unless the file has it at an odd address.
+    /// The tensor in `range`, without a copy unless its address in the file is not aligned.
     pub(crate) fn tensor(&self, range: Range<usize>, shape: &[usize], dtype: DType) -> TensorData {
         let slice = self.bytes.slice(range);
         let aligned = slice.as_ptr().align_offset(dtype.size()) == 0;

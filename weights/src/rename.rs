@@ -1,4 +1,4 @@
-//! Names in files to paths in modules.
+//! The mapping of names in files to paths in modules.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use crate::{Checkpoint, StoredTensor, WeightsError};
 /// A name that a checkpoint may hold and the model has no place for.
 #[derive(Clone, Copy, Debug)]
 pub struct Ignored {
-    /// A name that starts with this …
+    /// The start of the name.
     pub prefix: &'static str,
-    /// … and ends with this …
+    /// The end of the name.
     pub suffix: &'static str,
-    /// … is left out, because of this.
+    /// The reason why such a tensor is left out.
     pub why: &'static str,
 }
 
@@ -21,9 +21,9 @@ pub struct Ignored {
 /// module is filled.
 #[derive(Clone, Copy, Debug)]
 pub struct Rename {
-    /// `(prefix in the file, prefix in the module)`.
+    /// The pairs `(prefix in the file, prefix in the module)`.
     pub prefixes: &'static [(&'static str, &'static str)],
-    /// What is left out on purpose.
+    /// The names that are left out on purpose.
     pub ignored: &'static [Ignored],
 }
 
@@ -31,7 +31,7 @@ impl Rename {
     /// The tensors of a checkpoint under their module paths.
     ///
     /// # Errors
-    /// When two of them would get the same path.
+    /// When two tensors would get the same path.
     pub fn apply(&self, checkpoint: Checkpoint) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
         let mut renamed = BTreeMap::new();
         for (name, tensor) in checkpoint.tensors {

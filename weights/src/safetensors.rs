@@ -10,7 +10,7 @@ use crate::{StoredTensor, WeightsError, mapped::Mapped};
 /// Every tensor of the file.
 pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, StoredTensor>, WeightsError> {
     let damaged = |error| WeightsError::Damaged { path: path.to_owned(), reason: in_words(&error) };
-    // Checks that the header and the file's length agree: a truncated file ends here.
+    // This checks that the header and the file's length agree: a truncated file is refused here.
     let (header, metadata): (usize, Metadata) = SafeTensors::read_metadata(file.bytes()).map_err(damaged)?;
     let start = size_of::<u64>() + header;
     metadata
@@ -35,7 +35,7 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
         .collect()
 }
 
-/// What is wrong with a file, in people's words.
+/// The error of a file in plain words.
 fn in_words(error: &SafeTensorError) -> String {
     match error {
         SafeTensorError::HeaderTooSmall => "it is too short for a safetensors file",
@@ -52,7 +52,7 @@ fn in_words(error: &SafeTensorError) -> String {
     .to_owned()
 }
 
-/// What a type that is not read tells of a checkpoint.
+/// A hint on a checkpoint with a tensor type that is not read.
 fn hint(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::U16 | Dtype::U32 | Dtype::U64 => "",

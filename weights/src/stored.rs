@@ -6,29 +6,29 @@ use burn::tensor::{Bytes, DType, TensorData};
 
 use crate::mapped::Mapped;
 
-/// A tensor in a file: where it is, and of what shape and type.
+/// A tensor in a file: its place, its shape and its type.
 #[derive(Clone)]
 pub struct StoredTensor {
-    /// Its dimensions.
+    /// The dimensions of the tensor.
     pub shape: Vec<usize>,
-    /// Its type in the file.
+    /// The type of the tensor in the file.
     pub dtype: DType,
-    /// Its name in the file.
+    /// The name of the tensor in the file.
     pub name: Arc<str>,
     pub(crate) file: Mapped,
-    /// From its first element to the end of its last.
+    /// The bytes from the first element to the end of the last.
     pub(crate) range: Range<usize>,
-    /// Elements from one index to the next, for each dimension; `None` where elements follow each other in order.
+    /// The number of elements from one index to the next, for each dimension; `None` if the elements lie in order.
     pub(crate) strides: Option<Vec<usize>>,
 }
 
 impl StoredTensor {
-    /// The file that it lies in.
+    /// The file that the tensor lies in.
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Its values in order; the file's own pages where they lie so and are aligned, else a copy.
+    /// The values in order: the file's own pages if they lie in order and are aligned, else a copy.
     pub fn data(&self) -> TensorData {
         match &self.strides {
             None => self.file.tensor(self.range.clone(), &self.shape, self.dtype),
@@ -42,17 +42,17 @@ impl StoredTensor {
     }
 }
 
-/// Numbers of a tensor that are none: NaN, or infinite.
+/// The counts of a tensor's numbers that are NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFinite {
-    /// How many are NaN.
+    /// The count of NaN.
     pub nan: usize,
-    /// How many are infinite.
+    /// The count of infinite numbers.
     pub infinite: usize,
 }
 
 impl StoredTensor {
-    /// The numbers that are not finite once they are kept as `dtype`; `None` if all are.
+    /// The counts of numbers that are not finite once they are kept as `dtype`; `None` if all are finite.
     pub fn not_finite(&self, dtype: DType) -> Option<NotFinite> {
         if !self.dtype.is_float() {
             return None;
@@ -67,7 +67,7 @@ impl StoredTensor {
     }
 }
 
-/// Appends the elements of `size` bytes that lie in `from` in `strides`, the last dimension first.
+/// Appends the elements of `size` bytes that lie in `from` in `strides`; the last dimension varies fastest.
 fn gather(from: &[u8], size: usize, shape: &[usize], strides: &[usize], to: &mut Vec<u8>) {
     let (Some((&len, shape)), Some((&stride, strides))) = (shape.split_first(), strides.split_first()) else {
         to.extend_from_slice(&from[..size]);

@@ -1,27 +1,27 @@
-//! Text files that people edit and tools write: byte-order marks, other encodings, files that are something else, and JSON whose
-//! errors are said in people's words.
+//! Text files that people edit and tools write: byte-order marks, other encodings, files that are something else, and
+//! errors of JSON in plain words.
 
 use std::{io, path::Path};
 
 use serde::de::DeserializeOwned;
 
-/// Why a text file is not read.
+/// The reason why a text file is not read.
 #[derive(Debug)]
 pub enum TextError {
-    /// The system refuses.
+    /// An error of the system.
     Io(io::Error),
-    /// What it holds is no text, or another one than is expected: a sentence.
+    /// A sentence about contents that are no text, or another text than is expected.
     Content(String),
 }
 
 /// The text of a file: UTF-8 with or without a byte-order mark, or UTF-16 with one.
 ///
 /// # Errors
-/// When it cannot be read, is in another encoding, or is a Git LFS pointer or a web page in place of the file.
+/// When the file cannot be read, is in another encoding, or is a Git LFS pointer or a web page in its place.
 pub fn read_text(path: &Path) -> Result<String, TextError> {
     let meta = std::fs::metadata(path).map_err(TextError::Io)?;
     if !meta.is_file() && !meta.is_dir() {
-        // A pipe that nobody writes to would be waited for, for ever.
+        // Only a regular file is read: a pipe that nobody writes to would be waited for, for ever.
         return Err(TextError::Content("it is no regular file".to_owned()));
     }
     decode_text(std::fs::read(path).map_err(TextError::Io)?).map_err(TextError::Content)
@@ -30,7 +30,7 @@ pub fn read_text(path: &Path) -> Result<String, TextError> {
 /// The text in the bytes of a file; see [`read_text`].
 ///
 /// # Errors
-/// A sentence on what they are instead.
+/// A sentence about what the bytes are instead.
 pub fn decode_text(bytes: Vec<u8>) -> Result<String, String> {
     if let Some(impostor) = impostor(&bytes) {
         return Err(impostor.to_owned());
@@ -52,7 +52,7 @@ pub fn decode_text(bytes: Vec<u8>) -> Result<String, String> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// What a file is that was left in place of another one: a Git LFS pointer, or a web page.
+/// The sentence about bytes that are a Git LFS pointer or a web page in place of a file; `None` for other bytes.
 pub fn impostor(bytes: &[u8]) -> Option<&'static str> {
     let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     if start.starts_with(b"version https://git-lfs") || start.starts_with(b"version https://hawser") {
@@ -79,7 +79,7 @@ pub fn parse_json<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     Ok(value)
 }
 
-/// What is wrong with JSON, in people's words; `field` is where, as `a.b[0]`, and `.` is the whole.
+/// The error of a JSON text in plain words. `field` is the place of the error, as `a.b[0]`; `.` is the whole text.
 pub fn json_words(error: &serde_json::Error, field: &str) -> String {
     use serde_json::error::Category;
     let (line, column) = (error.line(), error.column());
@@ -97,7 +97,7 @@ pub fn json_words(error: &serde_json::Error, field: &str) -> String {
     }
 }
 
-/// What is wrong with a value, from serde's description of it.
+/// The error of a value in plain words, from serde's description of it.
 fn data_words(text: &str, field: &str) -> String {
     let whole = field.is_empty() || field == "." || field == "?";
     let here = if whole { "it".to_owned() } else { format!("the field `{field}`") };
@@ -153,12 +153,12 @@ fn expected_words(expected: &str) -> String {
     }
 }
 
-/// A text in a sentence: control characters spelt out, all others as they are.
+/// The text as it can be shown in a sentence: control characters are spelt out, all others stay.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() }).collect()
 }
 
-/// The operating system's words for a failure, without its number.
+/// The operating system's words for a failure, without the error number.
 pub fn system_words(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()

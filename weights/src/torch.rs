@@ -1,5 +1,5 @@
-//! PyTorch's `.bin` files (torch 1.6 and later): a zip archive, uncompressed, of a pickle that describes the tensors
-//! and one entry a storage. The entries are read in place.
+//! PyTorch's `.bin` files (torch 1.6 and later): an uncompressed zip archive of a pickle that describes the tensors,
+//! and an entry for each storage. The entries are read in place.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +16,7 @@ use crate::{
     pickle::{self, PickleError, Tensor, Value},
 };
 
-/// Where the storages lie in the file, by their keys.
+/// The bytes of the storages in the file, by their keys.
 type Storages = HashMap<String, Range<usize>>;
 
 /// The largest pickle that is read: a state dict of ten thousand tensors takes about 2 MiB.
@@ -60,7 +60,7 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
     Ok(tensors)
 }
 
-/// What the archive holds.
+/// The contents of the archive.
 struct Archive {
     pickle: Vec<u8>,
     storages: Storages,
@@ -98,8 +98,8 @@ fn open_archive(file: &Mapped) -> Result<Archive, String> {
     Ok(Archive { pickle: pickle.ok_or("it holds no data.pkl")?, storages, big_endian })
 }
 
-/// The bytes from a tensor's first element to its last, which must be inside its storage, and its strides unless its
-/// elements are all that lies there, in order. The published CLIP towers have projections that are stored transposed.
+/// The bytes from a tensor's first element to its last, which must be inside its storage. Also the strides, unless the
+/// elements lie there in order without gaps. The published CLIP towers have projections that are stored transposed.
 fn locate(tensor: &Tensor, storages: &Storages) -> Result<(Range<usize>, Option<Vec<usize>>), String> {
     let overflow = || "its shape overflows".to_owned();
     if tensor.shape.len() != tensor.strides.len() {

@@ -1,10 +1,10 @@
-//! Hugging Face's cache on disk, where its own tools look too.
+//! Hugging Face's cache on disk, which its own tools read too.
 //!
 //! ```text
 //! <cache>/models--owner--name/refs/main                        a commit
 //!                            /snapshots/<commit>/config.json   a link to a blob
 //!                            /blobs/<checksum>                 contents
-//!                            /blobs/<checksum>.part            what came of a download that broke
+//!                            /blobs/<checksum>.part            the beginning of a download that broke off
 //! ```
 
 use std::{
@@ -14,19 +14,19 @@ use std::{
 
 use super::Kind;
 
-/// Where the hub's files are kept: `HF_HUB_CACHE`, else `hub` below [`cache_root`].
+/// The folder of the hub's files: `HF_HUB_CACHE`, else `hub` below [`cache_root`].
 pub(super) fn cache() -> PathBuf {
     folder_in("HF_HUB_CACHE").unwrap_or_else(|| cache_root().join("hub"))
 }
 
-/// The folder that Hugging Face's tools take as home (`HF_HOME`, else below `XDG_CACHE_HOME` or `~/.cache`). What is made of
-/// downloads may be kept there, too.
+/// The folder that Hugging Face's tools take as home (`HF_HOME`, else below `XDG_CACHE_HOME` or `~/.cache`). Files that
+/// are made from downloads may be kept there, too.
 pub fn cache_root() -> PathBuf {
     let in_home = || std::env::home_dir().unwrap_or_default().join(".cache");
     folder_in("HF_HOME").unwrap_or_else(|| folder_in("XDG_CACHE_HOME").unwrap_or_else(in_home).join("huggingface"))
 }
 
-/// The folder that a variable of the environment names; `~` is the home, as for Python.
+/// The folder that an environment variable names; `~` is the home, as in Python.
 fn folder_in(variable: &str) -> Option<PathBuf> {
     let path = PathBuf::from(std::env::var_os(variable).filter(|path| !path.is_empty())?);
     match path.strip_prefix("~") {
@@ -35,19 +35,19 @@ fn folder_in(variable: &str) -> Option<PathBuf> {
     }
 }
 
-/// The login that `hf auth login` saved.
+/// The token that `hf auth login` saved.
 pub(super) fn saved_token() -> Option<String> {
     let path = std::env::var_os("HF_TOKEN_PATH").map_or_else(|| cache_root().join("token"), PathBuf::from);
     Some(std::fs::read_to_string(path).ok()?.trim().to_owned()).filter(|token| !token.is_empty())
 }
 
-/// One repository's part of the cache.
+/// The part of the cache for one repository.
 pub(super) struct RepoCache {
     path: PathBuf,
 }
 
 impl RepoCache {
-    /// The part for the repository `id`, which need not be there yet.
+    /// The part of the cache for the repository `id`, which need not be there yet.
     pub(super) fn new(kind: Kind, id: &str) -> Self {
         Self { path: cache().join(format!("{}--{}", kind.plural(), id.replace('/', "--"))) }
     }
@@ -62,10 +62,10 @@ impl RepoCache {
         self.path.join("snapshots").join(commit)
     }
 
-    /// The commit that was newest when it was last asked for.
+    /// The newest commit when the hub was last asked.
     pub(super) fn commit(&self) -> Option<String> {
         let commit = std::fs::read_to_string(self.path.join("refs/main")).ok()?;
-        // Other tools made it, too: what is asked is that it names one folder.
+        // Other tools write this file, too: the check is that it names one folder.
         Some(commit.trim().to_owned()).filter(|commit| is_plain_name(commit) && !commit.contains('/'))
     }
 
@@ -74,7 +74,7 @@ impl RepoCache {
         self.path.join("refs/main").is_file()
     }
 
-    /// Notes the newest commit.
+    /// Stores the newest commit.
     pub(super) fn set_commit(&self, commit: &str) -> io::Result<()> {
         let refs = self.path.join("refs");
         std::fs::create_dir_all(&refs)?;
@@ -87,12 +87,12 @@ impl RepoCache {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        // snapshots/<commit>/ and the folders of the name itself.
+        // The link leads up from snapshots/<commit>/ and from the folders in the name.
         let up = "../".repeat(2 + name.matches('/').count());
         remove(&path)?;
         match link(&format!("{up}blobs/{etag}"), &path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                // A file system, or a Windows account, without links.
+                // The file system, or a Windows account, has no links.
                 std::fs::rename(self.blobs().join(etag), &path).map_err(|_| error)?;
             }
             _ => {}
@@ -116,7 +116,7 @@ fn link(_target: &str, _path: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Removes a file that may be gone already: other processes do the same.
+/// Removes a file that may be gone already: other processes remove it, too.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

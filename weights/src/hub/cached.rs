@@ -1,4 +1,4 @@
-//! What is in the cache, and what is missing of it.
+//! Files in the cache, and files that are missing there.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,10 @@ pub(super) fn is_there(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file())
 }
 
-/// What `choose` picks of a data set's snapshot in the cache.
+/// The files that `choose` picks from a data set's snapshot in the cache.
 ///
 /// # Errors
-/// What is missing, in words, if anything of the data set is there.
+/// When a file is missing. The error names it, or is `None` if nothing of the data set is there.
 pub(super) fn data_set(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Result<Vec<PathBuf>, Option<String>> {
     let cache = RepoCache::new(Kind::DataSet, id);
     let folder = cache.snapshot(&cache.commit().ok_or(None)?);
@@ -37,7 +37,7 @@ pub(super) fn data_set(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> R
     }
 }
 
-/// Of files that are one of several, `…-00000-of-00003.parquet`, the first that is not among the names.
+/// The first missing file of a numbered set, `…-00000-of-00003.parquet`; `None` if all sets are whole.
 fn missing_part(names: &[String]) -> Option<String> {
     names.iter().find_map(|name| {
         let (start, end) = name.rsplit_once("-of-")?;

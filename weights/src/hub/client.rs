@@ -17,25 +17,25 @@ use super::{
 };
 use crate::text::impostor;
 
-/// Bytes that must come before a broken connection is worth another round of retries: a hub that cuts after every byte would be
-/// tried for ever.
+/// Bytes that must come before a broken connection is worth another round of retries: a hub that cuts after every byte
+/// would be tried for ever.
 const PROGRESS: u64 = 64 << 10;
 
 /// The longest list of files that is read.
 const LONGEST_LIST: u64 = 64 << 20;
 
-/// One repository.
+/// A client for one repository.
 pub(super) struct Client {
     http: Http,
     kind: Kind,
     id: String,
 }
 
-/// What a repository has.
+/// The commit and the files of a repository.
 pub(super) struct Listing {
-    /// Its newest commit.
+    /// The newest commit.
     pub(super) commit: String,
-    /// Its files.
+    /// The names of the files.
     pub(super) names: Vec<String>,
 }
 
@@ -50,19 +50,19 @@ struct RawFile {
     rfilename: String,
 }
 
-/// What is known of a file before it is downloaded.
+/// The metadata of a file, known before it is downloaded.
 pub(super) struct Metadata {
-    /// The commit that it is of.
+    /// The commit that the file belongs to.
     pub(super) commit: String,
-    /// Its checksum: SHA-256 of large files, Git's SHA-1 of small ones.
+    /// The checksum of the file: SHA-256 for large files, Git's SHA-1 for small ones.
     pub(super) etag: String,
 }
 
-/// Why a file is not there.
+/// The reason why a file was not downloaded.
 pub(super) enum Failure {
-    /// What is there of it cannot be gone on with.
+    /// The part that is there cannot be continued.
     StalePart,
-    /// What to tell people.
+    /// A sentence for people.
     Sentence(String),
 }
 
@@ -84,7 +84,7 @@ impl Client {
         self.http.endpoint()
     }
 
-    /// Its commit and files.
+    /// Fetches the newest commit and the list of files.
     pub(super) fn listing(&self) -> Result<Listing, String> {
         let address = self.http.address(&["api", self.kind.plural(), &self.id, "revision", "main"]);
         let text = self.again(|| {
@@ -107,10 +107,10 @@ impl Client {
         Ok(Listing { commit: raw.sha, names: raw.siblings.into_iter().map(|file| file.rfilename).collect() })
     }
 
-    /// What is known of a file.
+    /// Fetches the metadata of a file.
     pub(super) fn metadata(&self, name: &str) -> Result<Metadata, String> {
         let address = self.file(name)?;
-        // The hub's own redirect to where contents lie says what they are.
+        // The hub's own redirect to the contents has their commit and checksum.
         let tells = |reply: &Reply| reply.headers().contains_key("x-repo-commit") && etag(reply).is_some();
         let reply = self.again(|| self.http.get(address.clone(), Some("bytes=0-0".to_owned()), tells))?;
         let commit = reply.headers().get("x-repo-commit").and_then(|commit| commit.to_str().ok()).unwrap_or_default();
@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Appends to `file` what it has not got yet.
+    /// Appends to `file` the rest of its contents.
     fn receive(&self, address: url::Url, file: &mut File, bar: &ProgressBar) -> Result<(), Result<Refusal, Failure>> {
         let disk = |error| Err(Failure::Sentence(in_cache(error)));
         let there = file.metadata().map_err(disk)?.len();
@@ -160,7 +160,7 @@ impl Client {
             reply => reply.map_err(Ok)?,
         };
         if there > 0 && begins_at(&reply) != there {
-            // It starts anew, whatever was asked for.
+            // The hub sends the file from its start, whatever was asked for.
             file.set_len(0).and_then(|()| file.rewind()).map_err(disk)?;
         }
         let announced =
@@ -186,7 +186,7 @@ impl Client {
         }
     }
 
-    /// Asks again where that may help.
+    /// Repeats a request as long as that may help.
     fn again<T>(&self, ask: impl Fn() -> Result<T, Refusal>) -> Result<T, String> {
         let mut patience = Patience::new();
         loop {
@@ -230,27 +230,27 @@ impl Client {
     }
 }
 
-/// The checksum that a reply tells: that of the contents, where it redirects to them.
+/// The checksum in a reply; if the reply redirects to the contents, the checksum of these.
 fn etag(reply: &Reply) -> Option<String> {
     let header = |name| reply.headers().get(name).and_then(|etag| etag.to_str().ok());
     let etag = header("x-linked-etag").or_else(|| header("etag"))?;
     Some(etag.trim().trim_start_matches("W/").trim_matches('"').to_owned())
 }
 
-/// The first byte of what comes.
+/// The position of the reply's first byte in the file.
 fn begins_at(reply: &Reply) -> u64 {
     let range = reply.headers().get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
     range.and_then(|range| range.trim().strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// A bar for people.
+/// A progress bar for people.
 fn bar(name: &str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {bar:32} {bytes}/{total_bytes} · {bytes_per_sec} · {eta} left");
     let bar = ProgressBar::new(0).with_message(name.to_owned());
     style.map_or(bar.clone(), |style| bar.with_style(style))
 }
 
-/// What went wrong in the cache, for people.
+/// The sentence about an error in the cache.
 pub(super) fn in_cache(error: io::Error) -> String {
     let folder = cache();
     let variable = if std::env::var_os("HF_HUB_CACHE").is_some() { "HF_HUB_CACHE" } else { "HF_HOME" };
@@ -261,10 +261,10 @@ pub(super) fn in_cache(error: io::Error) -> String {
     )
 }
 
-/// What a status means, for people.
+/// The sentence about a status of the hub.
 fn answered(status: u16) -> String {
     match status {
-        // The hub does not tell strangers which it is.
+        // The hub does not tell strangers which of the two it is.
         401 | 404 => {
             "is not on the hub, or not open to everyone: check the id, or set HF_TOKEN to a token that may read it".to_owned()
         }

@@ -20,13 +20,14 @@ use crate::{
     text::impostor,
 };
 
-/// Tries for a file whose contents are not what they should be.
+/// The number of tries for a file whose contents have another checksum.
 const TRIES: usize = 3;
 
-/// Whether the program itself keeps off the network.
+/// Whether the program itself stays off the network.
 static STAYS_OFFLINE: AtomicBool = AtomicBool::new(false);
 
-/// Fetches nothing any more in this process: what names come from others' files may only be read where it is at hand.
+/// Forbids the network in this process from now on. Names from other people's files may only be looked up on this
+/// machine.
 pub fn stay_offline() {
     STAYS_OFFLINE.store(true, Ordering::Relaxed);
 }
@@ -44,16 +45,16 @@ fn forbidden() -> bool {
     set("HF_HUB_OFFLINE") || set("TRANSFORMERS_OFFLINE")
 }
 
-/// The error for what the user asked for.
+/// The error about the id that the user gave.
 pub(super) fn error(id: &str, kind: Kind, reason: String) -> WeightsError {
-    // Whoever mistyped a folder never meant the hub.
+    // A user who mistyped a folder did not mean the hub.
     let unknown = kind == Kind::Model
         && ["is not on the hub", "is not in the cache"].iter().any(|start| reason.starts_with(start));
     let reason = if unknown { format!("is no folder here, and as an id of the hub it {reason}") } else { reason };
     WeightsError::Hub { id: id.to_owned(), reason, advice: kind.advice(id) }
 }
 
-/// What is said of a repository that is not whole in the cache when the network is forbidden.
+/// The error about a repository that is not whole in the cache when the network is forbidden.
 pub(super) fn not_cached(id: &str, kind: Kind, missing: Option<&str>) -> WeightsError {
     let cache = cache().display().to_string();
     let why = if forbidden() { "HF_HUB_OFFLINE forbids to fetch it" } else { "nothing is fetched here" };
@@ -102,7 +103,7 @@ pub(super) fn files(
     Ok(paths)
 }
 
-/// Names in a sentence, as they can be shown.
+/// The names as a list in a sentence, without control characters.
 fn shown(names: &[String]) -> String {
     const MOST: usize = 12;
     let listed: Vec<String> = names.iter().take(MOST).map(|name| crate::text::printable(name)).collect();
@@ -111,7 +112,7 @@ fn shown(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { listed.join(", ") + &more }
 }
 
-/// Downloads a file, or the rest of it. It gets its name once its checksum was found right.
+/// Downloads a file, or the rest of it. The file gets its name once its checksum is right.
 fn download(client: &Client, cache: &RepoCache, name: &str, commit: &str) -> Result<PathBuf, String> {
     let here = cache.snapshot(commit).join(name);
     if is_there(&here) {
@@ -128,7 +129,7 @@ fn download(client: &Client, cache: &RepoCache, name: &str, commit: &str) -> Res
         if !is_there(&blob) {
             match client.download(name, &part) {
                 Ok(()) => {}
-                // All of it may be there, without its name yet.
+                // The whole file may be there already, without its name yet.
                 Err(Failure::StalePart) if verify(&part, &etag).map_err(in_cache)? => {}
                 Err(Failure::StalePart) => {
                     remove(&part).map_err(in_cache)?;
@@ -148,11 +149,11 @@ fn download(client: &Client, cache: &RepoCache, name: &str, commit: &str) -> Res
     Err(format!("what the hub sent does not have the checksum that it announced, {TRIES} times; nothing was kept"))
 }
 
-/// Some mirrors serve what a repository has without its large files: pointers to them.
+/// Refuses a Git LFS pointer or a web page in place of a file: some mirrors serve pointers instead of large files.
 fn refuse_impostors(client: &Client, name: &str, part: &Path) -> Result<(), String> {
     let mut start = Vec::new();
     File::open(part).and_then(|file| file.take(512).read_to_end(&mut start)).map_err(in_cache)?;
-    // A card may show a page.
+    // A model card may begin like a web page.
     let Some(impostor) = impostor(&start).filter(|_| !name.ends_with(".md")) else { return Ok(()) };
     remove(part).map_err(in_cache)?;
     let what = if impostor.contains("LFS") { "a Git LFS pointer" } else { "a web page" };
@@ -162,13 +163,14 @@ fn refuse_impostors(client: &Client, name: &str, part: &Path) -> Result<(), Stri
     ))
 }
 
-/// Keeps other processes from downloading the same, as long as what it returns lives; `None` where the file system has no locks, or is read only.
+/// Keeps other processes from downloading the same repository as long as the returned lock lives; `None` where the file
+/// system has no locks, or is read only.
 fn lock(blobs: &Path, id: &str) -> Option<File> {
     std::fs::create_dir_all(blobs).ok()?;
     let file = File::options().create(true).truncate(false).write(true).open(blobs.join("secateur.lock")).ok()?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            // A stderr that nobody reads is no reason to stop.
+            // The program goes on if nobody reads stderr.
             let _ = writeln!(std::io::stderr(), "{id}: waiting for another process that downloads it");
             file.lock().ok()?;
         }

@@ -1,7 +1,8 @@
 //! Requests to the hub: redirects, the token, and how long to wait.
 //!
-//! Written here, over `ureq`, and not taken from `hf-hub`: version 0.5 of it sends the token to every host that a hub redirects to, takes checksums
-//! as file names without a look at them, and hides the header that says how long to wait.
+//! The code is written here, over `ureq`, and not taken from `hf-hub`: its version 0.5 sends the token to every host
+//! that a hub redirects to, takes checksums as file names without checking them, and hides the header that says how
+//! long to wait.
 
 use std::{
     io::Write,
@@ -11,35 +12,35 @@ use std::{
 use ureq::http::{Response, header};
 use url::Url;
 
-/// Tries to go on with a broken connection, and how long to wait before each.
+/// The waits before each retry of a broken connection.
 pub(super) const RETRIES: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(3)];
 
-/// How long a hub may ask to wait, all requests of a repository together.
+/// The longest time that a hub may ask to wait, for all requests of a repository together.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// How long nothing may come, in seconds, unless `HF_HUB_DOWNLOAD_TIMEOUT` says otherwise.
+/// The timeout without a byte, in seconds, unless `HF_HUB_DOWNLOAD_TIMEOUT` sets another.
 const PATIENCE: u64 = 60;
 
-/// Redirects that are followed, one after another.
+/// The largest number of redirects that are followed, one after another.
 const REDIRECTS: usize = 10;
 
-/// The answer to a request.
+/// The hub's reply to a request.
 pub(super) type Reply = Response<ureq::Body>;
 
-/// The hub's address, and who asks.
+/// A client with the hub's address and the user's token.
 pub(super) struct Http {
     agent: ureq::Agent,
     endpoint: Url,
     token: Option<String>,
-    /// When the hub's patience with waiting ends.
+    /// The time that the hub has asked to wait so far.
     waited: std::cell::Cell<Duration>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no reply.
 pub(super) enum Refusal {
     /// A status other than 2xx and 3xx.
     Status(u16),
-    /// The hub wants nobody to come back before so long.
+    /// The hub asks to wait for this time.
     TooSoon(Duration),
     /// The connection failed; another try may help.
     Broken(String),
@@ -48,7 +49,7 @@ pub(super) enum Refusal {
 }
 
 impl Http {
-    /// A client of `HF_ENDPOINT` with the token in `HF_TOKEN`, or that of a saved login.
+    /// A client of `HF_ENDPOINT` with the token in `HF_TOKEN`, or with that of a saved login.
     ///
     /// # Errors
     /// When `HF_ENDPOINT` is no http address.
@@ -58,7 +59,7 @@ impl Http {
         let url = Url::parse(&format!("{}/", endpoint.trim().trim_end_matches('/'))).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
         let Some(url) = url else {
-            // It may hold a password.
+            // The address may hold a password.
             let shown = crate::text::printable(endpoint.rsplit('@').next().unwrap_or_default());
             return Err(format!("cannot be fetched: HF_ENDPOINT is `{shown}`, which is no http address"));
         };
@@ -88,7 +89,7 @@ impl Http {
         self.endpoint.as_str().trim_end_matches('/')
     }
 
-    /// The address of `parts` below the hub's, each escaped.
+    /// The address of `parts` below the hub's address, each part escaped.
     pub(super) fn address(&self, parts: &[&str]) -> Url {
         let mut url = self.endpoint.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -97,8 +98,8 @@ impl Http {
         url
     }
 
-    /// Asks once, and follows redirects until `enough` says that an answer need not be followed. The token goes to the hub's own
-    /// scheme, host and port only.
+    /// Sends a request once, and follows redirects until `enough` says that a reply need not be followed. The token
+    /// goes to the hub's own scheme, host and port only.
     pub(super) fn get(
         &self,
         address: Url,
@@ -132,10 +133,10 @@ impl Http {
         Err(Refusal::Final("cannot be fetched: the hub redirects again and again".to_owned()))
     }
 
-    /// Waits as long as the hub asks to, and says so.
+    /// Waits as long as the hub asks to, with a note on stderr.
     ///
     /// # Errors
-    /// When that is too long.
+    /// When the wait is too long.
     pub(super) fn wait(&self, wait: Duration) -> Result<(), String> {
         let waited = self.waited.get() + wait;
         if waited > LONGEST_WAIT {
@@ -146,20 +147,20 @@ impl Http {
             ));
         }
         self.waited.set(waited);
-        // A stderr that nobody reads is no reason to stop.
+        // The program goes on if nobody reads stderr.
         let _ = writeln!(std::io::stderr(), "the hub asks to wait {}, it has had too many requests", in_words(wait));
         std::thread::sleep(wait);
         Ok(())
     }
 }
 
-/// Seconds without a byte after which a connection is given up.
+/// The number of seconds without a byte after which a connection is given up.
 fn patience() -> u64 {
     let seconds = std::env::var("HF_HUB_DOWNLOAD_TIMEOUT").ok().and_then(|text| text.trim().parse().ok());
     seconds.filter(|&seconds| seconds > 0).unwrap_or(PATIENCE)
 }
 
-/// Where a redirect leads.
+/// The target of a redirect.
 fn target(from: &Url, reply: &Reply) -> Result<Url, Refusal> {
     let fail = |reason: &str| Refusal::Final(format!("cannot be fetched: the hub redirects {reason}"));
     let place = reply.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
@@ -171,7 +172,8 @@ fn target(from: &Url, reply: &Reply) -> Result<Url, Refusal> {
     }
 }
 
-/// How long the hub asks to wait: seconds or a date in `Retry-After`, or huggingface.co's `RateLimit: "api";r=0;t=240`.
+/// The time that the hub asks to wait: seconds or a date in `Retry-After`, or huggingface.co's `RateLimit:
+/// "api";r=0;t=240`.
 fn wait(reply: &Reply) -> Option<Duration> {
     let header = |name| Some(reply.headers().get(name)?.to_str().ok()?.trim());
     let seconds = |text: &str| text.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()));
@@ -214,7 +216,7 @@ fn refusal(error: &ureq::Error) -> Refusal {
     }
 }
 
-/// What is said of an error while contents come.
+/// The refusal for an error while contents come.
 pub(super) fn broken_off(error: &std::io::Error) -> Refusal {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
     if matches!(inner, Some(ureq::Error::Timeout(_))) || error.kind() == std::io::ErrorKind::TimedOut {
@@ -228,7 +230,7 @@ fn nothing_came() -> String {
     format!("cannot be fetched: the hub has sent nothing for {seconds} s; run it again, it goes on where it stopped")
 }
 
-/// Retries, counted anew where something came.
+/// The retries that are left. They are counted anew when bytes have come.
 pub(super) struct Patience {
     left: std::slice::Iter<'static, Duration>,
 }
@@ -238,7 +240,7 @@ impl Patience {
         Self { left: RETRIES.iter() }
     }
 
-    /// Waits before the next try; false where there is none.
+    /// Waits before the next try; false if no try is left.
     pub(super) fn try_again(&mut self) -> bool {
         self.left.next().map(|wait| std::thread::sleep(*wait)).is_some()
     }

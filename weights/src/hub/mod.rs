@@ -16,7 +16,7 @@ pub use fetch::stay_offline;
 
 use crate::{Checkpoint, WeightsError};
 
-/// What an id names.
+/// The kind of repository that an id names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// A checkpoint.
@@ -26,7 +26,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// As the hub's addresses and the cache's folders have it.
+    /// The plural in the hub's addresses and the cache's folders.
     fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
@@ -34,7 +34,7 @@ impl Kind {
         }
     }
 
-    /// What to do where the hub does not have it.
+    /// Advice on what to do if the repository cannot be fetched.
     fn advice(self, id: &str) -> String {
         match self {
             Self::Model => format!(
@@ -62,13 +62,14 @@ const SMALL: [&str; 8] = [
     "generation_config.json",
 ];
 
-/// The folder of a checkpoint's small files: `id` itself if it is a folder (also when taken relative to `beside`), else its
-/// newest snapshot in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`), which is downloaded from the hub
-/// (`HF_ENDPOINT`, `HF_TOKEN`) unless `HF_HUB_OFFLINE` forbids it. No weight is asked for, so that a model that is not read can be refused before
-/// gigabytes of it are fetched. In the cache, one file of each list of `needed` must be there.
+/// The folder of a checkpoint's small files: `id` itself if it is a folder (also when taken relative to `beside`), else
+/// its newest snapshot in the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`), which is downloaded
+/// from the hub (`HF_ENDPOINT`, `HF_TOKEN`) unless `HF_HUB_OFFLINE` forbids it. No weights are fetched, so that a model
+/// that is not supported can be refused before gigabytes are downloaded. In the cache, one file of each list of
+/// `needed` must be there.
 ///
 /// # Errors
-/// When there is no such folder and no such model, the hub does not answer, or what it sends is damaged.
+/// When there is no such folder and no such model, the hub does not answer, or a download is damaged.
 pub fn find_config(id: &str, beside: Option<&Path>, needed: &[&[&str]]) -> Result<PathBuf, WeightsError> {
     let small =
         |names: &[String]| checkpoint_files(names).into_iter().filter(|name| SMALL.contains(&&name[..])).collect();
@@ -91,7 +92,8 @@ pub fn find_config(id: &str, beside: Option<&Path>, needed: &[&[&str]]) -> Resul
     }
 }
 
-/// The folder of a whole checkpoint, weights and all: as [`find_config`], completed from the hub where something is missing.
+/// The folder of a whole checkpoint, with its weights. It is looked up as in [`find_config`], and missing files are
+/// fetched from the hub.
 ///
 /// # Errors
 /// As [`find_config`].
@@ -99,7 +101,7 @@ pub fn find(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
     find_with(id, beside, true)
 }
 
-/// The folder of a vision tower of which only config and weights are read: it is whole without a tokenizer.
+/// The folder of a vision tower, of which only config and weights are read: it needs no tokenizer.
 ///
 /// # Errors
 /// As [`find_config`].
@@ -123,7 +125,7 @@ fn find_with(id: &str, beside: Option<&Path>, speaks: bool) -> Result<PathBuf, W
     }
 }
 
-/// What a snapshot in the cache lacks, in words.
+/// The file that a snapshot in the cache lacks, in words; `None` if it is whole.
 fn missing_file(folder: &Path, speaks: bool) -> Option<String> {
     if !is_there(&folder.join("config.json")) {
         return Some("config.json".to_owned());
@@ -140,7 +142,7 @@ fn missing_file(folder: &Path, speaks: bool) -> Option<String> {
     }
 }
 
-/// The folder that a path names; `None` where `id` is one of the hub's.
+/// The folder that `id` names as a path; `None` if it is an id of the hub.
 fn local(id: &str, beside: Option<&Path>) -> Result<Option<PathBuf>, WeightsError> {
     let relative = beside.map(|folder| folder.join(id));
     let found = relative.into_iter().chain([PathBuf::from(id)]).find(|path| path.exists());
@@ -158,10 +160,10 @@ fn local(id: &str, beside: Option<&Path>) -> Result<Option<PathBuf>, WeightsErro
     }
 }
 
-/// What a file is that stands where a checkpoint's folder is expected.
+/// The error for a file in place of a checkpoint's folder.
 fn not_a_folder(path: &Path) -> WeightsError {
     let mut start = [0; 4];
-    // A pipe that nobody writes to would be waited for.
+    // Only a regular file is opened: a pipe that nobody writes to would be waited for.
     let mut read = || std::io::Read::read_exact(&mut std::fs::File::open(path)?, &mut start);
     let is_gguf = path.is_file() && read().is_ok() && &start == b"GGUF"
         || path.extension().is_some_and(|extension| extension == "gguf");
@@ -176,7 +178,7 @@ fn not_a_folder(path: &Path) -> WeightsError {
 /// The folder of a snapshot with the files that `choose` picks from all names.
 fn fetched(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Result<PathBuf, WeightsError> {
     let files = fetch::files(id, Kind::Model, choose)?;
-    // Every chosen name is without a folder of its own.
+    // No chosen name has a folder of its own.
     Ok(files[0].parent().map(Path::to_owned).unwrap_or_default())
 }
 
@@ -197,7 +199,7 @@ pub fn cached_commit(id: &str) -> Option<String> {
     RepoCache::new(Kind::DataSet, id).commit()
 }
 
-/// `owner/name`, as a hub has it.
+/// Whether `id` has the form `owner/name` of a hub's ids.
 fn is_id(id: &str) -> bool {
     let plain = |part: &str| {
         let known = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -206,7 +208,7 @@ fn is_id(id: &str) -> bool {
     id.split('/').count() == 2 && id.split('/').all(plain)
 }
 
-/// The files of a checkpoint that are read: small ones, and weights in the better of the two formats.
+/// The files of a checkpoint that are read: the small ones, and the weights in the preferred format.
 fn checkpoint_files(names: &[String]) -> Vec<String> {
     let of = |ends: &[&str]| -> Vec<String> {
         let top = |name: &&String| !name.contains('/') && ends.iter().any(|end| name.ends_with(end));

@@ -9,8 +9,8 @@ use std::{
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// Whether a file holds what the name of its blob says: SHA-256 for large files, Git's SHA-1 for small ones. A name that is neither
-/// says nothing.
+/// Whether a file's contents have the checksum in the name of its blob: SHA-256 for large files, Git's SHA-1 for small
+/// ones. A name that is neither is not checked.
 pub(super) fn verify(blob: &Path, name: &str) -> io::Result<bool> {
     let hex = name.chars().all(|c| c.is_ascii_hexdigit());
     let found = match name.len() {
@@ -48,7 +48,7 @@ mod tests {
             std::fs::write(&path, contents).unwrap();
             verify(&path, name).unwrap()
         };
-        // `printf hello | sha256sum`, `printf hello | git hash-object --stdin`
+        // These are from `printf hello | sha256sum` and `printf hello | git hash-object --stdin`.
         let (sha256, git) = (
             "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
             "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0",

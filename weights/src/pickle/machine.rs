@@ -13,7 +13,7 @@ const MAX_RANK: usize = 8;
 /// The most values that a pickle may make; a state dict of ten thousand tensors makes some 300,000.
 const MAX_VALUES: usize = 4 << 20;
 
-/// The most values that it may remember; the same state dict remembers some 100,000.
+/// The most values that a pickle may remember; a state dict of ten thousand tensors remembers some 100,000.
 const MAX_MEMO: usize = 1 << 20;
 
 /// Runs the pickle in `bytes` and returns what it builds.
@@ -92,7 +92,7 @@ impl<'a> Machine<'a> {
             },
             b'Q' => self.persistent()?,
             b'R' => self.reduce()?,
-            // The attributes of an OrderedDict (`_metadata`): nothing that a weight needs.
+            // These are the attributes of an OrderedDict (`_metadata`), which no weight needs.
             b'b' => drop(self.pop()?),
             other => {
                 return Err(PickleError::Foreign(format!(
@@ -123,7 +123,7 @@ impl<'a> Machine<'a> {
 
     fn push_int(&mut self, len: usize) -> Result<(), PickleError> {
         let value = self.number(len)?;
-        // One and two bytes are unsigned, longer ones two's complement.
+        // Numbers of one and two bytes are unsigned, longer ones are in two's complement.
         let unused = 64 - 8 * len as u32;
         let signed = if len > 2 { ((value << unused) as i64) >> unused } else { value as i64 };
         self.stack.push(Value::Int(signed));
@@ -167,7 +167,8 @@ impl<'a> Machine<'a> {
     fn memorise(&mut self, slot: u32) -> Result<(), PickleError> {
         let value = match self.top()? {
             // A state dict refers back to names and types, and to a tensor that it has under two names. Containers are
-            // filled after they are remembered, and copies of copies would let a small file fill the memory.
+            // not copied: they are filled after they are remembered, and copies of copies would let a small file fill
+            // the memory.
             value @ (Value::Text(_) | Value::Global(_) | Value::Tensor(_)) => value.clone(),
             _ => Value::Mark,
         };
@@ -232,7 +233,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// `('storage', type, key, device, length)` becomes a [`Storage`].
+    /// Turns `('storage', type, key, device, length)` into a [`Storage`].
     fn persistent(&mut self) -> Result<(), PickleError> {
         let Value::Tuple(id) = self.pop()? else { return Err("a persistent id is no tuple".into()) };
         match &id[..] {
@@ -270,7 +271,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// Refuses containers in containers in containers …, which would overflow the stack when they are dropped.
+/// Refuses containers that are nested too deeply: they would overflow the stack when they are dropped.
 fn check_depth(items: &[Value]) -> Result<(), PickleError> {
     if items.iter().any(|item| is_deeper(item, MAX_DEPTH - 1)) {
         return Err(PickleError::Foreign(format!("its pickle nests containers more than {MAX_DEPTH} deep")));

@@ -3,8 +3,8 @@
 //! A pickle is a program. This reader runs only the part of it that builds dicts, tuples and tensors: any global
 //! other than those in [`Global::of`] ends the reading with an error, before anything is called.
 //!
-//! burn-store has a reader too; it is not used because it fills short storages with zeros, ignores strides, and
-//! passes over foreign calls in silence.
+//! burn-store has a reader too. It is not used because it fills short storages with zeros, ignores strides, and skips
+//! foreign calls in silence.
 
 mod machine;
 
@@ -13,12 +13,12 @@ use std::rc::Rc;
 use burn::tensor::{BoolStore, DType};
 pub(crate) use machine::read;
 
-/// Why a pickle is not read.
+/// The reason why a pickle is not read.
 #[derive(Debug)]
 pub(crate) enum PickleError {
-    /// It does something that no state dict does.
+    /// The pickle does something that no state dict does.
     Foreign(String),
-    /// It is no whole pickle.
+    /// The bytes are no whole pickle.
     Malformed(String),
 }
 
@@ -82,13 +82,13 @@ impl Global {
     }
 }
 
-/// A run of numbers in its own file of the archive.
+/// A sequence of numbers in its own file of the archive.
 #[derive(Clone, Debug)]
 pub(crate) struct Storage {
     pub(crate) dtype: DType,
-    /// The name of its file in the archive.
+    /// The name of the storage's file in the archive.
     pub(crate) key: Rc<str>,
-    /// How many numbers it has.
+    /// The number of elements.
     pub(crate) len: usize,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct Storage {
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
     pub(crate) storage: Rc<Storage>,
-    /// Where it starts, in elements.
+    /// The start of the view in the storage, in elements.
     pub(crate) offset: usize,
     pub(crate) shape: Vec<usize>,
     pub(crate) strides: Vec<usize>,
