@@ -69,7 +69,7 @@ fn bench<B: VlmBackend>(criterion: &mut Criterion, method: &dyn Method, crops: u
     let mut group = criterion.benchmark_group(format!("{}/{crops}", method.name()));
     match selector::<B>(method.name(), Params::default()).expect("every method is in the registry") {
         Selector::Before(pruner) => {
-            let cues = cues::<B>(method.needs(), crops, device);
+            let cues = cues::<B>(method.card().needs, crops, device);
             for budget in BUDGETS {
                 group.bench_function(BenchmarkId::from_parameter(budget), |bencher| {
                     bencher.iter(|| pruner.keep(&cues, budget).expect("the cues are there"));

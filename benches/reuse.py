@@ -2,6 +2,9 @@
 
     python benches/reuse.py --secateur target/release/secateur --folder /tmp/reuse       # LLaVA-1.5-7B's shape, 13 GB
     python benches/reuse.py --secateur target/release/secateur --folder /tmp/reuse --layers 8
+    python benches/reuse.py --secateur NEW --before OLD --scattered --folder /tmp/reuse --layers 2   # beside another binary, in turns
+
+With --scattered, questions about a picture stand apart from each other, as in GQA's file.
 
 Writes a checkpoint with random bf16 weights and the tests' tokenizer, pictures and questions into the folder, unless they are there. Every
 way is run for one picture and for all; the difference is what counts, so that opening the checkpoint and its checksum, which a run pays
@@ -115,7 +118,7 @@ def write_checkpoint(folder, layers):
     part.rename(folder / "model.safetensors")
 
 
-def write_questions(folder, pictures):
+def write_questions(folder, pictures, scattered):
     (folder / "val2014").mkdir(parents=True)
     (folder / "coco").mkdir()
     random = numpy.random.default_rng(1)
@@ -126,6 +129,9 @@ def write_questions(folder, pictures):
         for i, thing in enumerate(OBJECTS):
             lines.append(dict(question_id=len(lines) + 1, image=name, category=CATEGORIES[i % 3],
                               text=f"Is there a {thing} in the image?\nAnswer the question using a single word or phrase."))
+    if scattered:
+        random.shuffle(lines)
+        lines = [dict(line, question_id=i + 1) for i, line in enumerate(lines)]
     (folder / "llava_pope_test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for category in CATEGORIES:
         own = [line for line in lines if line["category"] == category]
@@ -133,12 +139,12 @@ def write_questions(folder, pictures):
         (folder / f"coco/coco_pope_{category}.json").write_text("".join(json.dumps(label) + "\n" for label in labels))
 
 
-def run(args, way, limit):
+def run(args, binary, way, limit):
     """Seconds that a run takes, and its answers."""
     out = args.folder / "runs"
     shutil.rmtree(out, ignore_errors=True)
     start = time.perf_counter()
-    subprocess.run([args.secateur, "eval", "pope", "--model", args.folder / f"model-{args.layers}", "--data", args.folder / "pope",
+    subprocess.run([binary, "eval", "pope", "--model", args.folder / f"model-{args.layers}", "--data", args.folder / "pope",
                     "--method", args.method, "--tokens", str(args.tokens), "--dtype", "bf16", "--backend", "flex", "--limit", str(limit),
                     "--out", out] + WAYS[way], check=True, capture_output=True)
     seconds = time.perf_counter() - start
@@ -150,6 +156,8 @@ def run(args, way, limit):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--secateur", required=True, help="the release binary")
+    parser.add_argument("--before", help="another release binary, whose default way is measured, too")
+    parser.add_argument("--scattered", action="store_true", help="questions about a picture apart from each other")
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="where checkpoint, pictures and runs go")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--method", default="fastervlm")
@@ -161,14 +169,17 @@ def main():
         shutil.rmtree(args.folder / f"model-{args.layers}", ignore_errors=True)
         write_checkpoint(args.folder / f"model-{args.layers}", args.layers)
     shutil.rmtree(args.folder / "pope", ignore_errors=True)
-    write_questions(args.folder / "pope", args.pictures)
-    few, all = len(OBJECTS), len(OBJECTS) * args.pictures
-    answers, times = {}, {way: [] for way in WAYS}
+    write_questions(args.folder / "pope", args.pictures, args.scattered)
+    few, all = 1 if args.scattered else len(OBJECTS), len(OBJECTS) * args.pictures
+    ways = {way: (args.secateur, way) for way in WAYS}
+    if args.before:
+        ways["reuse, the other binary"] = (args.before, "reuse")
+    answers, times = {}, {way: [] for way in ways}
     # The ways take turns, so that a slow minute is nobody's own.
     for _ in range(args.repeats):
-        for way in WAYS:
-            first, _ = run(args, way, few)
-            whole, answers[way] = run(args, way, all)
+        for way, (binary, flags) in ways.items():
+            first, _ = run(args, binary, flags, few)
+            whole, answers[way] = run(args, binary, flags, all)
             times[way].append((whole - first) / (all - few))
     assert all_equal(answers.values()), answers
     print(f"LLaVA-1.5-7B's widths, {args.layers} layers, bf16; {args.method}, {args.tokens} tokens; medians of {args.repeats}\n")

@@ -14,10 +14,10 @@ use std::ops::ControlFlow;
 
 use secateur::{
     Error,
-    generate::{Decoding, answer},
+    engine::{Decoding, answer},
     image::decode,
     model::{LoadOptions, Model, open},
-    pruner::{Cues, Keep, Method, Needs, Pruner, Selector, top_k},
+    pruner::{Card, Cues, Keep, Method, Needs, Pruner, Selector, top_k},
     text::Prompt,
 };
 use secateur_backends::{Job, VlmBackend, default_backend, run};
@@ -26,21 +26,14 @@ use secateur_backends::{Job, VlmBackend, default_backend, run};
 struct LargestNorm;
 
 impl Method for LargestNorm {
-    fn name(&self) -> &'static str {
-        "largest-norm"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches whose features have the largest norm"
-    }
-
-    fn paper(&self) -> &'static str {
-        ""
-    }
-
-    /// What is declared here is computed and is in the cues; nothing else is.
-    fn needs(&self) -> Needs {
-        Needs { features: true, ..Needs::default() }
+    fn card(&self) -> Card {
+        Card {
+            name: "largest-norm",
+            idea: "keeps the patches whose features have the largest norm",
+            // What is declared here is computed and is in the cues; nothing else is.
+            needs: Needs { features: true, ..Needs::default() },
+            ..Card::default()
+        }
     }
 }
 
@@ -69,7 +62,7 @@ impl Job for Ask {
         let decoding = Decoding::greedy(32);
         let selector = Selector::Before(Box::new(LargestNorm));
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (seen, answer) = answer(&model, &[picture.into()], &prompt, &selector, Some(64), decoding, go_on)?;
+        let (seen, answer) = answer(&model, &[picture.into()], &prompt, &selector, Some(64.into()), decoding, go_on)?;
         println!("kept {:?}", seen[0].keep.indices()[0]);
         println!("{}", model.tokenizer().decode(&answer.ids));
         Ok(())

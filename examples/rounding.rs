@@ -47,7 +47,7 @@ impl Job for Rounding {
             "| method | bf16 weights: same | in common | f16 cues: same | in common | bf16 cues: same | in common |"
         );
         println!("|---|---|---|---|---|---|---|");
-        for method in methods(Params::default()).iter().filter(|method| method.place() == Place::Tower) {
+        for method in methods(Params::default()).iter().filter(|method| method.card().place == Place::Tower) {
             let Selector::Before(pruner) = selector::<B>(method.name(), Params::default())? else { continue };
             let mut tallies = [Tally::default(), Tally::default(), Tally::default()];
             for case in &cases {
@@ -55,8 +55,8 @@ impl Job for Rounding {
                 let question = clip_question(&case.question);
                 let prompt = Prompt::new(&model.chat().render(&case.question, &[1])?, &question, model.tokenizer())?;
                 let see = |model: &Model<B>| {
-                    let look = model.encode_image(&picture, method.tiling(), method.needs())?;
-                    model.cues(&look, method.needs(), &prompt, 0)
+                    let look = model.encode_image(&picture, method.card().tiling, method.card().needs)?;
+                    model.cues(&look, method.card().needs, &prompt, 0)
                 };
                 let cues = see(&model)?;
                 let others = [see(&rounded_model)?, rounded(&cues, DType::F16), rounded(&cues, DType::BF16)];

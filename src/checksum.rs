@@ -1,4 +1,4 @@
-//! What a result was measured on: checksums of checkpoints and questions.
+//! Checksums of the checkpoints and questions that a result was measured on.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use crate::{
     task::{Picture, Sample},
 };
 
-/// A folder of which files are read.
+/// A folder with files that are part of the checksum.
 pub(crate) struct Part<'a> {
     pub(crate) folder: &'a Path,
-    /// Small files that are read where they are.
+    /// The names of small files, which are read if they are there.
     pub(crate) small: &'a [&'a str],
-    /// Whether the weights are.
+    /// Whether the weights are read.
     pub(crate) weights: bool,
 }
 
-/// The checksum of a checkpoint. What else lies in its folders is not read, and changes no answer.
+/// The checksum of a checkpoint. Other files in its folders are not read, and change no answer.
 ///
 /// # Errors
 /// When a folder has no weights, or a file cannot be read.
@@ -41,7 +41,7 @@ pub(crate) fn checkpoint_sha256(parts: &[Part]) -> Result<String, Error> {
     Ok(hex(&all.finalize()))
 }
 
-/// The checksum of a file; the hub's cache has it in the name of the file that a link points to.
+/// The checksum of a file. The hub's cache has it in the name of the file that a link points to.
 fn file_sha256(path: &Path) -> Result<String, Error> {
     let target = std::fs::read_link(path).ok();
     let name = target.as_ref().and_then(|target| target.file_name()?.to_str());
@@ -54,7 +54,8 @@ fn file_sha256(path: &Path) -> Result<String, Error> {
     Ok(hex(&sum.finalize()))
 }
 
-/// The checksum of the questions, and of their pictures' names: what is in a file may be mended, and the run goes on.
+/// The checksum of the questions, and of the names of their images and videos. The content of such a file may be
+/// repaired, and the run goes on.
 pub fn data_sha256(samples: &[Sample]) -> String {
     let mut all = Sha256::new();
     for sample in samples {

@@ -1,13 +1,13 @@
-//! What a prompt costs the language model, by arithmetic.
+//! The cost of a prompt in the decoder, by arithmetic.
 //!
-//! Prefill of n tokens: 2 operations a multiply-add, of which every layer has n · (2·h·q + 2·h·kv + 3·h·i) in its products
-//! and 2·n²·q in its attention, where h is the width, q and kv the width of all query and of all key heads, and i that
-//! inside the MLP. The attention is counted whole, as papers on pruning do, though half of it is masked.
+//! Prefill of n tokens: 2 operations a multiply-add, of which every layer has n · (2·h·q + 2·h·kv + 3·h·i) in its
+//! products and 2·n²·q in its attention, where h is the width, q and kv the width of all query and of all key heads,
+//! and i the width inside the MLP. The attention is counted whole, as papers on pruning do, though half of it is masked.
 
 use secateur_backends::VlmBackend;
 
 use crate::{
-    generate::{Generated, kept},
+    engine::{Generated, kept},
     model::{DecoderConfig, VisualTokens},
     pruner::Selector,
 };
@@ -16,7 +16,7 @@ use crate::{
 pub const FORMULA: &str = "2 a multiply-add; each layer n·h·(2q + 2kv + 3i) in products and 2·n²·q in attention, not halved for its mask \
                            (n tokens, h width, q and kv widths of query and key heads, i inside the MLP)";
 
-/// Visual tokens in each layer of the language model.
+/// The number of visual tokens in each layer of the decoder.
 pub fn visual_tokens<B: VlmBackend>(
     selector: &Selector<B>,
     layers: usize,
@@ -31,7 +31,7 @@ pub fn visual_tokens<B: VlmBackend>(
     (0..layers).map(|layer| if layer < below { before } else { kept(seen, generated).1 }).collect()
 }
 
-/// Operations of a prefill of so many tokens in each layer.
+/// The operations of a prefill with `layers` tokens in each layer.
 pub fn prefill_flops(config: &DecoderConfig, layers: &[usize]) -> u64 {
     let layer = |&tokens: &usize| {
         let attention = 2 * tokens * tokens * config.num_attention_heads * config.head_dim;
@@ -40,8 +40,8 @@ pub fn prefill_flops(config: &DecoderConfig, layers: &[usize]) -> u64 {
     layers.iter().map(layer).sum()
 }
 
-/// Operations that a prefill of so many tokens in each layer really takes: the last layer is computed for the last token, all others only
-/// give it keys and values.
+/// The operations that a prefill with `layers` tokens in each layer really takes: the last layer is computed for the
+/// last token only, and all other tokens only give it keys and values.
 pub fn prefill_work(config: &DecoderConfig, layers: &[usize]) -> u64 {
     let Some((&last, before)) = layers.split_last() else { return 0 };
     let queries = config.num_attention_heads * config.head_dim;
@@ -51,21 +51,21 @@ pub fn prefill_work(config: &DecoderConfig, layers: &[usize]) -> u64 {
     prefill_flops(config, before) + 2 * (all + one) as u64
 }
 
-/// Weights in the products of a layer, each of which is a multiply-add for every token.
+/// The number of weights in the products of a layer; each weight is a multiply-add for every token.
 fn layer_weights(config: &DecoderConfig) -> usize {
     let queries = config.num_attention_heads * config.head_dim;
     let keys = config.num_key_value_heads * config.head_dim;
     config.hidden_size * (2 * queries + 2 * keys + 3 * config.intermediate_size)
 }
 
-/// Bytes of the keys and values of so many tokens in each layer, each number in `bytes` bytes.
+/// The bytes of the keys and values with `layers` tokens in each layer, each number in `bytes` bytes.
 pub fn kv_bytes(config: &DecoderConfig, layers: &[usize], bytes: usize) -> u64 {
     let tokens: usize = layers.iter().sum();
     (2 * config.num_key_value_heads * config.head_dim * tokens * bytes) as u64
 }
 
-/// Bytes that a step of decoding reads after so many tokens in each layer: every weight of the layers and of the last product, in
-/// `weight` bytes a number, and the keys and values, in `value` bytes a number.
+/// The bytes that a step of decoding reads after `layers` tokens in each layer: every weight of the layers and of the
+/// last product, in `weight` bytes a number, and the keys and values, in `value` bytes a number.
 pub fn step_bytes(config: &DecoderConfig, layers: &[usize], weight: usize, value: usize) -> u64 {
     let weights = layers.len() * layer_weights(config) + config.hidden_size * config.vocab_size;
     (weights * weight) as u64 + kv_bytes(config, layers, value)
@@ -75,14 +75,14 @@ pub fn step_bytes(config: &DecoderConfig, layers: &[usize], weight: usize, value
 mod tests {
     use super::*;
 
-    /// LLaVA-1.5-7B: 3.82 T multiply-adds and 288 MiB for 576 tokens, by hand.
+    /// The figures of LLaVA-1.5-7B: 3.82 T multiply-adds and 288 MiB for 576 tokens, by hand.
     #[test]
     fn the_7b_figures_are_those_of_paper_and_pencil() {
         let config = DecoderConfig::default();
         let layer = 576 * (4 * 4096 * 4096 + 3 * 4096 * 11_008) + 2 * 576 * 576 * 4096_u64;
         assert_eq!(prefill_flops(&config, &[576; 32]), 2 * 32 * layer);
         assert_eq!(prefill_flops(&config, &[576; 32]) / 2 / 10_000_000_000, 381);
-        // 41.7 GFLOP instead of 255.6 in the last layer of 616.
+        // The last layer of 616 tokens takes 41.7 GFLOP instead of 255.6.
         let last = prefill_work(&config, &[616]);
         assert_eq!(last, 2 * (616 * 2 * 4096 * 4096 + 2 * 4096 * 4096 + 3 * 4096 * 11_008 + 2 * 616 * 4096));
         assert_eq!((last / 100_000_000, prefill_flops(&config, &[616]) / 100_000_000), (416, 2555));

@@ -1,11 +1,14 @@
-//! What can go wrong through a user's file, flag or checkpoint. Anything else is a bug, and panics.
+//! Errors in a user's file, flag or checkpoint. Anything else is a bug, and panics.
 
 use std::path::{Path, PathBuf};
 
 /// An error that names what was given, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The checkpoint's tensors.
+    /// A request that was cancelled.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// An error in the checkpoint's tensors.
     #[error(transparent)]
     Weights(#[from] secateur_weights::WeightsError),
     /// A file that cannot be read or written.
@@ -13,9 +16,9 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
@@ -24,7 +27,7 @@ pub enum Error {
     Image {
         /// The file.
         path: PathBuf,
-        /// Why, and what is read.
+        /// The reason, and what is read instead.
         reason: String,
     },
     /// A configuration or tokenizer file that does not describe a model we run.
@@ -32,7 +35,7 @@ pub enum Error {
     Config {
         /// The file.
         path: PathBuf,
-        /// What is missing or unknown.
+        /// The thing that is missing or unknown.
         reason: String,
     },
     /// A method that is not in the registry.
@@ -40,15 +43,15 @@ pub enum Error {
     UnknownMethod {
         /// The name asked for.
         name: String,
-        /// All names.
+        /// All known names.
         known: String,
     },
     /// A budget that no keep can have.
     #[error("a budget of {budget} tokens is not possible: 1 to {patches} of a crop can be kept here")]
     Budget {
-        /// Asked for.
+        /// The number that was asked for.
         budget: usize,
-        /// What there is.
+        /// The largest possible budget.
         patches: usize,
     },
     /// A method was not given what it declares to need.
@@ -58,7 +61,7 @@ pub enum Error {
         method: &'static str,
         /// The cue's name, as in a cues file.
         cue: &'static str,
-        /// Its shape in words.
+        /// The shape of the cue, in words.
         shape: &'static str,
     },
     /// `[CLS]` attention of another number of layers than a method reads.
@@ -66,9 +69,9 @@ pub enum Error {
     AttentionLayers {
         /// The method.
         method: &'static str,
-        /// Layers that it reads.
+        /// The number of layers that the method reads.
         expected: usize,
-        /// Layers given.
+        /// The number of layers that were given.
         found: usize,
     },
     /// A benchmark that is not in the registry.
@@ -76,7 +79,7 @@ pub enum Error {
     UnknownBenchmark {
         /// The name asked for.
         name: String,
-        /// All names.
+        /// All known names.
         known: String,
     },
     /// A shape that is not known.
@@ -84,7 +87,7 @@ pub enum Error {
     UnknownShape {
         /// The name asked for.
         name: String,
-        /// All names.
+        /// All known names.
         known: String,
     },
     /// A cues file whose tensors do not fit each other.
@@ -92,20 +95,20 @@ pub enum Error {
     Cues {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The tensors that do not fit.
         reason: String,
     },
-    /// A prompt with another number of `<image>` marks than images.
+    /// A prompt with another number of `<image>` placeholders than images.
     #[error(
         "the question has {marks} `<image>` marks for {images} picture(s) and frames; leave them out, or give one for each"
     )]
     ImageMarks {
-        /// Marks in the question.
+        /// The number of placeholders in the question.
         marks: usize,
-        /// Images given.
+        /// The number of images and frames that were given.
         images: usize,
     },
-    /// A video for a model that sees pictures only.
+    /// A video for a model that sees images only.
     #[error(
         "{path}: a folder of frames or a video, and this model sees pictures only; LanguageBind/Video-LLaVA-7B sees both"
     )]
@@ -118,10 +121,10 @@ pub enum Error {
     Video {
         /// The file or folder.
         path: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// `<video>` marks that do not fit the videos.
+    /// `<video>` placeholders that do not fit the videos.
     #[error(
         "`{question}` has a `<video>` where no video's turn is; pictures and videos go to the marks in their order"
     )]
@@ -129,39 +132,39 @@ pub enum Error {
         /// The question.
         question: String,
     },
-    /// A method that compares the picture with the question, in a model that was loaded without CLIP's text side.
+    /// A method that compares the image with the question, in a model that was loaded without CLIP's text side.
     #[error("this method reads CLIP's text side, which was not loaded with the model")]
     NoClipText,
-    /// A cut inside the language model that leaves no layer on one side.
+    /// A cut inside the decoder that leaves no layer on one side.
     #[error("tokens cannot be dropped before layer {layer}: the language model has {layers}, and --fastv-layer takes 1 to {}", layers - 1)]
     Layer {
-        /// Asked for.
+        /// The number that was asked for.
         layer: usize,
-        /// The model's layers.
+        /// The number of layers of the decoder.
         layers: usize,
     },
     /// A question of a benchmark that cannot be asked.
     #[error("question {id}")]
     Question {
-        /// Its id.
+        /// The id of the question.
         id: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: Box<Error>,
     },
     /// Numbers that are not finite, on the way to an answer.
     #[error("{part} gives numbers that are not finite: `{tensor}` in {}: {found}", file.display())]
     NotFinite {
-        /// The first part of the model that does.
+        /// The first part of the model that gives such numbers.
         part: String,
         /// The tensor, by its name in the file.
         tensor: String,
         /// The file that it lies in.
         file: PathBuf,
-        /// How many of its numbers are not finite, or that all are and the part overflows.
+        /// The count of its numbers that are not finite, or the statement that all are finite and the part overflows.
         found: String,
     },
-    /// A prompt that ends with its picture.
+    /// A prompt that ends with its image.
     #[error("the prompt ends with its picture; attention to it is measured from the text after it")]
     NoText,
     /// A prompt that does not fit the model.
@@ -170,25 +173,25 @@ pub enum Error {
          before the language model"
     )]
     TooLong {
-        /// Tokens of the prompt, visual ones included.
+        /// The number of tokens of the prompt, visual tokens included.
         prompt: usize,
-        /// The model's context.
+        /// The length of the model's context.
         limit: usize,
     },
     /// A judge that does not answer.
     #[error("the judge at {url} {reason}")]
     Judge {
-        /// Its address.
+        /// The address of the judge.
         url: String,
-        /// What it does.
+        /// The behaviour of the judge, as the end of a sentence.
         reason: String,
     },
-    /// Benchmark data or answers that are not as they must be.
+    /// Benchmark data or answers with an error.
     #[error("{path}: {reason}")]
     Data {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong.
+        /// The error in the file.
         reason: String,
     },
 }

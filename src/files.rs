@@ -1,4 +1,4 @@
-//! Files that people edit, read in every form in which they come, and files that are written whole or not at all.
+//! Files that people edit, read in all their usual forms, and files that are written whole or not at all.
 
 use std::{
     fs::{File, Metadata, OpenOptions, TryLockError},
@@ -16,7 +16,7 @@ use crate::{Error, image::address};
 /// The text of a file; `action` is what cannot be done without it.
 ///
 /// # Errors
-/// When it cannot be read, is in no encoding that is read, or is a pointer or a web page in its place.
+/// When the file cannot be read, is in an unknown encoding, or is a pointer or a web page in its place.
 pub(crate) fn read_text(path: &Path, action: &'static str) -> Result<String, Error> {
     if let Some(error) = address(path) {
         return Err(error);
@@ -27,7 +27,7 @@ pub(crate) fn read_text(path: &Path, action: &'static str) -> Result<String, Err
     })
 }
 
-/// The bytes of a regular file: a pipe that nobody writes to would be waited for, for ever.
+/// The bytes of a regular file. Other files are refused: reading a pipe that nobody writes to would wait for ever.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -39,10 +39,10 @@ pub(crate) fn read_bytes(path: &Path, action: &'static str) -> Result<Vec<u8>, E
     std::fs::read(path).map_err(Error::io(path, action))
 }
 
-/// Refuses what is there and is no regular file: pipes, sockets, devices.
+/// Refuses anything but a regular file: pipes, sockets, devices.
 ///
 /// # Errors
-/// When it is not there, or something else.
+/// When the path is not there, or is something else than a file.
 pub(crate) fn check_regular(path: &Path, action: &'static str) -> Result<(), Error> {
     let meta = std::fs::metadata(path).map_err(Error::io(path, action))?;
     match meta.is_file() || meta.is_dir() {
@@ -54,20 +54,20 @@ pub(crate) fn check_regular(path: &Path, action: &'static str) -> Result<(), Err
 /// The value of a JSON file.
 ///
 /// # Errors
-/// As [`read_text`], or when it is no JSON or not of this form; the error names the field.
+/// As [`read_text`], or when the text is no JSON or not of this form; the error names the field.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path, action: &'static str) -> Result<T, Error> {
     parse_json(&read_text(path, action)?).map_err(|reason| Error::data(path, reason))
 }
 
-/// The objects of a file that has one a line, or indented ones, or one list of them; `what` is one of them.
+/// The objects of a file that has one a line, indented objects, or one list of them; `what` is the noun for an object.
 ///
 /// # Errors
-/// As [`read_text`], or when one is of another form; the error names its line.
+/// As [`read_text`], or when an object is of another form; the error names its line.
 pub(crate) fn read_objects<T: DeserializeOwned>(path: &Path, what: &str) -> Result<Vec<T>, Error> {
     parse_objects(&read_text(path, "cannot be read")?, what).map_err(|reason| Error::data(path, reason))
 }
 
-/// The objects in the text of such a file.
+/// The objects in a text that has one a line, indented objects, or one list of them.
 ///
 /// # Errors
 /// A sentence that names the line.
@@ -80,18 +80,18 @@ pub(crate) fn parse_objects<T: DeserializeOwned>(text: &str, what: &str) -> Resu
     objects.into_iter().map(parse).collect()
 }
 
-/// One of a file's objects.
+/// An object of a file.
 pub(crate) struct Object {
-    /// Where it stands: `line 3` or `entry 3 of the list`.
+    /// The place of the object: `line 3` or `entry 3 of the list`.
     pub(crate) place: String,
-    /// It, or why it is no JSON.
+    /// The object, or the reason why it is no JSON.
     pub(crate) value: Result<Value, String>,
 }
 
-/// All objects of a text, in whichever of the three forms it is.
+/// All objects of a text, in any of the three forms.
 ///
 /// # Errors
-/// When it begins as a list, and is none.
+/// When the text begins as a list and is not one.
 pub(crate) fn objects(text: &str) -> Result<Vec<Object>, String> {
     if text.trim_start().starts_with('[') {
         let list: Vec<Value> =
@@ -111,7 +111,7 @@ pub(crate) fn objects(text: &str) -> Result<Vec<Object>, String> {
     Ok(lines.into_iter().map(line).collect())
 }
 
-/// Objects that take several lines each; `None` where it is not that.
+/// Objects that take several lines each; `None` if the text has another form.
 fn indented(text: &str) -> Option<Vec<Object>> {
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let mut objects = Vec::new();
@@ -126,7 +126,7 @@ fn indented(text: &str) -> Option<Vec<Object>> {
     }
 }
 
-/// A value of a JSON object.
+/// Reads a value of type `T` from a JSON value.
 ///
 /// # Errors
 /// A sentence that names the field.
@@ -136,7 +136,7 @@ pub(crate) fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, String>
     T::deserialize(deserializer).map_err(|error| json_words(&error, &track.path().to_string()))
 }
 
-/// Writes what a person may want to read, too.
+/// Writes a value as indented JSON, which people can read, too.
 ///
 /// # Errors
 /// As [`write_file`].
@@ -146,11 +146,11 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Erro
     write_file(path, (text + "\n").as_bytes())
 }
 
-/// Writes beside the file, then renames: the name never holds half of it. A link stays one; what is a stream, like a pipe or
-/// `/dev/stdout`, is written to.
+/// Writes a draft beside the file and renames it: the path never holds half a file. A link stays a link. A stream, like
+/// a pipe or `/dev/stdout`, is written to directly.
 ///
 /// # Errors
-/// When it cannot be written; what was there before is there still.
+/// When the file cannot be written; the old file stays as it was.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let fail = |error| Error::io(path, "cannot be written")(error);
     let there = path.metadata().ok();
@@ -162,7 +162,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         Err(_) => path.to_owned(),
     };
     remove_old_drafts(&place);
-    // Another process may take a draft that is not locked yet for one that was left.
+    // Another process may remove a draft that is not locked yet, as if it were an old one.
     let again = |error: &io::Error| error.kind() == io::ErrorKind::NotFound && place.parent().is_some_and(Path::is_dir);
     let mut written = replace(&place, bytes, there.as_ref());
     for _ in 0..3 {
@@ -173,24 +173,24 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     written.map_err(fail)
 }
 
-/// Writes a draft beside `place`, whose rights are those of `there`, and puts it there.
+/// Writes a draft beside `place`, with the permissions of `there`, and renames it to `place`.
 fn replace(place: &Path, bytes: &[u8], there: Option<&Metadata>) -> io::Result<()> {
-    // Nobody else's draft: several processes may write the same file.
+    // The draft's name is random: several processes may write the same file.
     let draft = place.with_added_extension(format!("{:016x}.part", rand::random::<u64>()));
     let written = write_new(&draft, bytes).and_then(|_locked| {
         if let Some(there) = there {
-            // Not every file system has rights to keep.
+            // Not every file system has permissions to keep.
             let _ = std::fs::set_permissions(&draft, there.permissions());
         }
         std::fs::rename(&draft, place)
     });
-    // A draft that has no place is of no use to anyone.
+    // A draft that could not be renamed is removed.
     written.inspect_err(|_| drop(std::fs::remove_file(&draft)))
 }
 
-/// Removes the drafts of `place` that processes left which were killed while they wrote it: those that nobody has locked.
+/// Removes drafts of `place` that nobody has locked: processes that were killed while they wrote left them.
 fn remove_old_drafts(place: &Path) {
-    // Where the file system has no locks.
+    // The age of drafts that are removed where the file system has no locks.
     const OLD: Duration = Duration::from_secs(600);
     let (Some(folder), Some(name)) = (place.parent(), place.file_name().and_then(|name| name.to_str())) else { return };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -208,7 +208,7 @@ fn remove_old_drafts(place: &Path) {
             _ => age > OLD,
         };
         if free {
-            // Another process may have done so.
+            // Another process may have removed it.
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -219,7 +219,7 @@ fn write_stream(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let is = |stream: &str, number: &str| {
         path == Path::new(stream) || is_own_stream(path) && path.file_name().is_some_and(|name| name == number)
     };
-    // Where stdout leads to a file, whoever opened it anew would write over what is printed later.
+    // If stdout leads to a file, opening the file anew would write over what is printed later.
     if is("/dev/stdout", "1") {
         let mut out = io::stdout().lock();
         return out.write_all(bytes).and_then(|()| out.flush());
@@ -230,7 +230,8 @@ fn write_stream(path: &Path, bytes: &[u8]) -> io::Result<()> {
     OpenOptions::new().append(true).open(path)?.write_all(bytes)
 }
 
-/// Whether the path names a stream of this process, which may lead to a regular file: `/dev/stdout`, `/dev/fd/3`, `/proc/self/fd/3`.
+/// Whether the path names a stream of this process, which may lead to a regular file: `/dev/stdout`, `/dev/fd/3`,
+/// `/proc/self/fd/3`.
 fn is_own_stream(path: &Path) -> bool {
     let named = ["/dev/stdout", "/dev/stderr"].iter().any(|stream| path == Path::new(stream));
     let mut parts = path.components().skip(1).map(|part| part.as_os_str().to_string_lossy());
@@ -242,9 +243,9 @@ fn is_own_stream(path: &Path) -> bool {
     named || path.is_absolute() && numbered
 }
 
-/// Makes a file that was not there: no link that someone else put there is followed.
+/// Makes a new file; a link that someone else put there is not followed.
 ///
-/// The file is returned with the lock that says that it is in use.
+/// The file is returned with its lock, which says that it is in use.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     // Not every file system has locks.

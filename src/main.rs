@@ -1,5 +1,7 @@
 //! The `secateur` command: prints what [`secateur::cli`] does, and turns errors into exit codes.
 
+#![forbid(unsafe_code)]
+
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;

@@ -1,22 +1,23 @@
-//! What papers report, to stand beside what was measured.
+//! The figures of papers, to compare with measured ones.
 //!
-//! `published.csv` has a row a figure: model, method, tokens a crop (none without pruning), benchmark, score, source. MME is
-//! its perception score, ScienceQA that of questions with pictures, POPE the mean F1, the sets about videos GPT-3.5's accuracy; everything but MME is in percent.
+//! `published.csv` has a row for each figure: model, method, tokens a crop (none without pruning), benchmark, score,
+//! source. The score of MME is that of perception, of ScienceQA that of questions with images, of POPE the mean F1, and
+//! of the video benchmarks GPT-3.5's accuracy. All but MME's are in percent.
 
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-/// A figure.
+/// A published figure.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub(crate) struct Published {
     model: String,
     pub(crate) method: String,
     pub(crate) tokens: Option<usize>,
     benchmark: String,
-    /// In the unit of the paper.
+    /// The score in the unit of the paper.
     pub(crate) score: f64,
-    /// Where it stands.
+    /// The source of the figure.
     pub(crate) source: String,
 }
 
@@ -31,7 +32,7 @@ pub(crate) fn figures(checkpoint: &str, benchmark: &str) -> impl Iterator<Item =
     FIGURES.iter().filter(move |figure| figure.is_of(checkpoint) && figure.benchmark == benchmark)
 }
 
-/// The figure for a checkpoint, by the last part of its path or id, and a run; `None` where nobody reports one.
+/// The published figure for a run with a checkpoint, by the last part of its path or id; `None` if no paper reports one.
 pub(crate) fn published(
     checkpoint: &str,
     method: &str,

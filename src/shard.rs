@@ -1,20 +1,20 @@
-//! A run split over machines: which questions are whose.
+//! A run split over machines: which questions belong to which shard.
 
 use std::{fmt, ops::Range, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Part `index` of `count`, counted from 0.
+/// Shard `index` of `count`, counted from 0.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(try_from = "Numbers")]
 pub struct Shard {
-    /// Which part.
+    /// The number of the shard.
     pub index: usize,
-    /// Of how many.
+    /// The number of all shards.
     pub count: usize,
 }
 
-/// A shard as it stands in a file, not checked.
+/// A shard as it is written in a file, not checked.
 #[derive(Deserialize)]
 struct Numbers {
     index: usize,
@@ -31,18 +31,18 @@ impl TryFrom<Numbers> for Shard {
 }
 
 impl Shard {
-    /// The questions of this part, of `total`: neighbours stay together, sizes differ by one at most.
+    /// The questions of this shard, of `total`: neighbours stay together, and sizes differ by at most one.
     pub fn range(self, total: usize) -> Range<usize> {
         let start = |index: usize| index * total / self.count;
         start(self.index)..start(self.index + 1)
     }
 
-    /// What a cluster's scheduler sets for the tasks of an array, read through `variable`: SLURM's
-    /// `SLURM_ARRAY_TASK_ID`, `_MIN`, `_MAX` and `_COUNT`, or Kubernetes' `JOB_COMPLETION_INDEX` with `JOB_COMPLETIONS`, which the
-    /// manifest must set. Also says which it was; `None` outside such a task.
+    /// The shard of a task in an array of a cluster's scheduler. It is read through `variable` from SLURM's
+    /// `SLURM_ARRAY_TASK_ID`, `_MIN`, `_MAX` and `_COUNT`, or from Kubernetes' `JOB_COMPLETION_INDEX` with
+    /// `JOB_COMPLETIONS`, which the manifest must set. Also returns the name of the variable; `None` outside such a task.
     ///
     /// # Errors
-    /// When only a part of them is there, or they are no shard.
+    /// When only a part of the variables is set, or their values are no shard.
     pub fn from_scheduler(variable: impl Fn(&str) -> Option<String>) -> Result<Option<(Self, &'static str)>, String> {
         let number = |name: &str| match variable(name).filter(|value| !value.is_empty()) {
             None => Ok(None),

@@ -11,8 +11,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `read` returns; `None` if it panics. It runs a library over a user's file: a damaged one must end in a sentence with the file's
-/// name, and some readers panic on it.
+/// Calls `read`, and returns its value; `None` if it panics. `read` runs a library over a user's file: a damaged file
+/// must end in a sentence with the file's name, and some readers panic on it.
 pub(crate) fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -24,7 +24,7 @@ pub(crate) fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
         }));
     });
     let before = QUIET.replace(true);
-    // What was being read is thrown away.
+    // After a panic the state of the reader is thrown away.
     let found = catch_unwind(AssertUnwindSafe(read)).ok();
     QUIET.set(before);
     found

@@ -1,11 +1,12 @@
 //! Numbers and nouns in sentences.
 
-/// `1 answer`, `2 answers`.
+/// A number with its noun: `1 answer`, `2 answers`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// A part of a text as it can be shown in a sentence: control characters escaped, and cut after some eighty letters.
+/// A part of a text that can be shown in a sentence: control characters are escaped, and it is cut after some eighty
+/// letters.
 pub(crate) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 80;
     let shown = secateur_weights::printable(&text.trim().chars().take(LONGEST).collect::<String>());

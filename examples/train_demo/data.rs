@@ -5,7 +5,8 @@ use rand_chacha::ChaCha8Rng;
 use secateur::{
     demo::{Category, GRID, OPEN, PATCH, Question, Region, Scene, ask, open_questions},
     image::ClipProcessor,
-    text::{ClipTokenizer, IMAGE_TOKEN, Prompt, Segment, Tokenizer, vicuna_v1},
+    model::families::llava::chat::VICUNA_V1,
+    text::{ClipTokenizer, IMAGE_TOKEN, Prompt, Segment, Tokenizer},
 };
 use secateur_backends::Mask;
 
@@ -167,7 +168,7 @@ impl Maker {
         let mut turn = Turn { ids: Vec::new(), answers: Vec::new() };
         for (i, question) in questions.iter().enumerate() {
             if i == 0 {
-                let text = vicuna_v1(&question.text, 1).expect("a question without marks");
+                let text = VICUNA_V1.render(&question.text, &[1]).expect("a question without placeholders");
                 let prompt = Prompt::new(&text, "", &self.llama).expect("the tokenizer has a piece for every byte");
                 let at = prompt.ids.iter().position(|&id| id == IMAGE_TOKEN).expect("a mark");
                 *before = prompt.ids[..at].iter().map(|&id| id as u32).collect();

@@ -38,7 +38,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use optimiser::Optimiser;
 use secateur::{
     demo::GRID,
-    model::{LlavaConfig, open},
+    model::{LlavaConfig, TextSide, families::llava::Llava, open},
 };
 use secateur_backends::Flex;
 use student::{Student, fork};
@@ -91,10 +91,10 @@ fn main() -> Result<()> {
         phase("all sizes", all, &ALL_SIZES, 6e-4, Asked { yes_or_no: 14, open: 7, together: false }),
     ];
     std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
-    let opened = open(&args.out.display().to_string(), None)?;
-    let (_, text, clip) = opened.open_joint()?;
-    let config = opened.config.clone();
-    let maker = Maker { processor: opened.processor, llama: opened.tokenizer, clip };
+    let checkpoint = open(&args.out.display().to_string(), None)?;
+    let TextSide { config: text, tokenizer: clip, .. } = checkpoint.text_side()?;
+    let Llava { config, processor, .. } = Llava::read(&args.out)?;
+    let maker = Maker { processor, llama: checkpoint.tokenizer, clip };
     std::fs::create_dir_all(&args.state)?;
 
     let device = Default::default();

@@ -9,7 +9,10 @@ use burn::{
 };
 use secateur::{
     demo::{Colour, GRID, Region, Shape},
-    model::{ClipJoint, ClipTextConfig, ClipVision, Linear, Llama, LlavaConfig, Projector},
+    model::{
+        Build, Chunk, ClipJoint, ClipTextConfig, ClipVision, Decoder, Linear, LlavaConfig, Outputs, Positions,
+        Projector, Rope,
+    },
 };
 use secateur_backends::VlmBackend;
 
@@ -24,7 +27,7 @@ pub(crate) struct Student<B: Backend> {
     pub(crate) vision: ClipVision<B>,
     pub(crate) joint: ClipJoint<B>,
     pub(crate) projector: Projector<B>,
-    pub(crate) llama: Llama<B>,
+    pub(crate) llama: Decoder<B>,
     /// The logarithm of the factor before the contrastive softmax.
     pub(crate) logit_scale: Param<Tensor<B, 1>>,
     /// Reads kind, centre, row and column off a patch; dropped after training.
@@ -46,15 +49,15 @@ pub(crate) struct Losses<B: Backend> {
 impl<B: VlmBackend> Student<B> {
     /// With random weights.
     pub(crate) fn new(config: &LlavaConfig, text: &ClipTextConfig, device: &B::Device) -> Self {
-        let vision = &config.vision;
+        let (vision, build) = (&config.vision, Build::exact(device));
         let width = vision.hidden_size;
         let student = Self {
-            vision: ClipVision::new(vision, config.read_layers, device),
+            vision: ClipVision::new(vision, config.vision_feature_layer, build),
             joint: ClipJoint::new(width, vision.layer_norm_eps, text, device),
-            projector: Projector::new(width, config.text.hidden_size, device),
-            llama: Llama::new(&config.text, device),
+            projector: Projector::new(width, config.text.hidden_size, build),
+            llama: Decoder::new(&config.text, build),
             logit_scale: Param::from_tensor(Tensor::from_floats([2.659], device)),
-            reader: Linear::new(width, KINDS + 1 + 2 * GRID, true, device),
+            reader: build.linear(width, KINDS + 1 + 2 * GRID, true),
         };
         student.map(&mut Init::default())
     }
@@ -133,7 +136,11 @@ impl<B: VlmBackend> Student<B> {
         let before = self.llama.embed(&turns.before, dtype).expand([batch, turns.before.len(), hidden]);
         let after = self.llama.embed(&turns.after.concat(), dtype).reshape([batch, turns.length(), hidden]);
         let embeds = Tensor::cat(vec![before, projected, after], 1);
-        self.llama.states(&config.text, embeds, &turns.positions(visual), turns.mask(visual), rows)
+        let (positions, outputs) = (Positions::These(turns.positions(visual)), Outputs::These(rows));
+        let whole = Chunk::whole(embeds.dims()[1]);
+        let chunk = Chunk { positions, outputs, mask: turns.mask(visual), ..whole };
+        let rope = Rope::new(&config.text, &embeds.device());
+        self.llama.forward(embeds, &mut [chunk], &rope)
     }
 }
 

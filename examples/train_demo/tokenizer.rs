@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use prost::Message;
 use secateur::{
     demo::{Colour, Shape},
-    text::vicuna_v1,
+    model::families::llava::chat::VICUNA_V1,
 };
 
 /// The part of `sentencepiece_model.proto` that readers look at.
@@ -71,8 +71,8 @@ pub(crate) fn model() -> Vec<u8> {
         words.insert(name.to_owned());
         words.insert(format!("{}{}", name[..1].to_uppercase(), &name[1..]));
     }
-    if let Ok(template) = vicuna_v1("", 0) {
-        words.extend(template.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_owned));
+    if let Ok(form) = VICUNA_V1.render("", &[]) {
+        words.extend(form.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).map(str::to_owned));
     }
     let spaced = words.iter().map(|word| format!("▁{word}"));
     // A question stands at the start of a line, without a space before it.

@@ -1,48 +1,48 @@
-//! Attention dispersion: the tower's `[CLS]` looks at few tokens, the language model's last token a little at all of them.
+//! Attention dispersion: the tower's `[CLS]` attends to few tokens, the decoder's last token a little to all of them.
 //!
-//! Both attentions (the second layer's, in the language model) as the share that the best tokens have together, averaged over
-//! pictures, and as the distribution of single values, the largest of all pictures being 1.
+//! Both attentions (in the decoder, that of the second layer) are given in two forms: the share that the best tokens
+//! have together, averaged over images, and the distribution of single values, the largest of all images being 1.
 
 use super::Attention;
 
-/// Bins of a distribution.
+/// The number of bins of a distribution.
 pub const BINS: usize = 200;
 
-/// The values of all pictures.
+/// The attention values of all images.
 #[derive(Clone, Debug, Default)]
 pub struct Dispersion {
-    /// `[CLS]`'s, picture by picture.
+    /// The attention of `[CLS]`, image by image.
     cls: Vec<Vec<f32>>,
-    /// The last token's.
+    /// The attention of the last token, image by image.
     last: Vec<Vec<f32>>,
 }
 
-/// How one attention spreads.
+/// The spread of one attention over the tokens.
 #[derive(Clone, Debug)]
 pub struct Spread {
-    /// The share of the attention that the best tokens have together, by how many they are less one.
+    /// The share of the attention that the best tokens have together: entry `i` is for the best `i + 1` tokens.
     pub cumulative: Vec<f32>,
-    /// How often values occur.
+    /// The distribution of single values.
     pub histogram: Histogram,
 }
 
 /// Counts in [`BINS`] bins of one width.
 #[derive(Clone, Debug)]
 pub struct Histogram {
-    /// Ends of bins, one more than there are counts.
+    /// The ends of the bins, one more than there are counts.
     pub edges: Vec<f64>,
-    /// Values in each; one at the last end belongs to the last bin.
+    /// The number of values in each bin; a value at the last end belongs to the last bin.
     pub counts: Vec<u64>,
 }
 
 impl Dispersion {
-    /// Counts a picture, of which two layers of the language model were watched.
+    /// Counts an image whose attention was measured in two layers of the decoder.
     pub fn add(&mut self, attention: &Attention) {
         self.cls.push(attention.cls.clone());
         self.last.extend(attention.layers.get(1).map(|[_, _, last]| last.clone()));
     }
 
-    /// That of `[CLS]`, then that of the last token.
+    /// The spread of the attention of `[CLS]`, then of the last token.
     pub fn spreads(&self) -> [Spread; 2] {
         [&self.cls, &self.last]
             .map(|pictures| Spread { cumulative: cumulative(pictures), histogram: histogram(pictures) })
@@ -70,7 +70,7 @@ fn histogram(pictures: &[Vec<f32>]) -> Histogram {
     let values = || pictures.iter().flatten().map(|&value| f64::from(value));
     let largest = values().fold(f64::MIN_POSITIVE, f64::max);
     let (least, most) = (values().fold(f64::INFINITY, f64::min) / largest, 1.0);
-    // As numpy: equal values lie in the middle of a range of 1.
+    // Equal values lie in the middle of a range of 1, as in numpy.
     let (least, most) = if least < most { (least, most) } else { (most - 0.5, most + 0.5) };
     let edges: Vec<f64> = (0..=BINS).map(|i| least + (most - least) * i as f64 / BINS as f64).collect();
     let mut counts = vec![0; BINS];

@@ -1,5 +1,6 @@
-//! LLaVA's instruction data: `{"id": "000000033471", "image": "coco/train2017/000000033471.jpg", "conversations": [{"from": "human",
-//! "value": "<image>\nWhat are the colors of the bus?"}, {"from": "gpt", "value": "…"}]}`, an object a line or one list.
+//! LLaVA's instruction data: `{"id": "000000033471", "image": "coco/train2017/000000033471.jpg", "conversations":
+//! [{"from": "human", "value": "<image>\nWhat are the colors of the bus?"}, {"from": "gpt", "value": "…"}]}`, an object
+//! a line or one list.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +8,12 @@ use serde::Deserialize;
 
 use crate::{Error, files::read_objects, text::IMAGE_PLACEHOLDER};
 
-/// A picture, and the first question about it.
+/// An image, and the first question about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// The picture.
+    /// The image file.
     pub image: PathBuf,
-    /// The question without its mark.
+    /// The question without its placeholder.
     pub question: String,
 }
 
@@ -27,10 +28,11 @@ struct Turn {
     value: String,
 }
 
-/// The first `limit` entries of a file that have a picture, below `images`, and how many on the way have none.
+/// The first `limit` entries of a file that have an image, below `images`, and the number of skipped entries without
+/// one.
 ///
 /// # Errors
-/// When the file cannot be read, an entry is another thing, or a picture is missing.
+/// When the file cannot be read, an entry is no instruction, or an image is missing.
 pub fn read(path: &Path, images: &Path, limit: usize) -> Result<(Vec<Instruction>, usize), Error> {
     let entries: Vec<Entry> = read_objects(path, "instruction")?;
     let mut found = Vec::new();
@@ -47,7 +49,7 @@ pub fn read(path: &Path, images: &Path, limit: usize) -> Result<(Vec<Instruction
         if !image.is_file() {
             return Err(Error::data(&image, "the picture of an instruction is missing; --images names their folder"));
         }
-        // As the official scripts: only the mark, so that a newline after the question stays.
+        // Only the placeholder is removed, as in the official scripts, so that a newline after the question stays.
         let question = first.value.replace(&format!("{IMAGE_PLACEHOLDER}\n"), "").replace(IMAGE_PLACEHOLDER, "");
         found.push(Instruction { image, question });
     }

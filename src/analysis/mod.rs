@@ -1,4 +1,4 @@
-//! What attention says about visual tokens: FasterVLM's two analyses (`llava/eval/analyze_attn_shift.py` and
+//! The attention to visual tokens: FasterVLM's two analyses (`llava/eval/analyze_attn_shift.py` and
 //! `analyze_attn_dispersion.py` at `f5d5f120`), for any checkpoint; softmax and sums are f32.
 
 mod dispersion;
@@ -19,35 +19,35 @@ use crate::{
     text::Prompt,
 };
 
-/// What one picture's tokens are paid in a prompt, unpruned. The tokens are the patches of the whole picture, which LLaVA-NeXT has
-/// tiles beside.
+/// The attention to the tokens of one image in an unpruned prompt. The tokens are the patches of the whole image,
+/// without the tiles that LLaVA-NeXT has beside it.
 #[derive(Clone, Debug)]
 pub struct Attention {
-    /// By `[CLS]`, in the tower's layer whose features are read; averaged over heads.
+    /// The attention of `[CLS]`, in the tower's layer whose features are read; averaged over heads.
     pub cls: Vec<f32>,
-    /// In each layer of the language model by all visual tokens together, by the text after them without its last token,
-    /// and by that; averaged over heads.
+    /// The attention in each layer of the decoder: of all visual tokens together, of the text after them without its
+    /// last token, and of the last token; averaged over heads.
     pub layers: Vec<[Vec<f32>; 3]>,
-    /// How many visual tokens can see each token.
+    /// The number of visual tokens that can see each token.
     pub images: Vec<usize>,
-    /// How many tokens of any kind can see it.
+    /// The number of tokens of any kind that can see each token.
     pub all: Vec<usize>,
-    /// Tokens after the visual ones, the last included.
+    /// The number of tokens after the visual tokens, the last included.
     pub texts: usize,
 }
 
 impl Attention {
-    /// Measures it, in the first `layers` layers of the language model.
+    /// Measures the attention in the first `layers` layers of the decoder.
     ///
     /// # Errors
-    /// When the prompt has no picture or no text after it, or is longer than the model reads.
+    /// When the prompt has no image or no text after it, or is longer than the model reads.
     pub fn measure<B: VlmBackend>(
         model: &Model<B>,
         picture: &Rgb,
         prompt: &Prompt,
         layers: usize,
     ) -> Result<Self, Error> {
-        // A text that is too long by itself is not embedded first.
+        // A text that is too long by itself is refused before it is embedded.
         model.check_length(prompt.ids.len())?;
         let whole = NoPruning::default();
         let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };

@@ -1,25 +1,25 @@
 //! Attention shift: late tokens are attended to because they are late, which the tower's `[CLS]` does not do.
 //!
-//! Of each visual token, the mean attention of all tokens that can see it (`full`), of the visual ones (`image`), of the text after
-//! them (`text`), and of the last token (`last`), averaged over heads and pictures. As in the official script, `text` is the sum
-//! over the text without its last token, divided by their number with it.
+//! For each visual token: the mean attention of all tokens that can see it (`full`), of the visual ones (`image`), of
+//! the text after them (`text`), and of the last token (`last`), averaged over heads and images. As in the official
+//! script, `text` is the sum over the text without its last token, divided by the number of text tokens including the last.
 
 use super::Attention;
 
-/// Whose attention.
+/// The kinds of tokens whose attention is averaged.
 pub const KINDS: [&str; 4] = ["full", "image", "text", "last"];
 
-/// Means over pictures.
+/// The mean attention over images.
 #[derive(Clone, Debug, Default)]
 pub struct Shift {
     pictures: usize,
     cls: Vec<f64>,
-    /// By layer, then by [`KINDS`].
+    /// The sums by layer, then by [`KINDS`].
     layers: Vec<[Vec<f64>; 4]>,
 }
 
 impl Shift {
-    /// Counts a picture.
+    /// Counts an image.
     pub fn add(&mut self, attention: &Attention) {
         let Attention { cls, layers, images, all, texts } = attention;
         self.pictures += 1;
@@ -38,12 +38,12 @@ impl Shift {
         }
     }
 
-    /// The tower's, a number a token.
+    /// The attention of the tower's `[CLS]`, a number for each token.
     pub fn cls(&self) -> Vec<f32> {
         self.mean(&self.cls)
     }
 
-    /// The language model's, by layer, then by [`KINDS`], a number a token.
+    /// The attention in the decoder by layer, then by [`KINDS`], a number for each token.
     pub fn layers(&self) -> Vec<[Vec<f32>; 4]> {
         self.layers.iter().map(|kinds| kinds.each_ref().map(|kind| self.mean(kind))).collect()
     }

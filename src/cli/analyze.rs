@@ -1,4 +1,4 @@
-//! `secateur analyze`: where attention goes, as data and as charts.
+//! `secateur analyze`: the attention to visual tokens, as data and as charts.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ use crate::{
     text::{Prompt, clip_question},
 };
 
-/// Charts side by side in a sheet.
+/// The number of charts side by side in a sheet.
 const COLUMNS: usize = 8;
 
 pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
@@ -67,7 +67,7 @@ impl Job for Analyze {
         let mut measured = 0;
         for instruction in &questions {
             bar.suspend(|| note_turned(&instruction.image));
-            // One bad picture among thousands should not cost what the others gave.
+            // One bad image among thousands should not cost the results of the others.
             match measure(&model, instruction, layers) {
                 Ok(attention) => {
                     measured += 1;
@@ -76,7 +76,7 @@ impl Job for Analyze {
                         Analysis::AttentionDispersion => dispersion.add(&attention),
                     }
                 }
-                // What is wrong with the model is wrong with every question.
+                // An error of the model is the same for every question.
                 Err(error @ Error::NotFinite { .. }) => return Err(error.into()),
                 Err(error) if questions.len() == 1 => return Err(error.into()),
                 Err(error) => {
@@ -108,7 +108,7 @@ fn measure<B: VlmBackend>(model: &Model<B>, instruction: &Instruction, layers: u
     Attention::measure(model, &picture, &prompt, layers)
 }
 
-/// Data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
+/// Writes data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
 fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
     let (cls, layers) = (shift.cls(), shift.layers());
     let side = grid.columns;
@@ -172,7 +172,7 @@ fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
     table.write_record(["attention", "token_share", "attention_share"])?;
     for (name, spread) in names.iter().zip(&spreads) {
         let count = spread.cumulative.len() as f32;
-        // As the official script: the best token alone stands at 0.
+        // The best token alone stands at 0, as in the official script.
         let points = spread.cumulative.iter().enumerate().map(|(i, sum)| (i as f32 / count, *sum));
         for (tokens, sum) in points.clone() {
             table.write_record([(*name).to_owned(), tokens.to_string(), sum.to_string()])?;
@@ -189,7 +189,7 @@ fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
         table.write_record(["left", "right", "count", "proportion", "official_height"])?;
         let mut bins = Vec::new();
         for ((ends, count), proportion) in histogram.edges.windows(2).zip(&histogram.counts).zip(proportions) {
-            // The official bars: a natural logarithm, under an axis that says powers of ten.
+            // The official bars show a natural logarithm, under an axis with powers of ten.
             let official = 5.0 + (f64::from(*proportion) + 1e-8).ln();
             let numbers = [ends[0], ends[1], *count as f64, f64::from(*proportion), official];
             table.write_record(numbers.map(|number| number.to_string()))?;

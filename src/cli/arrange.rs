@@ -1,4 +1,4 @@
-//! Images as people look at them: crops, tiles and frames in their places, without what was only padding.
+//! Images as people look at them: crops, tiles and frames in their places, without padding.
 
 use secateur_backends::VlmBackend;
 
@@ -9,7 +9,7 @@ use crate::{
     video::Media,
 };
 
-/// The image, or every frame or crop in its place, each drawn by `draw` as a whole number of patches.
+/// The image, or every frame or crop in its place; `draw` draws each as a whole number of patches.
 pub(super) fn arranged<B: VlmBackend>(
     model: &Model<B>,
     media: &Media,
@@ -35,14 +35,14 @@ pub(super) fn is_padded<B: VlmBackend>(model: &Model<B>, media: &Media) -> bool 
     model.vlm().shown(media, None).unpadded.is_some()
 }
 
-/// How many of the kept patches hold nothing but padding.
+/// The number of kept patches that hold nothing but padding.
 pub(super) fn in_padding<B: VlmBackend>(model: &Model<B>, media: &Media, kept: &[Vec<usize>]) -> usize {
     let Media::Picture(image) = media else { return 0 };
     if !is_padded(model, media) {
         return 0;
     }
     let (grid, longer) = (model.grid(), image.width.max(image.height));
-    // In units in which both a pixel and a patch have whole lengths.
+    // The units are such that both a pixel and a patch have whole lengths.
     let shows = |place: usize, side: usize, length: usize| {
         let start = (longer - length) / 2;
         (place + 1) * longer > start * side && place * longer < (start + length) * side

@@ -1,4 +1,4 @@
-//! A benchmark with its questions, looked through before any weight is read.
+//! A benchmark with its questions, which are checked before any weight is read.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::{
     task::{Answer, Picture, Protocol, Sample, Task},
 };
 
-/// Refuses questions whose pictures are not there.
+/// Refuses questions whose images are not there.
 fn check_pictures(samples: &[Sample]) -> Result<(), Error> {
     let file = |sample: &Sample| match &sample.picture {
         Some(Picture::File(path)) => Some(path.clone()),
@@ -38,12 +38,12 @@ pub(super) struct Benchmark {
     pub(super) task: &'static dyn Task,
     pub(super) data: PathBuf,
     pub(super) samples: Vec<Sample>,
-    /// Of all questions: a run may go on with another limit.
+    /// The checksum of all questions: a run may go on with another limit.
     pub(super) data_sha256: String,
 }
 
 impl Benchmark {
-    /// Looks for its data, which may fetch them.
+    /// Looks for the benchmark's data, which may fetch them.
     pub(super) fn new(task: &'static dyn Task, data: Option<PathBuf>, limit: Option<usize>) -> anyhow::Result<Self> {
         let data = writable_name(data_folder(task, data)?)?;
         let mut samples = task.samples(&data)?;
@@ -56,7 +56,7 @@ impl Benchmark {
         Ok(Self { task, data, samples, data_sha256 })
     }
 
-    /// What would stop a run at its end, after a night of answers: labels that are missing, rules that are not known.
+    /// Finds errors that would stop a run only at its end, after a night of answers: missing labels, unknown rules.
     pub(super) fn check(&self, run: &RunArgs, judge: &JudgeArgs) -> anyhow::Result<()> {
         let blank: Vec<Answer> = self.samples.iter().map(|sample| Answer::new(sample, String::new(), "")).collect();
         judge::check(self.task, &self.data, &blank, run.protocol, judge)?;

@@ -1,4 +1,4 @@
-//! `secateur eval`: a benchmark from the first question, or from where it stopped, to its score.
+//! `secateur eval`: runs a benchmark from the first question, or from where it stopped, to its score.
 
 use std::{
     collections::BTreeMap,
@@ -17,9 +17,9 @@ use super::{
     progress::progress,
 };
 use crate::{
-    eval::{Looked, Run, RunConfig, RunFolder, Standing, evaluate, look_through, read_config, standing},
+    eval::{Looked, Run, RunConfig, RunFolder, RunStatus, evaluate, look_through, read_config, status},
     model::{DEMO, Model},
-    pruner::{Selector, method, selector},
+    pruner::{Budget, Selector, method, selector},
     shard::Shard,
     task::{Answer, Report, Sample, Task, holes, task},
     words::count,
@@ -28,7 +28,7 @@ use crate::{
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
     let RunArgs { limit, protocol, out, force, judge, .. } = &args.run;
-    let pace = args.run.pace()?;
+    let batching = args.run.batching()?;
     let shard = shard(args.shard)?;
     let methods = vec![MethodPlan::new(&args.model.method)?];
     let benchmark = Benchmark::new(task, args.data, *limit)?;
@@ -44,8 +44,8 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let config = RunConfig { shard, ..config };
     let run = out.join(config.folder_name());
     let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
-    let asked = Run { task, samples, config: &config, pace };
-    let there = if *force { Standing::default() } else { standing(out, &config, samples)? };
+    let asked = Run { task, samples, config: &config, batching };
+    let there = if *force { RunStatus::default() } else { status(out, &config, samples)? };
     if shard.is_some() {
         return run_shard(plan, asked, &args.run, &there);
     }
@@ -73,14 +73,14 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A part of a run, which has no score that would mean anything.
-fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &Standing) -> anyhow::Result<()> {
+/// Runs a shard of a run. A shard has no score of its own.
+fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &RunStatus) -> anyhow::Result<()> {
     let Run { task, samples, config, .. } = asked;
     let folder = args.out.join(config.folder_name());
     if there.answers.len() < samples.len() {
         answer(plan, asked, &args.out, args.force)?;
     } else if there.on_disk == samples.len() && read_config(&folder)? != *config {
-        // The same questions by another --limit, or in another place: it keeps the new one.
+        // The run has all answers, under another --limit or data folder: its folder takes the new settings.
         RunFolder::open(&args.out, config, samples, false)?;
     }
     print(&format!("{}: {} answers; `secateur merge` joins the shards", folder.display(), samples.len()))?;
@@ -91,18 +91,18 @@ fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &Standing) -> a
     Ok(())
 }
 
-/// What a run folder still needs.
+/// The work that a run folder still needs.
 pub(super) enum Missing {
-    /// It has a score, or answers to more questions than are asked for: it stays as it is.
+    /// Nothing: the folder has a score, or answers to more questions than are asked for. It stays as it is.
     Nothing,
-    /// It was killed between the last answer and the score, or is to be judged anew.
+    /// The score: the run was killed between the last answer and the score, or is to be judged anew.
     Score,
-    /// Questions are not answered yet.
+    /// Answers: some questions are not answered yet.
     Answers,
 }
 
 impl Missing {
-    pub(super) fn new(there: &Standing, questions: usize, judge: &JudgeArgs) -> Self {
+    pub(super) fn new(there: &RunStatus, questions: usize, judge: &JudgeArgs) -> Self {
         if there.answers.len() < questions {
             Self::Answers
         } else if there.scored && judge.judge_url.is_none() || there.on_disk > questions {
@@ -113,7 +113,7 @@ impl Missing {
     }
 }
 
-/// Looks at the pictures of questions that are left, before a model is loaded for them.
+/// Checks the images of the questions that are left, before a model is loaded for them.
 pub(super) fn check_pictures(samples: &[Sample]) -> anyhow::Result<()> {
     let bar = progress(samples.len(), 0);
     let looked = look_through(samples, || bar.inc(1));
@@ -129,15 +129,15 @@ pub(super) fn check_pictures(samples: &[Sample]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Answers what is left to answer.
+/// Answers the questions that are left.
 fn answer(plan: ModelPlan, run: Run, out: &Path, force: bool) -> anyhow::Result<RunFolder> {
-    let left = if force { run.samples } else { &run.samples[standing(out, run.config, run.samples)?.answers.len()..] };
+    let left = if force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.answers.len()..] };
     check_pictures(left)?;
     let backend = plan.method().backend;
     secateur_backends::run(backend, Eval { plan, run, out, force })?
 }
 
-/// The part of the run that was asked for, by a flag or by a scheduler.
+/// The shard of the run that was asked for, by a flag or by a scheduler.
 fn shard(flag: Option<Shard>) -> anyhow::Result<Option<Shard>> {
     if flag.is_some() {
         return Ok(flag.filter(|shard| shard.count > 1));
@@ -152,9 +152,9 @@ fn shard(flag: Option<Shard>) -> anyhow::Result<Option<Shard>> {
     Ok(Some(shard))
 }
 
-/// Writes what the benchmark's server takes, and the score.
+/// Writes the file for the benchmark's server, and the score.
 pub(super) fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut report: Report) -> anyhow::Result<Report> {
-    if let Some(name) = task.upload_name() {
+    if let Some(name) = task.card().upload {
         let whole = match folder.config().limit {
             None => true,
             Some(limit) => task.samples(data)?.len() <= limit,
@@ -179,10 +179,12 @@ pub(super) fn finish(folder: &RunFolder, task: &dyn Task, data: &Path, mut repor
     Ok(report)
 }
 
-/// What all runs with one checkpoint have in common; its checksum takes a while.
+/// The settings that all runs with one checkpoint have in common; the checksum in them takes a while.
 pub(super) struct Fixed {
     config: RunConfig,
     clip_sha256: String,
+    /// Tokens of an item before pruning.
+    whole: usize,
 }
 
 impl Fixed {
@@ -190,6 +192,7 @@ impl Fixed {
         let tiling = plan.options.tiling;
         let joint = plan.options.joint;
         Ok(Self {
+            whole: plan.checkpoint.grid().tokens(),
             clip_sha256: if joint { plan.checkpoint.text_side_sha256()? } else { String::new() },
             config: RunConfig {
                 benchmark: String::new(),
@@ -198,6 +201,7 @@ impl Fixed {
                 method: String::new(),
                 params: BTreeMap::new(),
                 tokens: None,
+                share: None,
                 backend: plan.method().backend.to_owned(),
                 dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
                 clip: plan.checkpoint.clip().map(whole_path).transpose()?,
@@ -234,16 +238,21 @@ impl Fixed {
             method: plan.method.to_owned(),
             params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tokens: plan.tokens,
+            share: match plan.tokens {
+                Some(share @ Budget::Share(_)) => Some(share.of(self.whole)?),
+                _ => None,
+            },
             data: data.clone(),
-            clip_sha256: if method.needs().joint { self.clip_sha256.clone() } else { String::new() },
+            clip_sha256: if method.card().needs.joint { self.clip_sha256.clone() } else { String::new() },
             data_sha256: data_sha256.clone(),
-            max_new_tokens: task.max_new_tokens(),
+            max_new_tokens: task.card().max_new_tokens,
             ..self.config.clone()
         })
     }
 }
 
-/// A folder by its whole path (`.` is another model in another place), an id as it is; the built-in checkpoint is no folder that has its name.
+/// The whole path of a folder (`.` is another model in another place), and an id as it is. The built-in checkpoint's
+/// name is never a folder.
 fn whole_path(model: &str) -> std::io::Result<String> {
     if model != DEMO && Path::new(model).is_dir() {
         return Ok(std::path::absolute(model)?.display().to_string());
@@ -265,14 +274,14 @@ impl Job for Eval<'_> {
         let method = self.plan.method();
         let selector = selector::<B>(method.method, method.params)?;
         let model: Model<B> = self.plan.load(&device)?;
-        // Only now: a run that cannot start leaves nothing behind and destroys nothing.
+        // The folder is opened only now: a run that cannot start leaves nothing behind and destroys nothing.
         let mut folder = RunFolder::open(self.out, self.run.config, self.run.samples, self.force)?;
         run_on(&model, &selector, self.run, &mut folder)?;
         Ok(folder)
     }
 }
 
-/// A run to its end with a model that is loaded: what is left of the answers, and the score.
+/// Completes a run with a loaded model: the answers that are left, and the score.
 pub(super) fn complete<B: VlmBackend>(
     model: &Model<B>,
     selector: &Selector<B>,
@@ -296,11 +305,11 @@ fn run_on<B: VlmBackend>(
     if !folder.is_locked() {
         say!("note: this file system has no locks; let no other process write to {}", folder.path().display());
     }
-    if let Some(name) = run.task.upload_name().filter(|_| folder.answers().is_empty()) {
-        // Of answers that --force threw away.
+    if let Some(name) = run.task.card().upload.filter(|_| folder.answered() == 0) {
+        // An old upload is of answers that --force threw away.
         folder.write_upload(name, None)?;
     }
-    let bar = progress(run.samples.len(), folder.answers().len());
+    let bar = progress(run.samples.len(), folder.answered());
     evaluate(model, selector, run, folder, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(())

@@ -1,4 +1,4 @@
-//! Scoring, with a judge where the benchmark has one and the user named it.
+//! Scoring, with a judge if the benchmark has one and the user named it.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::{
     words::excerpt,
 };
 
-/// What the judge's replies are kept in, beside the answers.
+/// The file of the judge's replies, beside the answers.
 const CACHE: &str = "judge.jsonl";
 
-/// Scores answers; `folder` is where they lie.
+/// Scores the answers in `folder`.
 pub(super) fn score(
     task: &dyn Task,
     data: &Path,
@@ -55,7 +55,7 @@ pub(super) fn score(
     Ok(report)
 }
 
-/// Refuses before a long run what would be refused after it.
+/// Refuses before a long run the settings that would be refused after it.
 pub(super) fn check(
     task: &dyn Task,
     data: &Path,
@@ -75,7 +75,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// What the judge is to be asked, once it is clear that its replies can be scored.
+/// The requests to the judge, once it is clear that its replies can be scored.
 fn requests<'a>(
     task: &'a dyn Task,
     data: &Path,
@@ -90,7 +90,8 @@ fn requests<'a>(
     Ok((judged, judged.requests(data, answers, instruction.as_ref())?))
 }
 
-/// A JSON object as it is (LLaVA's `rule.json` has an instruction for each category), anything else as text.
+/// Reads an instruction: a JSON object as it is (LLaVA's `rule.json` has an instruction for each category), anything
+/// else as text.
 fn instruction(path: &Path) -> anyhow::Result<serde_json::Value> {
     let text = read_text(path, "the instruction cannot be read")?;
     Ok(serde_json::from_str(&text).ok().filter(serde_json::Value::is_object).unwrap_or_else(|| text.into()))

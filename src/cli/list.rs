@@ -1,8 +1,8 @@
-//! `secateur list`: what is there, a line each.
+//! `secateur list`: models, methods, benchmarks and backends, with a line for each.
 
 use std::fmt::Write;
 
-use secateur_backends::BACKENDS;
+use secateur_backends::{BACKENDS, BackendInfo, kernels_of};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -10,24 +10,10 @@ use super::{
     print, print_json,
 };
 use crate::{
-    model::DEMO,
+    model::{DEMO, families::known},
     pruner::{Method, Params, Place, methods},
     task::TASKS,
 };
-
-/// Checkpoints that Secateur is made for, and their layout.
-const MODELS: &[(&str, &str)] = &[
-    (DEMO, "a small LLaVA-1.5 for drawn pictures, inside the binary"),
-    ("liuhaotian/llava-v1.5-7b", "LLaVA-1.5 7B, original layout"),
-    ("liuhaotian/llava-v1.5-13b", "LLaVA-1.5 13B, original layout"),
-    ("llava-hf/llava-1.5-7b-hf", "LLaVA-1.5 7B, transformers layout"),
-    ("llava-hf/llava-1.5-13b-hf", "LLaVA-1.5 13B, transformers layout"),
-    ("liuhaotian/llava-v1.6-vicuna-7b", "LLaVA-NeXT 7B, original layout"),
-    ("liuhaotian/llava-v1.6-vicuna-13b", "LLaVA-NeXT 13B, original layout"),
-    ("llava-hf/llava-v1.6-vicuna-7b-hf", "LLaVA-NeXT 7B, transformers layout"),
-    ("llava-hf/llava-v1.6-vicuna-13b-hf", "LLaVA-NeXT 13B, transformers layout"),
-    ("LanguageBind/Video-LLaVA-7B", "Video-LLaVA 7B, pictures and videos, original layout"),
-];
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let all = [
@@ -62,48 +48,63 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
 fn rows(listing: Listing) -> Vec<Value> {
     match listing {
         Listing::Methods => methods(Params::default()).iter().map(|method| describe(&**method)).collect(),
-        Listing::Models => MODELS.iter().map(|(name, about)| json!({"name": name, "about": about})).collect(),
-        Listing::Benchmarks => TASKS.iter().map(|t| json!({"name": t.name(), "about": t.about()})).collect(),
-        Listing::Backends => {
-            BACKENDS.iter().map(|b| json!({"name": b.name, "about": b.about, "compiled": b.compiled})).collect()
+        Listing::Models => {
+            let demo = json!({"name": DEMO, "about": "a small LLaVA-1.5 for drawn images, inside the binary"});
+            let known = known().into_iter().map(|model| json!({"name": model.id, "about": model.about}));
+            std::iter::once(demo).chain(known).collect()
         }
+        Listing::Benchmarks => TASKS.iter().map(|t| json!({"name": t.name(), "about": t.card().about})).collect(),
+        Listing::Backends => BACKENDS.iter().map(backend).collect(),
     }
 }
 
+/// A backend, with the kernels that it has for this processor.
+fn backend(row: &BackendInfo) -> Value {
+    let mut value = json!({"name": row.name, "about": row.about, "compiled": row.compiled});
+    if let Some(kernels) = kernels_of(row.name) {
+        let choices: Map<String, Value> =
+            kernels.choices.into_iter().map(|(operation, kernel)| (operation.to_owned(), json!(kernel))).collect();
+        value["instructions"] = json!(kernels.instructions);
+        value["kernels"] = Value::Object(choices);
+    }
+    value
+}
+
 fn describe(method: &dyn Method) -> Value {
-    let tiling = method.tiling();
+    let tiling = method.card().tiling;
     json!({
         "name": method.name(),
-        "about": method.idea(),
+        "about": method.card().idea,
         "cues": cues(method),
-        "paper": method.paper(),
-        "where": method.place().name(),
+        "paper": method.card().paper,
+        "where": method.card().place.name(),
         "grid": tiling.grid.name(),
         "newlines": tiling.unpad,
     })
 }
 
-/// What a method reads.
+/// The names of the cues that a method reads.
 fn cues(method: &dyn Method) -> Vec<&'static str> {
-    match method.place() {
+    match method.card().place {
         Place::Llm => vec!["the language model's attention"],
-        Place::Nowhere | Place::Tower => method.needs().names(),
+        Place::Nowhere | Place::Tower => method.card().needs.names(),
     }
 }
 
-/// The methods as README shows them.
+/// The table of methods in the README.
 fn markdown() -> String {
     let mut table =
         "| method | idea | reads | prunes in | LLaVA-NeXT grid | paper |\n|---|---|---|---|---|---|\n".to_owned();
     for method in methods(Params::default()) {
-        let paper = match method.paper() {
+        let paper = match method.card().paper {
             "" => String::new(),
             url => format!("[{}]({url})", url.strip_prefix("https://arxiv.org/abs/").unwrap_or("code")),
         };
         let cues = cues(&*method).join(", ");
-        let (place, grid) = (method.place().name(), method.tiling().grid.name());
+        let (place, grid) = (method.card().place.name(), method.card().tiling.grid.name());
         // Writing to a string cannot fail.
-        let _ = writeln!(table, "| `{}` | {} | {cues} | {place} | `{grid}` | {paper} |", method.name(), method.idea());
+        let _ =
+            writeln!(table, "| `{}` | {} | {cues} | {place} | `{grid}` | {paper} |", method.name(), method.card().idea);
     }
     table
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use super::{args::MergeArgs, eval::finish, judge, print, print_json, writable_name};
 use crate::{
     checksum::data_sha256,
-    eval::{RunConfig, RunFolder, Standing, read_config, standing, standing_in},
+    eval::{RunConfig, RunFolder, RunStatus, read_config, status, status_in},
     shard::Shard,
     task::{Answer, Sample, task},
 };
@@ -37,14 +37,14 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
         None => shards[0].folder.parent().map(Path::to_owned).unwrap_or_default(),
     };
     judge::check(task, &whole.data, &answers, whole.protocol, &args.judge)?;
-    let there = if args.force { Standing::default() } else { standing(&out, &whole, &samples)? };
+    let there = if args.force { RunStatus::default() } else { status(&out, &whole, &samples)? };
     if !answers.starts_with(&there.answers) {
         let path = out.join(whole.folder_name());
         bail!("{}: there are other answers here already; --force throws them away", path.display());
     }
     let mut folder = RunFolder::open(&out, &whole, &samples, args.force)?;
     for answer in answers.into_iter().skip(folder.answers().len()) {
-        folder.append(answer)?;
+        folder.append(folder.answers().len(), answer)?;
     }
     let report = judge::score(task, &whole.data, folder.answers(), whole.protocol, &args.judge, folder.path())?;
     let report = finish(&folder, task, &whole.data, report)?;
@@ -71,10 +71,10 @@ fn part(folder: &Path) -> anyhow::Result<Part> {
 }
 
 impl Part {
-    /// Its answers, which must be all that it was given.
+    /// The answers of the shard, which must be to all of its questions.
     fn answers(&self, samples: &[Sample]) -> anyhow::Result<Vec<Answer>> {
         let own = &samples[self.shard.range(samples.len())];
-        let found = standing_in(&self.folder, &self.config, own)?.answers;
+        let found = status_in(&self.folder, &self.config, own)?.answers;
         if found.len() < own.len() {
             let counts = format!("{} of {} questions are answered", found.len(), own.len());
             bail!("{}: {counts}; run this shard again, it goes on where it stopped", self.folder.display());
@@ -83,10 +83,10 @@ impl Part {
     }
 }
 
-/// The most missing shards that an error names.
+/// The largest number of missing shards that an error names.
 const NAMED: usize = 16;
 
-/// The parts by number, none missing and none twice, all of one run.
+/// The shards by number. None may be missing or there twice, and all must be of one run.
 fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
     parts.sort_by_key(|part| part.shard.index);
     let count = parts[0].shard.count;

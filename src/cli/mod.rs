@@ -1,6 +1,8 @@
-//! The command line: [`args`](Args) as typed, a plan checked before any weight is read, one file a subcommand.
+//! The command line: [`args`](Args) as typed, a plan that is checked before any weight is read, and a file for each
+//! subcommand.
 
-/// Writes a line to stderr; unlike `eprintln!`, it does not end a run whose stderr nobody reads any more, and escapes what a terminal obeys.
+/// Writes a line to stderr. Unlike `eprintln!`, it does not end a run whose stderr nobody reads any more, and it
+/// escapes control characters.
 macro_rules! say {
     ($($part:tt)*) => {
         $crate::cli::terminal::say(&format!($($part)*))
@@ -52,7 +54,7 @@ use crate::{
 /// Runs a subcommand.
 ///
 /// # Errors
-/// Whatever the user's files or flags make impossible, as one chain of causes.
+/// When the user's files or flags make it impossible; the error is one chain of causes.
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Demo(args) => demo::run(args),
@@ -72,11 +74,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// The folder of a benchmark's data, by its whole path: as given, else where a checkout of LLaVA has it, else fetched from
-/// the hub. Empty for a benchmark that brings its own.
+/// The folder of a benchmark's data, by its whole path: the given folder, else the one in a checkout of LLaVA, else one
+/// that is fetched from the hub. The path is empty for a benchmark that needs no data.
 fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let default = task.default_data();
-    match (given, task.hub()) {
+    let default = task.card().data;
+    match (given, task.card().hub) {
         _ if default.is_empty() => Ok(PathBuf::new()),
         (Some(given), _) if let Some(error) = address(&given) => Err(error.into()),
         (Some(given), _) if !given.is_dir() => {
@@ -89,7 +91,7 @@ fn data_folder(task: &dyn Task, given: Option<PathBuf>) -> anyhow::Result<PathBu
     }
 }
 
-/// The path, if a run's settings can hold it.
+/// Returns the path if a run's settings can hold it.
 fn writable_name(path: PathBuf) -> anyhow::Result<PathBuf> {
     if path.to_str().is_none() {
         anyhow::bail!("{}: this path is not UTF-8, and a run's settings cannot hold it; rename it", path.display());
@@ -97,12 +99,12 @@ fn writable_name(path: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// Makes a folder and those that it is in.
+/// Makes a folder and its parents.
 fn make_folder(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(Error::io(path, "the folder cannot be made"))
 }
 
-/// Refuses pictures and videos that are not there before a model is fetched for them.
+/// Refuses images and videos that are not there before a model is fetched for them.
 fn check_there(path: &Path) -> Result<(), Error> {
     if let Some(error) = address(path) {
         return Err(error);
@@ -110,7 +112,7 @@ fn check_there(path: &Path) -> Result<(), Error> {
     check_regular(path, "the image or video cannot be read")
 }
 
-/// Reads a picture, upright as people see it, or a video.
+/// Reads an image, upright as people see it, or a video.
 fn see(path: &Path, frames: Option<usize>) -> Result<Media, Error> {
     let (media, turned) = Media::read(path, frames)?;
     if turned {
@@ -122,7 +124,7 @@ fn see(path: &Path, frames: Option<usize>) -> Result<Media, Error> {
     Ok(media)
 }
 
-/// Says of a picture that is measured as it is stored that people see it another way up.
+/// Notes that people see an image another way up than it is stored and measured.
 fn note_turned(path: &Path) {
     if is_turned(path) {
         say!(
@@ -132,7 +134,7 @@ fn note_turned(path: &Path) {
     }
 }
 
-/// Refuses temperatures and shares that mean nothing.
+/// Refuses temperatures and shares outside of their ranges.
 fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
     if !(0.0..=100.0).contains(&temperature) {
         anyhow::bail!("--temperature {temperature} is not possible: 0 is greedy, 100 the most");
@@ -143,7 +145,7 @@ fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses questions about videos before weights are read, for a model that sees none, or where nothing reads them.
+/// Refuses questions about videos before weights are read, if the model sees no videos or no program here reads them.
 fn check_videos(samples: &[Sample], checkpoint: &Checkpoint) -> Result<(), Error> {
     let mut videos = samples.iter().filter_map(|sample| match &sample.picture {
         Some(Picture::Video(path)) => Some(path),
@@ -171,7 +173,7 @@ fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(print(&serde_json::to_string(value)?)?)
 }
 
-/// The time in the middle, or between the two in the middle; `None` of none.
+/// The median of times: the middle one, or the mean of the two in the middle; `None` without times.
 fn median(times: impl IntoIterator<Item = Duration>) -> Option<Duration> {
     let mut times: Vec<Duration> = times.into_iter().collect();
     times.sort_unstable();
@@ -179,7 +181,7 @@ fn median(times: impl IntoIterator<Item = Duration>) -> Option<Duration> {
     Some((times[low] + times[high]) / 2)
 }
 
-/// Milliseconds, for JSON and for people.
+/// The time in milliseconds, for JSON and for people.
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

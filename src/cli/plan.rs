@@ -1,4 +1,4 @@
-//! Typed arguments, resolved and checked before any weight is read.
+//! Plans: the typed arguments, resolved and checked before any weight is read.
 
 use burn::tensor::DType;
 use secateur_backends::{VlmBackend, choose};
@@ -7,19 +7,19 @@ use super::args::{MethodArgs, ModelArgs};
 use crate::{
     Error,
     model::{Checkpoint, LoadOptions, Model, TilingChoice, check_layer, open},
-    pruner::{MAX_THETA, Params, check_budget, method, methods},
+    pruner::{Budget, MAX_THETA, Params, method, methods},
 };
 
 /// Budgets that papers report.
 pub(super) const BUDGETS: [usize; 4] = [192, 128, 64, 29];
 
-/// Which method at which budget on which backend.
+/// A method at a budget on a backend.
 #[derive(Clone, Debug)]
 pub(super) struct MethodPlan {
     /// The method's name; `none` without a budget.
     pub(super) method: &'static str,
     pub(super) params: Params,
-    pub(super) tokens: Option<usize>,
+    pub(super) tokens: Option<Budget>,
     pub(super) backend: &'static str,
     pub(super) seed: u64,
 }
@@ -39,9 +39,6 @@ impl MethodPlan {
         }
         let params = params(args)?;
         let asked = method(&args.method, params)?.name();
-        if args.tokens == Some(0) {
-            anyhow::bail!("a budget of 0 tokens is not possible: --tokens takes 1 up to the patches of one crop");
-        }
         let tokens = if asked == "none" { None } else { args.tokens };
         if let (None, Some(ignored)) = (tokens, args.tokens) {
             say!("note: method `none` keeps every token; --tokens {ignored} is not used");
@@ -59,7 +56,7 @@ impl MethodPlan {
         }
         let alone = names.len() == 1;
         let plan = |name: &str| {
-            // The baseline takes no budget; beside other methods that goes without saying.
+            // The baseline without pruning takes no budget, so beside other methods --tokens is not for it.
             let tokens = args.tokens.filter(|_| alone || name != "none");
             Self::new(&MethodArgs { method: name.to_owned(), tokens, ..args.clone() })
         };
@@ -67,9 +64,9 @@ impl MethodPlan {
     }
 }
 
-/// `--budgets`, and `--tokens` as one more, each once.
-pub(super) fn budgets(list: &[usize], one: Option<usize>) -> Vec<usize> {
-    let mut budgets: Vec<usize> = Vec::new();
+/// The budgets of `--budgets`, and `--tokens` as one more, each once.
+pub(super) fn budgets(list: &[Budget], one: Option<Budget>) -> Vec<Budget> {
+    let mut budgets: Vec<Budget> = Vec::new();
     for budget in list.iter().copied().chain(one) {
         if !budgets.contains(&budget) {
             budgets.push(budget);
@@ -95,7 +92,7 @@ pub(super) fn names(list: &str) -> Result<Vec<&'static str>, Error> {
     }
 }
 
-/// The methods' parameters, checked.
+/// Checks the methods' parameters.
 pub(super) fn params(args: &MethodArgs) -> anyhow::Result<Params> {
     if !(0.0..=1.0).contains(&args.important_ratio) {
         anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
@@ -107,7 +104,8 @@ pub(super) fn params(args: &MethodArgs) -> anyhow::Result<Params> {
     Ok(Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed })
 }
 
-/// Whether CLIP's text side is needed, by methods that read it. Where it is not there and every method was asked for, these are left out.
+/// Whether a method needs CLIP's text side. If it is not there and all methods were asked for, the methods that need it
+/// are left out.
 pub(super) fn text_side<T>(
     methods: &mut Vec<T>,
     reads: impl Fn(&T) -> bool,
@@ -117,7 +115,7 @@ pub(super) fn text_side<T>(
     if !methods.iter().any(&reads) {
         return Ok(false);
     }
-    // This may fetch it.
+    // This may fetch the text side.
     match look_for_it() {
         Ok(()) => Ok(true),
         Err(error) if args.method == "all" => {
@@ -130,15 +128,15 @@ pub(super) fn text_side<T>(
 }
 
 impl ModelPlan {
-    /// Finds the checkpoint, which may fetch it: whatever else can be wrong should be found out before.
+    /// Finds the checkpoint, which may fetch it: all other errors should be found before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
         let checkpoint = open(&args.model, args.clip.as_deref())?;
         checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
-        let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.needs().joint);
+        let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.card().needs.joint);
         let joint = text_side(&mut methods, reads_text, &args.method, || checkpoint.check_text_side())?;
         for plan in &methods {
             if let Some(budget) = plan.tokens {
-                check_budget(budget, checkpoint.grid().tokens())?;
+                budget.of(checkpoint.grid().tokens())?;
             }
             if let Some(layer) = method(plan.method, plan.params)?.cut_layer() {
                 check_layer(layer, checkpoint.decoder().num_hidden_layers)?;

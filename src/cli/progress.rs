@@ -1,8 +1,8 @@
-//! How far a run has come.
+//! The progress of a run.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar on stderr; invisible where stderr is no terminal.
+/// A progress bar on stderr; invisible where stderr is no terminal.
 pub(super) fn progress(total: usize, done: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} questions · {elapsed_precise} · {eta_precise} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -11,7 +11,7 @@ use super::{args::PruneArgs, plan::MethodPlan, print_json};
 use crate::{
     Error,
     image::address,
-    pruner::{Cues, Selector, selector},
+    pruner::{Budget, Cues, Selector, selector},
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
@@ -48,7 +48,10 @@ impl Job for Prune {
         let kept = match selector::<B>(method, self.plan.params)? {
             Selector::Before(pruner) => {
                 let cues = read_cues::<B>(&self.cues, &file, &device)?;
-                let tokens = tokens.map_or_else(|| Ok(cues.grid(method)?.1), Ok);
+                let tokens = match tokens {
+                    Some(Budget::Tokens(tokens)) => Ok(tokens),
+                    budget => cues.grid(method).and_then(|(_, tokens)| budget.map_or(Ok(tokens), |b| b.of(tokens))),
+                };
                 let kept = tokens.and_then(|tokens| pruner.keep(&cues, tokens));
                 kept.map_err(|error| beside(error, &self.cues, &file))?.indices().to_vec()
             }
@@ -58,7 +61,8 @@ impl Job for Prune {
                 let stored = file.tensors.get(cue).ok_or_else(missing)?;
                 let fail = |reason: String| Error::Cues { path: self.cues.clone(), reason };
                 let attention: Tensor<B, 2> = read(cue, stored, &device).map_err(fail)?;
-                vec![pruner.keep(attention, tokens.unwrap_or_default())?]
+                let tokens = tokens.map_or(Ok(0), |budget| budget.of(attention.dims()[1]))?;
+                vec![pruner.keep(attention, tokens)?]
             }
         };
         let tokens = kept.first().map_or(0, Vec::len);
@@ -66,7 +70,7 @@ impl Job for Prune {
     }
 }
 
-/// The error, and what the file has instead of what is missing.
+/// Adds to the error of a missing cue the names of the tensors that the file has.
 fn beside(error: Error, path: &Path, file: &Checkpoint) -> anyhow::Error {
     let is_missing = matches!(error, Error::MissingCue { .. });
     let error = anyhow::Error::from(error);
@@ -78,7 +82,7 @@ fn beside(error: Error, path: &Path, file: &Checkpoint) -> anyhow::Error {
     error.context(format!("{} has {names}", path.display()))
 }
 
-/// Reads the cues that are in the file; a method names those that it misses.
+/// Reads the cues that are in the file. A method's error names the cues that are missing.
 fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::Device) -> Result<Cues<B>, Error> {
     let fail = |reason: String| Error::Cues { path: path.to_owned(), reason };
     let tensor3 = |name| file.tensors.get(name).map(|stored| read(name, stored, device)).transpose().map_err(fail);
@@ -107,12 +111,12 @@ fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::Device) -> 
     Ok(cues)
 }
 
-/// `prompt_embeds` may have no rows: then nothing follows the picture.
+/// Reads `prompt_embeds`, which may have no rows: then no text follows the image.
 fn read_text<B: Backend>(stored: &StoredTensor, device: &B::Device) -> Result<Option<Tensor<B, 2>>, String> {
     if stored.shape.first() == Some(&0) { Ok(None) } else { read("prompt_embeds", stored, device).map(Some) }
 }
 
-/// Crops and patches are the same in every tensor that has them, and widths where they meet.
+/// Checks that all cues have the same crops and patches, and the same widths where they are multiplied.
 fn check_grids<B: Backend>(cues: &Cues<B>) -> Result<(), String> {
     let of_features = |x: &Tensor<B, 3>| (x.dims()[0], x.dims()[1]);
     let of_attention = |x: &Tensor<B, 4>| (x.dims()[1], x.dims()[3]);

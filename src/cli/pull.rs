@@ -13,9 +13,9 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
     let benchmark: Option<&&dyn Task> = TASKS.iter().find(|task| task.name() == args.id);
     let folder = match benchmark {
         Some(task) => {
-            let Some(set) = task.hub() else {
+            let Some(set) = task.card().hub else {
                 let name = &args.id;
-                match task.default_data() {
+                match task.card().data {
                     "" => bail!("there is nothing to fetch: {name} is inside the binary"),
                     _ => {
                         bail!("{name} is on no hub in a form that is read; name its folder in `eval {name} --data DIR`")
@@ -25,11 +25,11 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
             fetch(*task, set)?
         }
         None => {
-            // A CLIP checkpoint is a part of models, and none to open.
+            // A CLIP checkpoint is a part of models, and cannot be opened as a model.
             if is_tower(&args.id)? {
                 find(&args.id, None)?
             } else {
-                // Opening finds the tower's checkpoint too, where there is one.
+                // Opening a model fetches the tower's checkpoint too, if it has one.
                 let checkpoint = open(&args.id, None)?;
                 checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
                 if let Some(id) = checkpoint.text_side_id() {

@@ -13,15 +13,15 @@ use crate::{
 
 pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
-    if args.upload.is_some() && task.upload_name().is_none() {
+    if args.upload.is_some() && task.card().upload.is_none() {
         bail!("{} has no server that takes a file; leave out --upload", task.name());
     }
     let (answers, broken) = task.answers(&args.answers)?;
     let data = match args.data {
-        // What is here is read, but nothing is fetched for answers that bring their labels along.
+        // Data that are here are read, but nothing is fetched for answers that bring their labels along.
         None if !task.needs_data(&answers, args.protocol)
             && args.upload.is_none()
-            && !Path::new(task.default_data()).is_dir() =>
+            && !Path::new(task.card().data).is_dir() =>
         {
             PathBuf::new()
         }
@@ -38,7 +38,7 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
             write_file(path, &task.upload(&data, &answers)?)?;
             report.notes.extend(holes(task, &data, &answers)?);
         }
-        None if report.metrics.is_empty() && task.upload_name().is_some() => {
+        None if report.metrics.is_empty() && task.card().upload.is_some() => {
             report.notes.push("--upload FILE writes what the server takes".to_owned());
         }
         None => {}

@@ -1,4 +1,4 @@
-//! `secateur show`: what each method keeps of a picture or a video, as pictures.
+//! `secateur show`: the patches that each method keeps of an image or a video, as images.
 
 use std::{
     ffi::OsStr,
@@ -16,8 +16,8 @@ use super::{
     print, see,
 };
 use crate::{
+    engine::{Decoding, answer, go_on, kept},
     files::write_file,
-    generate::{Decoding, answer, go_on, kept},
     image::{Rgb, Tiles, kept_patches, png},
     model::Model,
     plot::{Scale, captioned, columns, heat, reach},
@@ -27,13 +27,13 @@ use crate::{
     video::Media,
 };
 
-/// How much of the picture colours hide.
+/// The share of the image that colours hide.
 const ALPHA: f32 = 0.5;
-/// Letters of a word in a file's name.
+/// The largest number of letters of a word in a file's name.
 const LONGEST: usize = 40;
-/// Bytes of a word that is looked for in a picture.
+/// The largest number of bytes of a word that is looked for in an image.
 const LONGEST_WORD: usize = 300;
-/// Pictures side by side in a sheet.
+/// The number of images side by side in a sheet.
 const COLUMNS: usize = 3;
 
 pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
@@ -72,13 +72,13 @@ struct Show {
     question: String,
 }
 
-/// What became of the picture's crops, or the video's frames.
+/// The result of a method on an image's crops, or a video's frames.
 struct Shown {
     tiles: Option<Tiles>,
     kept: Vec<Vec<usize>>,
-    /// Visual tokens left, and before.
+    /// The numbers of visual tokens after and before pruning.
     counts: [usize; 2],
-    /// What the method ranks patches by, of each crop.
+    /// The scores by which the method ranks patches, for each crop.
     scores: Option<Vec<Vec<f32>>>,
 }
 
@@ -109,7 +109,7 @@ impl Job for Show {
             sheet.push(captioned(&picture, &format!("{} · {left} of {before} tokens{hidden}", method.method)));
             if let Some(scores) = shown.scores.as_ref().filter(|_| args.heat) {
                 let scale = args.colormap.unwrap_or(Scale::Viridis);
-                // One scale for all crops or frames.
+                // All crops or frames share one scale.
                 let ends = reach(scores.iter().flatten());
                 let under = |square: Rgb, crop: usize| heat(&square, grid, &scores[crop], ends, scale, ALPHA);
                 let picture = arranged(&model, &media, shown.tiles, under);
@@ -125,7 +125,7 @@ impl Job for Show {
             files.push(save(&args.out, &name, &picture)?);
             sheet.push(captioned(&picture, &word));
         }
-        // Frames and tiles make wide pictures.
+        // Frames and tiles make wide images.
         let wide = sheet.iter().any(|picture| picture.width > 2 * picture.height);
         files.push(save(&args.out, "sheet", &columns(&sheet, if wide { 1 } else { COLUMNS }))?);
         files.iter().try_for_each(|file| print(&file.display().to_string()))?;
@@ -133,19 +133,19 @@ impl Job for Show {
     }
 }
 
-/// One method's choice.
+/// Runs one method on the image or video.
 fn look<B: VlmBackend>(model: &Model<B>, media: &Media, prompt: &Prompt, method: &MethodPlan) -> anyhow::Result<Shown> {
     let selector = selector::<B>(method.method, method.params)?;
     match &selector {
         Selector::Before(pruner) => {
-            let look = model.encode_media(media, pruner.tiling(), pruner.needs())?;
+            let look = model.encode_media(media, pruner.card().tiling, pruner.card().needs)?;
             let seen = model.prune(&look, &**pruner, method.tokens, prompt, 0)?;
-            let score = pruner.score(&model.cues(&look, pruner.needs(), prompt, 0)?)?;
+            let score = pruner.score(&model.cues(&look, pruner.card().needs, prompt, 0)?)?;
             let scores = score.map(|score| host(score).chunks(seen.grid.tokens()).map(<[f32]>::to_vec).collect());
             let counts = [seen.order.len(), seen.unpruned];
             Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores })
         }
-        // Only the language model can say.
+        // Only the decoder can say.
         Selector::Inside(_) => {
             let first = Decoding::greedy(1);
             let media = std::slice::from_ref(media);
@@ -156,8 +156,8 @@ fn look<B: VlmBackend>(model: &Model<B>, media: &Media, prompt: &Prompt, method:
     }
 }
 
-/// Where CLIP sees each word: minus the cosine of a patch and the question about it, as CDPruner's
-/// `scripts/visualize_relevance.py` draws it, over the picture squeezed into a square.
+/// The relevance map of each word: minus the cosine of a patch and the question about the word, as CDPruner's
+/// `scripts/visualize_relevance.py` draws it, over the image squeezed into a square.
 fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -> anyhow::Result<Vec<(String, Rgb)>> {
     if args.relevance.is_empty() {
         return Ok(Vec::new());

@@ -1,11 +1,11 @@
-//! What reaches a terminal: text of files, hubs, judges and models, with nothing in it that a terminal obeys.
+//! Text for a terminal: text of files, hubs, judges and models, with control characters spelt out.
 
 use std::{
     borrow::Cow,
     io::{IsTerminal, Write},
 };
 
-/// `text` with control characters spelt out, but for line breaks and tabs.
+/// Spells out control characters in `text`, but for line breaks and tabs.
 pub fn plain(text: &str) -> Cow<'_, str> {
     let obeyed = |c: char| c.is_control() && c != '\n' && c != '\t' || is_invisible(c);
     if !text.contains(obeyed) {
@@ -14,7 +14,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| if obeyed(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect())
 }
 
-/// An error's sentence without the numbers that the system has for it.
+/// Removes the system's error numbers from an error's sentence.
 pub fn without_numbers(text: &str) -> String {
     let mut parts = text.split(" (os error ");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -29,12 +29,12 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` as stdout takes it: as it is, unless a person reads it on a terminal.
+/// The text for stdout: `text` as it is, or with control characters spelt out if stdout is a terminal.
 pub(super) fn for_stdout(text: &str) -> Cow<'_, str> {
     if std::io::stdout().is_terminal() { plain(text) } else { Cow::Borrowed(text) }
 }
 
-/// Writes a line to stderr; a stderr that nobody reads is no reason to stop.
+/// Writes a line to stderr. The program goes on if nobody reads stderr.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", plain(text));
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error,
-    generate::{Decoding, answer, go_on, kept},
+    engine::{Decoding, answer, go_on, kept},
     image::decode,
     model::{Model, VisualTokens},
     pruner::selector,
@@ -32,7 +32,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
             let frames = checkpoint.frames().ok_or_else(|| Error::NoVideo { path: path.clone() })?;
             Media::Video(Video::read(path, frames)?)
         }
-        // Clap asks for one of them.
+        // Clap makes sure that an image or a video is given.
         (None, path) => {
             let path = path.as_deref().unwrap_or(Path::new(""));
             note_turned(path);
@@ -75,7 +75,7 @@ struct Trace {
     timings_ms: Timings,
 }
 
-/// How a LLaVA-NeXT picture was taken apart and put in a row.
+/// How a LLaVA-NeXT image was cut into crops and joined into one sequence.
 #[derive(Serialize)]
 struct AnyRes {
     columns: usize,

@@ -1,4 +1,4 @@
-//! A folder in LLaVA's layout, while it is filled.
+//! A folder in LLaVA's layout that is being filled.
 
 use std::{
     collections::BTreeMap,
@@ -13,30 +13,30 @@ use serde_json::Value;
 use super::{extension, inside};
 use crate::Error;
 
-/// The folder; it gets its name once it is whole.
+/// A folder that is being filled; it gets its name once it is whole.
 pub struct Folder {
     whole: PathBuf,
     draft: PathBuf,
-    /// Held as long as the draft is.
+    /// The lock, held as long as the draft exists.
     _lock: File,
     values: BTreeMap<PathBuf, Value>,
     counts: BTreeMap<String, usize>,
 }
 
 impl Folder {
-    /// Starts beside the place of the whole folder; `None` if another process made it meanwhile.
+    /// Starts a draft beside the place of the whole folder; `None` if another process made the folder meanwhile.
     pub(super) fn begin(whole: &Path) -> Result<Option<Self>, Error> {
         let draft = whole.with_added_extension("part");
         let fail = || Error::io(&draft, "the data set cannot be unpacked here");
         std::fs::create_dir_all(draft.parent().unwrap_or(&draft)).map_err(fail())?;
         let place = whole.with_added_extension("lock");
         let lock = File::create(&place).map_err(Error::io(&place, "cannot be made"))?;
-        // Another process that unpacks it is waited for, where the file system has locks.
+        // This waits for another process that unpacks the data set, where the file system has locks.
         let _ = lock.lock();
         if whole.is_dir() {
             return Ok(None);
         }
-        // What a process left that was stopped, which can be gigabytes.
+        // The draft of a process that was stopped can have gigabytes.
         match std::fs::remove_dir_all(&draft) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fail()(error)),
             _ => std::fs::create_dir(&draft).map_err(fail())?,
@@ -44,18 +44,18 @@ impl Folder {
         Ok(Some(Self { whole: whole.to_owned(), draft, _lock: lock, values: BTreeMap::new(), counts: BTreeMap::new() }))
     }
 
-    /// How often `key` was counted before.
+    /// Counts `key`, and returns how often it was counted before.
     pub fn count(&mut self, key: &str) -> usize {
         let count = self.counts.entry(key.to_owned()).or_default();
         *count += 1;
         *count - 1
     }
 
-    /// Writes a picture as `name`, and returns the name; without an extension it gets that of its format. A picture that is
-    /// there already is not written again.
+    /// Writes an image as `name`, and returns the name; a name without an extension gets that of the image's format. An
+    /// image that is there already is not written again.
     ///
     /// # Errors
-    /// When the name leads out of the folder, the bytes begin like no picture, or it cannot be written.
+    /// When the name leads out of the folder, the bytes begin like no image, or the file cannot be written.
     pub fn picture(&mut self, below: &str, name: &str, bytes: &[u8]) -> Result<String, Error> {
         let plain = Path::new(name).extension().is_none();
         let name = self.checked(if plain { format!("{name}.{}", extension(bytes)) } else { name.to_owned() })?;
@@ -73,16 +73,16 @@ impl Folder {
     /// Adds a line to a text file.
     ///
     /// # Errors
-    /// When the name leads out of the folder, or it cannot be written.
+    /// When the name leads out of the folder, or the file cannot be written.
     pub fn line(&mut self, name: &str, line: &str) -> Result<(), Error> {
         let path = self.place(name)?;
-        // Checkpoint each time: there may be more files than a process may hold open.
+        // The file is opened each time: there may be more files than a process may hold open.
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
         written.map_err(Error::io(&path, "cannot be written"))
     }
 
-    /// The value of a JSON file, to be changed in place; null at first.
+    /// The value of a JSON file, to be changed in place; it is null at first.
     ///
     /// # Errors
     /// When the name leads out of the folder.
@@ -91,10 +91,10 @@ impl Folder {
         Ok(self.values.entry(path).or_default())
     }
 
-    /// The name of a file that stays inside the folder, for the files that refer to it.
+    /// Checks that a file's name stays inside the folder, and returns it for the files that refer to it.
     ///
     /// # Errors
-    /// When it leads out of it.
+    /// When the name leads out of the folder.
     pub fn checked(&self, name: String) -> Result<String, Error> {
         if inside(&name) { Ok(name) } else { Err(self.outside(&name)) }
     }
@@ -104,7 +104,7 @@ impl Folder {
         Error::data(&self.whole, format!("the data set names a file `{name}`, which is no plain name"))
     }
 
-    /// Gives the folder its name, once `check` finds nothing wrong with what is in it.
+    /// Gives the folder its name, once `check` finds nothing wrong with its files.
     pub(super) fn finish(self, check: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
         for (path, value) in &self.values {
             std::fs::write(path, value.to_string()).map_err(Error::io(path, "cannot be written"))?;
@@ -127,7 +127,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Gone already where everything went well.
+        // The draft is gone already where everything went well.
         let _ = std::fs::remove_dir_all(&self.draft);
     }
 }

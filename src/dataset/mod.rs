@@ -1,6 +1,6 @@
 //! Benchmarks from the hub: the data sets that lmms-eval uses, unpacked once into the layout of LLaVA's evaluation folders.
 //!
-//! Everything after that is the same for both sources, so a benchmark asks, guards and scores in one way.
+//! Everything after unpacking is the same for both sources, so a benchmark asks, checks and scores in one way.
 
 mod folder;
 mod rows;
@@ -14,24 +14,25 @@ use secateur_weights::{cache_root, cached_commit, find_data};
 use crate::Error;
 
 /// A benchmark's data set on the hub.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct DataSet {
-    /// Its id.
+    /// The id of the data set on the hub.
     pub id: &'static str,
-    /// What the names of its files start with, in the order in which they are read.
+    /// The starts of the names of its files, in the order in which they are read.
     pub files: &'static [&'static str],
     /// Writes one row into the folder; called for every row of every file.
     pub unpack: fn(&Record, &mut Folder) -> Result<(), Error>,
 }
 
-/// Counts what changed in unpacked folders: those of before are not read any more.
+/// The version of the layout of unpacked folders: folders of an earlier version are not read any more.
 const LAYOUT: u32 = 2;
 
-/// The folder of the benchmark `name`, fetched and unpacked if it is not there; `check` is given what was unpacked before it gets its name.
+/// The folder of the benchmark `name`, fetched and unpacked if it is not there. `check` is given the unpacked folder
+/// before the folder gets its name.
 ///
 /// # Errors
-/// When the hub has no such files, does not answer, a row is not as it must be, or `check` refuses; nothing half-unpacked is left under the
-/// folder's name.
+/// When the hub has no such files or does not answer, a row lacks a column or has a wrong value, or `check` refuses.
+/// Nothing half-unpacked is left under the folder's name.
 pub fn fetch(name: &str, set: DataSet, check: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
     let place = |commit: &str| {
         let short: String = commit.chars().take(12).collect();
@@ -61,7 +62,7 @@ pub fn fetch(name: &str, set: DataSet, check: impl FnOnce(&Path) -> Result<(), E
     Ok(whole)
 }
 
-/// The extension that a picture's first bytes ask for.
+/// The extension for the format that an image's first bytes show.
 fn extension(bytes: &[u8]) -> &'static str {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => "png",
@@ -71,7 +72,7 @@ fn extension(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// A name that stays inside its folder.
+/// Whether a name stays inside its folder.
 fn inside(name: &str) -> bool {
     let path = Path::new(name);
     !name.is_empty() && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))

@@ -15,20 +15,21 @@ use secateur_weights::impostor;
 
 use crate::{Error, unwind::guarded};
 
-/// A row.
+/// A row of a parquet file.
 pub struct Record {
     path: PathBuf,
     row: Row,
     number: usize,
 }
 
-/// Rows that are unpacked at a time: a picture each, and a value that many rows share once for each.
+/// The number of rows that are unpacked at a time. Each holds an image, and its own copy of a value that rows share.
 const BATCH: usize = 8;
 
-/// The longest text that is read, in bytes: far more than a question has. Rows can share one, which is then written for each of them.
+/// The longest text that is read, in bytes: far more than a question has. Rows can share a text, which is then written
+/// for each of them.
 const MAX_TEXT: usize = 1 << 18;
 
-/// The rows of a file, read as they are asked for. The library panics on some damaged files.
+/// The rows of a file, read one by one when they are asked for. The library panics on some damaged files.
 pub(super) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Record, Error>>, Error> {
     let damaged = || Error::data(path, "not a parquet file, or damaged; remove it, and it is fetched again");
     check_start(path)?;
@@ -51,7 +52,7 @@ pub(super) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Record, Er
             Some(None) => return None,
             Some(Some(Ok(row))) => Ok(Record { path: path.clone(), row, number }),
             Some(Some(Err(_))) | None => {
-                // Nothing can be read after it.
+                // Nothing can be read after a damaged row.
                 rows = None;
                 let reason = format!("row {number}: the file is damaged; remove it, and it is fetched again");
                 Err(Error::data(&path, reason))
@@ -62,7 +63,7 @@ pub(super) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Record, Er
     }))
 }
 
-/// Refuses what lies in place of a file.
+/// Refuses a pointer or a web page that lies in place of a file.
 fn check_start(path: &Path) -> Result<(), Error> {
     let mut start = Vec::new();
     let file = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
@@ -80,7 +81,7 @@ impl Record {
         self.find(name).is_some_and(|field| !matches!(field, Field::Null))
     }
 
-    /// A column as text; numbers are spelt out, nothing is an empty text.
+    /// The column `name` as text; numbers are spelt out, and a missing value is an empty text.
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
@@ -99,7 +100,7 @@ impl Record {
         }
     }
 
-    /// A column as the name of something, which must not be empty.
+    /// The column `name` as the name of something, which must not be empty.
     ///
     /// # Errors
     /// When there is no such column, or it holds nothing, or something else than text.
@@ -109,7 +110,7 @@ impl Record {
             .ok_or_else(|| self.error(&format!("column `{name}` is empty")))
     }
 
-    /// A column as a whole number.
+    /// The column `name` as a whole number.
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
@@ -117,7 +118,7 @@ impl Record {
         self.text(name)?.parse().map_err(|_| self.error(&format!("column `{name}` holds no whole number")))
     }
 
-    /// A list of texts; empty where there is none.
+    /// The column `name` as a list of texts; empty where there is no list.
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
@@ -132,7 +133,7 @@ impl Record {
         }
     }
 
-    /// The bytes of a picture, which is a group with a column `bytes`; `None` where there is none.
+    /// The bytes of an image, which is a group with a column `bytes`; `None` where there is no image.
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
@@ -148,7 +149,7 @@ impl Record {
         }
     }
 
-    /// The pictures of a list, or the only one.
+    /// The images of a list, or the only image.
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
@@ -181,7 +182,7 @@ impl Record {
     }
 }
 
-/// The bytes in a picture's group.
+/// The bytes in an image's group.
 fn bytes_of(group: &Row) -> Option<&[u8]> {
     group.get_column_iter().find_map(|(name, field)| match field {
         Field::Bytes(bytes) if name == "bytes" => Some(bytes.data()),

@@ -1,4 +1,4 @@
-//! The checkpoint that is inside the binary, for machines that have no other.
+//! The checkpoint that is inside the binary, for machines without another checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ macro_rules! files {
     };
 }
 
-/// Names and bytes.
+/// The names and bytes of the checkpoint's files.
 const FILES: &[(&str, &[u8])] = files! {
     "config.json"
     "generation_config.json"
@@ -26,11 +26,12 @@ const FILES: &[(&str, &[u8])] = files! {
     "clip-vit-demo-patch14-336/tokenizer.json"
 };
 
-/// The folder of the built-in checkpoint: written below the user's cache, so that it is read like any other, and checked byte by byte if it is
-/// there already. Never in a folder that others can write to: who made it could make links there, or another checkpoint.
+/// The folder of the built-in checkpoint. It is written below the user's cache, so that it is read like any other
+/// checkpoint, and checked byte by byte if it is there already. It is never written to a folder that others can write
+/// to: they could make links there, or another checkpoint.
 ///
 /// # Errors
-/// When it can be written nowhere.
+/// When the folder can be written nowhere.
 pub fn unpack() -> Result<PathBuf, Error> {
     let hash = fnv1a(FILES.iter().flat_map(|(_, bytes)| bytes.iter()));
     let name = format!("demo-{hash:016x}");
@@ -44,7 +45,7 @@ pub fn unpack() -> Result<PathBuf, Error> {
             Err(error) => first = first.or(Some(error)),
         }
     }
-    // On a machine whose user has no cache: a new folder, that nobody else has made.
+    // If the user has no cache, the checkpoint goes to a new folder that nobody else has made.
     let random = std::env::temp_dir().join(format!("secateur-{name}-{:016x}", rand::random::<u64>()));
     unpack_to(&random).map_err(|error| first.unwrap_or(error))
 }
@@ -54,7 +55,7 @@ fn unpack_to(folder: &Path) -> Result<PathBuf, Error> {
     make_private(folder).map_err(Error::io(folder, ACTION))?;
     for (name, bytes) in FILES {
         let path = folder.join(name);
-        // A link may lead to another file of the user, whatever is in it.
+        // A link is refused, whatever it leads to: it may be another file of the user.
         let is_file = path.symlink_metadata().is_ok_and(|file| file.is_file());
         if is_file && std::fs::read(&path).is_ok_and(|there| there == *bytes) {
             continue;
@@ -88,7 +89,7 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
 fn check_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let there = folder.symlink_metadata()?;
-    // A file that this process makes has its owner.
+    // A file that this process makes has the owner of the process.
     let probe = folder.join(format!(".{:016x}", rand::random::<u64>()));
     let own = there.is_dir().then(|| {
         let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&probe);

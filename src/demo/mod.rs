@@ -1,4 +1,4 @@
-//! A small world of our own, for a model that anyone can run: pictures of coloured shapes, and questions about them.
+//! A small world of our own, for a model that anyone can run: images of coloured shapes, and questions about them.
 
 mod checkpoint;
 mod questions;

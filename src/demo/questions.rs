@@ -1,10 +1,10 @@
-//! What is asked about the pictures: MME's four coarse categories with yes and no, and open questions for training.
+//! The questions about the images: MME's four coarse categories with yes and no, and open questions for training.
 
 use rand::{Rng, seq::IndexedRandom};
 
 use super::{Colour, Object, Scene, Shape};
 
-/// Ends a question that takes yes or no, as in MME.
+/// The end of a question that takes yes or no, as in MME.
 pub const YES_OR_NO: &str = "Please answer yes or no.";
 const NUMBERS: [&str; 6] = ["no", "one", "two", "three", "four", "five"];
 
@@ -19,10 +19,10 @@ pub enum Category {
 }
 
 impl Category {
-    /// All of them, in MME's order.
+    /// All categories, in MME's order.
     pub const ALL: [Self; 4] = [Self::Existence, Self::Count, Self::Position, Self::Color];
 
-    /// As MME writes it.
+    /// The name of the category in MME.
     pub fn name(self) -> &'static str {
         ["existence", "count", "position", "color"][self as usize]
     }
@@ -31,7 +31,7 @@ impl Category {
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// What is asked.
+    /// The text of the question.
     pub text: String,
     /// The answer.
     pub answer: String,
@@ -87,7 +87,7 @@ pub fn ask(random: &mut impl Rng, scene: &Scene, category: Category, yes: bool) 
     Some(Question::yes_or_no(text, yes))
 }
 
-/// Questions that take a word or two.
+/// The number of open questions, which take a word or two.
 pub const OPEN: usize = 5;
 
 /// The open question number `which` below [`OPEN`] about `scene`; `None` if the scene has nothing to ask for.
@@ -121,7 +121,7 @@ pub fn open_questions(random: &mut impl Rng, scene: &Scene, which: usize) -> Opt
     Some(question)
 }
 
-/// Something that is not there: most often in a shape or a colour that is.
+/// The name of an object that is not there; most often its shape or its colour is there.
 fn absent(random: &mut impl Rng, objects: &[Object]) -> String {
     loop {
         let (Some(&shape), Some(&colour)) = (Shape::ALL.choose(random), Colour::ALL.choose(random)) else { continue };
@@ -133,7 +133,7 @@ fn absent(random: &mut impl Rng, objects: &[Object]) -> String {
     }
 }
 
-/// An object unlike all others.
+/// An object that is like no other object by `like`.
 fn alone<'a>(random: &mut impl Rng, objects: &'a [Object], like: fn(&Object, &Object) -> bool) -> Option<&'a Object> {
     let single = |object: &&Object| objects.iter().filter(|other| like(object, other)).count() == 1;
     let singles: Vec<&Object> = objects.iter().filter(single).collect();

@@ -1,6 +1,6 @@
-//! What the pictures show: a few small coloured shapes on grey clutter.
+//! The content of the images: a few small coloured shapes on grey clutter.
 //!
-//! A shape is 24 to 36 pixels wide, so it lies on about four to nine of the 576 patches; everything else is texture
+//! A shape is 24 to 36 pixels wide, so it lies on about four to nine of the 576 patches. Everything else is texture
 //! without colour, which no question asks for.
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
@@ -8,20 +8,20 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::image::Rgb;
 
-/// The side of a picture in pixels.
+/// The side of an image in pixels.
 pub const SIDE: usize = 336;
 /// The side of a patch in pixels.
 pub const PATCH: usize = 14;
-/// Patches on a side.
+/// The number of patches on a side.
 pub const GRID: usize = SIDE / PATCH;
 
 /// Centres lie on multiples of half a patch.
 const STEP: usize = PATCH / 2;
-/// A shape keeps this far, in pixels, from the lines that part left from right and top from bottom.
+/// The distance of a shape's centre, in pixels, from the lines that part left from right and top from bottom.
 const MARGIN: i32 = 21;
 const WIDTHS: std::ops::RangeInclusive<i32> = 24..=36;
 
-/// What an object looks like.
+/// The shape of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Shape {
@@ -32,15 +32,15 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// All of them.
+    /// All values, in the order of their words.
     pub const ALL: [Self; 4] = [Self::Square, Self::Ring, Self::Cross, Self::Triangle];
 
-    /// In a question.
+    /// The word in a question.
     pub fn word(self) -> &'static str {
         ["square", "ring", "cross", "triangle"][self as usize]
     }
 
-    /// More than one.
+    /// The plural of the word.
     pub fn plural(self) -> &'static str {
         ["squares", "rings", "crosses", "triangles"][self as usize]
     }
@@ -52,7 +52,7 @@ impl Shape {
             Self::Square => x.abs() <= 0.9 && y.abs() <= 0.9,
             Self::Ring => (0.55..=1.0).contains(&radius),
             Self::Cross => (x.abs() <= 0.34 && y.abs() <= 1.0) || (y.abs() <= 0.34 && x.abs() <= 1.0),
-            // Upright, its tip at the top.
+            // The triangle is upright, with its tip at the top.
             Self::Triangle => (-1.0..=0.9).contains(&y) && x.abs() <= (y + 1.0) * 0.52,
         }
     }
@@ -70,10 +70,10 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// All of them.
+    /// All values, in the order of their words.
     pub const ALL: [Self; 5] = [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Purple];
 
-    /// In a question.
+    /// The word in a question.
     pub fn word(self) -> &'static str {
         ["red", "green", "blue", "yellow", "purple"][self as usize]
     }
@@ -84,40 +84,40 @@ impl Colour {
 }
 
 /// A shape in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Object {
-    /// Its shape.
+    /// The shape of the object.
     pub shape: Shape,
-    /// Its colour.
+    /// The colour of the object.
     pub colour: Colour,
-    /// Its centre in pixels of the whole picture, x then y.
+    /// The centre in pixels of the whole image, x then y.
     pub centre: [i32; 2],
-    /// Its width and height in pixels.
+    /// The width and height in pixels.
     pub width: i32,
 }
 
 impl Object {
-    /// Its colour and shape, as in "red ring".
+    /// The colour and shape of the object, as in "red ring".
     pub fn name(&self) -> String {
         format!("{} {}", self.colour.word(), self.shape.word())
     }
 
-    /// Shape and colour as one number below 20.
+    /// The shape and colour as one number below 20.
     pub fn kind(&self) -> usize {
         self.shape as usize * Colour::ALL.len() + self.colour as usize
     }
 
-    /// Whether it lies in the left half.
+    /// Whether the centre lies in the left half.
     pub fn left(&self) -> bool {
         self.centre[0] < SIDE as i32 / 2
     }
 
-    /// Whether it lies in the upper half.
+    /// Whether the centre lies in the upper half.
     pub fn top(&self) -> bool {
         self.centre[1] < SIDE as i32 / 2
     }
 
-    /// The share of a patch (row, column) that its square touches.
+    /// The share of a patch (row, column) that the object's square covers.
     pub fn share(&self, patch: [usize; 2]) -> f32 {
         let overlap = |centre: i32, at: usize| {
             let (from, to) = ((at * PATCH) as i32, ((at + 1) * PATCH) as i32);
@@ -128,7 +128,7 @@ impl Object {
 }
 
 /// A square part of the grid, in patches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Region {
     /// The first row.
     pub row: usize,
@@ -139,16 +139,16 @@ pub struct Region {
 }
 
 impl Region {
-    /// The whole picture.
+    /// The whole image.
     pub const WHOLE: Self = Self { row: 0, column: 0, size: GRID };
 }
 
-/// A picture before it is drawn.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The description of an image, from which it is drawn.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scene {
-    /// Its objects, from left to right; no two have both shape and colour in common.
+    /// The objects, from left to right; no two have both shape and colour in common.
     pub objects: Vec<Object>,
-    /// The part of the picture that they are in.
+    /// The part of the image that the objects are in.
     pub region: Region,
     background: u64,
 }
@@ -157,7 +157,7 @@ impl Scene {
     /// A scene with `count` objects inside `region`, fewer if they do not fit.
     pub fn new(random: &mut impl Rng, count: usize, region: Region) -> Self {
         let mut objects: Vec<Object> = Vec::new();
-        // Half of the scenes prefer one shape, so that counting it is worth a question.
+        // Half of the scenes prefer one shape, so that there is something to count.
         let favourite = random.random_bool(0.5).then(|| any(random, &Shape::ALL));
         for _ in 0..200 {
             if objects.len() == count {
@@ -181,7 +181,7 @@ impl Scene {
         Self { objects, region, background: random.random() }
     }
 
-    /// The region's pixels.
+    /// Draws the pixels of the region.
     pub fn draw(&self) -> Rgb {
         let mut random = ChaCha8Rng::seed_from_u64(self.background);
         let side = self.region.size * PATCH;
@@ -208,14 +208,14 @@ fn apart(a: &Object, b: &Object) -> bool {
     distance[0].max(distance[1]) > (a.width + b.width) / 2 + 6
 }
 
-/// A picture in the making.
+/// An image that is being drawn.
 struct Canvas {
     side: usize,
     pixels: Vec<[i32; 3]>,
 }
 
 impl Canvas {
-    /// A grey slope.
+    /// A canvas with a grey slope.
     fn new(random: &mut impl Rng, side: usize) -> Self {
         let base: i32 = random.random_range(80..=175);
         let slope: [i32; 2] = [random.random_range(-40..=40), random.random_range(-40..=40)];
@@ -226,7 +226,7 @@ impl Canvas {
         Self { side, pixels: (0..side * side).map(at).collect() }
     }
 
-    /// Something grey, which may look like an object but for its colour: a block, a disc, a bar, a grating.
+    /// Draws a grey block, disc, bar or grating, which may look like an object but for its colour.
     fn clutter(&mut self, random: &mut impl Rng) {
         let side = self.side as i32;
         let centre = [random.random_range(0..side), random.random_range(0..side)];
@@ -242,7 +242,7 @@ impl Canvas {
         }
     }
 
-    /// Colours the points of a box for which `covers` holds; it is given coordinates from −1 to 1.
+    /// Colours the points of a box for which `covers` holds. `covers` is given coordinates from −1 to 1.
     fn fill(&mut self, centre: [i32; 2], size: [i32; 2], colour: [i32; 3], covers: impl Fn(f32, f32) -> bool) {
         let side = self.side as i32;
         let span = |axis: usize| {
@@ -260,7 +260,7 @@ impl Canvas {
         }
     }
 
-    /// With noise over everything.
+    /// The finished image, with noise over all pixels.
     fn finish(self, random: &mut impl Rng) -> Rgb {
         let mut data = Vec::with_capacity(self.pixels.len() * 3);
         for pixel in self.pixels {

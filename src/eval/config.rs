@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error,
     files::read_json,
-    pruner::{Params, method},
+    pruner::{Budget, Params, method},
     shard::Shard,
     task::Protocol,
 };
@@ -32,7 +32,10 @@ pub struct RunConfig {
     /// Its parameters.
     pub params: BTreeMap<String, f64>,
     /// Its budget; none without pruning.
-    pub tokens: Option<usize>,
+    pub tokens: Option<Budget>,
+    /// The number of tokens that a share keeps of each item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<usize>,
     /// Where it ran.
     pub backend: String,
     /// The weights' type, if it was asked for.
@@ -117,6 +120,14 @@ impl RunConfig {
         let whole = self.limit.is_none() && self.shard.is_none();
         let tiles = self.grid.is_none() && self.merge.is_none();
         whole && tiles && self.protocol == Protocol::Llava && self.temperature == 0.0 && self.chosen_params().is_empty()
+    }
+
+    /// The number of tokens that stay of each item; none without pruning.
+    pub fn kept(&self) -> Option<usize> {
+        match self.tokens? {
+            Budget::Tokens(tokens) => Some(tokens),
+            Budget::Share(_) => self.share,
+        }
     }
 
     /// The last part of the checkpoint's path or id.

@@ -2,6 +2,7 @@
 //!
 //! Answers are appended a line at a time, so that whatever ends a run costs at most the questions in flight.
 
+mod ahead;
 mod config;
 mod media;
 mod run;
@@ -13,10 +14,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ahead::Ahead;
 use config::CONFIG;
 pub use config::{RunConfig, read_config};
 pub use media::{Looked, look_through};
-pub use run::{Pace, Run, evaluate, prompt};
+pub use run::{Batching, Run, evaluate, prompt};
 use serde::Serialize;
 
 use crate::{
@@ -32,6 +34,8 @@ pub struct RunFolder {
     file: File,
     locked: bool,
     answers: Vec<Answer>,
+    /// Answers to questions after the next one.
+    ahead: Ahead,
     /// Whether there is a score of an earlier run, which stays, with the settings that it was measured with, until something
     /// takes its place.
     scored: bool,
@@ -50,7 +54,7 @@ const METRICS: &str = "metrics.json";
 
 /// How far a run is.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
+pub struct RunStatus {
     /// The answers to the samples asked for.
     pub answers: Vec<Answer>,
     /// All answers in the folder; more than [`Self::answers`] where a longer run was there before.
@@ -63,18 +67,18 @@ pub struct Standing {
 ///
 /// # Errors
 /// When the folder holds another run, or its answers are not those of `samples`.
-pub fn standing(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Standing, Error> {
-    standing_in(&out.join(config.folder_name()), config, samples)
+pub fn status(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<RunStatus, Error> {
+    status_in(&out.join(config.folder_name()), config, samples)
 }
 
 /// The same for a run folder under any name.
 ///
 /// # Errors
-/// As [`standing`].
-pub fn standing_in(path: &Path, config: &RunConfig, samples: &[Sample]) -> Result<Standing, Error> {
+/// As [`status`].
+pub fn status_in(path: &Path, config: &RunConfig, samples: &[Sample]) -> Result<RunStatus, Error> {
     let answers_path = path.join(ANSWERS);
     if !answers_path.is_file() {
-        return Ok(Standing::default());
+        return Ok(RunStatus::default());
     }
     let (mut answers, _) = whole_answers(&answers_path)?;
     let on_disk = answers.len();
@@ -83,7 +87,7 @@ pub fn standing_in(path: &Path, config: &RunConfig, samples: &[Sample]) -> Resul
         answers.truncate(samples.len());
         check_answers(&answers, samples, &answers_path)?;
     }
-    Ok(Standing { answers, on_disk, scored: path.join(METRICS).is_file() })
+    Ok(RunStatus { answers, on_disk, scored: path.join(METRICS).is_file() })
 }
 
 impl RunFolder {
@@ -104,12 +108,13 @@ impl RunFolder {
             check_same(config, &path.join(CONFIG))?;
             check_answers(&answers, samples, &answers_path)?;
         }
+        let ahead = Ahead::open(&path, answers.len(), samples, force)?;
         file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
         if force {
             remove(&path.join(METRICS))?;
         }
         let scored = path.join(METRICS).is_file();
-        let folder = Self { path, config: config.clone(), file, locked, answers, scored };
+        let folder = Self { path, config: config.clone(), file, locked, answers, ahead, scored };
         if !scored {
             folder.write_config()?;
         }
@@ -140,11 +145,33 @@ impl RunFolder {
         &self.answers
     }
 
-    /// Adds an answer, in one write. A score of the answers before it goes.
+    /// Whether question number `index` has an answer.
+    pub fn has(&self, index: usize) -> bool {
+        index < self.answers.len() || self.ahead.has(index)
+    }
+
+    /// How many questions have an answer.
+    pub fn answered(&self) -> usize {
+        self.answers.len() + self.ahead.len()
+    }
+
+    /// Adds the answer to question number `index`, in one write. An answer whose turn has not come waits in a file of its own. A score of the
+    /// answers before it goes.
     ///
     /// # Errors
     /// When the disk is full; the answers before it are kept.
-    pub fn append(&mut self, answer: Answer) -> Result<(), Error> {
+    pub fn append(&mut self, index: usize, answer: Answer) -> Result<(), Error> {
+        if index > self.answers.len() {
+            return self.ahead.add(index, answer);
+        }
+        self.append_next(answer)?;
+        while let Some(answer) = self.ahead.take(self.answers.len()) {
+            self.append_next(answer)?;
+        }
+        self.ahead.clear_if_empty()
+    }
+
+    fn append_next(&mut self, answer: Answer) -> Result<(), Error> {
         if self.scored {
             remove(&self.path.join(METRICS))?;
             self.write_config()?;

@@ -1,6 +1,10 @@
-//! The questions of a run, one after another or side by side.
+//! The questions of a run: those about an image together, several side by side, and the answers in the file's order.
 
-use std::ops::ControlFlow;
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use secateur_backends::VlmBackend;
 use sha2::{Digest, Sha256};
@@ -8,23 +12,23 @@ use sha2::{Digest, Sha256};
 use super::{RunConfig, RunFolder};
 use crate::{
     Error,
-    generate::{Asked, Begun, Decoding, Reuse, Sampling, ask_about, begin, decode, looks},
-    model::{EncodedMedia, Model},
-    pruner::Selector,
+    engine::{Decoding, Engine, Event, Limits, Media, Request, RequestId, Sampling, SharedMedia},
+    model::Model,
+    pruner::{Budget, Selector},
     task::{Answer, Picture, Sample, Task},
     text::{Prompt, strip},
 };
 
 /// How the questions of a run are gone through; the answers are the same up to rounding.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Batching {
     /// Questions that are answered side by side.
     pub batch: usize,
-    /// Whether what questions have in common is computed once: the tower's output of a picture, and the beginning of a prompt.
+    /// Whether what questions have in common is computed once: the tower's output of an image, and the beginning of a prompt.
     pub reuse: bool,
 }
 
-impl Default for Pace {
+impl Default for Batching {
     fn default() -> Self {
         Self { batch: 1, reuse: true }
     }
@@ -40,13 +44,14 @@ pub struct Run<'a> {
     /// The run's settings.
     pub config: &'a RunConfig,
     /// How the questions are gone through.
-    pub pace: Pace,
+    pub batching: Batching,
 }
 
-/// Asks the questions that have no answer yet, in order; `on_answer` is called after each.
+/// Asks the questions that have no answer yet; `on_answer` is called after each. Those about an image are asked one after another, wherever they
+/// are in the file: its tower output is computed once.
 ///
 /// # Errors
-/// When a picture cannot be read or an answer cannot be written; the answers to all questions before it are kept.
+/// When an image cannot be read or an answer cannot be written; the answers that were given before are kept.
 pub fn evaluate<B: VlmBackend>(
     model: &Model<B>,
     selector: &Selector<B>,
@@ -54,66 +59,103 @@ pub fn evaluate<B: VlmBackend>(
     folder: &mut RunFolder,
     mut on_answer: impl FnMut(),
 ) -> Result<(), Error> {
-    let Run { task, samples, config, pace } = run;
+    let Run { task, samples, config, batching } = run;
     let decoding = Decoding {
-        max_new_tokens: task.max_new_tokens(),
+        max_new_tokens: task.card().max_new_tokens,
         sampling: Sampling::new(config.temperature, 1.0, config.seed),
         stops: true,
     };
-    check_lengths(model, selector, &samples[folder.answers().len()..], config.tokens)?;
-    let mut asker = Asker { model, selector, tokens: config.tokens, reuse: pace.reuse, last: None };
-    let mut begun: Vec<Begun<B>> = Vec::new();
-    for batch in samples[folder.answers().len()..].chunks(pace.batch.max(1)) {
-        let mut asked = Vec::with_capacity(batch.len());
-        let mut wrong = None;
-        for sample in batch {
-            match asker.ask(sample) {
-                Ok(one) => asked.push(one),
-                Err(source) => {
-                    wrong = Some(Error::Question { id: sample.question_id.to_string(), source: Box::new(source) });
-                    break;
+    let left: Vec<usize> = (0..samples.len()).filter(|&i| !folder.has(i)).collect();
+    check_lengths(model, selector, left.iter().map(|&i| &samples[i]), config.tokens)?;
+    let mut left = if batching.reuse { by_image(left, samples) } else { left.into() };
+    let limits = Limits { batch: batching.batch.max(1), ..Limits::default() };
+    let mut engine = Engine::new(model, if batching.reuse { limits } else { limits.without_reuse() });
+    let mut asker = Asker { model, selector, decoding, config, last: None };
+    let mut asked: HashMap<RequestId, usize> = HashMap::new();
+    let mut wrong = None;
+    loop {
+        while wrong.is_none() && engine.unfinished() < limits.batch {
+            let Some(i) = left.pop_front() else { break };
+            match asker.request(&samples[i]) {
+                Ok(request) => {
+                    asked.insert(engine.submit(request), i);
                 }
+                Err(error) => wrong = Some(of_question(&samples[i], error)),
             }
         }
-        // Of the batch before, the last prompt is enough.
-        let last_begun = begun.pop();
-        begun.clear();
-        let reuse = if pace.reuse { Reuse::On(last_begun.as_ref()) } else { Reuse::Off };
-        begun = begin(model, asked, decoding, reuse)?;
-        let answers = decode(model, &mut begun, decoding, |_, _| ControlFlow::Continue(()))?;
-        for (sample, answer) in batch.iter().zip(answers) {
-            let text = strip(&model.tokenizer().decode(&answer.ids)).to_owned();
-            folder.append(Answer::new(sample, text, &config.model_name()))?;
-            on_answer();
+        if engine.unfinished() == 0 {
+            break;
         }
-        if let Some(wrong) = wrong {
-            return Err(wrong);
+        let mut ended = Vec::new();
+        engine.step(&mut |event| {
+            if let Event::Ended { id, outcome } = event {
+                ended.push((id, outcome.map(|answered| answered.generated.ids)));
+            }
+            ControlFlow::Continue(())
+        });
+        for (id, outcome) in ended {
+            let Some(i) = asked.remove(&id) else { continue };
+            let sample = &samples[i];
+            match outcome {
+                Ok(ids) => {
+                    let text = strip(&model.tokenizer().decode(&ids)).to_owned();
+                    folder.append(i, Answer::new(sample, text, &config.model_name()))?;
+                    on_answer();
+                }
+                Err(error) if wrong.is_none() => wrong = Some(of_question(sample, error)),
+                Err(_) => {}
+            }
         }
     }
-    Ok(())
+    wrong.map_or(Ok(()), Err)
 }
 
-/// Refuses questions that are too long before the first is asked. Of visual tokens, those of one crop are counted, which every picture has.
-fn check_lengths<B: VlmBackend>(
+/// What is wrong with a question, with its id.
+fn of_question(sample: &Sample, source: Error) -> Error {
+    // A model that is broken is so with every question.
+    match source {
+        error @ Error::NotFinite { .. } => error,
+        source => Error::Question { id: sample.question_id.to_string(), source: Box::new(source) },
+    }
+}
+
+/// The questions with those about an image together, in the order of the first about each.
+fn by_image(left: Vec<usize>, samples: &[Sample]) -> VecDeque<usize> {
+    let mut first: HashMap<&Picture, usize> = HashMap::new();
+    let place = |i: usize| match &samples[i].picture {
+        Some(image) => *first.entry(image).or_insert(i),
+        None => i,
+    };
+    let mut places: Vec<(usize, usize)> = left.into_iter().map(place_of(place)).collect();
+    places.sort_unstable();
+    places.into_iter().map(|(_, i)| i).collect()
+}
+
+fn place_of(mut place: impl FnMut(usize) -> usize) -> impl FnMut(usize) -> (usize, usize) {
+    move |i| (place(i), i)
+}
+
+/// Refuses questions that are too long before the first is asked. Of visual tokens, those of one item are counted, which every image has.
+fn check_lengths<'s, B: VlmBackend>(
     model: &Model<B>,
     selector: &Selector<B>,
-    samples: &[Sample],
-    tokens: Option<usize>,
+    samples: impl Iterator<Item = &'s Sample>,
+    tokens: Option<Budget>,
 ) -> Result<(), Error> {
     let patches = model.grid().tokens();
     let kept = match selector {
-        Selector::Before(_) => tokens.unwrap_or(patches),
+        Selector::Before(_) => tokens.map_or(Ok(patches), |budget| budget.of(patches))?,
         Selector::Inside(_) => patches,
     };
     let mut too_long = Vec::new();
     for sample in samples {
-        let marks = match sample.picture {
+        let placeholders = match sample.picture {
             None => Vec::new(),
             Some(Picture::Video(_)) => vec![model.frames().unwrap_or(1)],
             Some(_) => vec![1],
         };
-        // Marks that do not fit are an error where the question is asked.
-        let Ok(prompt) = prompt(model, sample, &marks) else { continue };
+        // Placeholders that do not fit are an error where the question is asked.
+        let Ok(prompt) = prompt(model, sample, &placeholders) else { continue };
         let visual = prompt.images();
         if let Err(error) = model.check_length(prompt.ids.len() - visual + visual * kept) {
             too_long.push((sample.question_id.to_string(), error));
@@ -129,42 +171,45 @@ fn check_lengths<B: VlmBackend>(
     Err(Error::Question { id, source: Box::new(source) })
 }
 
-/// What the model is asked, about pictures or videos with so many marks each.
+/// What the model is asked, about images or videos with so many placeholders each.
 ///
 /// # Errors
-/// When the question has marks of its own that do not belong to these.
-pub fn prompt<B: VlmBackend>(model: &Model<B>, sample: &Sample, marks: &[usize]) -> Result<Prompt, Error> {
+/// When the question has placeholders of its own that do not belong to these.
+pub fn prompt<B: VlmBackend>(model: &Model<B>, sample: &Sample, placeholders: &[usize]) -> Result<Prompt, Error> {
     let form = if let Some(Picture::Video(_)) = sample.picture { model.chat() } else { model.benchmark_chat() };
-    let turn = form.render(&format!("{}{}", sample.text, sample.suffix), marks)?;
-    Prompt::new(&turn, &sample.clip_text, model.tokenizer())
+    let text = form.render(&format!("{}{}", sample.text, sample.suffix), placeholders)?;
+    Prompt::new(&text, &sample.clip_text, model.tokenizer())
 }
 
-/// Makes prompts of questions.
+/// Makes requests of questions.
 struct Asker<'a, B: VlmBackend> {
     model: &'a Model<B>,
     selector: &'a Selector<B>,
-    tokens: Option<usize>,
-    reuse: bool,
-    /// The picture of the question before, and what the tower made of it.
-    last: Option<(Option<&'a Picture>, Vec<EncodedMedia<B>>)>,
+    decoding: Decoding,
+    config: &'a RunConfig,
+    /// The image of the question before, opened.
+    last: Option<(&'a Picture, Arc<SharedMedia>)>,
 }
 
 impl<'a, B: VlmBackend> Asker<'a, B> {
-    fn ask(&mut self, sample: &'a Sample) -> Result<Asked<'a, B>, Error> {
-        let Self { model, selector, .. } = *self;
-        let picture = sample.picture.as_ref();
-        let (_, looks) = match self.last.take_if(|(seen, _)| *seen == picture && self.reuse) {
-            Some(same) => self.last.insert(same),
-            None => {
-                let media = picture.map(|picture| picture.open(model.frames())).transpose()?;
-                self.last.insert((picture, looks(model, media.as_slice(), selector)?))
-            }
-        };
-        let marks: Vec<usize> = looks.iter().map(EncodedMedia::placeholders).collect();
-        let prompt = prompt(model, sample, &marks)?;
-        let (_, asked) = ask_about(model, looks, &prompt, selector, self.tokens)?;
-        model.check_length(asked.length())?;
-        Ok(Asked { draw: draw(sample), ..asked })
+    fn request<'s: 'a>(&mut self, sample: &'s Sample) -> Result<Request<'a, B>, Error> {
+        let media = sample.picture.as_ref().map(|image| self.open(image)).transpose()?;
+        let placeholders: Vec<usize> = media.iter().map(|media| media.media().placeholders()).collect();
+        let prompt = prompt(self.model, sample, &placeholders)?;
+        let media = media.into_iter().map(Media::Shared).collect();
+        let request = Request::new(media, prompt, self.selector, self.config.tokens, self.decoding);
+        Ok(Request { draw: draw(sample), ..request })
+    }
+
+    fn open(&mut self, image: &'a Picture) -> Result<Arc<SharedMedia>, Error> {
+        if let Some((last, media)) = &self.last
+            && *last == image
+        {
+            return Ok(media.clone());
+        }
+        let media = SharedMedia::new(image.open(self.model.frames())?);
+        self.last = Some((image, media.clone()));
+        Ok(media)
     }
 }
 

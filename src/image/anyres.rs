@@ -1,17 +1,18 @@
-//! LLaVA-NeXT's crops: the whole picture small, then the picture in tiles at a resolution close to its own.
+//! LLaVA-NeXT's crops: the whole image small, then the image in tiles at a resolution close to its own.
 //!
-//! `process_anyres_image` of LLaVA. The repositories differ in how the resolution is chosen, see [`GridRule`].
+//! The rule is `process_anyres_image` of LLaVA. The repositories differ in how the resolution is chosen, see
+//! [`GridRule`].
 
 use super::{
     ClipProcessor, Rgb,
     resize::{Canvas, resize},
 };
 
-/// How the resolution, and with it the grid of tiles, is chosen for a picture.
+/// The rule that chooses the resolution, and with it the grid of tiles, for an image.
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GridRule {
-    /// LLaVA: the most pixels of the picture, then the least padding.
+    /// LLaVA: the most pixels of the image, then the least padding.
     Llava,
     /// FasterVLM and DATP: the largest share of the target filled.
     Filled,
@@ -21,7 +22,7 @@ pub enum GridRule {
 }
 
 impl GridRule {
-    /// As it is typed.
+    /// The name that is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Llava => "llava",
@@ -30,10 +31,10 @@ impl GridRule {
         }
     }
 
-    /// The tiles, columns and rows, for a picture of `size` (width, height) among the `resolutions` (width, height) that
-    /// a checkpoint was trained with; a tile has `side` pixels.
+    /// The tiles, columns and rows, for an image of `size` (width, height) among the `resolutions` (width, height) that
+    /// a checkpoint was trained with; the side of a tile is `side` pixels.
     ///
-    /// A picture so thin that nothing of it is left at any resolution takes the first one (FasterVLM: a crash).
+    /// An image so thin that nothing of it is left at any resolution takes the first one (FasterVLM: a crash).
     pub fn tiles(self, size: (usize, usize), resolutions: &[(usize, usize)], side: usize) -> Tiles {
         let best = match self {
             Self::TwoByTwo => (2 * side, 2 * side),
@@ -49,7 +50,7 @@ impl GridRule {
     }
 }
 
-/// The first of the best.
+/// The first of the resolutions with the best value.
 fn best(resolutions: &[(usize, usize)], value: impl Fn((usize, usize)) -> (f64, f64)) -> (usize, usize) {
     let mut best = resolutions[0];
     for &target in &resolutions[1..] {
@@ -60,29 +61,29 @@ fn best(resolutions: &[(usize, usize)], value: impl Fn((usize, usize)) -> (f64, 
     best
 }
 
-/// Pixels of a picture that was scaled to fit into `target`.
+/// The number of pixels of an image that was scaled to fit into `target`.
 fn scaled_area((width, height): (usize, usize), target: (usize, usize)) -> usize {
     let scale = (target.0 as f64 / width as f64).min(target.1 as f64 / height as f64);
     (width as f64 * scale) as usize * (height as f64 * scale) as usize
 }
 
-/// The tiles of a picture, row by row.
+/// The tiles of an image, row by row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
-    /// Tiles side by side.
+    /// The number of tiles side by side.
     pub columns: usize,
-    /// Tiles one above the other.
+    /// The number of tiles one above the other.
     pub rows: usize,
 }
 
 impl Tiles {
-    /// Crops in all, the whole picture included.
+    /// The number of crops, the whole image included.
     pub fn crops(self) -> usize {
         1 + self.columns * self.rows
     }
 }
 
-/// The crops of `picture` as 8-bit squares: the whole picture squeezed into one, then the tiles row by row.
+/// The crops of `picture` as 8-bit squares: the whole image squeezed into one, then the tiles row by row.
 pub fn crops(picture: &Rgb, processor: &ClipProcessor, tiles: Tiles) -> Vec<Rgb> {
     let side = processor.size;
     let plain = Canvas::plain(picture);
@@ -104,7 +105,7 @@ pub fn crops(picture: &Rgb, processor: &ClipProcessor, tiles: Tiles) -> Vec<Rgb>
     std::iter::once(whole).chain(tiles.map(|(row, column)| cut(row, column))).collect()
 }
 
-/// The size of a picture that was scaled to fit into `target`, rounded up; at least a pixel each way.
+/// The size of an image that was scaled to fit into `target`, rounded up; at least a pixel each way.
 fn fitted((width, height): (usize, usize), target: (usize, usize)) -> (usize, usize) {
     let (across, down) = (target.0 as f64 / width as f64, target.1 as f64 / height as f64);
     if across < down {
@@ -114,7 +115,7 @@ fn fitted((width, height): (usize, usize), target: (usize, usize)) -> (usize, us
     }
 }
 
-/// `picture` in the middle of a black canvas.
+/// The pixels of `picture` in the middle of a black canvas.
 fn padded(picture: &Rgb, width: usize, height: usize) -> Vec<u8> {
     let (left, top) = ((width - picture.width) / 2, (height - picture.height) / 2);
     let mut data = vec![0; 3 * width * height];

@@ -16,17 +16,17 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 const PROCESSOR: &str = "processor_config.json";
 /// The mean of OpenAI's training images, a number for each channel.
 pub(super) const MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// Their standard deviation.
+/// The standard deviation of OpenAI's training images, a number for each channel.
 pub(super) const STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-/// A longer side than any tower reads.
+/// The largest side that is accepted, longer than any tower reads.
 const MAX_SIDE: usize = 16_384;
 
-/// What becomes of a picture that is not square.
+/// The treatment of an image that is not square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aspect {
-    /// Padded to a square with the mean colour (`image_aspect_ratio: pad`).
+    /// The image is padded to a square with the mean colour (`image_aspect_ratio: pad`).
     Pad,
-    /// Its centre is cut out.
+    /// The centre of the image is cut out.
     Crop,
 }
 
@@ -35,14 +35,14 @@ pub enum Aspect {
 pub struct ClipProcessor {
     /// The side of the square that the tower reads.
     pub size: usize,
-    /// Per-channel mean, of pixels in 0..1.
+    /// The per-channel mean, of pixels in 0..1.
     pub mean: [f32; 3],
-    /// Per-channel standard deviation.
+    /// The per-channel standard deviation.
     pub std: [f32; 3],
     /// The mean as it is written, in full precision: the padding colour comes from it.
     mean_f64: [f64; 3],
     rescale: f64,
-    /// Whether pictures are scaled as floats, without antialias: LanguageBind.
+    /// Whether images are scaled as floats, without antialias, as in LanguageBind.
     smooth: bool,
 }
 
@@ -61,7 +61,7 @@ struct RawProcessor {
     do_normalize: Option<bool>,
 }
 
-/// transformers 5 keeps the settings of all of a model's processors in one file.
+/// The file in which transformers 5 keeps the settings of all of a model's processors.
 #[derive(Deserialize)]
 struct RawWhole {
     image_processor: Option<RawProcessor>,
@@ -109,7 +109,7 @@ impl RawProcessor {
             ));
         }
         let rescale = self.rescale_factor.unwrap_or_else(one_of_255);
-        // As f32, in which pixels are computed.
+        // The check is for f32, in which pixels are computed.
         let is_normal = |number: f64| number > 0.0 && (number as f32).is_normal();
         if !is_normal(rescale) {
             return refuse(format!("rescale_factor is {rescale:e}; a number above 0 is expected, such as 1/255"));
@@ -124,7 +124,7 @@ impl RawProcessor {
     }
 }
 
-/// PIL's number for bicubic.
+/// PIL's number for bicubic resizing.
 fn bicubic() -> i64 {
     3
 }
@@ -134,8 +134,8 @@ fn one_of_255() -> f64 {
 }
 
 impl ClipProcessor {
-    /// Reads the settings of a checkpoint's folder: `preprocessor_config.json`, or, as transformers 5 saves them, the field
-    /// `image_processor` of `processor_config.json`.
+    /// Reads the settings of a checkpoint's folder: `preprocessor_config.json`, or, as transformers 5 saves them, the
+    /// field `image_processor` of `processor_config.json`.
     ///
     /// # Errors
     /// When the file is missing or asks for something other than a bicubic resize, a centred square, and
@@ -165,7 +165,7 @@ impl ClipProcessor {
         if !old.is_file() && new.is_file() { new } else { old }
     }
 
-    /// OpenAI's settings: images of `size` pixels.
+    /// OpenAI's settings for images with a side of `size` pixels.
     pub fn openai(size: usize) -> Self {
         Self::new(size, MEAN, STD, false)
     }
@@ -180,12 +180,12 @@ impl ClipProcessor {
         self.mean_f64.map(|mean| (mean * 255.0) as u8)
     }
 
-    /// The picture as the 8-bit square that PIL makes.
+    /// The image as the 8-bit square that PIL makes.
     pub fn square(&self, picture: &Rgb, aspect: Aspect) -> Rgb {
         self.square_of(picture, aspect, self.size)
     }
 
-    /// The same part of the picture with `side` pixels a side: larger, it shows to people what the tower sees.
+    /// The part of the image that the tower sees, as an 8-bit square of `side` pixels; a larger one is for people.
     pub fn square_of(&self, picture: &Rgb, aspect: Aspect, side: usize) -> Rgb {
         match aspect {
             Aspect::Pad => resize(&Canvas::square(picture, self.padding()), (side, side), 0..side, 0..side),
@@ -207,7 +207,7 @@ impl ClipProcessor {
         if self.smooth { self.smooth_pixels(picture, aspect) } else { self.normalise(&self.square(picture, aspect)) }
     }
 
-    /// Channel by channel, rescaled and normalised: `[3, height, width]`.
+    /// The pixels rescaled and normalised, channel by channel: `[3, height, width]`.
     pub fn normalise(&self, square: &Rgb) -> Vec<f32> {
         let levels: [[f32; 256]; 3] = std::array::from_fn(|channel| {
             std::array::from_fn(|level| {

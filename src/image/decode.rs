@@ -1,10 +1,11 @@
-//! Decodes picture files to RGB the way `convert('RGB')` of Pillow 10.2 does, the version that LLaVA pins: alpha is dropped, not blended; 16-bit greys
-//! are clipped at 255, not scaled, and 16-bit colours lose their low byte. The first frame stands for an animation.
+//! Decodes image files to RGB as `convert('RGB')` of Pillow 10.2 does, the version that LLaVA pins: alpha is dropped,
+//! not blended; 16-bit greys are clipped at 255, not scaled; and 16-bit colours lose their low byte. Of an animation,
+//! the first frame is read.
 //!
 //! JPEGs are decoded by [`super::jpeg`]; those inside of TIFFs are not, and differ from Pillow's by some levels.
 //!
-//! The official code does not apply the EXIF orientation of a picture (that of a TIFF is applied, by Pillow itself), and so does [`decode`];
-//! [`decode_upright`] turns the picture as people see it.
+//! The official code does not apply the EXIF orientation of an image (Pillow itself applies that of a TIFF). [`decode`]
+//! does the same as the official code, and [`decode_upright`] turns the image as people see it.
 
 use std::{
     fs::File,
@@ -23,31 +24,31 @@ use crate::{Error, files::check_regular, unwind::guarded, words::excerpt};
 
 /// The longest side that is decoded.
 pub const MAX_SIDE: u32 = 65_535;
-/// The most pixels that are decoded: where PIL refuses a picture as a decompression bomb.
+/// The largest number of pixels that are decoded: PIL refuses larger images as decompression bombs.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
-/// The most memory that a decoder may take: two copies of [`MAX_PIXELS`] in 16-bit RGBA are 2.9 GB.
+/// The most memory, in bytes, that a decoder may take: two copies of [`MAX_PIXELS`] in 16-bit RGBA are 2.9 GB.
 const MAX_ALLOCATION: u64 = 4 << 30;
 
-/// What a decoder may take.
+/// The limits of a decoder.
 pub(crate) fn limits() -> Limits {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MAX_ALLOCATION);
     limits
 }
 
-/// Bytes by which every format is known.
+/// The number of first bytes by which every format is known.
 const SIGN: u64 = 64;
 
 const NO_PICTURE: &str = "not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read";
 
-/// Whether the file at `path` begins like a picture of a known format, damaged or not.
+/// Whether the file at `path` begins like an image of a known format, damaged or not.
 pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
     let read = || ImageReader::open(path).ok()?.with_guessed_format().ok()?.format();
     read().is_some()
 }
 
-/// Reads the picture at `path`, with its pixels as they are stored.
+/// Reads the image at `path`, with its pixels as they are stored.
 ///
 /// # Errors
 /// When the file is missing, empty, of an unknown format, damaged, or larger than [`MAX_SIDE`] or [`MAX_PIXELS`].
@@ -55,7 +56,7 @@ pub fn decode(path: &Path) -> Result<Rgb, Error> {
     decode_bytes(path, &read(path)?)
 }
 
-/// Reads the picture at `path` as people see it, upright as its EXIF block says; and whether that turned it.
+/// Reads the image at `path` as people see it, upright as its EXIF block says; also returns whether that turned it.
 ///
 /// # Errors
 /// As [`decode`].
@@ -68,7 +69,7 @@ pub fn decode_upright(path: &Path) -> Result<(Rgb, bool), Error> {
     })
 }
 
-/// Whether the picture at `path` is stored in another way up than people see it.
+/// Whether the image at `path` is stored another way up than people see it.
 pub fn is_turned(path: &Path) -> bool {
     read(path).is_ok_and(|bytes| orientation(&bytes) != Orientation::NoTransforms)
 }
@@ -83,7 +84,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut file = File::open(path).map_err(fail())?;
     let mut bytes = Vec::new();
     Read::by_ref(&mut file).take(SIGN).read_to_end(&mut bytes).map_err(fail())?;
-    // Before gigabytes of something else are read.
+    // This check comes before gigabytes of something else are read.
     if bytes.len() as u64 == SIGN && guess_format(&bytes).is_err() {
         return Err(Error::Image { path: path.to_owned(), reason: what_else(&bytes) });
     }
@@ -91,7 +92,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// An address in place of a file.
+/// The error for a web address in place of a file; `None` if `path` is no address.
 pub(crate) fn address(path: &Path) -> Option<Error> {
     let text = path.to_str()?;
     let (scheme, rest) = text.split_once(':')?;
@@ -104,17 +105,17 @@ pub(crate) fn address(path: &Path) -> Option<Error> {
             "file" => "an address, and a path is expected: leave out `file://`",
             _ => "an address, and nothing is fetched from there: download it, and give the path of the file",
         };
-        // An address may hold a whole picture.
+        // An address may hold a whole image.
         Error::Image { path: excerpt(text).into(), reason: reason.to_owned() }
     })
 }
 
-/// What a file is that begins like no picture.
+/// The sentence about a file that begins like no image: what it is instead, if that is known.
 fn what_else(start: &[u8]) -> String {
     impostor(start).map_or_else(|| NO_PICTURE.to_owned(), str::to_owned)
 }
 
-/// Reads the picture in `bytes`, which were found at `path`, with its pixels as they are stored.
+/// Reads the image in `bytes`, which were found at `path`, with its pixels as they are stored.
 ///
 /// # Errors
 /// As [`decode`].
@@ -144,7 +145,7 @@ fn check_size(width: u32, height: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// All formats but JPEG.
+/// Decodes all formats but JPEG.
 fn by_library(bytes: &[u8]) -> Result<Rgb, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes));
     let Ok(format) = guess_format(bytes) else { return Err(what_else(bytes)) };
@@ -165,7 +166,7 @@ fn by_library(bytes: &[u8]) -> Result<Rgb, String> {
     Ok(Rgb { width, height, data: to_rgb(picture, grey) })
 }
 
-/// What is wrong with a picture, in people's words.
+/// The error of a decoder in plain words.
 fn in_words(error: &ImageError) -> String {
     match error {
         ImageError::Unsupported(_) => "the image is in a form of its format that is not read; save it again as PNG",
@@ -176,7 +177,7 @@ fn in_words(error: &ImageError) -> String {
     .to_owned()
 }
 
-/// How a picture is to be turned to stand upright, by its EXIF block. Decoders turn TIFFs themselves, as PIL does.
+/// The turn that makes an image upright, from its EXIF block. Decoders turn TIFFs themselves, as PIL does.
 fn orientation(bytes: &[u8]) -> Orientation {
     let chunk = match guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => jpeg::exif(bytes),
@@ -196,7 +197,7 @@ fn orientation(bytes: &[u8]) -> Orientation {
         .unwrap_or(Orientation::NoTransforms)
 }
 
-/// The EXIF block of a PNG, which may stand behind its pixels, where the decoder looks no more.
+/// The EXIF block of a PNG. It may stand behind the pixels, where the decoder does not look.
 fn png_exif(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut rest = bytes.get(8..)?;
     loop {
@@ -206,7 +207,7 @@ fn png_exif(bytes: &[u8]) -> Option<Vec<u8>> {
         if kind == b"eXIf" {
             return after.get(..length).map(<[u8]>::to_vec);
         }
-        // A checksum follows.
+        // A checksum follows each chunk.
         rest = after.get(length..)?.get(4..)?;
     }
 }
@@ -221,7 +222,8 @@ fn turn(picture: Rgb, turned: Orientation) -> Rgb {
     Rgb { width: image.width() as usize, height: image.height() as usize, data: image.into_rgb8().into_raw() }
 }
 
-/// `grey`: 16-bit greys in the file, to which the decoder may have added an alpha channel for a colour that is transparent.
+/// The bytes of an image as RGB. `grey` says that the file has 16-bit greys, to which the decoder may have added an
+/// alpha channel for a transparent colour.
 fn to_rgb(picture: DynamicImage, grey: bool) -> Vec<u8> {
     match picture {
         DynamicImage::ImageLumaA16(pixels) if grey => {

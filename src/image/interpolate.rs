@@ -1,18 +1,18 @@
-//! Resizing of floats as PyTorch's `interpolate` does it without antialias: a few source pixels for each pixel of the result,
-//! however much smaller it is. Only the part that is asked for is computed.
+//! Resizing of floats as in PyTorch's `interpolate` without antialias: a few source pixels for each pixel of the
+//! result, however much smaller the result is. Only the part that is asked for is computed.
 
 use std::ops::Range;
 
-/// How source pixels are weighed.
+/// The kernel by which source pixels are weighted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kernel {
-    /// `mode="bilinear"`, `align_corners=False`.
+    /// Bilinear: `mode="bilinear"`, `align_corners=False`.
     Bilinear,
-    /// `mode="bicubic"`, `align_corners=False`, a = −0.75.
+    /// Bicubic: `mode="bicubic"`, `align_corners=False`, a = −0.75.
     Bicubic,
 }
 
-/// What a pixel of the result is made of, along one side: source pixels and their weights.
+/// The source pixels of a pixel of the result along one side, and their weights.
 struct Taps {
     pixels: [usize; 4],
     weights: [f32; 4],
@@ -43,18 +43,18 @@ impl Kernel {
 
 const A: f32 = -0.75;
 
-/// The cubic's weight at a distance of at most 1.
+/// The weight of the bicubic kernel at a distance of at most 1.
 fn near(x: f32) -> f32 {
     ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
 }
 
-/// Its weight at a distance of 1 to 2.
+/// The weight of the bicubic kernel at a distance of 1 to 2.
 fn far(x: f32) -> f32 {
     ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
 }
 
-/// The `columns` and `rows` of a picture of `from` (width, height), scaled to `to`: `[3, rows, columns]`. `pixel` gives the source's
-/// value of a channel at a column and a row.
+/// The part in `columns` and `rows` of an image of size `from` (width, height) scaled to `to`: `[3, rows, columns]`.
+/// `pixel` gives the source's value of a channel at a column and a row.
 pub(super) fn interpolate(
     pixel: impl Fn(usize, usize, usize) -> f32,
     from: (usize, usize),

@@ -1,13 +1,13 @@
 //! JPEG files, pixel for pixel as Pillow reads them.
 //!
-//! Pillow reads JPEGs with libjpeg-turbo, whose decoding is integer arithmetic without freedom: the slow-integer inverse DCT, "fancy"
-//! upsampling of chroma, and rounded YCbCr tables. `mozjpeg` is that library, built from its C sources with `cc` alone. Decoders
-//! written in Rust round differently: on photos by up to 3 levels of 255, and a method whose scores nearly tie then keeps other
-//! patches.
+//! Pillow reads JPEGs with libjpeg-turbo, whose decoding is fixed integer arithmetic: the slow-integer inverse DCT,
+//! "fancy" upsampling of chroma, and rounded YCbCr tables. `mozjpeg` is that library, built from its C sources with
+//! `cc` alone. Decoders written in Rust round differently: on photos by up to 3 levels of 255, and a method whose
+//! scores nearly tie then keeps other patches.
 //!
-//! What Pillow (10.2, libjpeg-turbo 3.0.1) refuses is refused here: a file that ends before the decoder has all it asks for, bytes before the first marker,
-//! samples of other than 8 bits, 2 or more than 4 components. Different from Pillow: lossless JPEGs are refused, and so are files with more
-//! scans than [`MAX_SCANS`], which take minutes.
+//! Files that Pillow (10.2, libjpeg-turbo 3.0.1) refuses are refused here: a file that ends before the decoder has all
+//! it asks for, bytes before the first marker, samples of other than 8 bits, 2 or more than 4 components. Different
+//! from Pillow: lossless JPEGs are refused, and so are files with more scans than [`MAX_SCANS`], which take minutes.
 
 use std::{
     any::Any,
@@ -20,7 +20,8 @@ use mozjpeg::{ColorSpace, Decompress};
 
 use super::Rgb;
 
-/// The most scans of a progressive file. Encoders write about ten; every one of them walks over all blocks of the picture again.
+/// The largest number of scans of a progressive file. Encoders write about ten; every scan walks over all blocks of the
+/// image again.
 const MAX_SCANS: usize = 500;
 
 /// The part of a JPEG file's header that decides how it is read.
@@ -28,14 +29,14 @@ const MAX_SCANS: usize = 500;
 pub(super) struct Header {
     pub(super) width: u32,
     pub(super) height: u32,
-    /// 1 (grey), 3 (colour) or 4 (CMYK).
+    /// The number of components: 1 (grey), 3 (colour) or 4 (CMYK).
     components: u8,
 }
 
 /// Reads the header, as strictly as Pillow does.
 ///
 /// # Errors
-/// A sentence on what is wrong, without the file's name.
+/// A sentence about the error, without the file's name.
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     let cut = || "the image is cut short: it ends before the picture begins".to_owned();
     if !bytes.starts_with(&[0xff, 0xd8, 0xff]) {
@@ -69,7 +70,7 @@ pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
     Ok(Header { width, height, components })
 }
 
-/// Width, height and components of a frame.
+/// The width, the height and the number of components in a frame header.
 fn sizes(code: u8, segment: &[u8]) -> Result<(u32, u32, u8), String> {
     let Some(&[bits, height_high, height_low, width_high, width_low, components]) = segment.first_chunk() else {
         return Err("the image is damaged: its frame has no size".to_owned());
@@ -87,7 +88,7 @@ fn sizes(code: u8, segment: &[u8]) -> Result<(u32, u32, u8), String> {
     Ok((number(width_high, width_low), number(height_high, height_low), components))
 }
 
-/// Whether quantisation tables are whole.
+/// Checks that quantisation tables are whole.
 fn check_tables(mut segment: &[u8]) -> Result<(), String> {
     while let Some(&kind) = segment.first() {
         let size = if kind < 16 { 65 } else { 129 };
@@ -104,7 +105,7 @@ pub(super) fn exif(bytes: &[u8]) -> Option<Vec<u8>> {
         match (mark, code) {
             (0xff, 0xff) => at += 1,
             (0xff, 0x00..=0xbf | 0xc8 | 0xd0..=0xd9 | 0xf0..=0xfd) => at += 2,
-            // The first scan.
+            // Here the first scan starts.
             (0xff, 0xda) => return None,
             (0xff, _) => {
                 let end = at + 2 + usize::from(u16::from_be_bytes(*bytes.get(at + 2..at + 4)?.first_chunk()?)).max(2);
@@ -119,7 +120,7 @@ pub(super) fn exif(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The bytes of a JPEG file of `picture`, for people to look at; none for a picture that is too large for one.
+/// The bytes of a JPEG file of `picture`, for people to look at; empty if the image is too large for one.
 #[cfg(feature = "cli")]
 pub(crate) fn encode(picture: &Rgb, quality: u8) -> Vec<u8> {
     let encoded = catch_unwind(|| {
@@ -134,7 +135,7 @@ pub(crate) fn encode(picture: &Rgb, quality: u8) -> Vec<u8> {
     encoded.ok().and_then(io::Result::ok).unwrap_or_default()
 }
 
-/// Decodes the picture of a file whose [`header`] was read, and whose size is bounded.
+/// Decodes the image of a file whose [`header`] was read, and whose size is bounded.
 ///
 /// # Errors
 /// As [`header`].
@@ -145,7 +146,7 @@ pub(super) fn pixels(bytes: &[u8], header: Header) -> Result<Rgb, String> {
     }
     let (cut, mut samples) = (Cell::new(false), None);
     let source = Whole { bytes, given: false, cut: &cut };
-    // libjpeg leaves its functions through an unwinding that the library makes of its error.
+    // The library turns an error of libjpeg into a panic, which leaves libjpeg's functions by unwinding.
     let decoded = catch_unwind(AssertUnwindSafe(|| decode(source, header, &mut samples)));
     let damaged = |thrown: Option<Box<dyn Any + Send>>| {
         let said = thrown.as_ref().and_then(|said| said.downcast_ref::<String>());
@@ -153,7 +154,7 @@ pub(super) fn pixels(bytes: &[u8], header: Header) -> Result<Rgb, String> {
         format!("the image is damaged ({said})")
     };
     match (decoded, samples) {
-        // All rows were there; only the mark of the end may be missing then.
+        // All rows were there; only the end-of-image marker may be missing then.
         (_, Some(samples)) if cut.get() => Ok(rgb(samples, header)),
         (Ok(Ok(())), Some(samples)) => Ok(rgb(samples, header)),
         _ if cut.get() => Err("the image is cut short: the decoder needs more than the file has".to_owned()),
@@ -162,7 +163,7 @@ pub(super) fn pixels(bytes: &[u8], header: Header) -> Result<Rgb, String> {
     }
 }
 
-/// Decodes all rows, then reads on to the mark of the end.
+/// Decodes all rows, then reads on to the end-of-image marker.
 fn decode(source: Whole, header: Header, samples: &mut Option<Vec<u8>>) -> io::Result<()> {
     let decoder = Decompress::new_reader(source)?;
     let size = (header.width as usize, header.height as usize);
@@ -188,17 +189,19 @@ fn rgb(samples: Vec<u8>, header: Header) -> Rgb {
     Rgb { width: header.width as usize, height: header.height as usize, data }
 }
 
-/// Pillow's RGB of cyan, magenta, yellow and black. It takes all inks as inverted, with an Adobe marker and without one.
+/// Pillow's RGB of cyan, magenta, yellow and black. Pillow takes all inks as inverted, with an Adobe marker and without
+/// one.
 fn rgb_of_inks(inks: &[u8]) -> [u8; 3] {
     let paper = i32::from(inks[3]);
     std::array::from_fn(|i| {
-        // Pillow's division by 255, rounded.
+        // This is Pillow's rounded division by 255.
         let product = i32::from(255 - inks[i]) * paper + 128;
         (paper - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8
     })
 }
 
-/// All bytes of a file. A decoder that asks for more fails, as Pillow's does; the library would make up an end.
+/// All bytes of a file, as a source for the decoder. A decoder that asks for more bytes fails, as Pillow's does; the
+/// library's own source would make up an end.
 struct Whole<'a> {
     bytes: &'a [u8],
     given: bool,

@@ -1,8 +1,10 @@
-//! What LanguageBind's towers read, as the processors in Video-LLaVA's `llava/model/multimodal_encoder/languagebind` make it: pixels
-//! are floats before they are scaled, and scaling has no antialias. A video's frames are normalised first and scaled
-//! bilinearly, pictures are scaled bicubically and then normalised.
+//! The pixels for LanguageBind's towers, as the processors in Video-LLaVA's
+//! `llava/model/multimodal_encoder/languagebind` make them: pixels are floats before they are scaled, and scaling has
+//! no antialias. A video's frames are normalised first and scaled bilinearly; images are scaled bicubically and then
+//! normalised.
 //!
-//! Official inference also mirrors every second video at random (`RandomHorizontalFlipVideo` is left in); here none is.
+//! Official inference also mirrors every second video at random (`RandomHorizontalFlipVideo` is left in); here no video
+//! is mirrored.
 
 use super::{
     Aspect, ClipProcessor, Rgb,
@@ -11,21 +13,22 @@ use super::{
 };
 
 impl ClipProcessor {
-    /// The settings that LanguageBind has in its code: pictures of `size` pixels.
+    /// The settings that LanguageBind has in its code, for images with a side of `size` pixels.
     pub fn languagebind(size: usize) -> Self {
         Self::new(size, MEAN, STD, true)
     }
 
-    /// The normalised pixels of a video's frame, `[3, size, size]`: short side to `size`, the centre cut out.
+    /// The normalised pixels of a video's frame, `[3, size, size]`: the short side is scaled to `size`, and the centre
+    /// is cut out.
     pub fn frame_pixels(&self, frame: &Rgb) -> Vec<f32> {
         let pixel =
             |channel: usize, x: usize, y: usize| (level(frame, channel, x, y) - self.mean[channel]) / self.std[channel];
-        // Floored, and in this order of operations.
+        // The result is floored, and the order of operations is the official one.
         let scaled = |long: usize, short: usize| (long as f64 / short as f64 * self.size as f64) as usize;
         self.centre(pixel, (frame.width, frame.height), scaled, Kernel::Bilinear)
     }
 
-    /// The normalised pixels of a picture, `[3, size, size]`.
+    /// The normalised pixels of an image, `[3, size, size]`.
     pub(super) fn smooth_pixels(&self, picture: &Rgb, aspect: Aspect) -> Vec<f32> {
         let scaled = |long: usize, short: usize| (self.size as f64 * long as f64 / short as f64) as usize;
         let mut pixels = match aspect {
@@ -51,8 +54,8 @@ impl ClipProcessor {
         pixels
     }
 
-    /// The centre of a picture of `from` (width, height) after its short side was scaled to `size`, and its long one to what
-    /// `scaled` makes of long and short.
+    /// The centre of an image of size `from` (width, height), whose short side is scaled to `size` and whose long side
+    /// is scaled to `scaled(long, short)`.
     fn centre(
         &self,
         pixel: impl Fn(usize, usize, usize) -> f32,
@@ -69,7 +72,7 @@ impl ClipProcessor {
     }
 }
 
-/// A channel's level at a place, from 0 to 1.
+/// The level of a channel at a place, from 0 to 1.
 fn level(picture: &Rgb, channel: usize, x: usize, y: usize) -> f32 {
     f32::from(picture.data[(y * picture.width + x) * 3 + channel]) / 255.0
 }

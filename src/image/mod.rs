@@ -1,4 +1,4 @@
-//! From a picture file to the pixels that a vision tower reads, as Pillow 10.2 and `CLIPImageProcessor` make them.
+//! From an image file to the pixels that a vision tower reads, as Pillow 10.2 and `CLIPImageProcessor` make them.
 
 mod anyres;
 mod clip;
@@ -19,13 +19,13 @@ pub use grid::Grid;
 pub(crate) use jpeg::encode as jpeg;
 pub use overlay::{kept_patches, png};
 
-/// An 8-bit RGB picture.
+/// An 8-bit RGB image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rgb {
-    /// Columns.
+    /// The width in pixels.
     pub width: usize,
-    /// Rows.
+    /// The height in pixels.
     pub height: usize,
-    /// `height · width · 3` bytes, row by row.
+    /// The `height · width · 3` bytes, row by row.
     pub data: Vec<u8>,
 }

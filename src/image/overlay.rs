@@ -1,4 +1,4 @@
-//! Pictures of what was kept.
+//! Images of the patches that were kept.
 
 use std::io::Cursor;
 
@@ -6,7 +6,7 @@ use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 
 use super::{Grid, Rgb};
 
-/// An image of `grid` patches with all but the `kept` ones dimmed, greyish and dark, so that these stand out.
+/// An image of `grid` patches in which all but the `kept` ones are greyish and dark.
 pub fn kept_patches(image: &Rgb, grid: Grid, kept: &[usize]) -> Rgb {
     let (width, height) = ((image.width / grid.columns).max(1), (image.height / grid.rows).max(1));
     let mut stays = vec![false; grid.rows * grid.columns];
@@ -24,7 +24,7 @@ pub fn kept_patches(image: &Rgb, grid: Grid, kept: &[usize]) -> Rgb {
     Rgb { data, ..*image }
 }
 
-/// The bytes of a PNG file; none for a picture that is too large for one.
+/// The bytes of a PNG file; empty if the image is too large for one.
 pub fn png(picture: &Rgb) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
     let (width, height) = (picture.width as u32, picture.height as u32);

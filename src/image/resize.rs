@@ -1,9 +1,10 @@
-//! Bicubic resizing with antialias, bit for bit as `Image.resize(…, BICUBIC)` of Pillow 10.2, the version that LLaVA pins. (Pillow 13 resizes rows first
-//! for some shapes, such as 300×500, which gives up to 2 levels of 255 more or less.)
+//! Bicubic resizing with antialias, bit for bit as `Image.resize(…, BICUBIC)` of Pillow 10.2, the version that LLaVA
+//! pins. (Pillow 13 resizes rows first for some shapes, such as 300×500, which gives up to 2 levels of 255 more or less.)
 //!
-//! That Pillow resizes columns first, rounds to 8 bits, then rows, with weights of 22 fractional bits. A product that
-//! reports kept tokens must start from the same pixels, so the rule is written out here: `fast_image_resize` rounds
-//! its weights to 16 bits and differs from Pillow by up to 2 levels (measured on noise and on smooth pictures).
+//! Pillow 10.2 resizes columns first, rounds to 8 bits, then resizes rows, with weights of 22 fractional bits. A
+//! program that reports kept tokens must start from the same pixels, so the rule is written out here:
+//! `fast_image_resize` rounds its weights to 16 bits and differs from Pillow by up to 2 levels (measured on noise and
+//! on smooth images).
 
 use std::ops::Range;
 
@@ -11,13 +12,13 @@ use rayon::prelude::*;
 
 use super::Rgb;
 
-/// Fractional bits of a weight.
+/// The number of fractional bits of a weight.
 const PRECISION: u32 = 32 - 8 - 2;
-/// Reach of the bicubic filter, in samples of the smaller picture.
+/// The reach of the bicubic filter, in samples of the smaller image.
 const SUPPORT: f64 = 2.0;
 
-/// A picture in the middle of a uniform square or of nothing: padding is never written out, so that a 20,000×10
-/// picture does not take 1.2 GB.
+/// An image alone or in the middle of a uniform square. The padding is never written out, so that a 20,000×10 image
+/// does not take 1.2 GB.
 pub(super) struct Canvas<'a> {
     picture: &'a Rgb,
     width: usize,
@@ -28,12 +29,12 @@ pub(super) struct Canvas<'a> {
 }
 
 impl<'a> Canvas<'a> {
-    /// The picture alone.
+    /// The image alone.
     pub(super) fn plain(picture: &'a Rgb) -> Self {
         Self { picture, width: picture.width, height: picture.height, left: 0, top: 0, colour: [0; 3] }
     }
 
-    /// The picture centred in a square of its longer side, as LLaVA's `expand2square`.
+    /// The image centred in a square of its longer side, as in LLaVA's `expand2square`.
     pub(super) fn square(picture: &'a Rgb, colour: [u8; 3]) -> Self {
         let side = picture.width.max(picture.height);
         let (left, top) = ((side - picture.width) / 2, (side - picture.height) / 2);
@@ -78,15 +79,16 @@ pub(super) fn resize(canvas: &Canvas, size: (usize, usize), columns: Range<usize
     Rgb { width, height, data }
 }
 
-/// What makes one output sample of a row: the picture's own pixels, and what the padding beside them gives, which is the same in every row. A picture of
-/// one column in a wide square would otherwise take as long as the square.
+/// The parts of one output sample of a row: the weights of the image's own pixels, and the sum over the padding beside
+/// them, which is the same in every row. Without this split, an image of one column in a wide square would take as long
+/// as the square.
 struct Inside<'t> {
-    /// The first of the picture's pixels.
+    /// The first of the image's pixels.
     start: usize,
     weights: &'t [i32],
-    /// Of the padding beside the picture alone, a channel each.
+    /// The sum over the padding beside the image, for each channel.
     padding: [i32; 3],
-    /// Of a row that is padding throughout.
+    /// The sum over a row that is padding throughout, for each channel.
     whole: [i32; 3],
 }
 
@@ -121,7 +123,7 @@ fn to_u8(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// The samples that make one output sample.
+/// The input samples of one output sample, and their weights.
 struct Tap {
     start: usize,
     weights: Vec<i32>,
@@ -135,7 +137,7 @@ fn weights(from: usize, to: usize, range: Range<usize>) -> Vec<Tap> {
     range
         .map(|i| {
             if from == to {
-                // Pillow skips the pass.
+                // Pillow skips this pass.
                 return Tap { start: i, weights: vec![1 << PRECISION] };
             }
             let centre = (i as f64 + 0.5) * scale;
@@ -155,7 +157,7 @@ fn weights(from: usize, to: usize, range: Range<usize>) -> Vec<Tap> {
         .collect()
 }
 
-/// Keys' cubic with a = −0.5.
+/// Keys' cubic kernel with a = −0.5.
 fn bicubic(x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();

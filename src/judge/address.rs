@@ -1,32 +1,33 @@
-//! A judge's address: what is sent there, and what of it may be shown.
+//! A judge's address: where requests go, and which part of it may be shown.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use url::Url;
 
 use crate::Error;
 
-/// Where a judge is.
+/// The address of a judge.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     /// The address of its chat interface.
     target: Url,
-    /// What stands for a user and a password in the address.
+    /// The user and the password of the address in base64, for the header of a request.
     login: Option<String>,
-    /// The user and the password.
+    /// The user and the password, which are never shown.
     secrets: Vec<String>,
     /// The address without secrets: no user, no password, no query.
     shown: String,
 }
 
 impl Address {
-    /// The address that the user gave, with or without `/chat/completions` at its end, and with a query where the server wants one.
+    /// Reads the address that the user gave, with or without `/chat/completions` at its end, and with a query where the
+    /// server wants one.
     ///
     /// # Errors
     /// When it is no http address.
     pub(super) fn parse(given: &str) -> Result<Self, Error> {
         let url = Url::parse(given.trim()).ok();
         let Some(mut url) = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some()) else {
-            // What was given may hold a key.
+            // The given address may hold a key.
             let plain = given.split(['?', '#']).next().unwrap_or_default();
             let plain = plain.rsplit('@').next().unwrap_or_default();
             let shown = secateur_weights::printable(plain);
@@ -38,7 +39,7 @@ impl Address {
             let plain = |text: &str| percent_decoded(text);
             STANDARD.encode(format!("{}:{}", plain(url.username()), plain(url.password().unwrap_or_default())))
         });
-        // Neither fails for an address that has a host.
+        // Neither call fails for an address that has a host.
         let _ = url.set_username("").and_then(|()| url.set_password(None));
         url.set_fragment(None);
         let base =
@@ -50,7 +51,7 @@ impl Address {
         Ok(Self { target: url, login, secrets, shown: shown.as_str().trim_end_matches('/').to_owned() })
     }
 
-    /// Where requests go.
+    /// The address to which requests go.
     pub(super) fn target(&self) -> &str {
         self.target.as_str()
     }
@@ -60,11 +61,11 @@ impl Address {
         self.shown.clone()
     }
 
-    /// `text` without the secrets of the address, and without `key`: servers repeat what they were sent.
+    /// Removes the secrets of the address, and `key`, from `text`: servers repeat what they were sent.
     pub(super) fn without_secrets(&self, text: &str, key: Option<&str>) -> String {
         let query = self.target.query_pairs().map(|(_, value)| value.into_owned());
         let secrets = query.chain(self.login.clone()).chain(self.secrets.clone()).chain(key.map(str::to_owned));
-        // Shorter ones stand in any text.
+        // Shorter secrets occur in any text.
         let mut secrets: Vec<String> = secrets.filter(|secret| secret.len() > 3).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))

@@ -1,4 +1,4 @@
-//! Replies that a judge gave, one JSON object a line.
+//! The file of a judge's replies, one JSON object a line.
 
 use std::{
     collections::HashMap,
@@ -12,36 +12,37 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-/// Replies by what was asked.
+/// The replies by the hash of their requests.
 pub(super) struct Cache {
     path: PathBuf,
     replies: HashMap<String, Reply>,
     /// Whether the file ends in the middle of a line.
     cut: bool,
-    /// Checkpoint with the first new reply.
+    /// The file for new replies, opened at the first one.
     file: Option<File>,
 }
 
-/// What came back.
+/// A judge's reply.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Reply {
     #[serde(rename = "reply")]
     pub(super) text: String,
-    /// The model that the server says it came from, which may name a version.
+    /// The model that the server names, perhaps with a version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) model: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
 struct Line {
-    /// SHA-256 of the address and the request.
+    /// The SHA-256 of the address and the request.
     request: String,
     #[serde(flatten)]
     reply: Reply,
 }
 
 impl Cache {
-    /// A line that is not whole, because its writer was killed, is skipped, and asked for again.
+    /// Reads the replies of a file. A line that is not whole, because its writer was killed, is skipped, and its
+    /// request is sent again.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let text = match std::fs::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

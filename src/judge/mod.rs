@@ -1,6 +1,6 @@
 //! A language model as judge, behind OpenAI's chat interface, which most servers of models speak.
 //!
-//! What was asked once is not asked again: replies are kept beside the answers, by a hash of the request.
+//! A request that was answered once is not sent again: replies are kept beside the answers, by a hash of the request.
 
 mod address;
 mod cache;
@@ -27,27 +27,27 @@ use crate::{
     words::{count, excerpt},
 };
 
-/// Where a judge is, and how it is paid.
+/// The address, the model and the price of a judge.
 #[derive(Clone, Debug)]
 pub struct JudgeConfig {
     /// The address before `/chat/completions`.
     pub url: String,
-    /// The model's name there.
+    /// The name of the model at that address.
     pub model: String,
-    /// What the server wants as a bearer token.
+    /// The bearer token that the server wants.
     pub key: Option<String>,
-    /// Dollars for a million tokens, of requests and of replies.
+    /// The dollars for a million tokens, of requests and of replies.
     pub price: Option<[f64; 2]>,
 }
 
-/// One request.
+/// A request to the judge.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// What is said to the judge.
+    /// The message to the judge.
     pub text: String,
     /// The longest reply in tokens.
     pub max_tokens: u32,
-    /// How freely it replies when asked for the first time.
+    /// The temperature of the first try.
     pub temperature: f64,
 }
 
@@ -59,31 +59,31 @@ pub struct Judge {
     cache: Mutex<Cache>,
     /// The models that replies came from, as the server names them.
     versions: Mutex<BTreeSet<String>>,
-    /// How the server wants to be asked, as far as it has said.
+    /// The form of the requests that the server takes, as far as it is known.
     manners: Mutex<Manners>,
 }
 
-/// Replies that were read, in the order of the requests.
+/// The verdicts that were read from replies, in the order of the requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdicts<T> {
-    /// `None` where no reply could be read.
+    /// The verdict on each request; `None` where no reply could be read.
     pub read: Vec<Option<T>>,
     /// A reply that could not be read, of a request without a verdict.
     pub unread: Option<String>,
 }
 
-/// What a list of requests will cost, if every first reply can be scored.
+/// The cost of a list of requests, if every first reply can be scored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Requests without a reply from before.
+    /// The number of requests without a kept reply.
     pub requests: usize,
-    /// Requests with one.
+    /// The number of requests with a kept reply.
     pub known: usize,
-    /// Tokens sent, at four characters each.
+    /// The number of tokens sent, at four characters each.
     pub sent: u64,
-    /// Tokens that come back at most.
+    /// The largest number of tokens in the replies.
     pub replied: u64,
-    /// Dollars, if prices were given.
+    /// The price in dollars, if prices were given.
     pub dollars: Option<f64>,
 }
 
@@ -99,16 +99,16 @@ impl fmt::Display for Estimate {
     }
 }
 
-/// How often a request is sent that the server does not answer.
+/// How often a request is sent if the server does not answer.
 const TRIES: u32 = 6;
-/// How often it is sent when the reply is none that can be scored, each time with a higher temperature, as MM-Vet's evaluator does.
+/// How often a request is sent if its reply cannot be scored, each time with a higher temperature, as MM-Vet's evaluator does.
 const READINGS: u32 = 5;
-/// Requests under way at once.
+/// The number of requests under way at once.
 const PARALLEL: usize = 8;
-/// Requests without a reply that can be read, and none with one before them, after which a judge is given up.
+/// The number of requests without a readable reply after which a judge is given up, if it gave no readable reply at all.
 const GIVE_UP: usize = 3;
 
-/// Checks that `url` can be a judge's.
+/// Checks that `url` can be the address of a judge.
 ///
 /// # Errors
 /// When it is no http address.
@@ -117,10 +117,10 @@ pub fn check_address(url: &str) -> Result<(), Error> {
 }
 
 impl Judge {
-    /// With the replies that the file `cache` holds, if it is there; new ones are added to it.
+    /// Opens a judge with the replies of the file `cache`, if it is there; new replies are added to the file.
     ///
     /// # Errors
-    /// When the address is none, or the file cannot be read.
+    /// When the address is no http address, or the file cannot be read.
     pub fn open(config: JudgeConfig, cache: &Path) -> Result<Self, Error> {
         let address = Address::parse(&config.url)?;
         let agent = ureq::Agent::config_builder()
@@ -135,7 +135,7 @@ impl Judge {
         Ok(Self { config, address, agent, cache, versions, manners })
     }
 
-    /// The judge's name and place, and the version that its replies name if it is another name.
+    /// The model and the address of the judge, and the versions that its replies name if they differ from the model.
     pub fn name(&self) -> String {
         let (url, model) = (self.address.shown(), secateur_weights::printable(&self.config.model));
         let versions = locked(&self.versions);
@@ -150,7 +150,7 @@ impl Judge {
         }
     }
 
-    /// What `requests` will cost, if every first reply can be scored.
+    /// The cost of `requests`, if every first reply can be scored.
     pub fn estimate(&self, requests: &[Request]) -> Estimate {
         let cache = locked(&self.cache);
         let new: Vec<&Request> = requests
@@ -163,11 +163,11 @@ impl Judge {
         Estimate { requests: new.len(), known: requests.len() - new.len(), sent, replied, dollars }
     }
 
-    /// What `read` makes of the replies; `on_reply` is called after each.
+    /// Sends the requests, and reads the replies with `read`; `on_reply` is called after each request.
     ///
     /// # Errors
-    /// When the server cannot be reached, refuses, or replies with something else, or no reply of it can be read; the replies so far are
-    /// kept.
+    /// When the server cannot be reached, refuses, or replies with something else, or when none of its replies can be
+    /// read; the replies so far are kept.
     pub fn ask<T: Send>(
         &self,
         requests: &[Request],
@@ -189,7 +189,7 @@ impl Judge {
             }
             let mut unread = locked(&unread);
             unread.extend(first);
-            // A judge that nobody can read would be paid for the whole benchmark.
+            // Otherwise a judge without readable replies would be paid for the whole benchmark.
             if unread.len() >= GIVE_UP && readable.load(Ordering::Relaxed) == 0 {
                 return Err(self.unreadable(&unread));
             }
@@ -213,7 +213,7 @@ impl Judge {
         ))
     }
 
-    /// The request as it is meant for the `reading`th time.
+    /// The request for the try number `reading`, from 0.
     fn asked(&self, request: &Request, reading: u32) -> Asked {
         // 2 is the most that servers take.
         let temperature = (request.temperature + 0.5 * f64::from(reading)).min(2.0);
@@ -221,7 +221,7 @@ impl Judge {
         Asked { model, text, temperature, max_tokens: request.max_tokens }
     }
 
-    /// The reply to a request, from before or from the server.
+    /// The reply to a request, from the kept replies or from the server.
     fn reply(&self, asked: &Asked) -> Result<String, Error> {
         let key = asked.key();
         if let Some(reply) = locked(&self.cache).get(&self.config.url, &key) {
@@ -238,8 +238,8 @@ impl Judge {
         locked(&self.versions).extend(reply.model.clone());
     }
 
-    /// Asks until the server answers; in other words where it says which ones it does not take, and with more room where it used all of
-    /// it up for thoughts.
+    /// Sends a request until the server answers. It changes the fields that the server refuses, and raises the limit of
+    /// tokens where the server used all of them up for thoughts.
     fn send(&self, asked: &Asked) -> Result<Reply, Error> {
         let (mut attempt, mut reason) = (0, String::new());
         while attempt < TRIES {
@@ -260,7 +260,7 @@ impl Judge {
                     }
                 },
                 Ok(Answered { status: status @ (400 | 422), text, .. }) => {
-                    // Another request may have learnt it meanwhile.
+                    // Another request may have changed the form meanwhile.
                     let learnt = *locked(&self.manners) != manners || locked(&self.manners).learn(&text);
                     if learnt {
                         continue;
@@ -285,7 +285,7 @@ impl Judge {
         Err(self.error(format!("{reason}; replies so far are kept, run it again later")))
     }
 
-    /// Refusals that another try does not change.
+    /// The error for a status that another try does not change.
     fn refused(&self, status: u16, text: &str) -> Result<(), Error> {
         let said = excerpt(text);
         Err(self.error(match status {
@@ -319,15 +319,15 @@ impl Judge {
     }
 }
 
-/// What a server sent.
+/// The response of a server.
 struct Answered {
     status: u16,
     text: String,
-    /// How long it wants nobody to come back.
+    /// The time to wait before the next try, if the server names one.
     after: Option<Duration>,
 }
 
-/// What is locked, also where a thread panicked that held it.
+/// Locks a mutex, also if a thread that held it panicked.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

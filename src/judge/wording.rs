@@ -1,11 +1,11 @@
-//! How a request is worded for a server, and what it sends back: servers differ in the fields that they take.
+//! The JSON of requests to a server, and of its replies: servers differ in the fields that they take.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cache::Reply;
 
-/// A request as it is meant, whatever the server's fields are called.
+/// A request, independent of the names of the server's fields.
 pub(super) struct Asked {
     pub(super) model: String,
     pub(super) text: String,
@@ -13,24 +13,24 @@ pub(super) struct Asked {
     pub(super) max_tokens: u32,
 }
 
-/// What a server has said of the requests that it takes.
+/// The form of the requests that a server takes, as learnt from its refusals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Manners {
-    /// It wants `max_completion_tokens` in place of `max_tokens`.
+    /// Whether the server wants `max_completion_tokens` in place of `max_tokens`.
     completion_tokens: bool,
-    /// It takes no limit at all.
+    /// Whether the server takes no limit at all.
     no_limit: bool,
-    /// It takes no temperature but its own.
+    /// Whether the server takes no temperature but its own.
     no_temperature: bool,
-    /// Tokens that its model thinks before it replies, at least; thoughts count as a part of the reply.
+    /// The number of tokens added to the limit for thoughts before the reply: thoughts count as a part of the reply.
     room: u32,
 }
 
-/// More room than any model thinks in.
+/// The largest room for thoughts, more than any model uses.
 const MOST_ROOM: u32 = 32_768;
 
 impl Asked {
-    /// What replies are kept by: the same for every server's wording.
+    /// The key of kept replies, which does not depend on the form that the server takes.
     pub(super) fn key(&self) -> String {
         self.body(Manners::default())
     }
@@ -51,7 +51,7 @@ impl Asked {
 }
 
 impl Manners {
-    /// Takes in what a refusal says; false where it says nothing new.
+    /// Learns from a refusal; false if it says nothing new.
     pub(super) fn learn(&mut self, refusal: &str) -> bool {
         #[derive(Deserialize)]
         struct Refusal {
@@ -71,7 +71,7 @@ impl Manners {
         if about("temperature") {
             self.no_temperature = true;
         } else if about("max_completion_tokens") && self.completion_tokens && named != "max_tokens" {
-            // It takes neither name.
+            // The server takes neither name.
             self.no_limit = true;
         } else if about("max_tokens") {
             self.completion_tokens = true;
@@ -79,9 +79,9 @@ impl Manners {
         *self != before
     }
 
-    /// More room for thoughts than there was; false where that is enough already.
+    /// Gives thoughts more room than `before`; false if that is more than any model uses.
     pub(super) fn make_room(&mut self, before: Self) -> bool {
-        // Another request may have made it meanwhile.
+        // Another request may have made room meanwhile.
         if self.room <= before.room {
             self.room = (before.room * 4).max(2048);
         }
@@ -112,7 +112,7 @@ struct Message {
     content: Option<Value>,
 }
 
-/// The reply in what a server sends; `None` where it does not answer like OpenAI's chat interface.
+/// The reply in a server's response; `None` if the server does not answer like OpenAI's chat interface.
 pub(super) fn completion(text: &str) -> Option<Completed> {
     let Completion { model, choices } = serde_json::from_str(text).ok()?;
     let Choice { message, finish_reason } = choices.into_iter().next()?;

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
+use sha2::{Digest, Sha256};
 
 use super::{Model, Placement, VisionOutput};
 use crate::{
     Error,
     hash::fnv1a,
     image::{Grid, Rgb, Tiles},
-    pruner::{ClsAttention, Cues, Keep, Needs, Pruner, Tiling},
+    pruner::{Blend, Budget, ClsAttention, Cues, Keep, Needs, Pruner, Tiling},
     sequence::{Merge, Visual, gather, join},
     text::{Prompt, Span},
     video::Media,
@@ -27,6 +28,8 @@ pub struct VisualTokens<B: Backend> {
     pub parts: Vec<usize>,
     /// Which tokens of each item were kept.
     pub keep: Keep,
+    /// A checksum of the image or video, and of how it was taken apart.
+    pub media: u64,
     /// The tokens of an item before pruning.
     pub grid: Grid,
     /// Visual tokens that the decoder would read of it without pruning.
@@ -50,6 +53,17 @@ pub struct EmbeddedPrompt<B: Backend> {
     pub embeds: Tensor<B, 3>,
     /// The rows of all visual tokens, ascending.
     pub visual: Vec<usize>,
+    /// What each row is: rows with equal keys are equal.
+    pub keys: Vec<RowKey>,
+}
+
+/// What a row of a prompt is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowKey {
+    /// A token of text.
+    Text(u32),
+    /// A visual token: the checksum of the image or video and how it was taken apart, its place there, and the blend that it is.
+    Visual(u64, Visual, Option<Blend>),
 }
 
 /// The tower's output for an image or a video: enough for any number of questions, methods and budgets.
@@ -58,6 +72,8 @@ pub struct EncodedMedia<B: Backend> {
     output: VisionOutput<B>,
     placement: Placement,
     fingerprint: u64,
+    /// A checksum of the image or video, and of how it was taken apart.
+    key: u64,
     /// Time in the preprocessing and the tower.
     time: Duration,
 }
@@ -66,6 +82,11 @@ impl<B: Backend> EncodedMedia<B> {
     /// How many placeholders stand for it in a prompt.
     pub fn placeholders(&self) -> usize {
         if self.placement.video { self.output.features.dims()[0] } else { 1 }
+    }
+
+    /// How many items the tower saw.
+    pub fn items(&self) -> usize {
+        self.output.features.dims()[0]
     }
 
     /// Bytes that it takes.
@@ -79,6 +100,17 @@ impl<B: Backend> EncodedMedia<B> {
 }
 
 impl<B: Backend> VisualTokens<B> {
+    /// What each of its tokens is, in their order.
+    fn keys(&self) -> impl Iterator<Item = RowKey> {
+        self.order.iter().map(|&visual| {
+            let blend = match visual {
+                Visual::Blend { crop, index } => Some(self.keep.blends()[crop][index].clone()),
+                _ => None,
+            };
+            RowKey::Visual(self.media, visual, blend)
+        })
+    }
+
     /// The tokens of each of its placeholders, in their order.
     fn by_placeholder(&self) -> impl Iterator<Item = Tensor<B, 2>> {
         let mut from = 0;
@@ -110,10 +142,11 @@ impl<B: VlmBackend> Model<B> {
         let start = Instant::now();
         let views = self.vlm.preprocess(media, tiling)?;
         let placement = views.placement;
+        let key = key(media, &placement);
         let output = self.encode(views, needs)?;
         let fingerprint = if needs.picture { fingerprint(media) } else { 0 };
         self.wait();
-        Ok(EncodedMedia { output, placement, fingerprint, time: start.elapsed() })
+        Ok(EncodedMedia { output, placement, fingerprint, key, time: start.elapsed() })
     }
 
     /// The cues that `needs` names, and tower features, for the image or video whose first placeholder in `prompt` is number `index`.
@@ -154,11 +187,11 @@ impl<B: VlmBackend> Model<B> {
         &self,
         image: &Rgb,
         pruner: &dyn Pruner<B>,
-        budget: Option<usize>,
+        budget: Option<Budget>,
         prompt: &Prompt,
         index: usize,
     ) -> Result<VisualTokens<B>, Error> {
-        self.prune(&self.encode_image(image, pruner.tiling(), pruner.needs())?, pruner, budget, prompt, index)
+        self.prune(&self.encode_image(image, pruner.card().tiling, pruner.card().needs)?, pruner, budget, prompt, index)
     }
 
     /// Keeps `budget` tokens of each item of an image or video whose first placeholder in `prompt` is number `index`, or all if there
@@ -174,18 +207,18 @@ impl<B: VlmBackend> Model<B> {
         &self,
         media: &EncodedMedia<B>,
         pruner: &dyn Pruner<B>,
-        budget: Option<usize>,
+        budget: Option<Budget>,
         prompt: &Prompt,
         index: usize,
     ) -> Result<VisualTokens<B>, Error> {
         let start = Instant::now();
         let placement = &media.placement;
-        let cues = self.cues(media, pruner.needs(), prompt, index)?;
+        let cues = self.cues(media, pruner.card().needs, prompt, index)?;
         self.wait();
         let encoded = Instant::now();
         let features = cues.features(pruner.name())?;
         let patches = placement.grid.tokens();
-        let keep = pruner.keep(&cues, budget.unwrap_or(patches))?;
+        let keep = pruner.keep(&cues, budget.map_or(Ok(patches), |budget| budget.of(patches))?)?;
         let pruned = Instant::now();
         let order = self.vlm.sequence(placement, &keep, pruner.keeps_class());
         // Blends are means of tower features, so only patches that stay as they are may be projected before.
@@ -204,7 +237,8 @@ impl<B: VlmBackend> Model<B> {
         let vision = media.time + (encoded - start) + project;
         let (unpruned, prune) = (self.unpruned(media), pruned - encoded);
         let &Placement { grid, tiles, merge, .. } = placement;
-        Ok(VisualTokens { tokens, order, parts, keep, grid, unpruned, tiles, merge, vision, project, prune })
+        let media = media.key;
+        Ok(VisualTokens { tokens, order, parts, keep, media, grid, unpruned, tiles, merge, vision, project, prune })
     }
 
     /// The visual tokens of an image or video when nothing is pruned, and an image is taken apart as the model's own code does.
@@ -233,14 +267,20 @@ impl<B: VlmBackend> Model<B> {
     /// there are as many.
     pub fn place(&self, prompt: &Prompt, media: &[VisualTokens<B>]) -> EmbeddedPrompt<B> {
         let mut tokens = media.iter().flat_map(VisualTokens::by_placeholder);
-        let (mut parts, mut visual, mut row) = (Vec::new(), Vec::new(), 0);
+        let mut visual_keys = media.iter().flat_map(VisualTokens::keys);
+        let (mut parts, mut visual, mut keys, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for span in prompt.spans() {
             let part = match span {
-                Span::Text(ids) => self.embed(&ids),
+                Span::Text(ids) => {
+                    keys.extend(ids.iter().map(|&id| RowKey::Text(id)));
+                    self.embed(&ids)
+                }
                 Span::Image => match tokens.next() {
                     None => continue,
                     Some(tokens) => {
-                        visual.extend(row..row + tokens.dims()[0]);
+                        let count = tokens.dims()[0];
+                        visual.extend(row..row + count);
+                        keys.extend(visual_keys.by_ref().take(count));
                         tokens.unsqueeze()
                     }
                 },
@@ -248,8 +288,14 @@ impl<B: VlmBackend> Model<B> {
             row += part.dims()[1];
             parts.push(part);
         }
-        EmbeddedPrompt { embeds: Tensor::cat(parts, 1), visual }
+        EmbeddedPrompt { embeds: Tensor::cat(parts, 1), visual, keys }
     }
+}
+
+/// A checksum of an image or video and of how it was taken apart: the first 8 bytes of SHA-256.
+fn key(media: &Media, placement: &Placement) -> u64 {
+    let hash = Sha256::new().chain_update(media.sha256()).chain_update(format!("{placement:?}")).finalize();
+    u64::from_le_bytes(std::array::from_fn(|i| hash[i]))
 }
 
 /// A number that only the pixels decide, the same on every machine.

@@ -165,6 +165,17 @@ impl<B: VlmBackend> Model<B> {
         if prompt < limit { Ok(()) } else { Err(Error::TooLong { prompt, limit }) }
     }
 
+    /// Bytes of the keys and values of so many tokens.
+    pub fn kv_bytes(&self, tokens: usize) -> usize {
+        let DecoderConfig { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.decoder;
+        2 * num_hidden_layers * num_key_value_heads * head_dim * tokens * self.cache.size()
+    }
+
+    /// The most items that an image is taken apart into.
+    pub fn most_items(&self) -> usize {
+        self.vlm.most_items()
+    }
+
     /// An empty cache for a prompt and an answer of so many tokens, or for as many as the model reads.
     ///
     /// # Errors
@@ -180,6 +191,17 @@ impl<B: VlmBackend> Model<B> {
     pub fn logits(&self, embeds: Tensor<B, 3>, chunks: &mut [Chunk<B>]) -> Vec<Vec<f32>> {
         let states = self.decoder().forward(embeds, chunks, self.vlm.rope());
         self.rows_of_logits(states)
+    }
+
+    /// [`Self::logits`], which ends between two layers once `is_cancelled` says so: then there are none.
+    pub fn logits_unless(
+        &self,
+        embeds: Tensor<B, 3>,
+        chunks: &mut [Chunk<B>],
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Option<Vec<Vec<f32>>> {
+        let states = self.decoder().forward_unless(embeds, chunks, self.vlm.rope(), is_cancelled)?;
+        Some(self.rows_of_logits(states))
     }
 
     /// [`Self::logits`] for a prompt of which visual tokens are dropped inside the decoder; also returns which of them

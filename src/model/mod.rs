@@ -17,7 +17,7 @@ mod vlm;
 pub use blocks::{Build, Chunk, Decoder, KvCache, LayerCut, LayerNorm, Linear, Outputs, Positions, RmsNorm, Rope};
 pub use checkpoint::{Checkpoint, DEMO, LoadOptions, open};
 pub use config::{DecoderConfig, Llama3Scaling, RopeConfig, RopeScaling};
-pub use encode::{EmbeddedPrompt, EncodedMedia, VisualTokens};
+pub use encode::{EmbeddedPrompt, EncodedMedia, RowKey, VisualTokens};
 pub use families::llava::{LlavaConfig, Projector};
 pub use fill::Fill;
 pub use loaded::{Model, TilingChoice, check_layer};

@@ -20,6 +20,9 @@ pub trait Vlm<B: VlmBackend>: Send + Sync {
     /// When it is a video with another number of frames than the model reads, or the model reads none.
     fn preprocess(&self, media: &Media, tiling: Tiling) -> Result<Views, Error>;
 
+    /// The most items that an image is taken apart into.
+    fn most_items(&self) -> usize;
+
     /// The whole image as a single view, squeezed into its shape: as people see it, and its pixels.
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views);
 

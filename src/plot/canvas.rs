@@ -1,4 +1,4 @@
-//! Where charts are drawn: a picture in memory, with our own text.
+//! The canvas of charts: an image in memory, with our own text.
 
 use std::convert::Infallible;
 
@@ -10,12 +10,12 @@ use plotters_backend::{
 use super::text::{draw, width};
 use crate::image::Rgb;
 
-/// A picture that plotters draws on.
+/// An image that plotters draws on.
 pub(super) struct Canvas<'a>(pub(super) &'a mut Rgb);
 
 type Done<T = ()> = Result<T, DrawingErrorKind<Infallible>>;
 
-/// A line's height over plotters' font size.
+/// The height of a line divided by plotters' font size.
 const LINE: f64 = 1.36;
 
 fn measure<S: BackendTextStyle>(text: &str, style: &S) -> (u32, u32) {
@@ -77,7 +77,7 @@ impl DrawingBackend for Canvas<'_> {
             draw(self.0, text, (x as f32 + left, y as f32 + top), line, ink);
             return Ok(());
         }
-        // Drawn upright, how much ink lies on each pixel, then turned.
+        // The text is drawn upright, as the share of ink on each pixel, and then turned.
         let (wide, high) = (across as usize + 2, down as usize + 2);
         let mut upright = Rgb { width: wide, height: high, data: vec![0; 3 * wide * high] };
         draw(&mut upright, text, (0.0, 0.0), line, [255; 3]);

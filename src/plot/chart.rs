@@ -1,4 +1,4 @@
-//! Charts as pictures, through plotters.
+//! Charts as images, through plotters.
 
 use plotters::prelude::*;
 
@@ -18,25 +18,25 @@ const SIDE: usize = 640;
 const LINES: [RGBColor; 4] =
     [RGBColor(0, 114, 178), RGBColor(213, 94, 0), RGBColor(0, 158, 115), RGBColor(204, 121, 167)];
 
-/// What stands around a chart.
+/// The texts around a chart.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
-    /// Above it.
+    /// The title above the chart.
     pub title: &'a str,
-    /// Below.
+    /// The label below the chart.
     pub x: &'a str,
-    /// On its left side.
+    /// The label on the left side of the chart.
     pub y: &'a str,
 }
 
-/// Charts are drawn into memory, which cannot fail; the sizes here leave room for every part.
+/// Draws a chart into memory, which cannot fail; the sizes here leave room for every part.
 fn drawn(draw: impl FnOnce(&DrawingArea<Canvas, plotters::coord::Shift>) -> Option<()>) -> Rgb {
     let mut picture = white(SIDE, SIDE);
     let _ = draw(&Canvas(&mut picture).into_drawing_area());
     picture
 }
 
-/// A bar a token, and a thin line where a row of the picture ends, every `row` tokens.
+/// A bar chart with a bar for each token, and a thin line after every `row` tokens, where a row of the image ends.
 pub fn bars(labels: Labels, values: &[f32], row: usize) -> Rgb {
     let most = values.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
     drawn(|area| {
@@ -69,14 +69,14 @@ pub fn bars(labels: Labels, values: &[f32], row: usize) -> Rgb {
     })
 }
 
-/// The values of a grid of tokens as colours, the least dark, the most bright.
+/// The values of a grid of tokens as colours, the smallest dark, the largest bright.
 pub fn map(title: &str, values: &[f32], grid: Grid) -> Rgb {
     let cell = (SIDE / grid.columns.max(grid.rows).max(1)).max(1);
     let white = white(cell * grid.columns, cell * grid.rows);
     captioned(&heat(&white, grid, values, reach(values), Scale::Viridis, 1.0), title)
 }
 
-/// Lines from (0, 0) on, each with its name.
+/// A chart of lines, each with its name, on axes from (0, 0) to `to`.
 pub fn curves(labels: Labels, lines: &[(&str, Vec<(f32, f32)>)], to: (f32, f32)) -> Rgb {
     drawn(|area| {
         let mut chart = ChartBuilder::on(area)
@@ -116,7 +116,7 @@ pub fn curves(labels: Labels, lines: &[(&str, Vec<(f32, f32)>)], to: (f32, f32))
     })
 }
 
-/// How often values occur, on an axis of powers of ten down to 10⁻⁵: `bins` are left and right end and share of all.
+/// A histogram on an axis of powers of ten down to 10⁻⁵: `bins` are left and right end and share of all values.
 pub fn shares(labels: Labels, bins: &[(f32, f32, f32)]) -> Rgb {
     const LEAST: f32 = -5.0;
     drawn(|area| {
@@ -164,7 +164,7 @@ fn short(value: f32) -> String {
 mod tests {
     use super::*;
 
-    /// Whether a pixel of about this colour is in the part of the picture.
+    /// Whether a pixel of about this colour is in the part of the image.
     fn holds(picture: &Rgb, colour: RGBColor, columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
         let near =
             |pixel: &[u8]| pixel.iter().zip([colour.0, colour.1, colour.2]).all(|(level, ink)| level.abs_diff(ink) < 8);

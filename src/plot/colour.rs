@@ -2,12 +2,12 @@
 
 use clap::ValueEnum;
 
-/// Colours from low to high.
+/// A scale of colours from low to high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scale {
     /// Dark blue over green to yellow; equal steps look equal, to colour-blind readers too.
     Viridis,
-    /// Blue over green and yellow to red, as CDPruner's figures have it.
+    /// Blue over green and yellow to red, as in CDPruner's figures.
     Jet,
 }
 
@@ -25,7 +25,7 @@ const VIRIDIS: [[u8; 3]; 10] = [
     [253, 231, 37],
 ];
 
-/// Matplotlib's jet: where each channel has a corner, and its value there.
+/// Matplotlib's jet: the places where each channel has a corner, and its values there.
 const JET: [&[(f64, f64)]; 3] = [
     &[(0.0, 0.0), (0.35, 0.0), (0.66, 1.0), (0.89, 1.0), (1.0, 0.5)],
     &[(0.0, 0.0), (0.125, 0.0), (0.375, 1.0), (0.64, 1.0), (0.91, 0.0), (1.0, 0.0)],
@@ -43,7 +43,7 @@ impl Scale {
                 let (a, b, part) = (VIRIDIS[below], VIRIDIS[below + 1], place - below as f32);
                 std::array::from_fn(|i| (f32::from(a[i]) * (1.0 - part) + f32::from(b[i]) * part).round() as u8)
             }
-            // As matplotlib's table of 256, cut to whole levels.
+            // This is matplotlib's table of 256 colours, cut to whole levels.
             Self::Jet => {
                 JET.map(|corners| (255.0 * between(corners, f64::from((share * 255.0).floor()) / 255.0)) as u8)
             }
@@ -55,7 +55,7 @@ impl Scale {
 fn between(corners: &[(f64, f64)], x: f64) -> f64 {
     let after = corners.iter().position(|corner| corner.0 >= x).unwrap_or(corners.len() - 1).max(1);
     let ((x0, y0), (x1, y1)) = (corners[after - 1], corners[after]);
-    // In numpy's order of operations.
+    // The order of operations is numpy's.
     ((y1 - y0) / (x1 - x0) * (x - x0) + y0).clamp(0.0, 1.0)
 }
 
@@ -75,7 +75,7 @@ mod tests {
         }
         let [red, green, blue] = Scale::Jet.colour(0.5);
         assert!(green == 255 && red > 100 && blue > 100, "{red} {green} {blue}");
-        // What is no number is black, which is in neither.
+        // A NaN is black, which is in neither scale.
         assert_eq!(Scale::Viridis.colour(f32::NAN), [0; 3]);
     }
 }

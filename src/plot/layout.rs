@@ -1,4 +1,4 @@
-//! Pictures together: with captions, in columns and rows, under maps of numbers.
+//! Layout of images: with captions, in columns and rows, under maps of numbers.
 
 use super::{
     Scale,
@@ -9,7 +9,7 @@ use crate::image::{Grid, Rgb};
 /// The height of a caption's line, and the space around it.
 const LINE: f32 = 26.0;
 const MARGIN: usize = 6;
-/// Pixels between pictures.
+/// Pixels between images.
 const GAP: usize = 12;
 
 const INK: [u8; 3] = [20, 20, 20];
@@ -26,7 +26,7 @@ fn paste(to: &mut Rgb, from: &Rgb, left: usize, top: usize) {
     }
 }
 
-/// `picture` under a line of text, wider if the text is.
+/// An image under a line of text, wider if the text is wider.
 pub fn captioned(picture: &Rgb, text: &str) -> Rgb {
     let height = LINE as usize + 2 * MARGIN;
     let mut whole = white(picture.width.max(width(text, LINE).ceil() as usize), picture.height + height);
@@ -35,7 +35,7 @@ pub fn captioned(picture: &Rgb, text: &str) -> Rgb {
     whole
 }
 
-/// Pictures one above the other, on white.
+/// Images one above the other, on white.
 pub fn stack(pictures: &[Rgb]) -> Rgb {
     let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
     let gaps = GAP * pictures.len().saturating_sub(1);
@@ -48,7 +48,7 @@ pub fn stack(pictures: &[Rgb]) -> Rgb {
     whole
 }
 
-/// Pictures in rows of so many, on white.
+/// Images in rows of `columns` each, on white.
 pub fn columns(pictures: &[Rgb], columns: usize) -> Rgb {
     let rows: Vec<Rgb> = pictures
         .chunks(columns.max(1))
@@ -67,32 +67,32 @@ pub fn columns(pictures: &[Rgb], columns: usize) -> Rgb {
     stack(&rows)
 }
 
-/// A part of a picture: `size` (width, height) from (left, top) on, as far as it is there.
+/// A part of an image: `size` (width, height) from (left, top) on, as far as the image has it.
 pub fn cut(picture: &Rgb, (left, top): (usize, usize), size: (usize, usize)) -> Rgb {
     let (width, height) = (size.0.min(picture.width - left), size.1.min(picture.height - top));
     let row = |y: usize| &picture.data[3 * ((top + y) * picture.width + left)..][..3 * width];
     Rgb { width, height, data: (0..height).flat_map(row).copied().collect() }
 }
 
-/// The least and the most of some numbers.
+/// The smallest and the largest of some numbers.
 pub fn reach<'a>(numbers: impl IntoIterator<Item = &'a f32>) -> (f32, f32) {
     let (low, high) = (f32::INFINITY, f32::NEG_INFINITY);
     numbers.into_iter().fold((low, high), |(least, most), &number| (least.min(number), most.max(number)))
 }
 
-/// An image under colours that hide a share `alpha` of it: a number for each patch of `grid`, the ends of the scale at `least` and `most`.
-/// Where these are equal, all have the colour in the middle.
+/// An image under a heat map that hides a share `alpha` of it. `numbers` has a number for each patch of `grid`, and the
+/// scale goes from `least` to `most`. If these are equal, all patches have the colour in the middle.
 pub fn heat(image: &Rgb, grid: Grid, numbers: &[f32], (least, most): (f32, f32), scale: Scale, alpha: f32) -> Rgb {
     let (width, height) = ((image.width / grid.columns).max(1), (image.height / grid.rows).max(1));
     let share = |number: f32| if most > least { (number - least) / (most - least) } else { 0.5 };
     let mut data = image.data.clone();
     for (i, pixel) in data.chunks_exact_mut(3).enumerate() {
-        // Pixels beyond the last whole patch go with it.
+        // Pixels beyond the last whole patch get its colour.
         let x = (i % image.width / width).min(grid.columns - 1);
         let y = (i / image.width / height).min(grid.rows - 1);
         let colour = scale.colour(share(numbers[y * grid.columns + x]));
         for (level, ink) in pixel.iter_mut().zip(colour) {
-            // Cut to a whole level, as numpy does it.
+            // The value is cut to a whole level, as in numpy.
             *level = (f32::from(*level) * (1.0 - alpha) + f32::from(ink) * alpha) as u8;
         }
     }

@@ -1,10 +1,10 @@
-//! What the colours and markers of a chart mean.
+//! The legend of a chart: the colours and markers of its methods.
 
 use plotters::{coord::Shift, prelude::*};
 use plotters_backend::{DrawingBackend, text_anchor::HPos, text_anchor::Pos, text_anchor::VPos};
 
 use super::{
-    scatter::{FONT, INK, WIDTH},
+    style::{FONT, INK, WIDTH},
     text,
 };
 use crate::pruner::{Params, methods};
@@ -19,18 +19,18 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// A line of it.
+/// The height of a line of the legend.
 const LINE: i32 = 22;
-/// How wide an entry is at least.
+/// The smallest width of an entry.
 const ENTRY: i32 = 134;
-/// What is beside the name in an entry.
+/// The width beside the name in an entry.
 const BESIDE: i32 = 30;
 const SIZE: i32 = 14;
 
-/// Names, and what stands before each.
+/// A legend: names, and the sign before each.
 pub(super) struct Legend<'a>(pub(super) Vec<(&'a str, Sign)>);
 
-/// What stands before a name.
+/// The sign before a name in the legend.
 #[derive(Clone, Copy)]
 pub(super) enum Sign {
     Line,
@@ -41,7 +41,7 @@ pub(super) enum Sign {
 pub(super) fn look(method: &str) -> (RGBColor, usize) {
     let all = methods(Params::default());
     let place = all.iter().position(|known| known.name() == method).unwrap_or(0);
-    // The first is the baseline, which has a line of its own.
+    // The first method is the baseline without pruning, which has a line of its own.
     match place.checked_sub(1) {
         None => (INK, 0),
         Some(place) => (COLOURS[place % COLOURS.len()], place / COLOURS.len()),
@@ -54,7 +54,7 @@ impl Legend<'_> {
         self.0.len().div_ceil(per_row) as u32 * LINE as u32
     }
 
-    /// How wide an entry is, so that the longest name fits, and how many are in a row.
+    /// The width of an entry, so that the longest name fits, and the number of entries in a row.
     fn columns(&self) -> (i32, usize) {
         // Pages have fonts of their own, some a third wider than ours.
         let longest = self.0.iter().map(|(name, _)| text::width(name, 1.3 * SIZE as f32)).fold(0.0, f32::max);
@@ -72,7 +72,7 @@ impl Legend<'_> {
                 Sign::Marker { colour, marker, filled } => mark(area, (x, y), colour, marker, filled, scale)?,
                 Sign::Line => {
                     let style = INK.stroke_width(scale as u32);
-                    // Dashed, as in the chart.
+                    // The line is dashed, as in the chart.
                     for from in [-6, 1] {
                         let dash = [(x + from * scale, y), (x + (from + 5) * scale, y)];
                         area.draw(&PathElement::new(dash, style)).ok()?;

@@ -1,4 +1,4 @@
-//! What pictures for people have in common: text without system fonts, colours, charts, and putting them together.
+//! Images for people: text without system fonts, colours, charts, and their layout.
 
 mod canvas;
 mod chart;
@@ -6,6 +6,7 @@ mod colour;
 mod layout;
 mod legend;
 mod scatter;
+mod style;
 mod text;
 
 pub use chart::{Labels, bars, curves, map, shares};

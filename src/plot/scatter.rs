@@ -1,62 +1,60 @@
-//! Methods compared: points joined by lines, a colour and a marker a method, as SVG for pages and as a picture.
+//! A chart that compares methods: points joined by lines, with a colour and a marker for each method, as SVG for pages
+//! and as an image.
 
 use plotters::{coord::Shift, prelude::*};
-use plotters_backend::{DrawingBackend, FontFamily, text_anchor::HPos, text_anchor::Pos, text_anchor::VPos};
+use plotters_backend::{DrawingBackend, text_anchor::HPos, text_anchor::Pos, text_anchor::VPos};
 
 use super::{
     canvas::Canvas,
     layout::white,
     legend::{Legend, Sign, look, mark},
+    style::{FONT, INK, WIDTH},
 };
 use crate::image::Rgb;
 
-// Small, so that text is large enough on a phone.
-pub(super) const WIDTH: u32 = 420;
 const HEIGHT: u32 = 320;
-pub(super) const FONT: FontFamily = FontFamily::SansSerif;
-pub(super) const INK: RGBColor = RGBColor(17, 17, 17);
 const GRID: RGBColor = RGBColor(221, 221, 222);
-/// A place in the chart.
+/// A point in the chart.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Across.
+    /// The horizontal coordinate.
     pub x: f64,
-    /// Up.
+    /// The vertical coordinate.
     pub y: f64,
 }
 
-/// What one method reached.
+/// The points of one method.
 #[derive(Clone, Debug)]
 pub struct Series {
     /// The method, which decides colour and marker.
     pub method: String,
-    /// Its name in the legend.
+    /// The name of the method in the legend.
     pub name: String,
-    /// Measured: filled, joined by a line.
+    /// The measured points, which are filled and joined by a line.
     pub measured: Vec<Point>,
-    /// Published: hollow.
+    /// The published points, which are hollow.
     pub published: Vec<Point>,
 }
 
-/// A chart.
+/// A chart of methods.
 #[derive(Clone, Debug)]
 pub struct Scatter {
-    /// Above it.
+    /// The title above the chart.
     pub title: String,
-    /// Below it.
+    /// The label below the chart.
     pub x: String,
-    /// Beside it.
+    /// The label beside the chart.
     pub y: String,
-    /// Whether steps across are doublings.
+    /// Whether the horizontal axis has a logarithmic scale, on which doublings are equal steps.
     pub doublings: bool,
-    /// What no pruning reaches, as a line.
+    /// The value without pruning, drawn as a line.
     pub baseline: Option<f64>,
     /// The methods.
     pub series: Vec<Series>,
 }
 
 impl Scatter {
-    /// As a picture, at twice its size.
+    /// The chart as an image, at twice its size.
     pub fn picture(&self) -> Rgb {
         let mut picture = white(2 * WIDTH as usize, 2 * self.height() as usize);
         // Drawing into memory cannot fail.
@@ -64,19 +62,20 @@ impl Scatter {
         picture
     }
 
-    /// As a file of its own: dark on white.
+    /// The chart as an SVG file of its own, dark on white.
     pub fn svg(&self) -> String {
         self.transparent().replacen("<svg ", "<svg style=\"background:#fff\" ", 1)
     }
 
-    /// For a page that is light or dark: ink is the text's colour, the grid `var(--grid)`, and the width the page's.
+    /// The chart as SVG inside of a page that is light or dark: it takes the text's colour for ink, `var(--grid)` for
+    /// the grid, and the width of the page.
     pub fn inline(&self) -> String {
         let size = format!("width=\"{WIDTH}\" height=\"{}\"", self.height());
         let hex = |colour: RGBColor| format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2);
         let svg =
             self.transparent().replacen(&size, &format!("role=\"img\" aria-label=\"{}\"", attribute(&self.title)), 1);
         let svg = svg.replace(&hex(INK), "currentColor").replace(&hex(GRID), "var(--grid)");
-        // No declaration inside of a page.
+        // An SVG inside of a page has no XML declaration.
         svg.split_once("<svg").map_or(svg.clone(), |(_, rest)| format!("<svg{rest}"))
     }
 
@@ -118,7 +117,7 @@ impl Scatter {
         let across = |x: &f64| if self.doublings { format!("{:.0}", x.exp2()) } else { short(*x, xs.1 - xs.0) };
         chart
             .configure_mesh()
-            // Labels below stand where there are budgets, which plotters does not know.
+            // The labels below stand at the budgets, which plotters does not know.
             .disable_x_mesh()
             .x_labels(0)
             .light_line_style(TRANSPARENT)
@@ -148,7 +147,7 @@ impl Scatter {
         for Series { method, measured, published, .. } in &self.series {
             let (colour, marker) = look(method);
             let place = |point: &Point| (self.across(point.x), point.y);
-            // Each piece by itself: a polyline's corner may reach far beyond where two of them turn back.
+            // Each piece is drawn by itself: a polyline's corner may reach far beyond the point where two pieces turn back.
             let pieces = measured.windows(2).map(|pair| {
                 PathElement::new([place(&pair[0]), place(&pair[1])], colour.stroke_width(2 * scale as u32))
             });
@@ -168,11 +167,11 @@ impl Scatter {
         if self.doublings { x.log2() } else { x }
     }
 
-    /// Where labels stand below: at the budgets that there are, as far as they leave room for each other, or at even steps.
+    /// The places of the labels below: at the budgets, as far as they leave room for each other, or at even steps.
     fn ticks(&self, (low, high): (f64, f64)) -> Vec<f64> {
         let room = (high - low) / 12.0;
         if !self.doublings {
-            // 1, 2 or 5 times a power of ten, about five of them.
+            // The step is 1, 2 or 5 times a power of ten, for about five labels.
             let power = 10f64.powf(((high - low) / 5.0).log10().floor());
             let step =
                 [1.0, 2.0, 5.0, 10.0].map(|step| step * power).into_iter().find(|step| (high - low) / step <= 6.0);
@@ -189,7 +188,7 @@ impl Scatter {
         self.series.iter().flat_map(|series| series.measured.iter().chain(&series.published))
     }
 
-    /// What is in the chart, with room around.
+    /// The ranges of both axes: all points and the baseline, with room around.
     fn ranges(&self) -> [(f64, f64); 2] {
         let points = || self.points();
         let room = |numbers: Vec<f64>, least: f64| {
@@ -207,7 +206,7 @@ impl Scatter {
     }
 }
 
-/// A number with as many digits as tell labels apart on an axis of this length.
+/// A number with enough digits to tell labels apart on an axis of this length.
 fn short(number: f64, length: f64) -> String {
     let digits = if length > 10.0 { 0 } else { 1 + usize::from(length < 1.5) };
     format!("{number:.digits$}")

@@ -1,4 +1,4 @@
-//! Text in a font that comes with the binary (Noto Sans), so that pictures look alike on every machine.
+//! Text in a font that comes with the binary (Noto Sans), so that images look alike on every machine.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 
 use crate::image::Rgb;
 
-// The bytes are part of the binary: what is read here was read by the tests.
+// The bytes are part of the binary, and the tests read them.
 static FONT: LazyLock<FontRef<'static>> =
     LazyLock::new(|| FontRef::try_from_slice(ttf_noto_sans::REGULAR).expect("the font inside the binary is one"));
 
@@ -23,7 +23,7 @@ pub fn width(text: &str, size: f32) -> f32 {
         .sum()
 }
 
-/// Draws `text` with its line's left upper corner at (`x`, `y`); what lies outside of the picture is cut off.
+/// Draws `text` with its line's left upper corner at (`x`, `y`); parts outside of the image are cut off.
 pub fn draw(picture: &mut Rgb, text: &str, (x, y): (f32, f32), size: f32, colour: [u8; 3]) {
     let font = FONT.as_scaled(PxScale::from(size));
     let (mut x, baseline) = (x, y + font.ascent());
@@ -62,7 +62,7 @@ mod tests {
         assert!(!dark.is_empty());
         let right = 10.0 + width("Wg →", 20.0);
         assert!(dark.iter().all(|&(x, y)| x >= 9 && (x as f32) <= right + 1.0 && (8..30).contains(&y)), "{dark:?}");
-        // Cut off at the edges, without a panic.
+        // Text is cut off at the edges, without a panic.
         draw(&mut picture, "outside", (-20.0, 35.0), 30.0, [0; 3]);
         draw(&mut picture, "", (0.0, 0.0), 20.0, [0; 3]);
     }

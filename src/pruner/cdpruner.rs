@@ -1,23 +1,23 @@
 //! CDPruner: keep patches that differ from each other and matter to the question.
 //!
-//! Idea: a determinantal point process prefers sets of patches whose projected features are unlike each other; its kernel
-//! is weighted with every patch's relevance to the question, and the best set is searched greedily.
+//! Idea: a determinantal point process prefers sets of patches whose projected features are unlike each other; its
+//! kernel is weighted with every patch's relevance to the question, and the best set is searched greedily.
 //!
 //! Paper: "Beyond Attention or Similarity: Maximizing Conditional Diversity for Token Pruning in MLLMs",
 //! <https://arxiv.org/abs/2506.10967>. Official code: <https://github.com/Theia-4869/CDPruner> (`9541616c`),
 //! `llava/model/llava_arch.py`, `encode_images`, and `multimodal_encoder/clip_encoder.py`.
 //!
 //! Similarity: cosine of projected features. Relevance: minus the cosine of a patch and the question in CLIP's joint
-//! space (patches that look *unlike* the text as a whole carry what it asks about), averaged over the question's segments
-//! of 77 tokens, scaled to 0..1 over all crops of the picture together, 1e-6 added to the numerator. Kernel: relevance ·
-//! similarity · relevance. With `theta`, relevance becomes `exp(theta / (2 − 2·theta) · relevance)`, which the official
-//! code has as a comment.
+//! space (patches that look *unlike* the text as a whole carry what it asks about), averaged over the question's
+//! segments of 77 tokens, scaled to 0..1 over all crops of the image together, 1e-6 added to the numerator. Kernel:
+//! relevance · similarity · relevance. With `theta`, relevance becomes `exp(theta / (2 − 2·theta) · relevance)`, which
+//! the official code has as a comment.
 //!
 //! Deviations: a feature or an embedding of length zero is similar to nothing, and constant relevance is 1 everywhere
-//! (there: NaN, and fewer tokens than asked for); a patch whose features the chosen ones span already (less than 1e-5 of
-//! its own length is left) is taken only when nothing else is left, by relevance (there: by rounding noise, or NaN and
-//! fewer tokens); the kernel is never rounded to f32, see [`secateur_backends::dpp`] (there: it is, and flat areas of a
-//! picture are chosen from by rounding); ties go to the first patch; several pictures in a prompt work (there: a crash).
+//! (there: NaN, and fewer tokens than asked for); a patch whose features the chosen ones span already (less than 1e-5
+//! of its own length is left) is taken only when nothing else is left, by relevance (there: by rounding noise, or NaN
+//! and fewer tokens); the kernel is never rounded to f32, see [`secateur_backends::dpp`] (there: it is, and rounding
+//! decides the choice in flat areas of an image); ties go to the first patch; several images in a prompt work (there: a crash).
 //!
 //! Features and embeddings are made unit vectors in f32, also where the model computes in 16 bits (there: in 16).
 //!
@@ -26,7 +26,7 @@
 use burn::tensor::{DType, Tensor};
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, Tiling, check_budget};
+use super::{Card, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget};
 use crate::{Error, image::GridRule, tensor::host};
 
 /// The largest `theta`: above, the factors of patches that matter little are too small for f32, and no longer differ.
@@ -40,24 +40,15 @@ pub struct CdPruner {
 }
 
 impl Method for CdPruner {
-    fn name(&self) -> &'static str {
-        "cdpruner"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps patches that differ from each other, weighted by what the question is about"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2506.10967"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { projected: true, joint: true, ..Needs::default() }
-    }
-
-    fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::TwoByTwo, unpad: false }
+    fn card(&self) -> Card {
+        Card {
+            name: "cdpruner",
+            idea: "keeps patches that differ from each other, weighted by what the question is about",
+            paper: "https://arxiv.org/abs/2506.10967",
+            needs: Needs { projected: true, joint: true, ..Needs::default() },
+            tiling: Tiling { grid: GridRule::TwoByTwo, unpad: false },
+            ..Card::default()
+        }
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {

@@ -19,7 +19,7 @@
 use burn::tensor::{DType, Tensor, activation, backend::Backend};
 use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
+use super::{Card, ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
 use crate::{Error, image::GridRule};
 
 const VISION: f64 = 0.9;
@@ -30,24 +30,15 @@ const TEXT: f64 = 0.1;
 pub struct Datp;
 
 impl Method for Datp {
-    fn name(&self) -> &'static str {
-        "datp"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches that [CLS] attends to over all layers, with a gate for what the question names"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://github.com/lqxass/DATP"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::All, projected: true, prompt_embeds: true, ..Needs::default() }
-    }
-
-    fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::Filled, unpad: false }
+    fn card(&self) -> Card {
+        Card {
+            name: "datp",
+            idea: "keeps the patches that [CLS] attends to over all layers, with a gate for what the question names",
+            paper: "https://github.com/lqxass/DATP",
+            needs: Needs { cls_attention: ClsAttention::All, projected: true, prompt_embeds: true, ..Needs::default() },
+            tiling: Tiling { grid: GridRule::Filled, unpad: false },
+            ..Card::default()
+        }
     }
 }
 

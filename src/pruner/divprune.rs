@@ -5,21 +5,21 @@
 //!
 //! Paper: "DivPrune: Diversity-based Visual Token Pruning for Large Multimodal Models",
 //! <https://arxiv.org/abs/2503.02175>. Official code: <https://github.com/vbdi/divprune> (`799e2d95`),
-//! `LLaVA/llava/model/llava_arch.py`, `DivPrune`. Checked: against this project's own float64 transcription of that rule
-//! on natural cues; the official code was read, not run.
+//! `LLaVA/llava/model/llava_arch.py`, `DivPrune`. Checked: against this project's own float64 transcription of that
+//! rule on natural cues; the official code was read, not run.
 //!
 //! Distance: 1 − cosine of projected features.
 //!
-//! Deviations: the budget is a number of patches of each crop (there: a share of all visual tokens together, LLaVA-NeXT's
-//! newline tokens among them, padding not); a patch is never chosen twice (there: possible when all that is left are
-//! duplicates); a feature of length zero is at distance 1 from everything (there: NaN); ties go to the first patch.
+//! Deviations: the budget is a number of patches of each crop (there: a share of all visual tokens together,
+//! LLaVA-NeXT's newline tokens among them, padding not); a patch is never chosen twice (there: possible when all that
+//! is left are duplicates); a feature of length zero is at distance 1 from everything (there: NaN); ties go to the first patch.
 //!
 //! Defaults: none; it has no parameters.
 
 use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, check_budget, cosines};
+use super::{Card, Cues, Keep, Method, Needs, Pruner, check_budget, cosines};
 use crate::Error;
 
 /// The DivPrune method; it has no parameters.
@@ -27,20 +27,14 @@ use crate::Error;
 pub struct DivPrune;
 
 impl Method for DivPrune {
-    fn name(&self) -> &'static str {
-        "divprune"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches that are farthest from each other"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2503.02175"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { projected: true, ..Needs::default() }
+    fn card(&self) -> Card {
+        Card {
+            name: "divprune",
+            idea: "keeps the patches that are farthest from each other",
+            paper: "https://arxiv.org/abs/2503.02175",
+            needs: Needs { projected: true, ..Needs::default() },
+            ..Card::default()
+        }
     }
 }
 

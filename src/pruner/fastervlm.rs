@@ -3,8 +3,9 @@
 //! Idea: text-to-image attention inside the decoder is noisy; the `[CLS]` attention of the tower, averaged over heads,
 //! ranks patches better, and is known before the decoder starts.
 //!
-//! Paper: "`[CLS]` Attention is All You Need for Training-Free Visual Token Pruning", <https://arxiv.org/abs/2412.01818v1>.
-//! Official code: <https://github.com/Theia-4869/FasterVLM> (`f5d5f12`), `llava/model/llava_arch.py`, `encode_images`.
+//! Paper: "`[CLS]` Attention is All You Need for Training-Free Visual Token Pruning",
+//! <https://arxiv.org/abs/2412.01818v1>. Official code: <https://github.com/Theia-4869/FasterVLM> (`f5d5f12`),
+//! `llava/model/llava_arch.py`, `encode_images`.
 //!
 //! Deviations: ties go to the first patch (the official `topk` leaves them open); a budget above the patch count is
 //! an error with a sentence (there: a crash in `topk`); only the kept tokens are projected (there: all; same numbers).
@@ -14,7 +15,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
 
-use super::{ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
+use super::{Card, ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, top_k};
 use crate::{Error, image::GridRule};
 
 /// The FasterVLM method; it has no parameters.
@@ -22,24 +23,15 @@ use crate::{Error, image::GridRule};
 pub struct FasterVlm;
 
 impl Method for FasterVlm {
-    fn name(&self) -> &'static str {
-        "fastervlm"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches that the tower's [CLS] token attends to"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2412.01818v1"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::Selected, ..Needs::default() }
-    }
-
-    fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::Filled, unpad: false }
+    fn card(&self) -> Card {
+        Card {
+            name: "fastervlm",
+            idea: "keeps the patches that the tower's [CLS] token attends to",
+            paper: "https://arxiv.org/abs/2412.01818v1",
+            needs: Needs { cls_attention: ClsAttention::Selected, ..Needs::default() },
+            tiling: Tiling { grid: GridRule::Filled, unpad: false },
+            ..Card::default()
+        }
     }
 }
 

@@ -21,7 +21,7 @@
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{LayerPruner, Method, Place, Tiling, top_k};
+use super::{Card, LayerPruner, Method, Place, Tiling, top_k};
 use crate::{Error, image::GridRule};
 
 /// The FastV method.
@@ -32,20 +32,16 @@ pub struct FastV {
 }
 
 impl Method for FastV {
-    fn name(&self) -> &'static str {
-        "fastv"
-    }
-
-    fn idea(&self) -> &'static str {
-        "after a few layers keeps the visual tokens that the prompt's last token attends to"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2403.06764"
-    }
-
-    fn place(&self) -> Place {
-        Place::Llm
+    fn card(&self) -> Card {
+        Card {
+            name: "fastv",
+            idea: "after a few layers keeps the visual tokens that the prompt's last token attends to",
+            paper: "https://arxiv.org/abs/2403.06764",
+            place: Place::Llm,
+            // LLaVA's own way: FastV takes the whole sequence as LLaVA makes it.
+            tiling: Tiling { grid: GridRule::Llava, unpad: true },
+            ..Card::default()
+        }
     }
 
     fn cut_layer(&self) -> Option<usize> {
@@ -54,11 +50,6 @@ impl Method for FastV {
 
     fn keeps_class(&self) -> bool {
         true
-    }
-
-    /// LLaVA's own way: FastV takes the whole sequence as LLaVA makes it.
-    fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::Llava, unpad: true }
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {

@@ -5,7 +5,7 @@
 
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Pruner, check_budget};
+use super::{Card, Cues, Keep, Method, Pruner, check_budget};
 use crate::{Error, image::Grid as Layout};
 
 /// The grid baseline.
@@ -13,16 +13,8 @@ use crate::{Error, image::Grid as Layout};
 pub struct Grid;
 
 impl Method for Grid {
-    fn name(&self) -> &'static str {
-        "grid"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps patches at even distances: a floor"
-    }
-
-    fn paper(&self) -> &'static str {
-        ""
+    fn card(&self) -> Card {
+        Card { name: "grid", idea: "keeps patches at even distances: a floor", ..Card::default() }
     }
 }
 

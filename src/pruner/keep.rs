@@ -33,8 +33,8 @@ impl Keep {
         Self::with_blends(indices, blends, budget)
     }
 
-    /// Sorts the chosen patches of every crop, and takes the tokens that are made of several patches, equally many in every
-    /// crop. The `plain` patches and the blends' centres are `budget` patches in each crop, all different.
+    /// Sorts the chosen patches of every crop, and takes the tokens that are made of several patches, equally many in
+    /// every crop. The `plain` patches and the blends' centres are `budget` patches in each crop, all different.
     ///
     /// # Panics
     /// When one of this does not hold: the method has an error.

@@ -3,6 +3,7 @@
 //! A method is one file with a [`Method`] and a [`Pruner`] (or [`LayerPruner`]) implementation, and one row in the
 //! `methods!` list below; the contract tests loop over that list.
 
+mod budget;
 mod cdpruner;
 mod cosine;
 mod cues;
@@ -19,6 +20,7 @@ mod trim;
 mod visionzip;
 mod vispruner;
 
+pub use budget::Budget;
 #[cfg(feature = "cli")]
 pub(crate) use cdpruner::relevance;
 pub use cdpruner::{CdPruner, MAX_THETA};
@@ -168,25 +170,43 @@ pub struct Tiling {
 }
 
 /// The description of a method, which does not depend on the backend.
-pub trait Method: Send + Sync {
+#[derive(Clone, Copy, Debug)]
+pub struct Card {
     /// The name that `--method` takes.
-    fn name(&self) -> &'static str;
+    pub name: &'static str,
     /// The idea in one line.
-    fn idea(&self) -> &'static str;
+    pub idea: &'static str,
     /// The paper, or the code where there is no paper; empty for baselines.
-    fn paper(&self) -> &'static str;
+    pub paper: &'static str,
     /// The cues that must be computed for the method before the decoder; by default none.
-    fn needs(&self) -> Needs {
-        Needs::default()
+    pub needs: Needs,
+    /// The place at which the method drops tokens; by default the tower.
+    pub place: Place,
+    /// The way in which the method's repository treats LLaVA-NeXT's crops; by default LLaVA's grid and no newline
+    /// tokens, since pruned rows have no ends.
+    pub tiling: Tiling,
+}
+
+impl Default for Card {
+    fn default() -> Self {
+        Self {
+            name: "",
+            idea: "",
+            paper: "",
+            needs: Needs::default(),
+            place: Place::Tower,
+            tiling: Tiling { grid: GridRule::Llava, unpad: false },
+        }
     }
-    /// The place at which the method drops tokens.
-    fn place(&self) -> Place {
-        Place::Tower
-    }
-    /// The way in which the method's repository treats LLaVA-NeXT's crops; by default LLaVA's grid and no newline tokens,
-    /// since pruned rows have no ends.
-    fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::Llava, unpad: false }
+}
+
+/// A method, which does not depend on the backend.
+pub trait Method: Send + Sync {
+    /// The description of the method.
+    fn card(&self) -> Card;
+    /// The name that `--method` takes.
+    fn name(&self) -> &'static str {
+        self.card().name
     }
     /// The decoder layer before which the method drops tokens; `None` if it does not prune inside the decoder.
     fn cut_layer(&self) -> Option<usize> {
@@ -207,12 +227,12 @@ pub trait Pruner<B: VlmBackend>: Method {
     /// Chooses `budget` patches of every crop.
     ///
     /// # Errors
-    /// When a cue that [`Method::needs`] names is missing or of another number of layers, or the budget is not between 1
-    /// and the patch count.
+    /// When a cue that [`Card::needs`] names is missing or of another number of layers, or the budget is not between
+    /// 1 and the patch count.
     fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error>;
 
-    /// The score by which the method ranks patches, `[crops, patches]`, higher first; `None` for a method without one. It
-    /// is for drawing: a method may choose by more than its score.
+    /// The score by which the method ranks patches, `[crops, patches]`, higher first; `None` for a method without one.
+    /// It is for drawing: a method may choose by more than its score.
     ///
     /// # Errors
     /// As [`Self::keep`].

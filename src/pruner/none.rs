@@ -2,7 +2,7 @@
 
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Place, Pruner, Tiling, check_budget};
+use super::{Card, Cues, Keep, Method, Place, Pruner, Tiling, check_budget};
 use crate::{Error, image::GridRule};
 
 /// The baseline without pruning.
@@ -21,24 +21,14 @@ impl Default for NoPruning {
 }
 
 impl Method for NoPruning {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps every token: the baseline"
-    }
-
-    fn paper(&self) -> &'static str {
-        ""
-    }
-
-    fn place(&self) -> Place {
-        Place::Nowhere
-    }
-
-    fn tiling(&self) -> Tiling {
-        self.tiling
+    fn card(&self) -> Card {
+        Card {
+            name: "none",
+            idea: "keeps every token: the baseline",
+            place: Place::Nowhere,
+            tiling: self.tiling,
+            ..Card::default()
+        }
     }
 
     fn keeps_class(&self) -> bool {

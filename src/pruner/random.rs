@@ -6,7 +6,7 @@
 use rand::{SeedableRng, rngs::StdRng, seq::index::sample};
 use secateur_backends::VlmBackend;
 
-use super::{Cues, Keep, Method, Needs, Pruner, check_budget};
+use super::{Card, Cues, Keep, Method, Needs, Pruner, check_budget};
 use crate::Error;
 
 /// The random baseline.
@@ -17,20 +17,13 @@ pub struct Random {
 }
 
 impl Method for Random {
-    fn name(&self) -> &'static str {
-        "random"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps any patches, drawn from --seed and the picture: a floor"
-    }
-
-    fn paper(&self) -> &'static str {
-        ""
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { picture: true, ..Needs::default() }
+    fn card(&self) -> Card {
+        Card {
+            name: "random",
+            idea: "keeps any patches, drawn from --seed and the picture: a floor",
+            needs: Needs { picture: true, ..Needs::default() },
+            ..Card::default()
+        }
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {

@@ -5,26 +5,26 @@
 //!
 //! Paper: "Less is More: A Simple yet Effective Token Reduction Method for Efficient Multi-modal LLMs",
 //! <https://arxiv.org/abs/2409.10994>. Official code: <https://github.com/FreedomIntelligence/TRIM> (`f5a232d5`),
-//! `llava/model/multimodal_encoder/clip_encoder.py`, `token_reduction`. Checked: the rule was read there; the joint space
-//! is the one that CDPruner's goldens check.
+//! `llava/model/multimodal_encoder/clip_encoder.py`, `token_reduction`. Checked: the rule was read there; the joint
+//! space is the one that CDPruner's goldens check.
 //!
 //! Score: minus the product of a patch and the question, neither normalised (the official softmax over patches changes
 //! no order).
 //!
 //! Deviations: `--tokens` says how many patches are kept, and the mean of the others is one token more, as there with a
-//! fixed share; the paper's own rule (all outliers above the third quartile + 1.5 interquartile ranges) decides by itself
-//! how many there are, and is not offered, because every method here keeps to a budget. Questions longer than 77 tokens
-//! are averaged over their segments (there: cut off); CLIP reads the question as CDPruner's evaluation gives it, without the
-//! request for a single word (there: with it). When every patch is kept no token is added (there: a crash). With
-//! LLaVA-NeXT every crop keeps its own tokens (there: only those of the whole image, the tiles' are lost). Ties go to
-//! the first patch.
+//! fixed share; the paper's own rule (all outliers above the third quartile + 1.5 interquartile ranges) decides by
+//! itself how many there are, and is not offered, because every method here keeps to a budget. Questions longer than 77
+//! tokens are averaged over their segments (there: cut off); CLIP reads the question as CDPruner's evaluation gives it,
+//! without the request for a single word (there: with it). When every patch is kept no token is added (there: a crash).
+//! With LLaVA-NeXT every crop keeps its own tokens (there: only those of the whole image, the tiles' are lost). Ties go
+//! to the first patch.
 //!
 //! Defaults: none; it has no parameters.
 
 use burn::tensor::{DType, Tensor};
 use secateur_backends::VlmBackend;
 
-use super::{Blend, Cues, Keep, Method, Needs, Pruner, top_k};
+use super::{Blend, Card, Cues, Keep, Method, Needs, Pruner, top_k};
 use crate::Error;
 
 /// The TRIM method; it has no parameters.
@@ -32,20 +32,14 @@ use crate::Error;
 pub struct Trim;
 
 impl Method for Trim {
-    fn name(&self) -> &'static str {
-        "trim"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches that CLIP relates to the question, and the mean of the others"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2409.10994"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { joint: true, ..Needs::default() }
+    fn card(&self) -> Card {
+        Card {
+            name: "trim",
+            idea: "keeps the patches that CLIP relates to the question, and the mean of the others",
+            paper: "https://arxiv.org/abs/2409.10994",
+            needs: Needs { joint: true, ..Needs::default() },
+            ..Card::default()
+        }
     }
 }
 

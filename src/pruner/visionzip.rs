@@ -1,12 +1,13 @@
 //! VisionZip: keep what the tower attends to, and merge the rest into a few tokens.
 //!
-//! Idea: most of the budget goes to *dominant* patches, by `[CLS]` attention. Of the others, evenly spaced ones become the
-//! centres of *contextual* tokens; each of the rest joins the centre whose key is most like its own, and a contextual token
-//! is its centre plus the mean of those that joined it.
+//! Idea: most of the budget goes to *dominant* patches, by `[CLS]` attention. Of the others, evenly spaced ones become
+//! the centres of *contextual* tokens; each of the rest joins the centre whose key is most like its own, and a
+//! contextual token is its centre plus the mean of those that joined it.
 //!
-//! Paper: "VisionZip: Longer is Better but Not Necessary in Vision Language Models", <https://arxiv.org/abs/2412.04467>.
-//! Official code: <https://github.com/dvlab-research/VisionZip> (`3151f6df`), `visionzip/clip_encoder.py`. Checked:
-//! against this project's own float64 transcription of that rule; the official code was read, not run.
+//! Paper: "VisionZip: Longer is Better but Not Necessary in Vision Language Models",
+//! <https://arxiv.org/abs/2412.04467>. Official code: <https://github.com/dvlab-research/VisionZip> (`3151f6df`),
+//! `visionzip/clip_encoder.py`. Checked: against this project's own float64 transcription of that rule; the official
+//! code was read, not run.
 //!
 //! Likeness: cosine of the selected layer's keys, averaged over heads. Dominant patches come first in their order, then
 //! the contextual tokens; in LLaVA-NeXT's grid part the contextual tokens of all tiles follow the grid.
@@ -19,7 +20,7 @@
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{Blend, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, fastervlm::attention, ranked};
+use super::{Blend, Card, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, fastervlm::attention, ranked};
 use crate::{Error, tensor::host};
 
 /// The VisionZip method; it has no parameters.
@@ -27,20 +28,14 @@ use crate::{Error, tensor::host};
 pub struct VisionZip;
 
 impl Method for VisionZip {
-    fn name(&self) -> &'static str {
-        "visionzip"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches that [CLS] attends to, and merges the others into a few tokens"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2412.04467"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::Selected, keys: true, ..Needs::default() }
+    fn card(&self) -> Card {
+        Card {
+            name: "visionzip",
+            idea: "keeps the patches that [CLS] attends to, and merges the others into a few tokens",
+            paper: "https://arxiv.org/abs/2412.04467",
+            needs: Needs { cls_attention: ClsAttention::Selected, keys: true, ..Needs::default() },
+            ..Card::default()
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use rayon::prelude::*;
 use secateur_backends::VlmBackend;
 
 use super::{
-    ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, fastervlm::attention, ranked,
+    Card, ClsAttention, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget, cosines, fastervlm::attention, ranked,
 };
 use crate::{Error, image::GridRule, tensor::host};
 
@@ -41,28 +41,19 @@ pub struct VisPruner {
 }
 
 impl Method for VisPruner {
-    fn name(&self) -> &'static str {
-        "vispruner"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps the patches that [CLS] attends to, and of the others those without a near-duplicate"
-    }
-
-    fn paper(&self) -> &'static str {
-        "https://arxiv.org/abs/2412.01818v2"
-    }
-
-    fn needs(&self) -> Needs {
-        Needs { cls_attention: ClsAttention::Selected, features: true, ..Needs::default() }
+    fn card(&self) -> Card {
+        Card {
+            name: "vispruner",
+            idea: "keeps the patches that [CLS] attends to, and of the others those without a near-duplicate",
+            paper: "https://arxiv.org/abs/2412.01818v2",
+            needs: Needs { cls_attention: ClsAttention::Selected, features: true, ..Needs::default() },
+            tiling: Tiling { grid: GridRule::TwoByTwo, unpad: false },
+            ..Card::default()
+        }
     }
 
     fn parameters(&self) -> Vec<(&'static str, f64)> {
         vec![("important_ratio", self.important_ratio)]
-    }
-
-    fn tiling(&self) -> Tiling {
-        Tiling { grid: GridRule::TwoByTwo, unpad: false }
     }
 }
 

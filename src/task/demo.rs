@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Picture, Protocol, Report, Sample, Task, llava_only,
+    Answer, Card, Picture, Protocol, Report, Sample, Task, llava_only,
     pairs::{Pairs, Scored, yes_or_no},
 };
 use crate::{
@@ -43,28 +43,18 @@ struct Item {
 }
 
 impl Task for Demo {
-    fn name(&self) -> &'static str {
-        "demo"
-    }
-
-    fn about(&self) -> &'static str {
-        "drawn pictures for the built-in checkpoint: yes / no questions in 4 of MME's categories"
-    }
-
-    fn default_data(&self) -> &'static str {
-        ""
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        8
+    fn card(&self) -> Card {
+        Card {
+            name: "demo",
+            about: "drawn pictures for the built-in checkpoint: yes / no questions in 4 of MME's categories",
+            headline: "accuracy",
+            max_new_tokens: 8,
+            ..Card::default()
+        }
     }
 
     fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
         yes_or_no(&answer.text, protocol).is_none().then_some("say neither yes nor no where the rule looks")
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "accuracy"
     }
 
     fn samples(&self, _data: &Path) -> Result<Vec<Sample>, Error> {

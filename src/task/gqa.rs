@@ -8,8 +8,8 @@
 //! By lmms-eval's rule, both without ASCII punctuation and in lower case.
 //!
 //! Official scorer: GQA's `eval.py` behind LLaVA's `convert_gqa_for_eval.py`, whose file is the upload. The labels are
-//! those of GQA itself, `testdev_balanced_questions.json` (`{"201307251": {"answer": "no", …}, …}`), in the folder, `data/`,
-//! `questions/` or `data/questions/`; without them only the prediction file is written.
+//! those of GQA itself, `testdev_balanced_questions.json` (`{"201307251": {"answer": "no", …}, …}`), in the folder,
+//! `data/`, `questions/` or `data/questions/`; without them only the prediction file is written.
 
 use std::{collections::HashMap, path::Path};
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json as json_value};
 
 use super::{
-    Answer, MustAnswer, Protocol, Report, Sample, Task,
+    Answer, Card, MustAnswer, Protocol, Report, Sample, Task,
     ids::ById,
     python_json,
     questions::{json as read_json, question_ids, samples},
@@ -49,32 +49,21 @@ struct Label {
 }
 
 impl Task for Gqa {
-    fn name(&self) -> &'static str {
-        "gqa"
-    }
-
-    fn about(&self) -> &'static str {
-        "GQA: short questions about scenes, test-dev balanced; accuracy"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/gqa"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet {
-            id: "lmms-lab-encoder/GQA",
-            files: &["testdev_balanced_images/", "testdev_balanced_instructions/"],
-            unpack,
-        })
+    fn card(&self) -> Card {
+        Card {
+            name: "gqa",
+            about: "GQA: short questions about scenes, test-dev balanced; accuracy",
+            data: "playground/data/eval/gqa",
+            headline: "acc",
+            max_new_tokens: 128,
+            hub: Some(DataSet {
+                id: "lmms-lab-encoder/GQA",
+                files: &["testdev_balanced_images/", "testdev_balanced_instructions/"],
+                unpack,
+            }),
+            upload: Some("testdev_balanced_predictions.json"),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -83,10 +72,6 @@ impl Task for Gqa {
 
     fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
         question_ids(data, QUESTIONS)
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("testdev_balanced_predictions.json")
     }
 
     fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {

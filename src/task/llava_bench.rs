@@ -1,8 +1,8 @@
 //! LLaVA-Bench (in the Wild): 60 open questions about 24 images.
 //!
-//! A line of `questions.jsonl`: `{"question_id": 0, "image": "001.jpg", "category": "conv", "text": "What is the name of this
-//! famous sight in the photo?"}`; of `context.jsonl`: `{"id": "…", "image": "001.jpg", "caption": "An aerial view of …"}`; of
-//! `answers_gpt4.jsonl`: `{"question_id": 0, "text": "…", …}`.
+//! A line of `questions.jsonl`: `{"question_id": 0, "image": "001.jpg", "category": "conv", "text": "What is the name
+//! of this famous sight in the photo?"}`; of `context.jsonl`: `{"id": "…", "image": "001.jpg", "caption": "An aerial
+//! view of …"}`; of `answers_gpt4.jsonl`: `{"question_id": 0, "text": "…", …}`.
 //!
 //! Judge: GPT-4. It reads a description of the image, GPT-4's own answer and the model's, and gives each answer 1 to 10.
 //!
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Judged, Protocol, Report, Sample, Task,
+    Answer, Card, Judged, Protocol, Report, Sample, Task,
     ids::{ById, key},
     questions::{Question, file, lines, samples},
 };
@@ -65,28 +65,16 @@ struct Reference {
 }
 
 impl Task for LlavaBench {
-    fn name(&self) -> &'static str {
-        "llava-bench"
-    }
-
-    fn about(&self) -> &'static str {
-        "LLaVA-Bench (in the Wild): open questions; graded by a judge"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/llava-bench-in-the-wild"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        1024
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "all"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/llava-bench-in-the-wild", files: &["data/train"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "llava-bench",
+            about: "LLaVA-Bench (in the Wild): open questions; graded by a judge",
+            data: "playground/data/eval/llava-bench-in-the-wild",
+            headline: "all",
+            max_new_tokens: 1024,
+            hub: Some(DataSet { id: "lmms-lab-encoder/llava-bench-in-the-wild", files: &["data/train"], unpack }),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {

@@ -1,10 +1,11 @@
 //! MMBench and MMBench-CN: multiple-choice questions, each asked with its options in every rotation.
 //!
-//! A row of `mmbench_dev_20230712.tsv` (columns in any order): `index` 241, `question`, `hint`, `A` to `D` (missing ones
-//! empty), `answer` A, `category`, `image` (base64), `split` dev. Rotations of a question have the same `index` modulo 10⁶.
+//! A row of `mmbench_dev_20230712.tsv` (columns in any order): `index` 241, `question`, `hint`, `A` to `D` (missing
+//! ones empty), `answer` A, `category`, `image` (base64), `split` dev. Rotations of a question have the same `index`
+//! modulo 10⁶.
 //!
-//! MustAnswer: the hint, the question and the options, a line each, up to the first that is missing; then the request for a
-//! letter, which answers files leave out of `prompt`.
+//! MustAnswer: the hint, the question and the options, a line each, up to the first that is missing; then the request
+//! for a letter, which answers files leave out of `prompt`.
 //!
 //! Score, by strict equality with the letter: `circular_acc`, the share of questions with every rotation right, and
 //! `single_acc`, the share of first rotations that are right. By lmms-eval's rule (its tasks without a judge model) the
@@ -27,7 +28,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, MustAnswer, Picture, Protocol, Report, Sample, Task,
+    Answer, Card, MustAnswer, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
     scienceqa::CHOOSE,
 };
@@ -207,36 +208,31 @@ fn images(rows: &[Row], table: &Path) -> Result<HashMap<u64, Arc<[u8]>>, Error> 
 }
 
 impl Task for MmBench {
-    fn name(&self) -> &'static str {
-        if self.chinese { "mmbench-cn" } else { "mmbench" }
-    }
-
-    fn about(&self) -> &'static str {
-        if self.chinese {
-            "MMBench-CN: MMBench in Chinese"
-        } else {
-            "MMBench: multiple-choice questions in every rotation of their options; circular accuracy"
-        }
-    }
-
-    fn default_data(&self) -> &'static str {
-        if self.chinese { "playground/data/eval/mmbench_cn" } else { "playground/data/eval/mmbench" }
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        1024
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "circular_acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
+    fn card(&self) -> Card {
         let id = "lmms-lab-encoder/MMBench";
-        Some(match self.chinese {
-            false => DataSet { id, files: &["en/dev"], unpack: |row, folder| unpack(row, folder, TABLE) },
-            true => DataSet { id, files: &["cn/dev"], unpack: |row, folder| unpack(row, folder, TABLE_CN) },
-        })
+        let both = Card {
+            headline: "circular_acc",
+            max_new_tokens: 1024,
+            upload: Some("mmbench_upload.xlsx"),
+            ..Card::default()
+        };
+        if self.chinese {
+            Card {
+                name: "mmbench-cn",
+                about: "MMBench-CN: MMBench in Chinese",
+                data: "playground/data/eval/mmbench_cn",
+                hub: Some(DataSet { id, files: &["cn/dev"], unpack: |row, folder| unpack(row, folder, TABLE_CN) }),
+                ..both
+            }
+        } else {
+            Card {
+                name: "mmbench",
+                about: "MMBench: multiple-choice questions in every rotation of their options; circular accuracy",
+                data: "playground/data/eval/mmbench",
+                hub: Some(DataSet { id, files: &["en/dev"], unpack: |row, folder| unpack(row, folder, TABLE) }),
+                ..both
+            }
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -276,10 +272,6 @@ impl Task for MmBench {
 
     fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
         Ok(MustAnswer::Ids(self.rows(data)?.iter().map(|row| row.index.into()).collect()))
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("mmbench_upload.xlsx")
     }
 
     fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {

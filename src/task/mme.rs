@@ -22,7 +22,7 @@ use release::{Labels, release_folder, samples_of_file, samples_of_release};
 use serde_json::json;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task, Unit,
+    Answer, Card, Protocol, Report, Sample, Task, Unit,
     pairs::{Pairs, Scored, yes_or_no},
 };
 use crate::{
@@ -43,32 +43,17 @@ const RELEASE: &str = "MME_Benchmark_release_version";
 const YES_OR_NO: &str = "Please answer yes or no.";
 
 impl Task for Mme {
-    fn name(&self) -> &'static str {
-        "mme"
-    }
-
-    fn about(&self) -> &'static str {
-        "MME: yes / no questions in 14 categories; perception and cognition sums"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/MME"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn unit(&self) -> Unit {
-        Unit::Points
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "perception"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/MME", files: &["data/test"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "mme",
+            about: "MME: yes / no questions in 14 categories; perception and cognition sums",
+            data: "playground/data/eval/MME",
+            headline: "perception",
+            unit: Unit::Points,
+            max_new_tokens: 128,
+            hub: Some(DataSet { id: "lmms-lab-encoder/MME", files: &["data/test"], unpack }),
+            ..Card::default()
+        }
     }
 
     fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
@@ -159,8 +144,8 @@ fn place(answer: &Answer, data: &Path) -> Result<(String, String), Error> {
     }
 }
 
-/// Unpacks a row of the hub's data set: `question_id` `code_reasoning/0020.png`, `image`, `question` with "Please answer
-/// yes or no.", `answer`, `category`.
+/// Unpacks a row of the hub's data set: `question_id` `code_reasoning/0020.png`, `image`, `question` with "Please
+/// answer yes or no.", `answer`, `category`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let [id, question, answer, category] = ["question_id", "question", "answer", "category"].map(|name| row.name(name));
     let (id, question, answer) = (id?, question?, answer?);

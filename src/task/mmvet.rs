@@ -4,8 +4,8 @@
 //! "question_id": 0}`
 //!
 //! Judged by GPT-4: on MM-Vet's own server or notebook, which takes `{"v1_0": "…", …}` (official converter: LLaVA's
-//! `scripts/convert_mmvet_for_eval.py`), or here. A label, in `mm-vet.json`: `"v1_0": {"imagename": "v1_0.png", "question": "What is
-//! x in the equation?", "answer": "-1<AND>-5", "capability": ["ocr", "math"], …}`
+//! `scripts/convert_mmvet_for_eval.py`), or here. A label, in `mm-vet.json`: `"v1_0": {"imagename": "v1_0.png",
+//! "question": "What is x in the equation?", "answer": "-1<AND>-5", "capability": ["ocr", "math"], …}`
 //!
 //! Score: the judge's, from 0 to 1, averaged over all questions and over those of each ability, as
 //! `mm-vet_evaluator.py` does. A question with five replies without a number counts as 0, as there, and is counted in a
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Judged, MustAnswer, Protocol, Report, Sample, Task,
+    Answer, Card, Judged, MustAnswer, Protocol, Report, Sample, Task,
     ids::ById,
     python_json,
     questions::{file, json as read_json, question_ids, samples},
@@ -72,28 +72,17 @@ impl Serialize for Rows<'_> {
 }
 
 impl Task for MmVet {
-    fn name(&self) -> &'static str {
-        "mm-vet"
-    }
-
-    fn about(&self) -> &'static str {
-        "MM-Vet: open questions that need several abilities; graded by a judge"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/mm-vet"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        1024
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "total"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/MMVet", files: &["data/test"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "mm-vet",
+            about: "MM-Vet: open questions that need several abilities; graded by a judge",
+            data: "playground/data/eval/mm-vet",
+            headline: "total",
+            max_new_tokens: 1024,
+            hub: Some(DataSet { id: "lmms-lab-encoder/MMVet", files: &["data/test"], unpack }),
+            upload: Some("mm-vet.json"),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -106,10 +95,6 @@ impl Task for MmVet {
 
     fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
         question_ids(data, QUESTIONS)
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("mm-vet.json")
     }
 
     fn upload(&self, _data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {

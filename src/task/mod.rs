@@ -149,7 +149,7 @@ pub struct Sample {
 }
 
 /// An image or a video that is read when its question is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Picture {
     /// An image file.
     File(PathBuf),
@@ -184,26 +184,63 @@ impl Picture {
     }
 }
 
+/// The description of a benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Card {
+    /// The name that `eval` and `score` take.
+    pub name: &'static str,
+    /// One line for `secateur list benchmarks`.
+    pub about: &'static str,
+    /// The folder of the benchmark's data in a checkout of LLaVA; empty if there is none to look for.
+    pub data: &'static str,
+    /// The metric that papers report. A report may lack it: some need a server or a judge.
+    pub headline: &'static str,
+    /// The metric that papers report under lmms-eval's rules, if it has another name there.
+    pub headline_of_lmms_eval: Option<&'static str>,
+    /// The unit of the headline metric.
+    pub unit: Unit,
+    /// The length of the longest answer, in tokens.
+    pub max_new_tokens: usize,
+    /// The benchmark's data set on the hub, if there is one that can be unpacked into LLaVA's layout.
+    pub hub: Option<DataSet>,
+    /// The name of the file that the benchmark's server takes; `None` if there is no server.
+    pub upload: Option<&'static str>,
+}
+
+impl Default for Card {
+    fn default() -> Self {
+        Self {
+            name: "",
+            about: "",
+            data: "",
+            headline: "",
+            headline_of_lmms_eval: None,
+            unit: Unit::Share,
+            max_new_tokens: 128,
+            hub: None,
+            upload: None,
+        }
+    }
+}
+
+impl Card {
+    /// The metric that papers report under the rules of `protocol`.
+    pub fn headline(&self, protocol: Protocol) -> &'static str {
+        match protocol {
+            Protocol::Llava => self.headline,
+            Protocol::LmmsEval => self.headline_of_lmms_eval.unwrap_or(self.headline),
+        }
+    }
+}
+
 /// A benchmark.
 pub trait Task: Send + Sync {
+    /// The description of the benchmark.
+    fn card(&self) -> Card;
     /// The name that `eval` and `score` take.
-    fn name(&self) -> &'static str;
-    /// One line for `secateur list benchmarks`.
-    fn about(&self) -> &'static str;
-    /// The folder of the benchmark's data in a checkout of LLaVA; empty if there is none to look for.
-    fn default_data(&self) -> &'static str;
-    /// The metric that papers report. A report may lack it: some need a server or a judge.
-    fn headline(&self, protocol: Protocol) -> &'static str;
-    /// The unit of the headline metric.
-    fn unit(&self) -> Unit {
-        Unit::Share
+    fn name(&self) -> &'static str {
+        self.card().name
     }
-    /// The benchmark's data set on the hub, if there is one that can be unpacked into LLaVA's layout.
-    fn hub(&self) -> Option<DataSet> {
-        None
-    }
-    /// The length of the longest answer, in tokens.
-    fn max_new_tokens(&self) -> usize;
     /// The questions in `data`, in the official order.
     ///
     /// # Errors
@@ -219,10 +256,6 @@ pub trait Task: Send + Sync {
     /// Whether the benchmark's files are needed to score these answers.
     fn needs_data(&self, _answers: &[Answer], _protocol: Protocol) -> bool {
         true
-    }
-    /// The name of the file that the benchmark's server takes; `None` if there is no server.
-    fn upload_name(&self) -> Option<&'static str> {
-        None
     }
     /// The file for the benchmark's server, as LLaVA's converter writes it (JSON byte for byte).
     ///
@@ -257,8 +290,8 @@ pub trait Task: Send + Sync {
     fn score(&self, data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error>;
 }
 
-/// The folder of a benchmark's data set `set`, fetched and unpacked if it is not there. Data that can be unpacked but not
-/// asked or scored is refused: it would stand in the way of every later run.
+/// The folder of a benchmark's data set `set`, fetched and unpacked if it is not there. Data that can be unpacked but
+/// not asked or scored is refused: it would stand in the way of every later run.
 ///
 /// # Errors
 /// As [`dataset::fetch`], or when the questions or the labels cannot be read.

@@ -121,7 +121,7 @@ mod tests {
             let mut pairs = Pairs::default();
             for (i, row) in rows.iter().enumerate() {
                 for (question, &right) in row.iter().enumerate() {
-                    // Of two answers to the same question the last counts.
+                    // The last of two answers to the same question counts.
                     pairs.add(i.to_string(), question.to_string(), !right);
                     pairs.add(i.to_string(), question.to_string(), right);
                 }

@@ -3,17 +3,17 @@
 //! A line of `llava_pope_test.jsonl`: `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a
 //! snowboard in the image?\nAnswer the question using a single word or phrase.", "category": "adversarial"}`
 //!
-//! The label of this question, in `coco/coco_pope_adversarial.json`, a JSON object a line, in the order of the questions:
-//! `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the image?", "label":
-//! "yes"}`
+//! The label of this question, in `coco/coco_pope_adversarial.json`, a JSON object a line, in the order of the
+//! questions: `{"question_id": 1, "image": "COCO_val2014_000000310196.jpg", "text": "Is there a snowboard in the
+//! image?", "label": "yes"}`
 //!
 //! Score: F1 of "yes" for each category, and their mean. An answer is cut at its first period, commas are deleted, and
 //! it is "no" if one of the words between single spaces is `No`, `not` or `no`, else "yes".
 //!
-//! Official scorer: LLaVA's `llava/eval/eval_pope.py`. It matches labels by order alone and never checks that they belong
-//! to the questions: POPE's labels exist in two versions, with 2,910 and with 3,000 random questions, and the wrong one
-//! scores nonsense. Here every label must be that of its question. Where a figure divides by zero it is 0, and a note
-//! says so (there: a crash). lmms-eval's rule is [`Exact`].
+//! Official scorer: LLaVA's `llava/eval/eval_pope.py`. It matches labels by order alone and never checks that they
+//! belong to the questions: POPE's labels exist in two versions, with 2,910 and with 3,000 random questions, and the
+//! wrong one scores nonsense. Here every label must be that of its question. Where a figure divides by zero it is 0,
+//! and a note says so (there: a crash). lmms-eval's rule is [`Exact`].
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, Card, Protocol, Report, Sample, Task,
     ids::ById,
     questions::{Question, file, lines, one_of, samples_of},
 };
@@ -46,31 +46,17 @@ struct Label {
 }
 
 impl Task for Pope {
-    fn name(&self) -> &'static str {
-        "pope"
-    }
-
-    fn about(&self) -> &'static str {
-        "POPE: yes / no questions about objects that may not be there; mean F1 of three categories"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/pope"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn headline(&self, protocol: Protocol) -> &'static str {
-        match protocol {
-            Protocol::Llava => "f1_mean",
-            Protocol::LmmsEval => "f1",
+    fn card(&self) -> Card {
+        Card {
+            name: "pope",
+            about: "POPE: yes / no questions about objects that may not be there; mean F1 of three categories",
+            data: "playground/data/eval/pope",
+            headline: "f1_mean",
+            headline_of_lmms_eval: Some("f1"),
+            max_new_tokens: 128,
+            hub: Some(DataSet { id: "lmms-lab-encoder/POPE", files: &["data/test"], unpack }),
+            ..Card::default()
         }
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/POPE", files: &["data/test"], unpack })
     }
 
     fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
@@ -220,8 +206,8 @@ impl Counts {
     }
 }
 
-/// lmms-eval's rule: an answer is exactly yes or no, or wrong; one F1 over all categories. A positive that is answered with
-/// something else does not lower recall there, and so not here.
+/// lmms-eval's rule: an answer is exactly yes or no, or wrong; one F1 over all categories. A positive that is answered
+/// with something else does not lower recall there, and so not here.
 #[derive(Default)]
 struct Exact {
     counts: Counts,

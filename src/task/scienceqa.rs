@@ -1,15 +1,15 @@
 //! ScienceQA: multiple-choice science questions, about half of them with an image.
 //!
-//! An entry of `llava_test_CQM-A.json`, a JSON array: `{"id": "5", "image": "5/image.png", "conversations": [{"from": "human",
-//! "value": "<image>\nContext: …\nWhich of the following could Gordon's test show?\nA. …\nB. …"}, {"from": "gpt", "value":
-//! "B"}]}`
+//! An entry of `llava_test_CQM-A.json`, a JSON array: `{"id": "5", "image": "5/image.png", "conversations": [{"from":
+//! "human", "value": "<image>\nContext: …\nWhich of the following could Gordon's test show?\nA. …\nB. …"}, {"from":
+//! "gpt", "value": "B"}]}`
 //!
-//! Score: the share of right letters, over all questions (`acc`) and over those with an image (`img_acc`). An answer that
-//! is a letter is that letter, `X. …` is X, and else one single `The answer is X` followed by any character counts.
+//! Score: the share of right letters, over all questions (`acc`) and over those with an image (`img_acc`). An answer
+//! that is a letter is that letter, `X. …` is X, and else one single `The answer is X` followed by any character counts.
 //!
-//! Official scorer: LLaVA's `llava/eval/eval_science_qa.py` with ScienceQA's `problems.json` and `pid_splits.json`. Where
-//! these are not in the folder, letters and numbers of choices are taken from the question file, and the report says so.
-//! The scorer's own output file is read as answers, too.
+//! Official scorer: LLaVA's `llava/eval/eval_science_qa.py` with ScienceQA's `problems.json` and `pid_splits.json`.
+//! Where these are not in the folder, letters and numbers of choices are taken from the question file, and the report
+//! says so. The scorer's own output file is read as answers, too.
 
 use std::{collections::HashMap, path::Path};
 
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json as json_value};
 
 use super::{
-    Answer, Picture, Protocol, Report, Sample, Task,
+    Answer, Card, Picture, Protocol, Report, Sample, Task,
     ids::{ById, key},
     questions::{file, folder, json, push},
 };
@@ -81,28 +81,16 @@ struct Label {
 }
 
 impl Task for ScienceQa {
-    fn name(&self) -> &'static str {
-        "scienceqa"
-    }
-
-    fn about(&self) -> &'static str {
-        "ScienceQA: multiple-choice science questions; accuracy, and that of questions with a picture"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/scienceqa"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        1024
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "img_acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/ScienceQA", files: &["ScienceQA-FULL/test"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "scienceqa",
+            about: "ScienceQA: multiple-choice science questions; accuracy, and that of questions with a picture",
+            data: "playground/data/eval/scienceqa",
+            headline: "img_acc",
+            max_new_tokens: 1024,
+            hub: Some(DataSet { id: "lmms-lab-encoder/ScienceQA", files: &["ScienceQA-FULL/test"], unpack }),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {

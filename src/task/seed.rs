@@ -1,8 +1,8 @@
 //! SEED-Bench: multiple-choice questions about images, and about the middle frames of videos.
 //!
-//! A line of `llava-seed-bench.jsonl`: `{"question_id": "101669", "image": "SEED-Bench-image/1454426_2591111986", "text": "How
-//! many towels are in the image?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer with the option's letter from the given
-//! choices directly.", …}`
+//! A line of `llava-seed-bench.jsonl`: `{"question_id": "101669", "image": "SEED-Bench-image/1454426_2591111986",
+//! "text": "How many towels are in the image?\nA. One\nB. Two\nC. Three\nD. Four\nAnswer with the option's letter from
+//! the given choices directly.", …}`
 //!
 //! The label of this question, in `SEED-Bench.json`: `{"question_type": {"Scene Understanding": 1, …}, "questions":
 //! [{"question_id": "101669", "question_type_id": 5, "data_type": "image", "answer": "A", …}, …]}`
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, Card, Protocol, Report, Sample, Task,
     ids::ById,
     python_json,
     questions::{json as read_json, one_of, push, samples},
@@ -57,28 +57,17 @@ struct Label {
 }
 
 impl Task for Seed {
-    fn name(&self) -> &'static str {
-        "seed-bench"
-    }
-
-    fn about(&self) -> &'static str {
-        "SEED-Bench: multiple-choice questions about pictures and video frames; accuracy"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/seed_bench"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/SEED-Bench", files: &["data/test"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "seed-bench",
+            about: "SEED-Bench: multiple-choice questions about pictures and video frames; accuracy",
+            data: "playground/data/eval/seed_bench",
+            headline: "acc",
+            max_new_tokens: 128,
+            hub: Some(DataSet { id: "lmms-lab-encoder/SEED-Bench", files: &["data/test"], unpack }),
+            upload: Some("seed-bench.jsonl"),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -88,10 +77,6 @@ impl Task for Seed {
     fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
         let is_letter = ["A", "B", "C", "D"].iter().any(|letter| is_right(&answer.text, letter, protocol));
         (!is_letter).then_some("are no option letter as the rule reads it")
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("seed-bench.jsonl")
     }
 
     fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {

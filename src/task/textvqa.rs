@@ -1,15 +1,15 @@
 //! TextVQA: questions about text in images, validation split, with OCR tokens in the question.
 //!
 //! A line of `llava_textvqa_val_v051_ocr.jsonl`: `{"question_id": "003a8ae2ef43b901", "image": "003a8ae2ef43b901.jpg",
-//! "text": "What is the brand of this camera?\nReference OCR token: DAKOTA, DIGITAL, …\nAnswer the question using a single
-//! word or phrase.", …}`; `question_id` is the image's id.
+//! "text": "What is the brand of this camera?\nReference OCR token: DAKOTA, DIGITAL, …\nAnswer the question using a
+//! single word or phrase.", …}`; `question_id` is the image's id.
 //!
-//! The label of this question, in `TextVQA_0.5.1_val.json`: `{"data": [{"image_id": "003a8ae2ef43b901", "question": "what
-//! is the brand of this camera?", "answers": ["nous les gosses", … ten of them]}, …]}`, found by image and question in
-//! lower case.
+//! The label of this question, in `TextVQA_0.5.1_val.json`: `{"data": [{"image_id": "003a8ae2ef43b901", "question":
+//! "what is the brand of this camera?", "answers": ["nous les gosses", … ten of them]}, …]}`, found by image and
+//! question in lower case.
 //!
-//! Score: VQA accuracy over ten answers. Official scorer: LLaVA's `llava/eval/eval_textvqa.py`. lmms-eval's rule is the same; its
-//! published figures are lower because it leaves the OCR tokens out of the question.
+//! Score: VQA accuracy over ten answers. Official scorer: LLaVA's `llava/eval/eval_textvqa.py`. lmms-eval's rule is the
+//! same; its published figures are lower because it leaves the OCR tokens out of the question.
 
 use std::{collections::HashMap, path::Path};
 
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::json as json_value;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, Card, Protocol, Report, Sample, Task,
     evalai::accuracy,
     ids::key,
     questions::{json, one_of, push, samples},
@@ -49,28 +49,16 @@ struct Label {
 }
 
 impl Task for TextVqa {
-    fn name(&self) -> &'static str {
-        "textvqa"
-    }
-
-    fn about(&self) -> &'static str {
-        "TextVQA: questions about text in pictures, with OCR tokens; VQA accuracy"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/textvqa"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/textvqa", files: &["data/validation"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "textvqa",
+            about: "TextVQA: questions about text in pictures, with OCR tokens; VQA accuracy",
+            data: "playground/data/eval/textvqa",
+            headline: "acc",
+            max_new_tokens: 128,
+            hub: Some(DataSet { id: "lmms-lab-encoder/textvqa", files: &["data/validation"], unpack }),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -110,8 +98,8 @@ impl Task for TextVqa {
     }
 }
 
-/// The question in a prompt, in lower case: the line that is neither OCR tokens nor the request for a word, or what stands
-/// between `Question: ` and ` Short answer:` where the prompt starts with `OCR tokens: `.
+/// The question in a prompt, in lower case: the line that is neither OCR tokens nor the request for a word, or what
+/// stands between `Question: ` and ` Short answer:` where the prompt starts with `OCR tokens: `.
 fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
     let lines: Vec<&str> = answer.prompt.split('\n').collect();
     let question = match lines[..] {

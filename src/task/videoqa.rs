@@ -1,8 +1,8 @@
 //! TGIF-QA, MSVD-QA, MSRVTT-QA and ActivityNet-QA: short open questions about videos. The first 1,000 of each set are
 //! asked, as Video-LLaVA and FasterVLM's branch `video` do.
 //!
-//! A question, in the list of `test_q_1k.json` (or `test_q.json`): `{"video_name": "jfrrO5K_vKM_55_65", "question": "who opened the box
-//! that held an automatic weapon in a gun?", "question_id": "v_jfrrO5K_vKM_55_65_0"}`
+//! A question, in the list of `test_q_1k.json` (or `test_q.json`): `{"video_name": "jfrrO5K_vKM_55_65", "question":
+//! "who opened the box that held an automatic weapon in a gun?", "question_id": "v_jfrrO5K_vKM_55_65_0"}`
 //!
 //! The label of this question, at the same place in `test_a_1k.json`: `{"answer": "someone", "type": 2, "question_id":
 //! "v_jfrrO5K_vKM_55_65_0"}`
@@ -10,16 +10,16 @@
 //! Judge: GPT-3.5. It reads question, answer and prediction, and says yes or no and 0 to 5 (`eval_video_qa.py`).
 //!
 //! Score: `accuracy` is the share of yes among yes and no, `score` the mean of the points. Without a judge, `exact` is
-//! the share of predictions whose words are the answer's, and `contains` the share in which the answer's words stand one
-//! after another; both in lower case, punctuation left out.
+//! the share of predictions whose words are the answer's, and `contains` the share in which the answer's words stand
+//! one after another; both in lower case, punctuation left out.
 //!
 //! Differences: a video that is missing ends the run (there: skipped without a word). Answers are greedy unless
-//! `--temperature` says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here). The judge
-//! gets one message of the user (there: a system message, too) and replies at temperature 0, with up to 64 tokens. A
-//! reply without a verdict is asked for up to five times in all, at a higher temperature each time, and then left out
-//! (there: for ever). Points in a string, "4.8", count as 4 (there: they stop the reading of that reply). An answer that
-//! the judge finds neither right nor wrong does not count in `accuracy`, as there. A folder of frames, a .webm or a .gif
-//! may stand for a video, and `test_q.json` for `test_q_1k.json`.
+//! `--temperature` says otherwise (there: drawn at 0.1, among the 50 best tokens, which is not repeated here). The
+//! judge gets one message of the user (there: a system message, too) and replies at temperature 0, with up to 64
+//! tokens. A reply without a verdict is asked for up to five times in all, at a higher temperature each time, and then
+//! left out (there: for ever). Points in a string, "4.8", count as 4 (there: they stop the reading of that reply). An
+//! answer that the judge finds neither right nor wrong does not count in `accuracy`, as there. A folder of frames, a
+//! .webm or a .gif may stand for a video, and `test_q.json` for `test_q_1k.json`.
 
 mod judged;
 
@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Judged, MustAnswer, Picture, Protocol, Report, Sample, Task,
+    Answer, Card, Judged, MustAnswer, Picture, Protocol, Report, Sample, Task,
     ids::ById,
     llava_only, python_json,
     questions::{folder, json, one_of},
@@ -85,8 +85,8 @@ impl VideoQa {
         prefix: "v_",
     };
 
-    /// The video called `name`: a file with one of the official extensions, or with another one that ffmpeg reads, in any
-    /// case, or a folder of frames.
+    /// The video called `name`: a file with one of the official extensions, or with another one that ffmpeg reads, in
+    /// any case, or a folder of frames.
     fn video(&self, files: &Listing, name: &str) -> Option<PathBuf> {
         let stem = format!("{}{name}", self.prefix);
         let names = EXTENSIONS.map(|extension| format!("{stem}.{extension}"));
@@ -155,24 +155,16 @@ struct Line<'a> {
 }
 
 impl Task for VideoQa {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn about(&self) -> &'static str {
-        self.about
-    }
-
-    fn default_data(&self) -> &'static str {
-        self.data
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "accuracy"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        1024
+    fn card(&self) -> Card {
+        Card {
+            name: self.name,
+            about: self.about,
+            data: self.data,
+            headline: "accuracy",
+            max_new_tokens: 1024,
+            upload: Some("merge.jsonl"),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -206,10 +198,6 @@ impl Task for VideoQa {
 
     fn uploaded(&self, data: &Path) -> Result<MustAnswer, Error> {
         Ok(MustAnswer::Ids(questions(data)?.into_iter().map(|question| question.question_id).collect()))
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("merge.jsonl")
     }
 
     fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {

@@ -1,7 +1,7 @@
 //! VizWiz: questions that blind people asked about their photographs.
 //!
-//! A line of `llava_test.jsonl`: `{"question_id": 1, "image": "VizWiz_test_00000001.jpg", "text": "What is this?\nWhen the
-//! provided information is insufficient, respond with 'Unanswerable'.\nAnswer the question using a single word or
+//! A line of `llava_test.jsonl`: `{"question_id": 1, "image": "VizWiz_test_00000001.jpg", "text": "What is this?\nWhen
+//! the provided information is insufficient, respond with 'Unanswerable'.\nAnswer the question using a single word or
 //! phrase.", "category": "default"}`
 //!
 //! Scored by the EvalAI server; answers are normalised. Official converter: LLaVA's
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Answer, Protocol, Report, Sample, Task,
+    Answer, Card, Protocol, Report, Sample, Task,
     evalai::accuracy,
     ids::ById,
     normalise, python_json,
@@ -42,28 +42,17 @@ struct Row<'a> {
 }
 
 impl Task for VizWiz {
-    fn name(&self) -> &'static str {
-        "vizwiz"
-    }
-
-    fn about(&self) -> &'static str {
-        "VizWiz: questions of blind people about their photographs; a file for the EvalAI server"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/vizwiz"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/VizWiz-VQA", files: &["data/test"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "vizwiz",
+            about: "VizWiz: questions of blind people about their photographs; a file for the EvalAI server",
+            data: "playground/data/eval/vizwiz",
+            headline: "acc",
+            max_new_tokens: 128,
+            hub: Some(DataSet { id: "lmms-lab-encoder/VizWiz-VQA", files: &["data/test"], unpack }),
+            upload: Some("vizwiz_upload.json"),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -73,10 +62,6 @@ impl Task for VizWiz {
     /// Skips lines that are no JSON, as the official converter does.
     fn answers(&self, path: &Path) -> Result<(Vec<Answer>, usize), Error> {
         Answer::read_json_lines(path)
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("vizwiz_upload.json")
     }
 
     fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {
@@ -138,8 +123,8 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 }
 
 /// Unpacks a row of the hub's data set: `question_id`, `image`, `question`. The official image,
-/// `VizWiz_test_00000000.jpg`, is named after the question; the server knows it by that name, whatever the format of the
-/// hub's image. LLaVA's file asks the question capitalised.
+/// `VizWiz_test_00000000.jpg`, is named after the question; the server knows it by that name, whatever the format of
+/// the hub's image. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;

@@ -1,16 +1,17 @@
 //! VQAv2: questions about COCO images, test-dev.
 //!
-//! A line of `llava_vqav2_mscoco_test-dev2015.jsonl`: `{"question_id": 262144005, "image": "COCO_test2015_000000262144.jpg",
-//! "text": "Is the ball flying towards the batter?\nAnswer the question using a single word or phrase.", …}`
+//! A line of `llava_vqav2_mscoco_test-dev2015.jsonl`: `{"question_id": 262144005, "image":
+//! "COCO_test2015_000000262144.jpg", "text": "Is the ball flying towards the batter?\nAnswer the question using a
+//! single word or phrase.", …}`
 //!
 //! Scored by the EvalAI server. Its upload holds every question of `llava_vqav2_mscoco_test2015.jsonl`, answers
 //! normalised, and "" where a question (most of them: they are not in test-dev) was not asked.
 //!
 //! Official converter: LLaVA's `scripts/convert_vqav2_for_submission.py`.
 //!
-//! By lmms-eval's rule: VQA accuracy against VQAv2's own annotations (`v2_mscoco_val2014_annotations.json`: `{"annotations":
-//! [{"question_id": 262148000, "answers": [{"answer": "down", …}, …], …}, …]}`), for answers to validation questions; its
-//! normalisation covers punctuation, numbers and articles only.
+//! By lmms-eval's rule: VQA accuracy against VQAv2's own annotations (`v2_mscoco_val2014_annotations.json`:
+//! `{"annotations": [{"question_id": 262148000, "answers": [{"answer": "down", …}, …], …}, …]}`), for answers to
+//! validation questions; its normalisation covers punctuation, numbers and articles only.
 
 use std::{collections::HashMap, path::Path};
 
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    Answer, MustAnswer, Protocol, Report, Sample, Task,
+    Answer, Card, MustAnswer, Protocol, Report, Sample, Task,
     evalai::parts_accuracy,
     ids::{ById, key},
     normalise, python_json,
@@ -49,28 +50,17 @@ struct Id {
 }
 
 impl Task for VqaV2 {
-    fn name(&self) -> &'static str {
-        "vqav2"
-    }
-
-    fn about(&self) -> &'static str {
-        "VQAv2: questions about COCO pictures, test-dev; a file for the EvalAI server"
-    }
-
-    fn default_data(&self) -> &'static str {
-        "playground/data/eval/vqav2"
-    }
-
-    fn max_new_tokens(&self) -> usize {
-        128
-    }
-
-    fn headline(&self, _protocol: Protocol) -> &'static str {
-        "acc"
-    }
-
-    fn hub(&self) -> Option<DataSet> {
-        Some(DataSet { id: "lmms-lab-encoder/VQAv2", files: &["data/testdev"], unpack })
+    fn card(&self) -> Card {
+        Card {
+            name: "vqav2",
+            about: "VQAv2: questions about COCO pictures, test-dev; a file for the EvalAI server",
+            data: "playground/data/eval/vqav2",
+            headline: "acc",
+            max_new_tokens: 128,
+            hub: Some(DataSet { id: "lmms-lab-encoder/VQAv2", files: &["data/testdev"], unpack }),
+            upload: Some("vqav2_upload.json"),
+            ..Card::default()
+        }
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
@@ -90,10 +80,6 @@ impl Task for VqaV2 {
         }
         let questions: Vec<Id> = lines(&path, "question")?;
         Ok(MustAnswer::Ids(questions.into_iter().map(|question| question.question_id).collect()))
-    }
-
-    fn upload_name(&self) -> Option<&'static str> {
-        Some("vqav2_upload.json")
     }
 
     fn upload(&self, data: &Path, answers: &[Answer]) -> Result<Vec<u8>, Error> {

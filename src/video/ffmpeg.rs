@@ -1,8 +1,9 @@
-//! Video files, through the `ffmpeg` and `ffprobe` programs: whatever they read is read.
+//! Video files, through the `ffmpeg` and `ffprobe` programs.
 //!
-//! Frames are counted as decord counts them for the official code, packet by packet without decoding, and are then picked by
-//! their numbers while ffmpeg decodes. Where packets give fewer frames than there are of them (a file that is cut short, a clip
-//! that was cut without encoding it anew), the frames that can be seen are counted instead; decord keeps its count there.
+//! Frames are counted as decord counts them for the official code, packet by packet without decoding, and are then
+//! picked by their numbers while ffmpeg decodes. Where there are more packets than frames (a file that is cut short, a
+//! clip that was cut without encoding it anew), the frames that can be decoded are counted instead; decord keeps its
+//! count there.
 
 use std::{
     io::{BufRead, BufReader, ErrorKind, Read},
@@ -16,11 +17,12 @@ use serde::Deserialize;
 use super::{check_frame, distinct, frame_numbers, repeated};
 use crate::{Error, image::Rgb};
 
-/// The formats that are videos. ffmpeg reads others, too: it draws text files as pictures of text, and playlists lead to other files.
+/// The formats that are videos. ffmpeg reads others, too: it draws text files as images of text, and playlists lead to
+/// other files.
 const FORMATS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpegtsraw,mpeg,mpegvideo,m4v,h264,hevc,av1,ivf,obu,flv,asf,ogg,\
                        yuv4mpegpipe,gif,dv,vob,wtv,rm,mxf,nut,apng,swf,amv,gxf,bink,smk,vc1,h263,h261,mjpeg";
 
-/// What ffprobe says of a file.
+/// The output of ffprobe about a file.
 #[derive(Default, Deserialize)]
 struct Probe {
     #[serde(default)]
@@ -35,25 +37,25 @@ struct Stream {
     nb_read_frames: Option<String>,
 }
 
-/// Looks whether there is a video in a file, without counting its frames.
+/// Checks that there is a video in a file, without counting its frames.
 pub(super) fn probe(path: &Path) -> Result<(), Error> {
     count(path, Count::None).map(|_| ())
 }
 
-/// How frames are counted.
+/// The way in which frames are counted.
 #[derive(Clone, Copy)]
 enum Count {
-    /// Not at all.
+    /// Frames are not counted.
     None,
     Packets,
-    /// By decoding the whole file.
+    /// Frames are counted by decoding the whole file.
     Frames,
 }
 
 pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let mut reason = String::new();
-    // A file that is cut short has packets that give no frame: then it is counted by what can be seen.
+    // A file that is cut short has packets that give no frame: then the frames that can be decoded are counted.
     for how in [Count::Packets, Count::Frames] {
         let count = count(path, how)?;
         if count == 0 {
@@ -70,7 +72,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
     Err(fail(if reason.is_empty() { "no frame in it can be decoded".to_owned() } else { reason }))
 }
 
-/// The frames of the first video stream; a cover picture is none.
+/// The number of frames in the first video stream; a cover image is not a video stream.
 fn count(path: &Path, how: Count) -> Result<usize, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let (flag, entry) = match how {
@@ -112,7 +114,7 @@ fn count(path: &Path, how: Count) -> Result<usize, Error> {
     Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
 }
 
-/// The frames of these numbers, which ascend, as far as they can be decoded, and the first that ffmpeg had to complain about.
+/// The frames of these numbers, which ascend, as far as they can be decoded, and the first error of ffmpeg.
 fn pick(path: &Path, numbers: &[usize]) -> Result<(Vec<Rgb>, String), Error> {
     let (frames, said) = pick_with(path, numbers, "-fps_mode")?;
     // Before 5.1, the option had another name.
@@ -125,15 +127,15 @@ fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(
     let child = FfmpegCommand::new()
         .arg("-nostdin")
         .args(["-format_whitelist", FORMATS, "-protocol_whitelist", "file"])
-        // Where size or format change midway, frames are counted on, and scaled to the first size, as decord does.
+        // If size or format change midway, the count of frames goes on, and frames are scaled to the first size, as in decord.
         .args(["-reinit_filter", "0"])
         .input(local(path))
         .map("0:V:0")
         .filter(format!("select='{}'", chosen.join("+")))
         .args([every_frame_once, "passthrough"])
         .frames(u32::try_from(numbers.len()).unwrap_or(u32::MAX))
-        // One after another, each with its own size. Not the wrapper's own reading of frames: it waits for ever for videos whose
-        // rate ffmpeg prints as \"1k\".
+        // Frames come one after another, each with its own size. The wrapper's own reading of frames is not used: it
+        // waits for ever for videos whose rate ffmpeg prints as \"1k\".
         .args(["-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"])
         .spawn()
         .map_err(|error| not_there(path, "ffmpeg", &error))?;
@@ -148,18 +150,18 @@ fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(
     Ok((frames, complaint.join().unwrap_or_default()))
 }
 
-/// A program that does not outlive its reader.
+/// A running program that is killed when its reader is dropped.
 struct Running(FfmpegChild);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // One that has ended cannot be killed, which is as well.
+        // A program that has ended cannot be killed, and need not be.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// The first error among what ffmpeg says, all of which is read, so that it never waits.
+/// The first error in ffmpeg's output. All of the output is read, so that ffmpeg never waits.
 fn first_complaint(stderr: impl Read) -> String {
     let mut first = String::new();
     for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
@@ -172,7 +174,7 @@ fn first_complaint(stderr: impl Read) -> String {
     first
 }
 
-/// Binary PPM pictures, one after another; one that is cut short at the end is left out. `None` for anything else.
+/// Reads binary PPM images, one after another; one that is cut short at the end is left out. `None` for anything else.
 fn ppm_pictures(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
     let mut pictures = Vec::new();
     while !bytes.is_empty() {
@@ -189,14 +191,14 @@ fn ppm_pictures(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
     Some(pictures)
 }
 
-/// The name of a file that ffmpeg takes for nothing else: no option, no address.
+/// The name of a file in a form that ffmpeg takes neither for an option nor for an address.
 fn local(path: &Path) -> std::ffi::OsString {
     let mut name = std::ffi::OsString::from("file:");
     name.push(path);
     name
 }
 
-/// Whether both programs can be started; before a run that needs them.
+/// Checks, before a run that needs both programs, that they can be started.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     for (name, program) in [("ffprobe", ffprobe_path()), ("ffmpeg", ffmpeg_path())] {
         let started = Command::new(program).arg("-version").stdin(Stdio::null()).output();

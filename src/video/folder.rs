@@ -1,4 +1,5 @@
-//! A folder of pictures as a video, in the order of their names, where numbers count as such: `frame2` comes before `frame10`.
+//! A folder of images as a video, in the order of their names, where numbers count as such: `frame2` comes before
+//! `frame10`.
 
 use std::{
     ffi::OsString,
@@ -11,13 +12,14 @@ use crate::{
     image::{Rgb, decode},
 };
 
-/// Only the wanted frames are decoded. Files without a picture's extension, and what is in folders, are no frames.
+/// Reads `wanted` frames; only these are decoded. Files without an image's extension, and files in folders, are no
+/// frames.
 pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
     let fail = || Error::io(path, "the frames cannot be listed");
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail())? {
         let path = entry.map_err(fail())?.path();
-        // Some systems leave files of their own beside each picture (`._0001.jpg`).
+        // Some systems leave files of their own beside each image (`._0001.jpg`).
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if !hidden && path.is_file() && image::ImageFormat::from_path(&path).is_ok() {
             files.push(path);
@@ -38,14 +40,14 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
     Ok((numbers.clone(), repeated(&numbers, frames)))
 }
 
-/// What names are compared by: the parts of what stands before the extension, then the whole name.
+/// The key by which names are sorted: the parts of the name before its extension, then the whole name.
 fn order(path: &Path) -> (Vec<(String, usize, String)>, OsString) {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     (parts(&stem), path.file_name().unwrap_or_default().to_owned())
 }
 
-/// A name taken apart for comparison: text, the number behind it, and so on. Numbers may be of any length: without leading
-/// zeros, the longer one is the larger.
+/// A name taken apart for comparison: text, the number behind it, and so on. Numbers may be of any length: without
+/// leading zeros, the longer one is the larger.
 fn parts(name: &str) -> Vec<(String, usize, String)> {
     let mut parts = Vec::new();
     let mut rest = name;

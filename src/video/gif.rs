@@ -1,4 +1,4 @@
-//! GIFs, each frame as it is shown: drawn over those before it.
+//! GIFs, each frame as it is shown: drawn over the frames before it.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -10,10 +10,10 @@ use crate::{
     image::{Rgb, limits},
 };
 
-/// The most pixels that are drawn of all frames together: a thousand frames of full HD.
+/// The largest number of pixels that are drawn of all frames together: a thousand frames of full HD.
 const MAX_DRAWN: u64 = 2_200_000_000;
 
-/// Two passes: one to count, one for the wanted frames.
+/// Reads `wanted` frames in two passes: one to count, one for the wanted frames.
 pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let (mut count, mut drawn) = (0, 0);
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
                     return Err(fail(reason.to_owned()));
                 }
             }
-            // What was shown before the damage is a video still.
+            // The frames before the damage still are a video.
             Err(_) if count > 0 => break,
             Err(_) => return Err(fail("the GIF is damaged".to_owned())),
         }
@@ -56,8 +56,8 @@ fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {
     Ok(decoder.into_frames())
 }
 
-/// Where nothing was drawn, white, as ffmpeg has it for GIFs with transparent pixels; in others that leave pixels out, which is rare,
-/// it takes the palette's background colour.
+/// The frame with white pixels where nothing was drawn, as ffmpeg has it for GIFs with transparent pixels. In other
+/// GIFs that leave pixels out, which is rare, ffmpeg takes the palette's background colour.
 fn opaque(frame: &Frame) -> Rgb {
     let picture = frame.buffer();
     let pixel = |pixel: &image::Rgba<u8>| match pixel.0 {

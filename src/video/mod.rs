@@ -1,6 +1,6 @@
 //! Videos: which frames a model sees, and where they come from.
 //!
-//! A folder of pictures and a GIF are read here, anything else by the `ffmpeg` program.
+//! A folder of images and a GIF are read here, anything else by the `ffmpeg` program.
 
 mod ffmpeg;
 mod folder;
@@ -12,6 +12,7 @@ use std::{
 };
 
 use secateur_weights::impostor;
+use sha2::{Digest, Sha256};
 
 use crate::{
     Error,
@@ -22,18 +23,18 @@ use crate::{
 /// The frames of a video that a model sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Video {
-    /// Where it is.
+    /// The path of the video.
     pub path: PathBuf,
-    /// As many pictures of one size as were wanted.
+    /// The wanted number of frames, all of one size.
     pub frames: Vec<Rgb>,
-    /// Their numbers in the video, from 0.
+    /// The numbers of these frames in the video, from 0.
     pub numbers: Vec<usize>,
 }
 
-/// What a model looks at.
+/// An image or a video, as a model reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Media {
-    /// A picture.
+    /// An image.
     Picture(Rgb),
     /// A video.
     Video(Video),
@@ -46,8 +47,9 @@ impl From<Rgb> for Media {
 }
 
 impl Media {
-    /// Reads a picture, or a video where `path` is a folder or has a video's extension. `frames` is how many the model takes of a
-    /// video; without it, a GIF is a picture. A picture is turned upright as its EXIF block says; also returns whether that turned it.
+    /// Reads an image, or a video where `path` is a folder or has a video's extension. `frames` is the number of frames
+    /// that the model takes of a video; without it, a GIF is an image. An image is turned upright as its EXIF block
+    /// says; also returns whether that turned it.
     ///
     /// # Errors
     /// As [`decode_upright`] and [`Video::read`], or when the model takes no video.
@@ -58,7 +60,7 @@ impl Media {
             None if is_video(path) && !is_gif(path) => Err(Error::NoVideo { path: path.to_owned() }),
             None => decode_upright(path).map(|(picture, turned)| (Self::Picture(picture), turned)),
             Some(frames) => match decode_upright(path) {
-                // What ffmpeg reads as a video is one, by any name.
+                // A file that ffmpeg reads as a video is a video, whatever its extension.
                 Err(error @ Error::Image { .. }) if !looks_like_a_picture(path) => {
                     Video::read(path, frames).map(video).map_err(|_| error)
                 }
@@ -67,7 +69,23 @@ impl Media {
         }
     }
 
-    /// How many marks stand for it in a prompt.
+    /// The SHA-256 checksum of its pixels.
+    pub(crate) fn sha256(&self) -> [u8; 32] {
+        let frames = match self {
+            Self::Picture(image) => std::slice::from_ref(image),
+            Self::Video(video) => &video.frames,
+        };
+        let mut sum = Sha256::new();
+        sum.update([u8::from(matches!(self, Self::Video(_)))]);
+        for frame in frames {
+            sum.update((frame.width as u64).to_le_bytes());
+            sum.update((frame.height as u64).to_le_bytes());
+            sum.update(&frame.data);
+        }
+        sum.finalize().into()
+    }
+
+    /// The number of placeholders for it in a prompt.
     pub fn placeholders(&self) -> usize {
         match self {
             Self::Picture(_) => 1,
@@ -77,7 +95,8 @@ impl Media {
 }
 
 impl Video {
-    /// `wanted` frames, spread over the whole video; a video with fewer has some of them twice, as in the official code.
+    /// Reads `wanted` frames, spread over the whole video. A video with fewer frames has some of them twice, as in the
+    /// official code.
     ///
     /// # Errors
     /// When there is no such file, it holds no video, is damaged, or `ffmpeg` is needed and not there.
@@ -115,7 +134,7 @@ impl Video {
     }
 }
 
-/// The most pixels of a video's frame, several of which are kept at a time: 8K has 33 million.
+/// The largest number of pixels in a video's frame; several frames are kept at a time. 8K has 33 million.
 const MAX_FRAME: u64 = 40_000_000;
 
 /// Refuses frames that are too large.
@@ -127,7 +146,7 @@ fn check_frame(path: &Path, width: u64, height: u64) -> Result<(), Error> {
     Err(Error::Video { path: path.to_owned(), reason })
 }
 
-/// Looks whether the video at `path` can be read, without decoding more of it than that takes.
+/// Checks that the video at `path` can be read, without decoding more of it than that takes.
 ///
 /// # Errors
 /// As [`Video::read`].
@@ -140,7 +159,7 @@ pub fn needs_ffmpeg(path: &Path) -> bool {
     !path.is_dir() && !is_gif(path)
 }
 
-/// Checks that what reads the video at `path` is on this machine.
+/// Checks that the programs for the video at `path` are on this machine.
 ///
 /// # Errors
 /// When `ffmpeg` is needed, and not there.
@@ -148,16 +167,16 @@ pub fn check_reader(path: &Path) -> Result<(), Error> {
     if needs_ffmpeg(path) { ffmpeg::check(path) } else { Ok(()) }
 }
 
-/// The numbers of `wanted` of `count` frames: `numpy.linspace(0, count − 1, wanted)` cut to whole numbers, as the official code has
-/// it; empty without frames.
+/// The numbers of `wanted` of `count` frames: `numpy.linspace(0, count − 1, wanted)` cut to whole numbers, as in the
+/// official code; empty without frames.
 pub fn frame_numbers(count: usize, wanted: usize) -> Vec<usize> {
     let Some(last) = count.checked_sub(1) else { return Vec::new() };
     let step = last as f64 / (wanted.max(2) - 1) as f64;
-    // The last one is exact there, whatever the step rounds to.
+    // The last number is exact in numpy, whatever the step rounds to.
     (0..wanted).map(|i| if i > 0 && i + 1 == wanted { last } else { (i as f64 * step) as usize }).collect()
 }
 
-/// Extensions that are videos; anything else is tried as a picture.
+/// Extensions of videos; a file with another one is tried as an image.
 const EXTENSIONS: [&str; 16] =
     ["mp4", "avi", "mov", "mkv", "webm", "gif", "m4v", "mpg", "mpeg", "wmv", "flv", "ts", "m2ts", "ogv", "3gp", "y4m"];
 
@@ -174,19 +193,19 @@ fn has_extension(path: &Path, known: &str) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(known))
 }
 
-/// Each of `numbers` once.
+/// The distinct numbers among `numbers`, in their order.
 fn distinct(numbers: &[usize]) -> Vec<usize> {
     let mut distinct = numbers.to_vec();
     distinct.dedup();
     distinct
 }
 
-/// The frames of `numbers`, from those of its distinct ones.
+/// The frames of `numbers`, from the frames of its distinct numbers.
 fn repeated(numbers: &[usize], frames: Vec<Rgb>) -> Vec<Rgb> {
     let mut frames = frames.into_iter();
     let mut all: Vec<Rgb> = Vec::with_capacity(numbers.len());
     for (i, number) in numbers.iter().enumerate() {
-        // Frames of 8K video are 100 MB each: none is copied that is not there twice.
+        // Frames of 8K video are 100 MB each: a frame is copied only if it is there twice.
         let again = if i > 0 && numbers[i - 1] == *number { all.last().cloned() } else { None };
         all.extend(again.or_else(|| frames.next()));
     }

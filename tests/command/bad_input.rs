@@ -89,7 +89,7 @@ fn configs_that_lack_a_field_or_ask_for_another_model() {
         ("\"mm_vision_select_layer\": -2", "\"mm_vision_select_layer\": -9", &["mm_vision_select_layer is -9"]),
         ("\"hidden_size\": 160", "\"hidden_size\": \"wide\"", &["config.json", "wide"]),
         ("\"num_attention_heads\": 4", "\"num_attention_heads\": 0", &["config.json", "heads"]),
-        ("\"architectures\": [", "\"architectures\": ", &["config.json", "line"]),
+        ("\"architectures\": [", "\"architectures\": ", &["config.json", "`architectures`", "a list is expected"]),
         ("\"llava_llama\"", "\"llava_mistral\"", &["config.json", "`llava_mistral`", "another form"]),
         (
             "\"intermediate_size\": 128",

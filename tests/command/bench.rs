@@ -58,7 +58,6 @@ fn it_measures_every_stage_and_counts_by_arithmetic() {
 fn what_cannot_be_measured_is_refused_before_anything_is_made() {
     for (args, expected) in [
         (&["--shape", "llava-9"][..], "unknown shape `llava-9`; known: llava-1.5-7b"),
-        (&["--budgets", "0"], "a budget of 0 tokens"),
         (&["--budgets", "577"], "1 to 576"),
         (&["--tokens", "577"], "1 to 576"),
         (&["--method", "fastv", "--fastv-layer", "4"], "takes 1 to 3"),
@@ -72,6 +71,8 @@ fn what_cannot_be_measured_is_refused_before_anything_is_made() {
         assert_eq!((code, stdout.as_str()), (1, ""), "{args:?}");
         assert!(stderr.starts_with("error: ") && stderr.contains(expected), "{args:?}: {stderr}");
     }
-    let (code, _, _) = bench(&["--model", "demo", "--shape", "demo"]);
-    assert_eq!(code, 2);
+    for args in [&["--model", "demo", "--shape", "demo"], &["--budgets", "0"][..], &["--budgets", "64,0%"]] {
+        let (code, _, stderr) = bench(args);
+        assert_eq!(code, 2, "{args:?}: {stderr}");
+    }
 }

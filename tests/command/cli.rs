@@ -117,6 +117,10 @@ fn usage_errors_exit_with_2_and_others_with_1() {
     let (code, _, stderr) = secateur(&["trace", "--question", "What?"]);
     assert!(code == 2 && stderr.contains("--image <IMAGE>|--video <VIDEO>"), "{stderr}");
     let model = path(LAYOUTS[0]);
+    for (tokens, said) in [("0", "budget of 0"), ("101%", "at most 100%"), ("few", "64 or 12.5%")] {
+        let (code, _, stderr) = secateur(&["ask", &path(BOAT), "Why?", "--model", &model, "--tokens", tokens]);
+        assert!(code == 2 && stderr.contains(said), "{stderr}");
+    }
     let ask = |extra: &[&str]| {
         let (code, stdout, stderr) = secateur(&[&["ask", &path(BOAT), "Why?", "--model", &model], extra].concat());
         assert_eq!((code, stdout.as_str()), (1, ""), "{extra:?}");
@@ -126,7 +130,6 @@ fn usage_errors_exit_with_2_and_others_with_1() {
     assert!(
         ask(&["--method", "fastvlm"]).contains("unknown method `fastvlm`; known: none, fastervlm, vispruner, cdpruner")
     );
-    assert!(ask(&["--tokens", "0"]).contains("budget of 0"));
     assert!(ask(&["--tokens", "577"]).contains("1 to 576"));
     assert!(ask(&["--important-ratio", "1.5"]).contains("from 0 to 1"));
     assert!(ask(&["--theta", "0.99"]).contains("from 0 to 0.98"));
@@ -235,4 +238,35 @@ fn the_readme_has_the_table_of_methods() {
     assert_eq!(code, 0);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     assert!(readme.contains(&table), "README lacks this table of methods:\n{table}");
+}
+
+/// The answer, whichever instructions its kernels are kept to.
+#[test]
+fn kernels_can_be_kept_to_older_instructions() {
+    let trace = |kernels: &str| {
+        let mut command = Command::cargo_bin("secateur").unwrap();
+        command.env("SECATEUR_KERNELS", kernels);
+        let model = path(LAYOUTS[0]);
+        let args = ["trace", "--image", &path(BOAT), "--question", "What is it?", "--model", &model, "--tokens", "64"];
+        let output = command.args(args).output().unwrap();
+        (output.status.code(), output)
+    };
+    let (code, newest) = trace("");
+    assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&newest.stderr));
+    let answer = |stdout: &[u8]| {
+        let json: serde_json::Value = serde_json::from_slice(stdout).unwrap();
+        (json["kept"].clone(), json["output_ids"].clone())
+    };
+    for kernels in ["portable", "avx2", "avx512", "avx512bf16", "amx"] {
+        let (code, found) = trace(kernels);
+        assert_eq!(code, Some(0), "{kernels}");
+        assert_eq!(answer(&found.stdout), answer(&newest.stdout), "{kernels}");
+    }
+    let (code, refused) = trace("sse9");
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(code == Some(1) && stderr.contains("portable, avx2, avx512"), "{stderr}");
+    let (_, stdout, _) = secateur(&["list", "backends", "--json"]);
+    let lists: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let flex = lists["backends"].as_array().unwrap().iter().find(|row| row["name"] == "flex").unwrap().clone();
+    assert!(flex["instructions"].is_string() && flex["kernels"]["products of many rows"].is_string(), "{flex}");
 }

@@ -185,11 +185,11 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
             assert_eq!(answer.get("option_char").is_some(), task.name().starts_with("mmbench"));
         }
         let (read, _) = task.answers(&run.join("answers.jsonl")).unwrap();
-        if let Some(name) = task.upload_name() {
+        if let Some(name) = task.card().upload {
             // A server is not sent a part.
             assert_eq!(run.join(name).exists(), whole, "{}", task.name());
         }
-        if let Some(name) = task.upload_name().filter(|_| whole) {
+        if let Some(name) = task.card().upload.filter(|_| whole) {
             let upload = std::fs::read(run.join(name)).unwrap();
             // A workbook holds the time at which it was made.
             let same = name.ends_with("xlsx") || upload == task.upload(&data, &read).unwrap();

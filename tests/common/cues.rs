@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use secateur::{
     Error,
-    pruner::{Blend, ClsAttention, Cues, Keep, Method, Needs, Params, Pruner, Selector, selector},
+    pruner::{Blend, Card, ClsAttention, Cues, Keep, Method, Needs, Params, Pruner, Selector, selector},
 };
 use secateur_backends::VlmBackend;
 
@@ -54,16 +54,8 @@ pub fn tensor<B: VlmBackend, const D: usize>(golden: &Golden, shape: [usize; D],
 pub struct Given(pub Keep);
 
 impl Method for Given {
-    fn name(&self) -> &'static str {
-        "given"
-    }
-
-    fn idea(&self) -> &'static str {
-        "keeps what it is told to"
-    }
-
-    fn paper(&self) -> &'static str {
-        ""
+    fn card(&self) -> Card {
+        Card { name: "given", idea: "keeps what it is told to", ..Card::default() }
     }
 }
 

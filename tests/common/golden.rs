@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur::{
-    generate::{Decoding, answer, kept},
+    engine::{Decoding, answer, kept},
     image::decode,
     model::{LoadOptions, Model, open},
     pruner::{Params, Selector, selector},
@@ -48,6 +48,11 @@ pub fn is_wgpu<B: VlmBackend>(device: &B::Device) -> bool {
     B::name(device).contains("wgpu")
 }
 
+/// Whether a few runs of a test stand for all: on wgpu, unless `SECATEUR_TEST_FULL` is set.
+pub fn is_brief<B: VlmBackend>(device: &B::Device) -> bool {
+    is_wgpu::<B>(device) && std::env::var_os("SECATEUR_TEST_FULL").is_none()
+}
+
 /// A case of a `cases.json`, and how it is to be answered.
 pub struct Question<'a> {
     /// The folder of the case's picture.
@@ -83,7 +88,7 @@ impl Question<'_> {
         let decoding = Decoding::greedy(self.max_new_tokens);
         let go_on = |_: &[u32]| ControlFlow::Continue(());
         let (seen, answer) =
-            answer(model, &[picture.into()], &prompt, &selector, self.tokens, decoding, go_on).unwrap();
+            answer(model, &[picture.into()], &prompt, &selector, self.tokens.map(Into::into), decoding, go_on).unwrap();
         let (kept, visual_tokens) = kept(&seen, &answer);
         let text = model.tokenizer().decode(&answer.ids);
         Outcome {

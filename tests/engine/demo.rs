@@ -1,15 +1,15 @@
 //! The built-in checkpoint: it sees, and a bug in positions, order or masks shows in its answers.
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use burn::tensor::{DType, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use secateur::{
     demo::{Category, Question, ask},
-    generate::{Decoding, generate},
+    engine::{Decoding, answer_encoded, go_on},
     model::{Chunk, DEMO, LoadOptions, Model, Outputs, Positions, open},
-    pruner::{Needs, NoPruning, Params, Pruner, Selector, selector},
+    pruner::{Needs, NoPruning, Params, Selector, selector},
     task::{Answer, Demo, Picture, Protocol, Sample, Task},
     text::{Prompt, strip},
     video::Media,
@@ -51,25 +51,29 @@ impl Job for Accuracies {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let model = load::<B>(&device, self.dtype);
         // The others take longer, and their numbers are compared by the golden tests.
-        let pictures = if B::name(&device) == "flex" { self.pictures } else { self.pictures.min(16) };
+        let pictures = match (B::name(&device) == "flex", crate::common::golden::is_brief::<B>(&device)) {
+            (true, _) => self.pictures,
+            (_, true) => self.pictures.min(5),
+            _ => self.pictures.min(16),
+        };
         let mut runs: Vec<(Selector<B>, usize)> = vec![(selector("none", Params::default()).unwrap(), 576)];
         for name in self.methods {
             runs.extend(BUDGETS.map(|budget| (selector(name, Params::default()).unwrap(), budget)));
         }
-        let needs = runs.iter().fold(Needs::default(), |needs, (selector, _)| needs.and(selector.method().needs()));
+        let needs =
+            runs.iter().fold(Needs::default(), |needs, (selector, _)| needs.and(selector.method().card().needs));
         let mut answers = vec![Vec::new(); runs.len()];
         for pair in samples().chunks(2).take(pictures) {
             let picture = pair[0].picture.as_ref().unwrap().open(None).unwrap();
-            let look = model.encode_media(&picture, NoPruning::default().tiling, needs).unwrap();
+            let media = Arc::new(model.encode_media(&picture, NoPruning::default().tiling, needs).unwrap());
             for (sample, (i, (selector, budget))) in
                 pair.iter().flat_map(|sample| runs.iter().enumerate().map(move |run| (sample, run)))
             {
-                let Selector::Before(pruner) = selector else { panic!("prunes before the language model") };
-                let prompt = prompt(&model, sample);
-                let seen = model.prune(&look, &**pruner as &dyn Pruner<B>, Some(*budget), &prompt, 0).unwrap();
+                let (prompt, media) = (prompt(&model, sample), std::slice::from_ref(&media));
                 let decoding = Decoding::greedy(8);
-                let spliced = model.place(&prompt, &[seen]);
-                let generated = generate(&model, spliced.into(), decoding, |_| ControlFlow::Continue(())).unwrap();
+                let answered =
+                    answer_encoded(&model, media, &prompt, selector, Some((*budget).into()), decoding, go_on);
+                let (_, generated) = answered.unwrap();
                 let text = strip(&model.tokenizer().decode(&generated.ids)).to_owned();
                 answers[i].push(Answer::new(sample, text, DEMO));
             }

@@ -1,62 +1,92 @@
 //! Work that is not done twice gives the answers of work that is: prompts that begin alike, and questions side by side.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use crate::common::fixture;
 use assert_cmd::Command;
 use secateur::{
-    generate::{Begun, Decoding, Reuse, ask_about, begin, decode, generate, looks},
-    image::decode as read_picture,
-    model::{LoadOptions, open},
-    pruner::{Params, selector},
+    Error,
+    engine::{Decoding, Engine, Event, Generated, Limits, Media, Request, RequestId, SharedMedia},
+    image::decode,
+    model::{LoadOptions, Model, open},
+    pruner::{Budget, Params, selector},
     text::Prompt,
 };
 use secateur_backends::Flex;
 
 const QUESTIONS: [&str; 3] = ["Is there a boat in the image?", "Is there a boat in the picture?", "What is it?"];
 
-/// Two pictures, three questions each, whose greedy answers are long: every method at two budgets, and without pruning.
+/// Answers requests, so many side by side, and returns them in the order in which they were asked.
+fn ask<'m>(
+    model: &'m Model<Flex>,
+    limits: Limits,
+    requests: impl IntoIterator<Item = Request<'m, Flex>>,
+) -> Vec<Generated> {
+    let mut engine = Engine::new(model, limits);
+    let ids: Vec<RequestId> = requests.into_iter().map(|request| engine.submit(request)).collect();
+    let mut found = BTreeMap::new();
+    engine.run(&mut |event| {
+        if let Event::Ended { id, outcome } = event {
+            found.insert(id, outcome.unwrap().generated);
+        }
+        ControlFlow::Continue(())
+    });
+    ids.iter().map(|id| found.remove(id).unwrap()).collect()
+}
+
+/// Two images, three questions each, whose greedy answers are long: every method at two budgets, and without pruning.
 #[test]
 fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
     let clip = fixture("tiny-llava-1.5/clip-vit-tiny-patch14-336").display().to_string();
-    let opened = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), Some(&clip)).unwrap();
+    let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), Some(&clip)).unwrap();
     let device = Default::default();
-    let model = opened.load::<Flex>(LoadOptions { joint: true, ..LoadOptions::default() }, &device).unwrap();
+    let model = checkpoint.load::<Flex>(LoadOptions { joint: true, ..LoadOptions::default() }, &device).unwrap();
     let decoding = Decoding::greedy(12);
-    let go_on = |_: usize, _: &[u32]| ControlFlow::Continue(());
-    for (method, budget) in
-        [("none", None), ("fastervlm", Some(64)), ("cdpruner", Some(64)), ("trim", Some(29)), ("fastv", Some(64))]
-    {
+    let images = ["boat_123x90.png", "kitchen_85x120.png"]
+        .map(|name| SharedMedia::new(decode(&fixture("tiny-llava-1.5/images").join(name)).unwrap().into()));
+    for (method, budget) in [
+        ("none", None::<usize>),
+        ("fastervlm", Some(64)),
+        ("cdpruner", Some(64)),
+        ("trim", Some(29)),
+        ("fastv", Some(64)),
+    ] {
         let selector = selector::<Flex>(method, Params::default()).unwrap();
-        let (mut alone, mut asked, mut shared) = (Vec::new(), Vec::new(), Vec::new());
-        let mut one_by_one = Vec::<(Begun<Flex>, _)>::new();
-        for picture in ["boat_123x90.png", "kitchen_85x120.png"] {
-            let picture = read_picture(&fixture("tiny-llava-1.5/images").join(picture)).unwrap();
-            let looks = looks(&model, &[picture.into()], &selector).unwrap();
-            for question in QUESTIONS {
-                let prompt =
-                    Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap();
-                let ask = || ask_about(&model, &looks, &prompt, &selector, budget).unwrap().1;
-                alone.push(generate(&model, ask(), decoding, |_| ControlFlow::Continue(())).unwrap());
-                asked.push(ask());
-                // The prompt before has been continued meanwhile.
-                let before = one_by_one.last().map(|(begun, _)| begun);
-                let mut own = begin(&model, vec![ask()], decoding, Reuse::On(before)).unwrap();
-                let answer = decode(&model, &mut own, decoding, go_on).unwrap().swap_remove(0);
-                shared.push(answer.shared);
-                one_by_one.push((own.swap_remove(0), answer));
-            }
-        }
-        // Read together too: without pruning, more than fit into a pass.
-        let mut begun = begin(&model, asked, decoding, Reuse::On(None)).unwrap();
-        let together = decode(&model, &mut begun, decoding, go_on).unwrap();
-        assert_eq!((alone.len(), one_by_one.len(), together.len()), (6, 6, 6));
+        let requests = || {
+            images.iter().flat_map(|image| {
+                QUESTIONS.map(|question| {
+                    let text = model.chat().render(question, &[1]).unwrap();
+                    let prompt = Prompt::new(&text, question, model.tokenizer()).unwrap();
+                    Request::new(
+                        vec![Media::Shared(image.clone())],
+                        prompt,
+                        &selector,
+                        budget.map(Into::into),
+                        decoding,
+                    )
+                })
+            })
+        };
+        let limits = Limits::default();
+        let alone = ask(&model, limits.without_reuse(), requests());
+        // The prompt before has been continued meanwhile.
+        let one_by_one = ask(&model, limits, requests());
+        // Without pruning, more than fit into a pass.
+        let together = ask(&model, Limits { batch: 6, ..limits }, requests());
+        // Requests join while others are being answered.
+        let joining = ask(&model, Limits { batch: 4, ..limits }, requests());
+        assert_eq!((alone.len(), one_by_one.len(), together.len(), joining.len()), (6, 6, 6, 6));
+        let shared: Vec<usize> = one_by_one.iter().map(|answer| answer.shared).collect();
         assert_eq!(shared[0], 0, "{method}");
-        for ((alone, (_, in_turn)), together) in alone.iter().zip(&one_by_one).zip(&together) {
-            assert_eq!(alone.ids, in_turn.ids, "{method}, in turn");
-            assert_eq!(alone.ids, together.ids, "{method}, side by side");
-            assert_eq!((alone.steps, &alone.kept), (together.steps, &together.kept), "{method}");
-            assert_eq!(in_turn.shared, together.shared, "{method}");
+        for (i, alone) in alone.iter().enumerate() {
+            for (how, found) in [("in turn", &one_by_one[i]), ("together", &together[i]), ("joining", &joining[i])] {
+                assert_eq!(alone.ids, found.ids, "{method}, {how}");
+                assert_eq!((alone.steps, &alone.kept), (found.steps, &found.kept), "{method}, {how}");
+            }
+            assert_eq!(alone.shared, 0);
+            // One that came longer before may have more in common.
+            let more = ["cdpruner", "trim"].contains(&method) && one_by_one[i].shared >= together[i].shared;
+            assert!(more || one_by_one[i].shared == together[i].shared, "{method}");
         }
         let system = 35;
         let expected = match (method, budget) {
@@ -76,8 +106,65 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
     }
 }
 
+/// What goes wrong with a request, and a client that goes away, touch no other; a budget of bytes makes requests wait.
+#[test]
+fn requests_do_not_touch_each_other() {
+    let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), None).unwrap();
+    let model = checkpoint.load::<Flex>(LoadOptions::default(), &Default::default()).unwrap();
+    let selector = selector::<Flex>("fastervlm", Params::default()).unwrap();
+    let image = SharedMedia::new(decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap().into());
+    let request = |question: &str, budget| {
+        let prompt = Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap();
+        Request::new(
+            vec![Media::Shared(image.clone())],
+            prompt,
+            &selector,
+            Some(Budget::Tokens(budget)),
+            Decoding::greedy(12),
+        )
+    };
+    let alone = ask(&model, Limits::default().without_reuse(), [request(QUESTIONS[0], 64), request(QUESTIONS[2], 29)]);
+
+    let mut engine = Engine::new(&model, Limits { batch: 4, ..Limits::default() });
+    let first = engine.submit(request(QUESTIONS[0], 64));
+    let too_large = engine.submit(request(QUESTIONS[1], 577));
+    let (leaves, waits) = (request(QUESTIONS[1], 64), request(QUESTIONS[1], 64));
+    let (leave, gone) = (leaves.cancel.clone(), waits.cancel.clone());
+    let leaving = engine.submit(leaves);
+    let never = engine.submit(waits);
+    gone.cancel();
+    let last = engine.submit(request(QUESTIONS[2], 29));
+    let mut found = BTreeMap::new();
+    let mut steps = 0;
+    while engine.unfinished() > 0 {
+        engine.step(&mut |event| {
+            if let Event::Ended { id, outcome } = event {
+                found.insert(id, outcome.map(|answered| answered.generated.ids));
+            }
+            ControlFlow::Continue(())
+        });
+        steps += 1;
+        if steps == 3 {
+            leave.cancel();
+        }
+    }
+    assert_eq!(found[&first].as_ref().unwrap(), &alone[0].ids);
+    assert_eq!(found[&last].as_ref().unwrap(), &alone[1].ids);
+    assert!(matches!(found[&too_large], Err(Error::Budget { budget: 577, patches: 576 })));
+    assert!(matches!(found[&never], Err(Error::Cancelled)));
+    // What it had when its client went.
+    let part = found[&leaving].as_ref().unwrap();
+    assert!((1..12).contains(&part.len()), "{part:?}");
+
+    // One after another, because a second one's keys and values do not fit.
+    let tight = Limits { batch: 4, kv_bytes: 1, ..Limits::default() };
+    let one_by_one = ask(&model, tight, [request(QUESTIONS[0], 64), request(QUESTIONS[2], 29)]);
+    assert_eq!(one_by_one[1].ids, alone[1].ids);
+    assert_eq!(one_by_one[0].ids, alone[0].ids);
+}
+
 /// Tokens that two prompts have in common after the picture.
-fn common_words(model: &secateur::model::Model<Flex>, a: &str, b: &str) -> usize {
+fn common_words(model: &Model<Flex>, a: &str, b: &str) -> usize {
     let after = |question: &str| {
         let ids = Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap().ids;
         let mark = ids.iter().position(|&id| id < 0).unwrap();

@@ -1,4 +1,4 @@
-//! The flags of what runs and scores benchmarks.
+//! The flags of the subcommands that run and score benchmarks.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args as ClapArgs;
 
 use super::ModelArgs;
-use crate::{cli::check_sampling, eval::Pace, shard::Shard, task::Protocol};
+use crate::{cli::check_sampling, eval::Batching, pruner::Budget, shard::Shard, task::Protocol};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct EvalArgs {
@@ -24,7 +24,7 @@ pub(in crate::cli) struct EvalArgs {
     pub(in crate::cli) run: RunArgs,
 }
 
-/// How questions are asked, and where the run goes.
+/// Flags for the questions of a run, and for its folder.
 #[derive(Clone, Debug, ClapArgs)]
 pub(in crate::cli) struct RunArgs {
     /// Only the first N questions
@@ -56,8 +56,8 @@ pub(in crate::cli) struct RunArgs {
 }
 
 impl RunArgs {
-    /// How the questions are gone through; checks what the flags cannot by themselves.
-    pub(in crate::cli) fn pace(&self) -> anyhow::Result<Pace> {
+    /// The batching of the questions; checks what clap cannot check.
+    pub(in crate::cli) fn batching(&self) -> anyhow::Result<Batching> {
         if self.limit == Some(0) {
             bail!("--limit 0 leaves no question; leave it out for all of them");
         }
@@ -65,14 +65,15 @@ impl RunArgs {
             bail!("--batch-size 0 answers nothing; 1 answers the questions one by one");
         }
         check_sampling(self.temperature, 1.0)?;
-        Ok(Pace { batch: self.batch_size, reuse: !self.no_reuse })
+        Ok(Batching { batch: self.batch_size, reuse: !self.no_reuse })
     }
 }
 
-/// The judge of mm-vet, llava-bench and the sets of questions about videos.
+/// The judge of mm-vet, llava-bench and the video benchmarks.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(in crate::cli) struct JudgeArgs {
-    /// mm-vet, llava-bench, videos: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from OPENAI_API_KEY
+    /// mm-vet, llava-bench, videos: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from
+    /// OPENAI_API_KEY
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) judge_url: Option<String>,
     /// The model that judges; by default the one that the benchmark's authors, or lmms-eval, use
@@ -102,7 +103,7 @@ pub(in crate::cli) struct SweepArgs {
     pub(in crate::cli) benchmarks: Vec<String>,
     /// Budgets, with commas: visual tokens kept per crop
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
-    pub(in crate::cli) budgets: Vec<usize>,
+    pub(in crate::cli) budgets: Vec<Budget>,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`

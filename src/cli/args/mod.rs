@@ -1,4 +1,4 @@
-//! What can be typed. The doc comments are the help.
+//! The arguments of the command line. The doc comments are the help.
 
 mod benchmarks;
 mod pictures;
@@ -10,7 +10,7 @@ use burn::tensor::DType;
 use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use pictures::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 
-use crate::{image::GridRule, sequence::Merge};
+use crate::{image::GridRule, pruner::Budget, sequence::Merge};
 
 /// Training-free visual token pruning for vision-language models.
 #[derive(Debug, Parser)]
@@ -24,7 +24,7 @@ pub struct Args {
 pub(in crate::cli) enum Command {
     /// Shows what pruning does to accuracy and speed, with the checkpoint inside the binary
     Demo(DemoArgs),
-    /// Answers a question about pictures or a video
+    /// Answers a question about images or a video
     #[command(override_usage = "secateur ask [OPTIONS] <IMAGE|VIDEO>... <QUESTION>", mut_arg("method", several))]
     Ask(AskArgs),
     /// Runs a benchmark, resumes an interrupted run, scores it
@@ -43,12 +43,12 @@ pub(in crate::cli) enum Command {
     /// Measures the time of every stage, and counts FLOPs and cache size
     #[command(mut_arg("method", several), mut_arg("tokens", one_budget))]
     Bench(BenchArgs),
-    /// Draws what each method keeps of a picture or a video, or where CLIP sees words
+    /// Draws what each method keeps of an image or a video, or where CLIP sees words
     #[command(mut_arg("method", several), mut_arg("tokens", drawn))]
     Show(ShowArgs),
     /// Makes one page of finished runs: charts, tables, and questions on which methods disagree
     Report(ReportArgs),
-    /// Measures how attention goes to visual tokens, in the tower and layer by layer in the language model
+    /// Measures the attention to visual tokens, in the tower and layer by layer in the decoder
     Analyze(AnalyzeArgs),
     /// Runs one method on tensors exported from anywhere
     #[command(mut_arg("tokens", |arg| arg.help("Patches kept of each crop; `none` alone goes without")))]
@@ -57,17 +57,17 @@ pub(in crate::cli) enum Command {
     List(ListArgs),
 }
 
-/// The help of `--method` where it takes several.
+/// Sets the help of `--method` where it takes several.
 fn several(arg: Arg) -> Arg {
     arg.help("Methods, with commas, or `all`; see `secateur list methods`")
 }
 
-/// The help of `--tokens` where nothing is drawn without it.
+/// Sets the help of `--tokens` where nothing is drawn without it.
 fn drawn(arg: Arg) -> Arg {
     arg.help("Visual tokens kept per crop, or per frame of a video; without it only --relevance is drawn")
 }
 
-/// The help of `--tokens` beside `--budgets`.
+/// Sets the help of `--tokens` beside `--budgets`.
 fn one_budget(arg: Arg) -> Arg {
     arg.help("One more budget; alone, the only one")
 }
@@ -79,7 +79,7 @@ pub(in crate::cli) struct ModelArgs {
     pub(in crate::cli) model: String,
     #[command(flatten)]
     pub(in crate::cli) method: MethodArgs,
-    /// What weights are kept in, by default as in the checkpoint; bf16 also lets CPUs multiply in bf16
+    /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
     /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
@@ -98,16 +98,16 @@ pub(in crate::cli) struct MethodArgs {
     /// The pruning method; see `secateur list methods`
     #[arg(long, default_value = "fastervlm")]
     pub(in crate::cli) method: String,
-    /// Visual tokens kept per crop, or per frame of a video; without it nothing is pruned
+    /// Visual tokens kept per crop, or per frame of a video: a number, or a share such as 12.5%; without it nothing is pruned
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub(in crate::cli) tokens: Option<usize>,
+    pub(in crate::cli) tokens: Option<Budget>,
     /// vispruner: the share of the tokens that goes by attention, from 0 to 1
     #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
     pub(in crate::cli) important_ratio: f64,
     /// cdpruner: how much the question counts, from 0 to 0.98; by default relevance is taken as it is
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(in crate::cli) theta: Option<f64>,
-    /// fastv: how many layers of the language model see all tokens
+    /// fastv: how many layers of the decoder see all tokens
     #[arg(long, default_value_t = 2, value_name = "K")]
     pub(in crate::cli) fastv_layer: usize,
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
@@ -138,7 +138,7 @@ impl From<WeightType> for DType {
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct AskArgs {
-    /// Pictures, or videos for a model that sees them (files, or folders of frames), then the question
+    /// Images, or videos for a model that sees them (files, or folders of frames), then the question
     #[arg(required = true, num_args = 2.., value_names = ["IMAGE|VIDEO", "QUESTION"])]
     pub(in crate::cli) images_and_question: Vec<String>,
     #[command(flatten)]
@@ -171,7 +171,7 @@ pub(in crate::cli) struct DemoArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
-    /// Where pictures of the kept tokens go
+    /// Where images of the kept tokens go
     #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
     pub(in crate::cli) out: PathBuf,
     /// Ends stdout with one JSON object
@@ -184,18 +184,18 @@ pub(in crate::cli) struct BenchArgs {
     /// A checkpoint folder or a Hugging Face id
     #[arg(long, value_name = "ID|DIR", conflicts_with = "shape")]
     pub(in crate::cli) model: Option<String>,
-    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo, the
-    /// built-in checkpoint, which is the default
+    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo,
+    /// the built-in checkpoint, which is the default
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) shape: Option<String>,
-    /// Layers of a shape's language model, if not all of them fit here
+    /// Layers of a shape's decoder, if not all of them fit here
     #[arg(long, value_name = "N", requires = "shape")]
     pub(in crate::cli) layers: Option<usize>,
     #[command(flatten)]
     pub(in crate::cli) method: MethodArgs,
     /// Budgets, with commas: visual tokens kept per crop; by default, without --tokens, 192,128,64,29
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
-    pub(in crate::cli) budgets: Vec<usize>,
+    pub(in crate::cli) budgets: Vec<Budget>,
     /// Tokens of text in the prompt
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub(in crate::cli) prompt_tokens: usize,
@@ -205,7 +205,7 @@ pub(in crate::cli) struct BenchArgs {
     /// Measured rounds, after one that warms up
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(in crate::cli) repeats: usize,
-    /// What weights are kept in, by default as in the checkpoint, f16 for a shape; bf16 also lets CPUs multiply in bf16
+    /// The type of the weights, by default the checkpoint's, f16 for a shape; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
     /// Measures a large product and a large copy, too, and prints which share of them prefill and decoding reach
@@ -224,7 +224,7 @@ pub(in crate::cli) struct BenchArgs {
 pub(in crate::cli) struct TraceArgs {
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
-    /// The picture
+    /// The image
     #[arg(long)]
     pub(in crate::cli) image: Option<PathBuf>,
     /// The video: a file, or a folder of frames that are taken in the order of their names and the numbers in them
@@ -233,8 +233,8 @@ pub(in crate::cli) struct TraceArgs {
     /// The question, as it stands in the benchmark's file
     #[arg(long)]
     pub(in crate::cli) question: String,
-    /// What cdpruner and trim give CLIP; by default the question without "Answer the question using a single word or
-    /// phrase."
+    /// The text that cdpruner and trim give CLIP; by default the question without "Answer the question using a single
+    /// word or phrase."
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) clip_text: Option<String>,
     /// The longest answer
@@ -263,7 +263,7 @@ pub(in crate::cli) struct PruneArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct ListArgs {
-    /// What to list; everything without it
+    /// The list to print; all lists without it
     pub(in crate::cli) what: Option<Listing>,
     /// Prints the table of methods that README has
     #[arg(long, hide = true)]
@@ -273,7 +273,7 @@ pub(in crate::cli) struct ListArgs {
     pub(in crate::cli) json: bool,
 }
 
-/// What can be listed.
+/// The lists that can be printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Listing {
     Methods,

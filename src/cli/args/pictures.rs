@@ -1,4 +1,4 @@
-//! The flags of what makes pictures and pages.
+//! The flags of the subcommands that make images and pages.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::plot::Scale;
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct ShowArgs {
-    /// The picture, or a video for a model that sees them
+    /// The image, or a video for a model that sees videos
     #[arg(value_name = "IMAGE|VIDEO")]
     pub(in crate::cli) media: PathBuf,
     /// The question, which some methods read
@@ -19,13 +19,13 @@ pub(in crate::cli) struct ShowArgs {
     /// Draws what each method ranks patches by, too, where it has such a number
     #[arg(long)]
     pub(in crate::cli) heat: bool,
-    /// Words, with commas: where CLIP sees each of them in the picture, as CDPruner counts it
+    /// Words, with commas: where CLIP sees each of them in the image, as CDPruner counts it
     #[arg(long, value_delimiter = ',', value_name = "WORD,…")]
     pub(in crate::cli) relevance: Vec<String>,
     /// The colours of numbers; by default viridis for scores and jet, as in CDPruner's figures, for relevance
     #[arg(long)]
     pub(in crate::cli) colormap: Option<Scale>,
-    /// Where the pictures go
+    /// Where the images go
     #[arg(long, value_name = "DIR", default_value = "secateur-show")]
     pub(in crate::cli) out: PathBuf,
 }
@@ -35,7 +35,7 @@ pub(in crate::cli) struct ReportArgs {
     /// Run folders, as `eval` and `sweep` leave them
     #[arg(required = true, value_name = "RUN")]
     pub(in crate::cli) runs: Vec<PathBuf>,
-    /// Questions on which methods disagree that are shown with their pictures, and timed; 0 leaves both out and loads no model
+    /// Questions on which methods disagree that are shown with their images, and timed; 0 leaves both out and loads no model
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(in crate::cli) gallery: usize,
     /// Where to run the gallery; by default the first backend that is compiled in
@@ -48,11 +48,11 @@ pub(in crate::cli) struct ReportArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct AnalyzeArgs {
-    /// What to measure
+    /// The analysis to run
     pub(in crate::cli) what: Analysis,
     /// Questions in LLaVA's instruction layout, {"id", "image", "conversations"}: an object a line, or one list
     pub(in crate::cli) data: PathBuf,
-    /// Where the pictures are; by default beside the questions
+    /// Where the images are; by default beside the questions
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) images: Option<PathBuf>,
     /// A checkpoint folder, a Hugging Face id, or `demo`
@@ -61,18 +61,18 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Only the first N questions
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) limit: Option<usize>,
-    /// What weights are kept in, by default as in the checkpoint; bf16 also lets CPUs multiply in bf16
+    /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
     #[arg(long)]
     pub(in crate::cli) backend: Option<String>,
-    /// Where pictures and data go
+    /// Where images and data go
     #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
     pub(in crate::cli) out: PathBuf,
 }
 
-/// What can be measured.
+/// The analyses that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Analysis {
     /// Which tokens attention goes to, by their place

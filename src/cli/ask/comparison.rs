@@ -1,4 +1,4 @@
-//! Several methods' answers to one question, a row each.
+//! Several methods' answers to one question, with a row for each.
 
 use serde_json::{Value, json};
 

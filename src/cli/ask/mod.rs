@@ -1,4 +1,4 @@
-//! `secateur ask`: pictures and a question in, a streamed answer out.
+//! `secateur ask`: images and a question in, a streamed answer out.
 
 use std::{
     io::Write,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Error,
-    generate::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
+    engine::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
     model::{Model, VisualTokens},
     pruner::selector,
     text::{Prompt, clip_question, strip},
@@ -109,7 +109,7 @@ impl Job for Ask {
             return if self.json { print_json(&result) } else { Ok(()) };
         }
         let mut comparison = Comparison::new(&methods)?;
-        // What is built on first use (GPU kernels, pages of a mapped file) would be charged to the first method.
+        // Otherwise the first method's time would include the work of the first use (GPU kernels, pages of a mapped file).
         let cheap = methods.iter().find(|method| method.tokens.is_some()).unwrap_or(&methods[0]);
         let _ = ask(cheap, &mut |_| ControlFlow::Break(()));
         for method in &methods {

@@ -1,4 +1,4 @@
-//! What a device gives at best: a bench's times beside it say how much is left.
+//! The best rates of a device, with which the times of a bench are compared.
 
 use std::{cell::Cell, time::Instant};
 
@@ -6,16 +6,16 @@ use anyhow::Result;
 use burn::tensor::{DType, Distribution, Tensor, TensorPrimitive};
 use secateur_backends::VlmBackend;
 
-/// The largest product that is tried, on a side.
+/// The side of the largest product that is tried.
 const LARGEST: usize = 8192;
 /// A product that takes this long, in seconds, is large enough.
 const LONG: f64 = 5e-3;
-/// Measurements, of which the best counts.
+/// The number of measurements, of which the best counts.
 const TRIALS: usize = 5;
-/// Numbers that are copied: more than caches hold.
+/// The count of numbers that are copied: more than caches hold.
 const COPIED: usize = 128 << 20;
 
-/// Measured on the device itself.
+/// The best rates, measured on the device itself.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ceilings {
     /// The weights' type in the product that was measured, for people.
@@ -24,12 +24,12 @@ pub(super) struct Ceilings {
     pub(super) side: usize,
     /// Operations a second of that product, 2 a multiply-add.
     pub(super) product: f64,
-    /// Bytes a second, those read and those written.
+    /// Bytes a second of a copy, read and written bytes added up.
     pub(super) copy: f64,
 }
 
-/// Measures a large product of numbers in `dtype` by weights in `weights`, which may round its inputs where layers may (`rounded`), and a large
-/// copy of numbers in `dtype`.
+/// Measures a large product of numbers in `dtype` by weights in `weights`, and a large copy of numbers in `dtype`. The
+/// product may round its inputs where layers may (`rounded`).
 pub(super) fn measure<B: VlmBackend>(
     dtype: DType,
     weights: DType,
@@ -42,7 +42,7 @@ pub(super) fn measure<B: VlmBackend>(
         side *= 2;
         seconds = product::<B>(side, [dtype, weights], rounded, device)?;
     }
-    // In place, so that no memory is asked for meanwhile.
+    // The copy is in place, so that no memory is allocated meanwhile.
     let x = Cell::new(Some(Tensor::<B, 1>::random([COPIED], Distribution::Default, device).cast(dtype)));
     let copy = best::<B>(device, || x.set(x.take().map(|x| x + 1.0)))?;
     let bytes = (2 * COPIED * dtype.size()) as f64;
@@ -54,9 +54,9 @@ pub(super) fn measure<B: VlmBackend>(
     Ok(Ceilings { weights, side, product: 2.0 * (side as f64).powi(3) / seconds, copy: bytes / copy })
 }
 
-/// Seconds of a product of two squares, as layers multiply.
+/// The seconds of a product of two square matrices, as layers multiply.
 fn product<B: VlmBackend>(side: usize, dtypes: [DType; 2], rounded: bool, device: &B::Device) -> Result<f64> {
-    // Not zeros, which need less power.
+    // The numbers are random: zeros need less power.
     let square = |dtype: DType| {
         let square = Tensor::<B, 2>::random([side, side], Distribution::Uniform(-1.0, 1.0), device).cast(dtype);
         square.into_primitive().tensor()
@@ -69,7 +69,8 @@ fn product<B: VlmBackend>(side: usize, dtypes: [DType; 2], rounded: bool, device
     })
 }
 
-/// Seconds that `work` takes in the best of some trials, each long enough for what it costs to wait for a device.
+/// The seconds that `work` takes in the best of some trials. Each trial is long enough that waiting for the device
+/// costs little.
 fn best<B: VlmBackend>(device: &B::Device, work: impl Fn()) -> Result<f64> {
     let trial = |times: u32| -> Result<f64> {
         let began = Instant::now();
@@ -77,7 +78,7 @@ fn best<B: VlmBackend>(device: &B::Device, work: impl Fn()) -> Result<f64> {
         B::sync(device)?;
         Ok(began.elapsed().as_secs_f64() / f64::from(times))
     };
-    // The first may compile kernels, or choose among them.
+    // The first trial may compile kernels, or choose among them.
     trial(1)?;
     let times = (LONG / trial(1)?).ceil().clamp(1.0, 100.0) as u32;
     let mut best = f64::INFINITY;

@@ -1,4 +1,4 @@
-//! `secateur bench`: where the time goes, for a checkpoint or a named shape, method by method and budget by budget.
+//! `secateur bench`: the time of each stage, for a checkpoint or a named shape, method by method and budget by budget.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ use super::{
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, prefill_work, step_bytes, visual_tokens},
-    generate::{Decoding, answer, go_on},
+    engine::{Decoding, answer, go_on},
     image::Rgb,
     model::{Checkpoint, DEMO, LoadOptions, Model, check_layer, open, preset},
-    pruner::{Params, Selector, check_budget, method, selector},
+    pruner::{Budget, Params, Selector, method, selector},
     text::{IMAGE_TOKEN, Prompt},
     video::{Media, Video},
 };
 
-/// Text tokens before the picture, as in LLaVA's prompts.
+/// The number of text tokens before the image, as in LLaVA's prompts.
 const BEFORE: usize = 35;
 
 pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
@@ -39,22 +39,19 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     names.retain(|&name| name != "none");
     let mut budgets = budgets(&args.budgets, args.method.tokens);
     if budgets.is_empty() {
-        budgets.extend(BUDGETS);
-    }
-    if budgets.contains(&0) {
-        bail!("a budget of 0 tokens is not possible: --budgets and --tokens take 1 up to the patches of one crop");
+        budgets.extend(BUDGETS.map(Budget::from));
     }
     let backend = choose(args.method.backend.as_deref())?;
     let (checkpoint, name) = subject(&args)?;
-    let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.needs().joint);
+    let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.card().needs.joint);
     let joint = text_side(&mut names, reads_text, &args.method, || checkpoint.check_text_side())?;
     for name in &names {
         if let Some(layer) = method(name, params)?.cut_layer() {
             check_layer(layer, checkpoint.decoder().num_hidden_layers)?;
         }
     }
-    for &budget in &budgets {
-        check_budget(budget, checkpoint.grid().tokens())?;
+    for budget in &budgets {
+        budget.of(checkpoint.grid().tokens())?;
     }
     let limit = checkpoint.decoder().max_position_embeddings;
     if args.prompt_tokens.saturating_add(args.new_tokens) > limit {
@@ -104,7 +101,7 @@ struct Bench {
     checkpoint: Checkpoint,
     name: String,
     names: Vec<&'static str>,
-    budgets: Vec<usize>,
+    budgets: Vec<Budget>,
     params: Params,
     options: LoadOptions,
     backend: &'static str,
@@ -118,7 +115,7 @@ impl Job for Bench {
         let (media, random) = ([media(&checkpoint, &name)], checkpoint.is_random());
         let model: Model<B> = checkpoint.load(options, &device)?;
         model.notes().iter().for_each(|note| say!("note: {note}"));
-        let mut runs: Vec<(Selector<B>, Option<usize>)> = vec![(selector("none", params)?, None)];
+        let mut runs: Vec<(Selector<B>, Option<Budget>)> = vec![(selector("none", params)?, None)];
         for name in names {
             for &budget in &budgets {
                 runs.push((selector(name, params)?, Some(budget)));
@@ -128,7 +125,7 @@ impl Job for Bench {
         let mut rows: Vec<Row> = Vec::new();
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
         let bar = ProgressBar::new(args.repeats.saturating_add(1).saturating_mul(runs.len()) as u64).with_style(style);
-        // Repeats of a row are spread over the whole measurement, so that a slow minute is nobody's own.
+        // Repeats of a row are spread over the whole measurement, so that a slow minute touches all rows alike.
         for round in 0..=args.repeats {
             for (i, (selector, budget)) in runs.iter().enumerate() {
                 let measured = measure(&model, &media, &prompt, selector, *budget, args.new_tokens)?;
@@ -145,7 +142,7 @@ impl Job for Bench {
             }
         }
         bar.finish_and_clear();
-        // Before the ceilings' own tensors.
+        // The peak is read before the ceilings make their own tensors.
         let peak = peak_memory();
         let ceilings = match args.ceilings {
             true => {
@@ -174,16 +171,16 @@ impl Job for Bench {
     }
 }
 
-/// One answer of exactly `new_tokens` tokens.
+/// Measures one answer of exactly `new_tokens` tokens.
 fn measure<B: VlmBackend>(
     model: &Model<B>,
     media: &[Media],
     prompt: &Prompt,
     selector: &Selector<B>,
-    budget: Option<usize>,
+    budget: Option<Budget>,
     new_tokens: usize,
 ) -> anyhow::Result<Row> {
-    // No token ends it.
+    // No token ends the answer.
     let decoding = Decoding { stops: false, ..Decoding::greedy(new_tokens) };
     let (seen, generated) = answer(model, media, prompt, selector, budget, decoding, go_on)?;
     let config = model.decoder_config();
@@ -201,7 +198,7 @@ fn measure<B: VlmBackend>(
     let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - marks).collect();
     Ok(Row {
         method: selector.method().name(),
-        tokens: budget.unwrap_or(model.grid().tokens()),
+        tokens: budget.map_or(Ok(model.grid().tokens()), |budget| budget.of(model.grid().tokens()))?,
         visual: layers.first().copied().unwrap_or(0),
         flops: prefill_flops(config, &layers),
         kv_bytes: kv_bytes(config, &layers, model.cache_dtype().size()),
@@ -211,7 +208,8 @@ fn measure<B: VlmBackend>(
     })
 }
 
-/// An image of noise that the model sees as its papers count it: one crop, or five; or a video, for a model that sees videos.
+/// An image of noise that gives the number of crops that papers report, one or five; or a video, for a model that sees
+/// videos.
 fn media(checkpoint: &Checkpoint, name: &str) -> Media {
     let side = checkpoint.usual_side();
     let level = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
@@ -224,7 +222,7 @@ fn media(checkpoint: &Checkpoint, name: &str) -> Media {
     }
 }
 
-/// So many tokens of text around the marks, which stand where LLaVA's prompts have them.
+/// A prompt with `tokens` tokens of text around the placeholders, which stand where LLaVA's prompts have them.
 fn prompt(tokens: usize, marks: usize) -> Prompt {
     let text = |i: usize| if i == 0 { 1 } else { 300 + (i % 200) as i64 };
     let mut ids: Vec<i64> = (0..BEFORE).map(text).collect();
@@ -233,7 +231,7 @@ fn prompt(tokens: usize, marks: usize) -> Prompt {
     Prompt { ids, question: "What is in the image?".to_owned() }
 }
 
-/// What the weights are kept in, for people.
+/// The type of the weights, for people.
 fn weights(asked: Option<DType>, random: bool) -> String {
     match asked {
         Some(dtype) => name_of(dtype),
@@ -246,7 +244,7 @@ fn name_of(dtype: DType) -> String {
     format!("{dtype:?}").to_lowercase()
 }
 
-/// The most memory that this process ever had resident, mapped weights included; known on Linux.
+/// The peak resident memory of this process, mapped weights included; known on Linux.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

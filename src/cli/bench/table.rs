@@ -1,7 +1,8 @@
-//! What `secateur bench` prints.
+//! The table of `secateur bench`.
 
 use std::{fmt::Write, time::Duration};
 
+use secateur_backends::kernels_of;
 use serde_json::{Value, json};
 
 use super::ceilings::Ceilings;
@@ -14,25 +15,25 @@ use crate::{
 pub(super) struct Row {
     pub(super) method: &'static str,
     pub(super) tokens: usize,
-    /// Visual tokens in the language model's first layer.
+    /// The number of visual tokens in the decoder's first layer.
     pub(super) visual: usize,
     pub(super) flops: u64,
     pub(super) kv_bytes: u64,
-    /// Operations that the whole prompt's prefill takes.
+    /// The operations of the whole prompt's prefill.
     pub(super) prompt_work: u64,
-    /// Bytes that a step of decoding reads: weights, keys and values.
+    /// The bytes that a step of decoding reads: weights, keys and values.
     pub(super) step_bytes: u64,
     pub(super) times: Vec<Times>,
 }
 
-/// One repeat.
+/// The times of one repeat.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     pub(super) vision: Duration,
     pub(super) prune: Duration,
     pub(super) project: Duration,
     pub(super) prefill: Duration,
-    /// A token after the first.
+    /// The time of a token after the first.
     pub(super) decode: Duration,
 }
 
@@ -69,9 +70,9 @@ impl Row {
 pub(super) struct Table {
     pub(super) model: String,
     pub(super) backend: &'static str,
-    /// What the weights are kept in.
+    /// The type of the weights.
     pub(super) weights: String,
-    /// What the language model computes in.
+    /// The type in which the decoder computes.
     pub(super) activations: String,
     pub(super) text: usize,
     pub(super) new_tokens: usize,
@@ -82,7 +83,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// For people.
+    /// The table as text for people.
     pub(super) fn text(&self) -> String {
         let Self { model, backend, weights, activations, text, new_tokens, repeats, .. } = self;
         let mut out = format!(
@@ -145,7 +146,7 @@ impl Table {
         out
     }
 
-    /// What the device gives at best, and how much of it every row reaches.
+    /// The best rates of the device, and the share of them that every row reaches.
     fn beside(&self, ceilings: &Ceilings) -> String {
         let Ceilings { weights, side, product, copy } = ceilings;
         let mut out = format!(
@@ -172,7 +173,7 @@ impl Table {
         out
     }
 
-    /// For scripts.
+    /// The table as JSON for scripts.
     pub(super) fn json(&self) -> Value {
         let row = |row: &Row| {
             let shares = self.ceilings.as_ref().map(|ceilings| row.shares(ceilings));
@@ -196,6 +197,7 @@ impl Table {
         json!({
             "model": self.model,
             "backend": self.backend,
+            "instructions": kernels_of(self.backend).map(|kernels| kernels.instructions),
             "weights": self.weights,
             "activations": self.activations,
             "prompt_tokens": self.text,

@@ -1,6 +1,6 @@
 //! `secateur demo`: a trained model, its benchmark and every budget, with nothing but this binary.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,9 +19,9 @@ use super::{
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, visual_tokens},
+    engine::{Decoding, answer, answer_encoded, go_on, kept},
     eval::prompt,
     files::write_file,
-    generate::{Decoding, answer, answer_about, go_on, kept},
     image::{kept_patches, png},
     model::{DEMO, LoadOptions, Model, open},
     plot::columns,
@@ -31,11 +31,11 @@ use crate::{
     video::Media,
 };
 
-/// The budget at which pictures are saved.
+/// The budget at which images are saved.
 const SHOWN: usize = 64;
-/// Pictures that are shown with their answers: one of each category.
+/// The number of images that are shown with their answers: one of each category.
 const PICTURES: usize = 4;
-/// Runs of which the median is the time to the first token.
+/// The number of repeats, whose median is the time to the first token.
 const REPEATS: usize = 9;
 
 pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ impl Job for Show {
             selectors.push(selector::<B>(name, self.params)?);
         }
         let mut samples = Demo.samples(Path::new(""))?;
-        // Whole pictures: both questions of each.
+        // Only whole images: both questions of each.
         samples.truncate(self.args.questions / 2 * 2);
         print("The checkpoint inside this binary sees drawn pictures: coloured shapes among grey clutter.\n")?;
         introduce(&model, &samples)?;
@@ -81,7 +81,7 @@ impl Job for Show {
     }
 }
 
-/// The first questions and their answers without pruning.
+/// Prints the first questions and their answers without pruning.
 fn introduce<B: VlmBackend>(model: &Model<B>, samples: &[Sample]) -> anyhow::Result<()> {
     let whole = selector::<B>("none", Params::default())?;
     for sample in samples.iter().take(2 * PICTURES) {
@@ -94,7 +94,7 @@ fn introduce<B: VlmBackend>(model: &Model<B>, samples: &[Sample]) -> anyhow::Res
     Ok(())
 }
 
-/// One strip of pictures for each of the first pictures: as it is, and what every method keeps.
+/// Saves a strip for each of the first images: the image, and what every method keeps of it.
 fn save_pictures<B: VlmBackend>(
     model: &Model<B>,
     selectors: &[Selector<B>],
@@ -108,7 +108,7 @@ fn save_pictures<B: VlmBackend>(
         let Some(Media::Picture(whole)) = pictures.first() else { continue };
         let mut shown = vec![whole.clone()];
         for selector in selectors {
-            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN), decoding(), go_on)?;
+            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN.into()), decoding(), go_on)?;
             shown.push(kept_patches(whole, grid, &kept(&seen, &generated).0[0]));
         }
         write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
@@ -121,12 +121,12 @@ fn save_pictures<B: VlmBackend>(
     ))
 }
 
-/// Every method at every budget on all questions. A picture is looked at once.
+/// The accuracy of every method at every budget on all questions. Each image is encoded once.
 fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], samples: &[Sample]) -> anyhow::Result<Table> {
     let patches = model.grid().tokens();
     let runs: Vec<(usize, usize)> = runs(selectors.len(), patches);
     let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); runs.len()];
-    let needs = selectors.iter().fold(Needs::default(), |needs, selector| needs.and(selector.method().needs()));
+    let needs = selectors.iter().fold(Needs::default(), |needs, selector| needs.and(selector.method().card().needs));
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} pictures · {eta} left")?;
     let bar = ProgressBar::new(samples.len() as u64 / 2).with_style(style);
     let answered: Vec<Answer> = samples
@@ -138,7 +138,7 @@ fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], sample
         })
         .collect::<anyhow::Result<Vec<Vec<Answer>>>>()?
         .concat();
-    // Run by run within each question.
+    // The answers of a question come run by run.
     for (i, answer) in answered.into_iter().enumerate() {
         answers[i % runs.len()].push(answer);
     }
@@ -160,7 +160,7 @@ fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], sample
     Ok(Table { rows })
 }
 
-/// The answers to both questions about a picture, all runs of the first, then all of the second.
+/// The answers to both questions about an image: all runs of the first question, then all of the second.
 fn about_one_picture<B: VlmBackend>(
     model: &Model<B>,
     selectors: &[Selector<B>],
@@ -169,13 +169,14 @@ fn about_one_picture<B: VlmBackend>(
     pair: &[Sample],
 ) -> anyhow::Result<Vec<Answer>> {
     let (pictures, _) = asked(model, &pair[0])?;
-    let look = model.encode_media(&pictures[0], NoPruning::default().tiling, needs)?;
+    let media = Arc::new(model.encode_media(&pictures[0], NoPruning::default().tiling, needs)?);
     let mut answers = Vec::new();
     for sample in pair {
         let prompt = prompt(model, sample, &[pictures[0].placeholders()])?;
         for &(selector, budget) in runs {
-            let (selector, looks) = (&selectors[selector], std::slice::from_ref(&look));
-            let (_, generated) = answer_about(model, looks, &prompt, selector, Some(budget), decoding(), go_on)?;
+            let (selector, media) = (&selectors[selector], std::slice::from_ref(&media));
+            let (_, generated) =
+                answer_encoded(model, media, &prompt, selector, Some(budget.into()), decoding(), go_on)?;
             let text = trim(&model.tokenizer().decode(&generated.ids)).to_owned();
             answers.push(Answer::new(sample, text, DEMO));
         }
@@ -183,7 +184,8 @@ fn about_one_picture<B: VlmBackend>(
     Ok(answers)
 }
 
-/// What each run costs: by arithmetic, and the median times, every run's repeats spread over the whole measurement.
+/// Adds the cost of each run: FLOPs and bytes by arithmetic, and the median times. Every run's repeats are spread over
+/// the whole measurement.
 fn costs<B: VlmBackend>(
     model: &Model<B>,
     selectors: &[Selector<B>],
@@ -196,7 +198,8 @@ fn costs<B: VlmBackend>(
         let (pictures, prompt) = asked(model, sample)?;
         for ((&(selector, budget), times), row) in runs.iter().zip(&mut times).zip(&mut table.rows) {
             let selector = &selectors[selector];
-            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(budget), decoding(), go_on)?;
+            let (seen, generated) =
+                answer(model, &pictures, &prompt, selector, Some(budget.into()), decoding(), go_on)?;
             let config = model.decoder_config();
             let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
             row.flops = prefill_flops(config, &layers);
@@ -214,7 +217,7 @@ fn costs<B: VlmBackend>(
     Ok(())
 }
 
-/// Selector number and budget of every row: all tokens without pruning, then each method at each budget.
+/// The selector's number and the budget of every row: all tokens without pruning, then each method at each budget.
 fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
     let pruned = (1..selectors).flat_map(|selector| BUDGETS.map(|budget| (selector, budget)));
     std::iter::once((0, patches)).chain(pruned).collect()
@@ -227,5 +230,5 @@ fn asked<B: VlmBackend>(model: &Model<B>, sample: &Sample) -> anyhow::Result<(Ve
 }
 
 fn decoding() -> Decoding {
-    Decoding::greedy(Demo.max_new_tokens())
+    Decoding::greedy(Demo.card().max_new_tokens)
 }

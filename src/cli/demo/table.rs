@@ -10,16 +10,16 @@ use crate::cli::{median, ms};
 pub(super) struct Row {
     pub(super) method: &'static str,
     pub(super) tokens: usize,
-    /// In percent.
+    /// The accuracy in percent.
     pub(super) accuracy: f64,
     pub(super) times: Times,
-    /// Operations of the language model's prefill over the visual tokens.
+    /// The operations of the decoder's prefill over the visual tokens.
     pub(super) flops: u64,
-    /// Bytes of their keys and values.
+    /// The bytes of the visual tokens' keys and values.
     pub(super) kv_bytes: u64,
 }
 
-/// The time to the first token, and where it goes.
+/// The time to the first token, stage by stage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Times {
     pub(super) vision: Duration,
@@ -29,7 +29,7 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// The median of each.
+    /// The median of each stage.
     pub(super) fn medians(times: &[Self]) -> Self {
         let median = |of: fn(&Self) -> Duration| median(times.iter().map(of)).unwrap_or_default();
         Self {
@@ -41,13 +41,13 @@ impl Times {
     }
 }
 
-/// All of them; the first is without pruning.
+/// All rows; the first is without pruning.
 pub(super) struct Table {
     pub(super) rows: Vec<Row>,
 }
 
 impl Table {
-    /// For people.
+    /// The table as text for people.
     pub(super) fn text(&self, backend: &str, questions: usize) -> String {
         let mut budgets: BTreeSet<usize> = self.rows.iter().map(|row| row.tokens).collect();
         let mut columns = Vec::new();
@@ -87,7 +87,7 @@ impl Table {
             let cells = |method: &str| -> Vec<String> {
                 columns.iter().map(|&tokens| find(method, tokens).map_or_else(String::new, cost)).collect()
             };
-            // Most methods cost the same.
+            // Most methods cost the same, and then share one line.
             let common = methods.get(1).map(|method| cells(method));
             for (i, method) in methods.iter().enumerate() {
                 let own = cells(method);
@@ -106,7 +106,7 @@ impl Table {
         text
     }
 
-    /// For scripts.
+    /// The table as JSON for scripts.
     pub(super) fn json(&self, backend: &str, questions: usize) -> Value {
         let row = |row: &Row| {
             json!({

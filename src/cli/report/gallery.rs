@@ -1,4 +1,5 @@
-//! Questions on which methods disagree, with what each method kept, and the time to the first token on the way.
+//! The gallery: questions on which methods disagree, with the patches that each method kept. It also measures the time
+//! to the first token.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,8 +14,8 @@ use super::runs::{Group, Stored};
 use crate::{
     checksum::data_sha256,
     cli::{args::WeightType, arrange::arranged, median},
+    engine::{Decoding, answer, go_on, kept},
     eval::prompt,
-    generate::{Decoding, answer, go_on, kept},
     image::{GridRule, Rgb, jpeg, kept_patches},
     model::{Checkpoint, LoadOptions, Model, TilingChoice, open},
     pruner::{Params, method, selector},
@@ -24,43 +25,43 @@ use crate::{
     video::Media,
 };
 
-/// The longest side of a picture on the page.
+/// The longest side of an image on the page.
 const SIDE: u32 = 320;
 
-/// A question, and what came of it.
+/// A question with the answers of all runs.
 pub(super) struct Shown {
     pub(super) question: String,
-    /// The picture as the model sees it, as a `data:` address.
+    /// The image as the model sees it, as a `data:` address.
     pub(super) picture: String,
-    /// Method and budget, the answer, and what was kept.
+    /// Method and budget, the answer, and an image of the kept patches.
     pub(super) answers: Vec<(String, String, String)>,
-    /// Whether the pictures are strips.
+    /// Whether the images are strips of frames.
     pub(super) wide: bool,
 }
 
-/// What a model has to be loaded for.
+/// The part of a report for which a model must be loaded.
 #[derive(Default)]
 pub(super) struct Gallery {
     pub(super) shown: Vec<Shown>,
-    /// Of each run in its group, the median over the gallery's questions.
+    /// The time to the first token of each run in the group, the median over the gallery's questions.
     pub(super) first_token: Vec<Option<Duration>>,
-    /// How many questions that is.
+    /// The number of questions that were timed.
     pub(super) timed: usize,
 }
 
-/// The numbers of questions with the most different answers at any one budget, and that budget; where there are too few, the first
-/// others, which are only timed.
+/// The numbers of the questions with the most different answers at any one budget, and that budget. If there are too
+/// few, the first of the other questions follow, which are only timed.
 pub(super) fn questions(group: &Group, count: usize) -> Vec<(usize, Option<usize>)> {
-    let budgets: BTreeSet<usize> = group.runs.iter().filter_map(|run| run.config.tokens).collect();
+    let budgets: BTreeSet<usize> = group.runs.iter().filter_map(|run| run.config.kept()).collect();
     let questions = group.runs.iter().map(|run| run.answers.len()).min().unwrap_or(0);
     let mut found: Vec<(usize, usize, usize)> = Vec::new();
     for question in 0..questions {
         let different = |budget: usize| {
-            let runs = group.runs.iter().filter(|run| run.config.tokens.is_none_or(|tokens| tokens == budget));
+            let runs = group.runs.iter().filter(|run| run.config.kept().is_none_or(|tokens| tokens == budget));
             let texts: BTreeSet<String> = runs.map(|run| normalise(&run.answers[question].text)).collect();
             texts.len()
         };
-        // Of budgets with as many answers, the largest: the most surprising.
+        // Of budgets with equally many answers the largest counts: there, disagreement is the most surprising.
         let best = budgets.iter().map(|&budget| (different(budget), budget)).max();
         found.extend(best.filter(|(answers, _)| *answers > 1).map(|(answers, budget)| (answers, question, budget)));
     }
@@ -84,8 +85,9 @@ pub(super) fn gallery(
         bail!("{}: the questions are others than when they were answered", config.data.display());
     }
     let checkpoint = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
-    let joint = group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.needs().joint));
-    // Settings that this version does not know leave the page without pictures.
+    let joint =
+        group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.card().needs.joint));
+    // Settings that this version does not know leave the page without images.
     let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
     let merge = config.merge.as_deref().map(|name| Merge::from_str(name, true)).transpose();
     let dtype = config.dtype.as_deref().map(|name| WeightType::from_str(name, true)).transpose();
@@ -133,7 +135,7 @@ impl Job for Make<'_> {
             let media = picture.open(model.frames())?;
             let prompt = prompt(&model, sample, &[media.placeholders()])?;
             if timed == 0 {
-                // Warms up.
+                // The first round warms up.
                 group.runs.iter().try_for_each(|run| one(&model, &media, &prompt, run).map(|_| ()))?;
             }
             timed += 1;
@@ -142,7 +144,7 @@ impl Job for Make<'_> {
             for (run, times) in group.runs.iter().zip(&mut times) {
                 let (time, overlay) = one(&model, &media, &prompt, run)?;
                 times.push(time);
-                if budget.is_some_and(|budget| run.config.tokens.is_none_or(|tokens| tokens == budget)) {
+                if budget.is_some_and(|budget| run.config.kept().is_none_or(|tokens| tokens == budget)) {
                     answers.push((run.name(), run.answers[question].text.clone(), overlay));
                 }
             }
@@ -155,7 +157,7 @@ impl Job for Make<'_> {
     }
 }
 
-/// The time to the first token of one run's method, and a picture of what it keeps; empty where it keeps everything.
+/// The time to the first token of one run's method, and an image of the kept patches; empty if it keeps all patches.
 fn one<B: VlmBackend>(
     model: &Model<B>,
     media: &Media,

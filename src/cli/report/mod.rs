@@ -1,4 +1,4 @@
-//! `secateur report`: finished runs as one page that needs nothing else.
+//! `secateur report`: finished runs as one page that needs no other file.
 
 mod gallery;
 mod page;
@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
-    // A run's folder may come from anybody: what it names is read where it is at hand, and fetched from nowhere.
+    // A run's folder may come from anybody: the files that it names are read if they are here, and never fetched.
     stay_offline();
     let groups = groups(&args.runs)?;
     let backend = resolve(args.backend.as_deref())?;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
         let tokens = by_tokens(group);
         let times = by_time(group, &gallery, backend);
         let name = format!("{}-{}", group.task.name(), group.model);
-        // The same benchmark and model with other settings.
+        // Groups with the same benchmark and model but other settings are numbered.
         let same = names.iter().filter(|other| **other == name).count();
         names.push(name.clone());
         let name = if same == 0 { name } else { format!("{name}-{}", same + 1) };
@@ -58,7 +58,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
                     write_file(&svg, chart.svg().as_bytes())?;
                     write_file(&picture, &png(&chart.picture()))?;
                 }
-                // Of an earlier report, which would belong to another page.
+                // Charts of an earlier report would belong to another page.
                 None => [svg, picture].iter().for_each(|old| drop(std::fs::remove_file(old))),
             }
         }
@@ -68,12 +68,12 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     Ok(print(&args.out.join("report.html").display().to_string())?)
 }
 
-/// Scores against budgets, beside what papers report.
+/// The chart of scores against budgets, with the figures of papers.
 fn by_tokens(group: &Group) -> Scatter {
     let mut series: Vec<Series> = Vec::new();
     let mut baseline = None;
     for run in &group.runs {
-        match (run.score(group.task), run.config.tokens) {
+        match (run.score(group.task), run.config.kept()) {
             (Some(score), None) => baseline = Some(score),
             (Some(y), Some(tokens)) => {
                 of(&mut series, &run.config.method, &run.method()).measured.push(Point { x: tokens as f64, y })
@@ -90,7 +90,7 @@ fn by_tokens(group: &Group) -> Scatter {
     scatter(group, "visual tokens kept per crop or frame", true, baseline, series)
 }
 
-/// Scores against the time to the first token; `None` where it was not measured.
+/// The chart of scores against the time to the first token; `None` if the time was not measured.
 fn by_time(group: &Group, gallery: &Gallery, backend: &str) -> Option<Scatter> {
     let mut series: Vec<Series> = Vec::new();
     for (run, time) in group.runs.iter().zip(&gallery.first_token) {
@@ -116,8 +116,8 @@ fn of<'a>(series: &'a mut Vec<Series>, method: &str, name: &str) -> &'a mut Seri
 }
 
 fn scatter(group: &Group, x: &str, doublings: bool, baseline: Option<f64>, series: Vec<Series>) -> Scatter {
-    let headline = group.task.headline(group.runs[0].config.protocol);
-    let unit = if group.task.unit() == Unit::Share { ", %" } else { "" };
+    let headline = group.task.card().headline(group.runs[0].config.protocol);
+    let unit = if group.task.card().unit == Unit::Share { ", %" } else { "" };
     Scatter {
         title: format!("{}, {}", group.task.name(), group.model),
         x: x.to_owned(),

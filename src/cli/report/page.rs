@@ -14,7 +14,7 @@ pub(super) struct Part<'a> {
     pub(super) tokens: Scatter,
     pub(super) times: Option<Scatter>,
     pub(super) gallery: Gallery,
-    /// Why there is no gallery.
+    /// The reason why there is no gallery.
     pub(super) missing: Option<String>,
 }
 
@@ -40,7 +40,7 @@ figcaption { font-size: .9rem; overflow-wrap: anywhere; }
 .note { font-size: .9rem; opacity: .8; }
 ";
 
-/// Writing to a string cannot fail, so its results are dropped here.
+/// The whole page. Writing to a string cannot fail, so the results are dropped here.
 pub(super) fn page(parts: &[Part]) -> String {
     let mut html = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     html += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Secateur: runs compared</title>\n";
@@ -58,7 +58,8 @@ fn section(html: &mut String, part: &Part) {
     backends.sort_unstable();
     backends.dedup();
     let (name, model) = (escape(group.task.name()), escape(&group.model));
-    let _ = write!(html, "<section>\n<h2>{name}, {model}</h2>\n<p class=\"note\">{}; ", escape(group.task.about()));
+    let _ =
+        write!(html, "<section>\n<h2>{name}, {model}</h2>\n<p class=\"note\">{}; ", escape(group.task.card().about));
     let (count, settings) = (group.runs[0].answers.len(), escape(&group.settings()));
     let _ = write!(html, "{count} questions, {settings}, answered on {}.", escape(&backends.join(" and ")));
     html.push_str("</p>\n<div class=\"charts\">\n");
@@ -77,7 +78,7 @@ fn section(html: &mut String, part: &Part) {
     }
     for shown in &gallery.shown {
         let _ = write!(html, "<div class=\"question\">\n<p>{}</p>\n<div class=\"kept\">\n", escape(&shown.question));
-        // Who keeps everything sees the picture as it is.
+        // A run without pruning has the image as it is.
         let (whole, pruned): (Vec<_>, Vec<_>) = shown.answers.iter().partition(|(.., picture)| picture.is_empty());
         let (name, answer) = whole.first().map_or(("as the model sees it", ""), |(name, answer, _)| (name, answer));
         figure(html, &shown.picture, name, answer, shown.wide);
@@ -100,7 +101,7 @@ fn figure(html: &mut String, picture: &str, method: &str, answer: &str, wide: bo
     html.push_str("</figcaption></figure>\n");
 }
 
-/// Every metric of every run, as the benchmark orders them.
+/// The table of every metric of every run, in the benchmark's order.
 fn table(html: &mut String, group: &Group) {
     html.push_str("<div class=\"wide\">\n<table>\n<thead><tr><th>run</th>");
     let mut names: Vec<&str> = Vec::new();

@@ -1,4 +1,4 @@
-//! Finished runs, as they lie in their folders.
+//! Finished runs, read from their folders.
 
 use std::{fmt, path::Path};
 
@@ -24,7 +24,7 @@ pub(super) struct Stored {
 }
 
 impl Group {
-    /// What tells this group from others of the same benchmark and model; empty for a usual run.
+    /// The settings that distinguish this group from others of the same benchmark and model; empty for a usual run.
     pub(super) fn settings(&self) -> String {
         let RunConfig { protocol, limit, dtype, clip, grid, merge, temperature, .. } = &self.runs[0].config;
         let mut settings = vec![format!("{} rules", protocol.name())];
@@ -40,9 +40,9 @@ impl Group {
 impl Stored {
     /// The metric that papers report, in their unit.
     pub(super) fn score(&self, task: &dyn Task) -> Option<f64> {
-        let headline = task.headline(self.config.protocol);
+        let headline = task.card().headline(self.config.protocol);
         let score = self.metrics.iter().find(|(name, _)| name == headline)?.1?;
-        Some(task.unit().in_papers(score))
+        Some(task.card().unit.in_papers(score))
     }
 
     /// The method, with parameters that are not its defaults.
@@ -74,7 +74,7 @@ struct Metrics {
     notes: Vec<String>,
 }
 
-/// A map's entries in the order of the file, which is that of the benchmark's table.
+/// Reads a map's entries in the order of the file, which is the order of the benchmark's table.
 fn in_order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, Option<f64>)>, D::Error> {
     struct Entries;
     impl<'de> Visitor<'de> for Entries {
@@ -106,7 +106,7 @@ fn read(folder: &Path) -> anyhow::Result<Stored> {
     Ok(Stored { config, metrics, notes, answers })
 }
 
-/// All runs, those that can be compared together; methods in the order of the registry, large budgets first.
+/// All runs, grouped by what can be compared; methods in the order of the registry, large budgets first.
 pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>> {
     let order: Vec<&str> = methods(Params::default()).iter().map(|method| method.name()).collect();
     let mut groups: Vec<Group> = Vec::new();
@@ -132,7 +132,7 @@ pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>>
     }
     for group in &mut groups {
         let place = |method: &str| order.iter().position(|name| *name == method);
-        group.runs.sort_by_key(|run| (place(&run.config.method), std::cmp::Reverse(run.config.tokens)));
+        group.runs.sort_by_key(|run| (place(&run.config.method), std::cmp::Reverse(run.config.kept())));
     }
     Ok(groups)
 }

@@ -17,7 +17,7 @@ use super::{
     print, print_json,
 };
 use crate::{
-    eval::{Pace, Run, RunConfig, Standing, standing},
+    eval::{Batching, Run, RunConfig, RunStatus, status},
     model::Model,
     pruner::selector,
     task::{Report, Task, task},
@@ -27,7 +27,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     if args.data.is_some() && args.benchmarks.len() > 1 {
         bail!("--data is the folder of one benchmark; give one, or leave it out");
     }
-    let pace = args.run.pace()?;
+    let batching = args.run.batching()?;
     let methods = plans(&args)?;
     let tasks = args.benchmarks.iter().map(|name| task(name)).collect::<Result<Vec<_>, _>>()?;
     let mut benchmarks = Vec::new();
@@ -42,13 +42,13 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     }
     let fixed = Fixed::new(&plan, &args.run)?;
     let methods = plan.methods.clone();
-    // Folders of other runs would stop it in the middle, and so would damaged pictures.
+    // Folders of other runs would stop the sweep in the middle, and so would damaged images.
     for benchmark in &benchmarks {
         let mut answered = benchmark.samples.len();
         for method in &methods {
             let there = match args.run.force {
-                true => Standing::default(),
-                false => standing(&args.run.out, &fixed.config(method, benchmark)?, &benchmark.samples)?,
+                true => RunStatus::default(),
+                false => status(&args.run.out, &fixed.config(method, benchmark)?, &benchmark.samples)?,
             };
             answered = answered.min(there.answers.len());
         }
@@ -56,7 +56,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     }
     let backend = plan.method().backend;
     let (model, out, json) = (fixed.model_name(), args.run.out.clone(), args.run.json);
-    let rows = secateur_backends::run(backend, Sweep { plan, methods, fixed, benchmarks, pace, args: args.run })??;
+    let rows = secateur_backends::run(backend, Sweep { plan, methods, fixed, benchmarks, batching, args: args.run })??;
     let table = Table::new(rows);
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
         let path = out.join(format!("sweep-{model}.{extension}"));
@@ -70,7 +70,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every run: without pruning, then each method at each budget.
+/// The plans of all runs: without pruning, then each method at each budget.
 fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
     let budgets = budgets(&args.budgets, args.model.method.tokens);
     if budgets.is_empty() {
@@ -85,7 +85,7 @@ fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
     Ok(methods)
 }
 
-/// The judge, if this is one of the benchmarks that have one.
+/// The judge's flags, if the benchmark has a judge.
 fn judge_of(task: &dyn Task, args: &JudgeArgs) -> JudgeArgs {
     task.judged().map(|_| args.clone()).unwrap_or_default()
 }
@@ -95,7 +95,7 @@ struct Sweep {
     methods: Vec<MethodPlan>,
     fixed: Fixed,
     benchmarks: Vec<Benchmark>,
-    pace: Pace,
+    batching: Batching,
     args: RunArgs,
 }
 
@@ -103,49 +103,49 @@ impl Job for Sweep {
     type Output = anyhow::Result<Vec<Row>>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { plan, methods, fixed, benchmarks, pace, args } = self;
+        let Self { plan, methods, fixed, benchmarks, batching, args } = self;
         let model: Model<B> = plan.load(&device)?;
         let mut rows = Vec::new();
         for benchmark in &benchmarks {
             let mut notes: Vec<String> = Vec::new();
             for method in &methods {
                 let config = fixed.config(method, benchmark)?;
-                let report = one(&model, method, benchmark, &config, pace, &args)?;
+                let report = one(&model, method, benchmark, &config, batching, &args)?;
                 for note in report.notes {
                     if !notes.contains(&note) {
                         say!("note: {}: {note}", benchmark.task.name());
                         notes.push(note);
                     }
                 }
-                let headline = benchmark.task.headline(config.protocol);
+                let headline = benchmark.task.card().headline(config.protocol);
                 let score = report.metrics.iter().find(|(name, _)| name == headline).map(|(_, value)| *value);
                 let model = config.is_usual().then(|| fixed.model_name());
-                rows.push(Row::new(model.as_deref(), benchmark.task, method.method, method.tokens, score));
+                rows.push(Row::new(model.as_deref(), benchmark.task, method.method, config.kept(), score));
             }
         }
         Ok(rows)
     }
 }
 
-/// One run's result; what it lacks of answers and score is made first.
+/// The result of one run; missing answers and a missing score are made first.
 fn one<B: VlmBackend>(
     model: &Model<B>,
     method: &MethodPlan,
     benchmark: &Benchmark,
     config: &RunConfig,
-    pace: Pace,
+    batching: Batching,
     args: &RunArgs,
 ) -> anyhow::Result<Report> {
     let Benchmark { task, data, samples, .. } = benchmark;
     let judge = judge_of(*task, &args.judge);
     let folder = args.out.join(config.folder_name());
-    let there = if args.force { Standing::default() } else { standing(&args.out, config, samples)? };
+    let there = if args.force { RunStatus::default() } else { status(&args.out, config, samples)? };
     match Missing::new(&there, samples.len(), &judge) {
         Missing::Nothing => judge::score(*task, data, &there.answers, config.protocol, &judge, &folder),
         Missing::Score | Missing::Answers => {
             say!("{}", folder.display());
             let selector = selector::<B>(method.method, method.params)?;
-            complete(model, &selector, Run { task: *task, samples, config, pace }, args, &judge)
+            complete(model, &selector, Run { task: *task, samples, config, batching }, args, &judge)
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{published::published, task::Task};
 
-/// What the averages are.
+/// The rule of the averages.
 const RULE: &str = "average: the mean over benchmarks of score / score without pruning, as in FasterVLM's tables";
 
 /// A benchmark's score under a method at a budget.
@@ -16,16 +16,16 @@ pub(super) struct Row {
     benchmark: &'static str,
     method: &'static str,
     tokens: Option<usize>,
-    /// Shares of 1 in percent, points as they are; `None` where a server or a judge scores.
+    /// The score: shares in percent, points as they are; `None` where a server or a judge scores.
     accuracy: Option<f64>,
-    /// Of the score without pruning.
+    /// The percentage of the score without pruning.
     percent: Option<f64>,
     published: Option<f64>,
     source: Option<&'static str>,
 }
 
 impl Row {
-    /// Beside what papers report for `model`, if it can be compared.
+    /// A row with the figure that papers report for `model`, if it can be compared.
     pub(super) fn new(
         model: Option<&str>,
         task: &dyn Task,
@@ -33,14 +33,14 @@ impl Row {
         tokens: Option<usize>,
         score: Option<f64>,
     ) -> Self {
-        let (benchmark, accuracy) = (task.name(), score.map(|score| task.unit().in_papers(score)));
+        let (benchmark, accuracy) = (task.name(), score.map(|score| task.card().unit.in_papers(score)));
         let figure = model.and_then(|model| published(model, method, tokens, benchmark));
         let (published, source) = (figure.map(|figure| figure.score), figure.map(|figure| figure.source.as_str()));
         Self { benchmark, method, tokens, accuracy, percent: None, published, source }
     }
 }
 
-/// All rows, and the averages.
+/// The table: all rows, and the averages.
 pub(super) struct Table {
     rows: Vec<Row>,
     averages: Vec<Row>,
@@ -75,7 +75,7 @@ impl Table {
         self.rows.iter().chain(&self.averages)
     }
 
-    /// For people.
+    /// The table as text for people.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let width = self.all().map(|row| row.method.len()).max().unwrap_or(0).max("method".len());
@@ -111,7 +111,7 @@ impl Table {
         text
     }
 
-    /// For spreadsheets.
+    /// The table as CSV for spreadsheets.
     pub(super) fn csv(&self) -> anyhow::Result<String> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         for row in self.all() {
@@ -120,7 +120,7 @@ impl Table {
         Ok(String::from_utf8(writer.into_inner()?)?)
     }
 
-    /// For scripts.
+    /// The table as JSON for scripts.
     pub(super) fn json(&self) -> Value {
         json!({ "rows": self.rows, "averages": self.averages, "rule": RULE })
     }

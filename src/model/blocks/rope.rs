@@ -28,6 +28,11 @@ impl<B: Backend> Rope<B> {
         Self { frequencies, device: device.clone(), table: Mutex::new(None) }
     }
 
+    /// The device of its tables.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
     /// The rows of `positions` in `dtype`.
     pub(super) fn rows(&self, positions: &Positions, rows: usize, dtype: DType) -> RopeRows<B> {
         let end = positions.end(rows);

@@ -1,6 +1,5 @@
 //! A checkpoint in a folder or on the hub: its small files are read and checked first, and its weights fill the networks.
 
-mod named;
 mod open;
 
 use std::{
@@ -9,14 +8,13 @@ use std::{
 };
 
 use burn::tensor::DType;
-pub(super) use named::named_in_config;
 pub use open::open;
 use secateur_backends::VlmBackend;
 use secateur_weights::{Checkpoint as TensorFiles, StoredTensor};
 
 use super::{
     DecoderConfig, Fill, Model, TilingChoice,
-    config::GENERATION_CONFIG,
+    config::{CONFIG, GENERATION_CONFIG},
     copies,
     families::{Chat, Family, FamilyCheckpoint},
     fill::split_off,
@@ -29,10 +27,6 @@ use crate::{
     text::{ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer},
 };
 
-/// A checkpoint's description.
-pub(super) const CONFIG: &str = "config.json";
-/// The files that may have the image processor's settings.
-pub(super) const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 /// The name of the checkpoint that is inside the binary.
 pub const DEMO: &str = "demo";
 
@@ -103,14 +97,6 @@ impl Checkpoint {
     /// How its conversations are written.
     pub fn chat(&self) -> &Chat {
         &self.chat
-    }
-
-    /// The family's own checkpoint, if it is LLaVA-1.5 or LLaVA-NeXT.
-    pub fn as_llava(&self) -> Option<&super::families::llava::Llava> {
-        match &self.family {
-            Family::Llava(llava) => Some(llava),
-            _ => None,
-        }
     }
 
     /// Fills the networks.

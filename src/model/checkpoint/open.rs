@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 
 use secateur_weights::{WeightFiles, WeightsError, find, find_config, find_tower};
 
-use super::{
-    CONFIG, Checkpoint, DEMO,
-    named::{named_in_config, no_checkpoint},
-};
+use super::{Checkpoint, DEMO};
 use crate::{
     Error, demo,
     model::{
-        config::{end_tokens, refuse_quantised},
+        config::{CONFIG, end_tokens, named_in_config, no_checkpoint, refuse_quantised},
         families::{Family, Place, Tower},
     },
     text::{TOKENIZER_JSON, TOKENIZER_MODEL, Tokenizer},

@@ -2,6 +2,7 @@
 
 mod decoder;
 mod generation;
+mod named;
 mod quantised;
 mod rope;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 pub use decoder::DecoderConfig;
 pub(super) use decoder::{Omitted, RawDecoder};
 pub(super) use generation::{GENERATION_CONFIG, end_tokens};
+pub(super) use named::{named_in_config, no_checkpoint};
 pub(super) use quantised::refuse_quantised;
 pub use rope::{Llama3Scaling, RopeConfig, RopeScaling};
 use secateur_weights::parse_json;
@@ -17,6 +19,10 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, files::read_text};
 
+/// A checkpoint's description.
+pub(super) const CONFIG: &str = "config.json";
+/// The files that may have the image processor's settings.
+pub(super) const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 /// More layers than any model has: a config that says more is wrong, and would be built before that shows.
 pub(super) const MAX_LAYERS: usize = 1024;
 

@@ -178,6 +178,8 @@ macro_rules! families {
 }
 
 families! {
-    video_llava VideoLlava;
+    #[cfg(test)]
+    toy Toy;
     llava Llava;
+    video_llava VideoLlava;
 }

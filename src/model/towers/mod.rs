@@ -4,7 +4,7 @@ pub(super) mod clip;
 
 use secateur_weights::find_config;
 
-use super::{checkpoint::CONFIG, config::read_json};
+use super::config::{CONFIG, read_json};
 use crate::Error;
 
 /// Whether the checkpoint `id` is a vision tower: no model of its own, but what models name as theirs.

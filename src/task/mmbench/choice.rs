@@ -1,9 +1,9 @@
-//! Which option an answer names, by the rules of lmms-eval's `mmbench_*_static` tasks: a letter that stands out among the
-//! words, else the only option whose text is in the answer, else the likeliest place for a letter.
+//! Which option an answer names, by the rules of lmms-eval's `mmbench_*_static` tasks: a letter that stands out among
+//! the words, else the only option whose text is in the answer, else the likeliest place for a letter.
 //!
-//! Followed: `can_infer_option`, `can_infer_text` and `extract_mcq_answer` of lmms-eval, quirks included: "A" is no letter in an
-//! answer of more than three words, since it may be the article. Not followed: an option that is missing counts as missing also where the
-//! data have the text "nan" for it; there, "banana" would name it.
+//! Followed: `can_infer_option`, `can_infer_text` and `extract_mcq_answer` of lmms-eval, quirks included: "A" is no
+//! letter in an answer of more than three words, since it may be the article. Not followed: an option that is missing
+//! counts as missing also where the data have the text "nan" for it; there, "banana" would name it.
 
 const LETTERS: [char; 5] = ['A', 'B', 'C', 'D', 'E'];
 

@@ -21,7 +21,7 @@ impl Job for Contract {
     type Output = ();
 
     fn run<B: VlmBackend>(self, device: B::Device) {
-        for method in methods(Params::default()).into_iter().filter(|method| method.place() != Place::Llm) {
+        for method in methods(Params::default()).into_iter().filter(|method| method.card().place != Place::Llm) {
             let pruner = pruner::<B>(method.name(), Params::default()).unwrap();
             // A budget of all patches is as many steps, which a software GPU takes minutes for where there are many;
             // `Choices` has real sizes.
@@ -30,7 +30,7 @@ impl Job for Contract {
                 false => &[(1, 576), (5, 256), (1, 1), (5, 576), (1, 256), (8, 256)],
             };
             for &(crops, patches) in shapes {
-                let cues = cues::<B>(method.needs(), crops, patches, &device);
+                let cues = cues::<B>(method.card().needs, crops, patches, &device);
                 for budget in [1, 7, 29, patches - 1, patches] {
                     if budget == 0 || budget > patches {
                         continue;
@@ -75,7 +75,7 @@ impl Job for LayerContract {
     type Output = ();
 
     fn run<B: VlmBackend>(self, device: B::Device) {
-        for method in methods(Params::default()).into_iter().filter(|method| method.place() == Place::Llm) {
+        for method in methods(Params::default()).into_iter().filter(|method| method.card().place == Place::Llm) {
             let Selector::Inside(pruner) = selector::<B>(method.name(), Params::default()).unwrap() else {
                 panic!("{} prunes before the language model", method.name())
             };
@@ -111,10 +111,10 @@ impl Job for Choices {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let mut choices = Vec::new();
-        for method in methods(Params::default()).into_iter().filter(|method| method.place() != Place::Llm) {
+        for method in methods(Params::default()).into_iter().filter(|method| method.card().place != Place::Llm) {
             let pruner = pruner::<B>(method.name(), Params::default()).unwrap();
             for (crops, patches) in [(1, 576), (5, 576), (1, 256)] {
-                let cues = cues::<B>(method.needs(), crops, patches, &device);
+                let cues = cues::<B>(method.card().needs, crops, patches, &device);
                 for budget in [1, 29, 64, 128] {
                     let keep = pruner.keep(&cues, budget).unwrap();
                     choices.push((format!("{} {crops}×{patches} → {budget}", method.name()), keep.indices().to_vec()));
@@ -158,11 +158,11 @@ fn the_registry_is_sound() {
     let all = methods(Params::default());
     assert_eq!(all[0].name(), "none", "the baseline is the first row");
     for (i, method) in all.iter().enumerate() {
-        assert!(!method.idea().is_empty(), "{} has no idea", method.name());
+        assert!(!method.card().idea.is_empty(), "{} has no idea", method.name());
         let floor = ["none", "random", "grid"].contains(&method.name());
-        assert!(floor || method.paper().starts_with("https://"), "{} has no paper", method.name());
-        assert_eq!(method.name() == "none", method.place() == Place::Nowhere);
-        assert_eq!(method.cut_layer().is_some(), method.place() == Place::Llm, "{} cuts elsewhere", method.name());
+        assert!(floor || method.card().paper.starts_with("https://"), "{} has no paper", method.name());
+        assert_eq!(method.name() == "none", method.card().place == Place::Nowhere);
+        assert_eq!(method.cut_layer().is_some(), method.card().place == Place::Llm, "{} cuts elsewhere", method.name());
         assert!(all[..i].iter().all(|other| other.name() != method.name()), "{} is there twice", method.name());
     }
     let unknown = pruner::<Cpu>("fastvlm", Params::default()).err().unwrap().to_string();

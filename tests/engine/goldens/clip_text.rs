@@ -8,7 +8,7 @@
 
 use crate::common::{
     CLIP, LAYOUTS, fixture,
-    golden::{compares_all, dtype, load, values},
+    golden::{compares_all, dtype, is_brief, load, values},
     json, on_every_backend, tensors, worst,
 };
 use secateur::{
@@ -55,11 +55,16 @@ impl Job for Embeds {
             views.pixels.fill(0.0);
             let features = model.encode(views, Needs::default()).unwrap().features;
             let mut pictures = 0;
-            for (name, case) in json("clip-text/expected.json")["cases"].as_object().unwrap() {
+            for (i, (name, case)) in json("clip-text/expected.json")["cases"].as_object().unwrap().iter().enumerate() {
+                let rows = golden.get(&format!("{name}.zero_image.image_embeds_rows"));
+                // Every length of a text is a shape of its own, for which a GPU compiles its kernels.
+                if is_brief::<B>(&device) && rows.is_none() && i % 6 > 0 {
+                    continue;
+                }
                 let (image, text) = model.joint(features.clone(), case["text"].as_str().unwrap()).unwrap();
                 let found = worst(&values(text), &golden[&format!("{name}.text_embeds")].values);
                 assert!(found < 1e-4, "{layout} {name}: {found}");
-                if let Some(rows) = golden.get(&format!("{name}.zero_image.image_embeds_rows")) {
+                if let Some(rows) = rows {
                     let every: Vec<f32> = (0..6).flat_map(|i| values(image.clone().narrow(1, 96 * i, 1))).collect();
                     let found = worst(&every, &rows.values);
                     assert!(found < 1e-4, "{layout} {name}, picture: {found}");

@@ -10,14 +10,14 @@ use std::sync::Mutex;
 
 use crate::common::{
     Golden, fixture,
-    golden::{compares_all, values},
+    golden::{compares_all, is_brief, values},
     ids, json, on_every_backend, tensors, worst,
 };
 use burn::tensor::{DType, Tensor, TensorData};
 use secateur::{
     Error,
     model::{Build, Chunk, Decoder, DecoderConfig, KvCache, LayerCut, Rope},
-    pruner::{FastV, LayerPruner, Method},
+    pruner::{Card, FastV, LayerPruner, Method},
 };
 use secateur_backends::{Job, VlmBackend};
 use secateur_weights::{Checkpoint, Dtypes, Rename, load};
@@ -29,16 +29,8 @@ struct Spy {
 }
 
 impl Method for Spy {
-    fn name(&self) -> &'static str {
-        self.fastv.name()
-    }
-
-    fn idea(&self) -> &'static str {
-        self.fastv.idea()
-    }
-
-    fn paper(&self) -> &'static str {
-        self.fastv.paper()
+    fn card(&self) -> Card {
+        self.fastv.card()
     }
 }
 
@@ -82,13 +74,13 @@ fn llama<B: VlmBackend>(device: &B::Device) -> Decoder<B> {
 struct Official;
 
 impl Job for Official {
-    type Output = usize;
+    type Output = ();
 
-    fn run<B: VlmBackend>(self, device: B::Device) -> usize {
+    fn run<B: VlmBackend>(self, device: B::Device) {
         let inputs = tensors("pruners/fastv/inputs.safetensors");
         let golden = tensors("pruners/fastv/expected_fork.safetensors");
         let (model, rope) = (llama::<B>(&device), Rope::new(&config(), &device));
-        let mut compared = 0;
+        let (mut compared, mut there) = (0, 0);
         for run in json("pruners/fastv/expected_fork.json")["runs"].as_array().unwrap() {
             // The official scripts' 36 reaches one token past the picture; here the span is the picture's.
             if !run["error"].is_null() || run.get("note").is_some() {
@@ -96,6 +88,10 @@ impl Job for Official {
             }
             // A GPU may be a software renderer, where the long prompt takes seconds.
             if !compares_all::<B>(&device) && run["input"] != "e64" && run["key"] != "e576.drop.K2.R144" {
+                continue;
+            }
+            there += 1;
+            if is_brief::<B>(&device) && there % 3 > 0 {
                 continue;
             }
             let number = |name: &str| run[name].as_u64().unwrap() as usize;
@@ -128,13 +124,12 @@ impl Job for Official {
             assert_eq!(cache.next_position(), shape[1]);
             compared += 1;
         }
-        compared
+        let least = if is_brief::<B>(&device) { 3 } else { 11 };
+        assert!(compared >= least, "only {compared} runs were compared");
     }
 }
 
 #[test]
 fn fastv_drops_the_official_tokens() {
-    for compared in on_every_backend(&Official) {
-        assert!(compared >= 11, "only {compared} runs were compared");
-    }
+    on_every_backend(&Official);
 }

@@ -165,7 +165,7 @@ fn datp_keeps_the_official_patches() {
 #[test]
 fn datp_without_text_goes_by_attention() {
     let device = Default::default();
-    let mut cues = cues::<Cpu>(pruner::<Cpu>("datp", Params::default()).unwrap().needs(), 1, 64, &device);
+    let mut cues = cues::<Cpu>(pruner::<Cpu>("datp", Params::default()).unwrap().card().needs, 1, 64, &device);
     let pruner = pruner::<Cpu>("datp", Params::default()).unwrap();
     cues.prompt_embeds = Some(None);
     let [layers, _, heads, patches] = cues.cls_attention.clone().unwrap().dims();

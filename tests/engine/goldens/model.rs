@@ -14,15 +14,16 @@ use std::ops::ControlFlow;
 
 use crate::common::{
     CLIP, Cpu, LAYOUTS, fixture,
-    golden::{Question, compare, compares_all, dtype, is_wgpu, load, overlap, values},
+    golden::{Question, compare, compares_all, dtype, is_brief, is_wgpu, load, overlap, values},
     ids, json, on_every_backend, tensors, worst,
 };
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use secateur::{
-    generate::{Decoding, generate},
+    Error,
+    engine::{Decoding, Generated, answer, go_on},
     image::decode,
-    model::{EmbeddedPrompt, Model, VisualTokens},
-    pruner::{ClsAttention, FasterVlm, Needs, NoPruning, Params, methods},
+    model::{Model, VisualTokens},
+    pruner::{ClsAttention, FasterVlm, Needs, NoPruning, Params, Selector, methods},
     text::Prompt,
 };
 use secateur_backends::{Job, VlmBackend};
@@ -116,6 +117,7 @@ impl Job for Answers {
         // 7 without pruning, 28 each of FasterVLM, CDPruner and DATP, 15 of VisPruner, in two layouts; fewer on GPUs.
         let wanted = match (compares_all::<B>(&device), is_wgpu::<B>(&device)) {
             (true, _) => 212,
+            (_, true) if is_brief::<B>(&device) => 7,
             (_, true) => 15,
             _ => 32,
         };
@@ -144,7 +146,13 @@ fn answers<B: VlmBackend>(model: &Model<B>, layout: &str, method: &str, device: 
     let cases = cases.as_array().unwrap();
     // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software a picture takes seconds. How cases
     // differ is seen without pruning, how methods do from given cues, too (`goldens/methods.rs`, `goldens/cdpruner.rs`).
-    for case in &cases[..if none || !is_wgpu::<B>(device) { cases.len() } else { 2 }] {
+    let count = match (none, is_brief::<B>(device), is_wgpu::<B>(device)) {
+        (true, true, _) => 3,
+        (_, true, _) => 1,
+        (false, _, true) => 2,
+        _ => cases.len(),
+    };
+    for case in &cases[..count] {
         let id = case["id"].as_str().unwrap();
         for (tokens, run) in expected["cases"][id]["runs"].as_object().unwrap() {
             if !every_budget && tokens != "64" {
@@ -192,7 +200,8 @@ impl Job for FastVAnswers {
         let params = Params { fastv_layer: 3, ..Params::default() };
         for layout in layouts::<B>(&device) {
             let model = load::<B>(layout, None, dtype::<B>(), &device);
-            for case in json(CASES).as_array().unwrap() {
+            let count = if is_brief::<B>(&device) { 2 } else { usize::MAX };
+            for case in json(CASES).as_array().unwrap().iter().take(count) {
                 let id = case["id"].as_str().unwrap();
                 let tokens = Some(288);
                 let found =
@@ -230,29 +239,27 @@ fn fastv_with_the_full_budget_is_the_baseline() {
     }
 }
 
+/// An answer about a boat, of which FasterVLM keeps so many tokens.
 fn boat(
     model: &Model<Cpu>,
     question: &str,
     tokens: usize,
-    picture: &secateur::image::Rgb,
-) -> (VisualTokens<Cpu>, Prompt) {
+    decoding: Decoding,
+    on_token: impl FnMut(&[u32]) -> ControlFlow<()>,
+) -> Result<(Vec<VisualTokens<Cpu>>, Generated), Error> {
+    let image = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
     let prompt = Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap();
-    (model.see(picture, &FasterVlm, Some(tokens), &prompt, 0).unwrap(), prompt)
+    let selector = Selector::Before(Box::new(FasterVlm));
+    answer(model, &[image.into()], &prompt, &selector, Some(tokens.into()), decoding, on_token)
 }
 
 /// The weights' type changes what they take in memory, not the answer: the fixtures are exact in f16.
 #[test]
 fn sixteen_bit_weights_answer_like_their_f32_copy() {
-    let picture = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
     let answer = |dtype| {
         let model = load::<Cpu>(LAYOUTS[1], None, dtype, &Default::default());
-        let (seen, prompt) = boat(&model, "What is this?", 29, &picture);
-        let decoding = Decoding::greedy(8);
-        let answer = generate(&model, model.place(&prompt, std::slice::from_ref(&seen)).into(), decoding, |_| {
-            ControlFlow::Continue(())
-        });
-        let answer = answer.unwrap();
-        (seen.keep, answer.ids, answer.first_logits)
+        let (media, answer) = boat(&model, "What is this?", 29, Decoding::greedy(8), go_on).unwrap();
+        (media[0].keep.clone(), answer.ids, answer.first_logits)
     };
     let (wide, ids, logits) = answer(Some(DType::F32));
     for dtype in [None, Some(DType::F16)] {
@@ -272,28 +279,23 @@ fn an_answer_ends_at_the_end_token_the_limit_the_caller_or_the_context() {
     let mut model = load::<Cpu>(LAYOUTS[1], None, None, &Default::default());
     let golden = &json("tiny-llava-1.5/expected/fastervlm.json")["cases"]["c1"]["runs"]["64"];
     let wanted: Vec<u32> = ids(&golden["output_ids"]);
-    let picture = decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap();
-    let (seen, prompt) = boat(&model, json(CASES)[0]["question"].as_str().unwrap(), 64, &picture);
-    let spliced = model.place(&prompt, &[seen]);
-    let go_on = |_: &[u32]| ControlFlow::Continue(());
+    let question = json(CASES)[0]["question"].as_str().unwrap().to_owned();
+    let ask = |model: &Model<Cpu>, longest| boat(model, &question, 64, Decoding::greedy(longest), go_on).unwrap().1.ids;
 
     let ends = model.ends().to_vec();
     model.set_ends(vec![7, wanted[2]]);
-    let ended = generate(&model, spliced.clone().into(), Decoding::greedy(16), go_on).unwrap();
-    assert_eq!(ended.ids, wanted[..2], "the end token is no part of the answer");
+    assert_eq!(ask(&model, 16), wanted[..2], "the end token is no part of the answer");
     model.set_ends(ends);
-    let limited = generate(&model, spliced.clone().into(), Decoding::greedy(5), go_on).unwrap();
-    assert_eq!(limited.ids, wanted[..5]);
-    let stopped = generate(&model, spliced.clone().into(), Decoding::greedy(16), |ids| {
+    assert_eq!(ask(&model, 5), wanted[..5]);
+    let stopped = boat(&model, &question, 64, Decoding::greedy(16), |ids| {
         if ids.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    assert_eq!(stopped.unwrap().ids, wanted[..3]);
+    assert_eq!(stopped.unwrap().1.ids, wanted[..3]);
     model.set_ends(vec![wanted[4]]);
-    let endless = generate(&model, spliced.clone().into(), Decoding::greedy(usize::MAX), go_on).unwrap();
-    assert_eq!(endless.ids, wanted[..4]);
+    assert_eq!(ask(&model, usize::MAX), wanted[..4]);
 
     // The model is made for 4,096 positions.
-    let long = EmbeddedPrompt { embeds: Tensor::cat(vec![spliced.embeds; 40], 1), visual: Vec::new() };
-    let refused = generate(&model, long.into(), Decoding::greedy(1), go_on).unwrap_err().to_string();
-    assert!(refused.contains("4960 tokens") && refused.contains("4096"), "{refused}");
+    let long = "boat ".repeat(5000);
+    let refused = boat(&model, &long, 64, Decoding::greedy(1), go_on).unwrap_err().to_string();
+    assert!(refused.contains("tokens") && refused.contains("4096"), "{refused}");
 }

@@ -64,7 +64,7 @@ impl Job for Stages {
                 assert!(found < 1e-4, "{id} crop {crop} projected: {found}");
             }
 
-            let views = model.vlm().preprocess(&picture.into(), FasterVlm.tiling()).unwrap();
+            let views = model.vlm().preprocess(&picture.into(), FasterVlm.card().tiling).unwrap();
             let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
             let sight = model.encode(views, needs).unwrap();
             let attention = sight.cls_attention.expect("it was asked for");
@@ -155,9 +155,9 @@ fn crops_are_put_in_the_official_order() {
         for case in expected["cases"].as_object().unwrap().values() {
             let size: (usize, usize) = serde_json::from_value(case["image_size"].clone()).unwrap();
             let method = secateur::pruner::method(method, Params::default()).unwrap();
-            let tiles = method.tiling().grid.tiles(size, &RESOLUTIONS, 336);
+            let tiles = method.card().tiling.grid.tiles(size, &RESOLUTIONS, 336);
             assert_eq!(tiles.crops(), case["pixel_values_shape"][0].as_u64().unwrap() as usize);
-            let merge = if method.tiling().unpad { Merge::SpatialUnpad } else { Merge::Spatial };
+            let merge = if method.card().tiling.unpad { Merge::SpatialUnpad } else { Merge::Spatial };
             for run in case["runs"].as_object().unwrap().values() {
                 let kept = run.get("kept").map_or_else(|| vec![(0..576).collect(); tiles.crops()], indices);
                 let budget = kept[0].len();
@@ -190,9 +190,9 @@ fn every_method_works_on_crops() {
         let (tokens, params) = (Some(7), Params::default());
         let question = Question { root: ROOT, case, method: method.name(), tokens, params, max_new_tokens: 2 };
         let found = question.ask(&model);
-        let grid = if method.tiling().grid.name() == "llava" { 3 } else { found.kept.len() };
+        let grid = if method.card().tiling.grid.name() == "llava" { 3 } else { found.kept.len() };
         assert_eq!(found.kept.len(), grid, "{}", method.name());
-        match method.place() {
+        match method.card().place {
             Place::Nowhere => assert_eq!(found.visual_tokens, 776),
             // Spent on all crops together, newlines among them.
             Place::Llm => assert_eq!(found.visual_tokens, 21),
@@ -212,7 +212,7 @@ fn grid_and_merge_can_be_chosen() {
     let options = LoadOptions { tiling, ..LoadOptions::default() };
     let model = opened.load::<Cpu>(options, &Default::default()).unwrap();
     let image = Rgb { width: 300, height: 100, data: vec![0; 90_000] };
-    let placement = model.vlm().preprocess(&image.into(), FasterVlm.tiling()).unwrap().placement;
+    let placement = model.vlm().preprocess(&image.into(), FasterVlm.card().tiling).unwrap().placement;
     assert_eq!((placement.tiles, placement.merge), (Some(Tiles { columns: 2, rows: 2 }), Merge::SpatialUnpad));
     // 300×100 fills 48×16 of the grid's 48×48 patches; pruned, the rows keep their newlines.
     let (params, case) = (Params::default(), &json(CASES)[0]);

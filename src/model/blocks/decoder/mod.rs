@@ -25,7 +25,7 @@ pub use cut::LayerCut;
 use layer::{Layer, Mlp, Pass};
 use maps::Maps;
 use overflow::Overflow;
-use probe::{NoProbe, Probe};
+use probe::{Probe, Unless};
 use secateur_backends::VlmBackend;
 
 use super::{Build, Linear, RmsNorm, Rope, linear, unfilled};
@@ -98,7 +98,19 @@ impl<B: VlmBackend> Decoder<B> {
     /// Runs `x` `[batch, rows, hidden]`, the rows of all chunks one after another (several sequences in a batch are one chunk), and returns
     /// the normalised final states of the rows that the chunks want, `[wanted, hidden]`. Caches count the rows as theirs afterwards.
     pub fn forward(&self, x: Tensor<B, 3>, chunks: &mut [Chunk<B>], rope: &Rope<B>) -> Tensor<B, 2> {
-        self.run(x, chunks, rope, &mut NoProbe)
+        self.run(x, chunks, rope, &mut Unless(&|| false))
+    }
+
+    /// [`Self::forward`], which ends between two layers once `is_cancelled` says so: then there is no result, and the caches are of no use.
+    pub fn forward_unless(
+        &self,
+        x: Tensor<B, 3>,
+        chunks: &mut [Chunk<B>],
+        rope: &Rope<B>,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Option<Tensor<B, 2>> {
+        let states = self.run(x, chunks, rope, &mut Unless(is_cancelled));
+        (!is_cancelled()).then_some(states)
     }
 
     /// Normalised states `[rows, hidden]` → logits `[rows, vocabulary]` in f32.
@@ -170,6 +182,9 @@ impl<B: VlmBackend> Decoder<B> {
         let ropes = chunks.iter().map(|chunk| rope.rows(&chunk.positions, chunk.rows, x.dtype())).collect();
         let mut pass = Pass { chunks, ropes, rows, probe };
         for (i, layer) in self.layers.iter().take(layers).enumerate() {
+            if pass.probe.is_cancelled() {
+                break;
+            }
             let last = i + 1 == layers;
             let wanted = last.then(|| Wanted::new(pass.chunks, &pass.rows, batch));
             x = layer.forward(x, i, &mut pass, wanted.as_ref());

@@ -4,7 +4,12 @@ use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
 /// A look into a pass, layer by layer; by default it sees nothing and changes nothing.
-pub(in crate::model) trait Probe<B: VlmBackend> {
+pub(super) trait Probe<B: VlmBackend> {
+    /// Whether nobody waits for the pass any more: it ends before the next layer.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+
     /// How many of `all` layers run.
     fn layers(&self, all: usize) -> usize {
         all
@@ -22,7 +27,11 @@ pub(in crate::model) trait Probe<B: VlmBackend> {
     }
 }
 
-/// No look.
-pub(in crate::model) struct NoProbe;
+/// No look, but an end before the next layer where a function says so.
+pub(super) struct Unless<'a>(pub(super) &'a dyn Fn() -> bool);
 
-impl<B: VlmBackend> Probe<B> for NoProbe {}
+impl<B: VlmBackend> Probe<B> for Unless<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.0()
+    }
+}

@@ -65,7 +65,7 @@ pub(super) fn chat_form(
     let llama_3 = has("<|start_header_id|>") && has("<|eot_id|>");
     match (language, llama_3) {
         (Language::Mistral, _) if tiles => Ok((&MISTRAL_INSTRUCT, Vec::new())),
-        (Language::Mistral, _) => refuse("LLaVA-1.5 on Mistral"),
+        (Language::Mistral, _) => refuse("LLaVA-1.5 on Mistral (`llava_mistral`, or text_config.model_type `mistral`)"),
         (Language::Llama, true) if tiles => {
             Ok((&LLAMA_3, LLAMA_3_ENDS.iter().filter_map(|end| tokenizer.special(end)).collect()))
         }

@@ -30,8 +30,7 @@ use crate::{
     image::{ClipProcessor, Grid},
     model::{
         DecoderConfig, Fill, LoadOptions, TilingChoice,
-        config::{read_json, refuse_quantised},
-        checkpoint::{CONFIG, IMAGE_SETTINGS, named_in_config},
+        config::{CONFIG, IMAGE_SETTINGS, named_in_config, read_json, refuse_quantised},
         towers::clip::{CLIP, TextSide},
     },
     sequence::Merge,
@@ -101,6 +100,14 @@ impl Llava {
     pub(super) fn detect(place: &Place) -> Result<bool, Error> {
         let (layout, _) = read_json::<Detect>(place.config)?.check(place.config)?;
         Ok(layout != Layout::Video)
+    }
+
+    /// Reads the small files of the checkpoint in `folder`.
+    ///
+    /// # Errors
+    /// When one is missing or damaged, or asks for something that is not known.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        Self::open(&Place { folder, config: &folder.join(CONFIG), hub: None })
     }
 
     /// Reads the small files of a checkpoint.

@@ -132,6 +132,18 @@ impl<B: VlmBackend> Vlm<B> for LlavaVlm<B> {
         Ok(self.views(self.pixels(image, tiles), size, (tiles, merge)))
     }
 
+    fn most_items(&self) -> usize {
+        let side = self.processor.size;
+        match &self.config.images {
+            Images::Single(_) => 1,
+            // VisPruner and CDPruner always take four tiles.
+            Images::AnyRes { resolutions, .. } => {
+                let tiles = resolutions.iter().map(|(width, height)| width / side * (height / side));
+                1 + tiles.max().unwrap_or(0).max(4)
+            }
+        }
+    }
+
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views) {
         let square = crops(image, &self.processor, Tiles { columns: 0, rows: 0 }).swap_remove(0);
         let views = self.views(self.processor.normalise(&square), (image.width, image.height), (None, Merge::Flat));

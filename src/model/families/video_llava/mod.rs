@@ -17,9 +17,8 @@ use crate::{
     image::{Aspect, ClipProcessor, Grid},
     model::{
         DecoderConfig, Fill, LoadOptions, TilingChoice,
-        config::{read_json, refuse_quantised},
+        config::{CONFIG, named_in_config, read_json, refuse_quantised},
         families::llava::Images,
-        checkpoint::{CONFIG, named_in_config},
         towers::clip::{ClipVisionConfig, TextSide},
     },
     text::{ChatForm, Placement, Spaces, Tokenizer},

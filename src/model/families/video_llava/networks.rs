@@ -70,6 +70,10 @@ impl<B: VlmBackend> Vlm<B> for VideoLlavaVlm<B> {
         Ok(Views { pixels, shape, placement })
     }
 
+    fn most_items(&self) -> usize {
+        self.images.most_items()
+    }
+
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views) {
         self.images.squeezed(image)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use secateur_weights::{WeightsError, find};
 
 use super::{ClipTextConfig, ClipVisionConfig};
-use crate::{Error, model::checkpoint::CONFIG, text::ClipTokenizer};
+use crate::{Error, model::config::CONFIG, text::ClipTokenizer};
 
 /// The CLIP checkpoint that every LLaVA's tower comes from, whose text side llava-hf checkpoints leave out.
 pub(in crate::model) const CLIP: &str = "openai/clip-vit-large-patch14-336";

@@ -36,7 +36,7 @@ pub(in crate::model) fn named_in_config(
 }
 
 /// A folder without a config.
-pub(super) fn no_checkpoint(folder: &Path) -> Error {
+pub(in crate::model) fn no_checkpoint(folder: &Path) -> Error {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut inner: Vec<String> = entries
         .filter(|entry| entry.path().join(CONFIG).is_file())

@@ -1,0 +1,124 @@
+//! Media and the vision tower's output for them, which is kept by content within a budget of bytes.
+
+use std::sync::{Arc, OnceLock};
+
+use secateur_backends::VlmBackend;
+
+use crate::{
+    Error,
+    model::{EncodedMedia, Model},
+    pruner::{Needs, Tiling},
+    video,
+};
+
+/// An image or video that requests share.
+pub struct SharedMedia {
+    media: video::Media,
+    /// The checksum of its pixels, once it was asked for.
+    key: OnceLock<[u8; 32]>,
+}
+
+impl SharedMedia {
+    /// For several requests.
+    pub fn new(media: video::Media) -> Arc<Self> {
+        Arc::new(Self { media, key: OnceLock::new() })
+    }
+
+    /// The image or video.
+    pub fn media(&self) -> &video::Media {
+        &self.media
+    }
+
+    fn key(&self) -> [u8; 32] {
+        *self.key.get_or_init(|| self.media.sha256())
+    }
+}
+
+/// The tower's output for an image or video, as engines share it.
+pub type Encoded<B> = Arc<EncodedMedia<B>>;
+
+/// An image or video of a request.
+pub enum Media<B: VlmBackend> {
+    /// Its pixels.
+    Shared(Arc<SharedMedia>),
+    /// What the tower made of it, with all that the request's method needs.
+    Encoded(Encoded<B>),
+}
+
+impl<B: VlmBackend> Clone for Media<B> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Shared(media) => Self::Shared(media.clone()),
+            Self::Encoded(media) => Self::Encoded(media.clone()),
+        }
+    }
+}
+
+impl<B: VlmBackend> From<video::Media> for Media<B> {
+    fn from(media: video::Media) -> Self {
+        Self::Shared(SharedMedia::new(media))
+    }
+}
+
+impl<B: VlmBackend> Media<B> {
+    /// At most so many items does the tower see of it.
+    pub(super) fn most_items(&self, model: &Model<B>) -> usize {
+        match self {
+            Self::Encoded(media) => media.items(),
+            Self::Shared(media) => match media.media() {
+                video::Media::Picture(_) => model.most_items(),
+                video::Media::Video(video) => video.frames.len(),
+            },
+        }
+    }
+}
+
+/// What was asked of the tower.
+type Key = ([u8; 32], Tiling, Needs);
+
+/// Tower outputs, those that were used last at the end.
+pub(super) struct EncoderCache<B: VlmBackend> {
+    entries: Vec<(Key, Encoded<B>)>,
+    budget: usize,
+}
+
+impl<B: VlmBackend> EncoderCache<B> {
+    pub(super) fn new(budget: usize) -> Self {
+        Self { entries: Vec::new(), budget }
+    }
+
+    /// The tower's output for `media`, computed where it is not there.
+    pub(super) fn encode(
+        &mut self,
+        model: &Model<B>,
+        media: &Media<B>,
+        tiling: Tiling,
+        needs: Needs,
+    ) -> Result<Encoded<B>, Error> {
+        let shared = match media {
+            Media::Encoded(encoded) => return Ok(encoded.clone()),
+            Media::Shared(shared) => shared,
+        };
+        if self.budget == 0 {
+            return Ok(Arc::new(model.encode_media(shared.media(), tiling, needs)?));
+        }
+        let key = (shared.key(), tiling, needs);
+        if let Some(at) = self.entries.iter().position(|(known, _)| *known == key) {
+            let entry = self.entries.remove(at);
+            let encoded = entry.1.clone();
+            self.entries.push(entry);
+            return Ok(encoded);
+        }
+        let encoded = Arc::new(model.encode_media(shared.media(), tiling, needs)?);
+        self.entries.push((key, encoded.clone()));
+        // The newest stays, however large it is: the next request may be about it.
+        while self.entries.len() > 1 && self.bytes() > self.budget {
+            self.entries.remove(0);
+        }
+        Ok(encoded)
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|(_, encoded)| encoded.bytes()).sum()
+    }
+}

@@ -1,0 +1,238 @@
+//! Requests in, tokens out: admit → prefill → decode → retire, a step at a time.
+//!
+//! Requests join and leave between steps. What goes wrong with one, or a client that goes away, touches no other. The output of the vision
+//! tower is kept for media that come again, and keys and values for prompts that begin alike.
+
+mod answer;
+mod choose;
+mod encoder;
+mod prefill;
+mod prefix;
+mod request;
+mod sequence;
+mod stream;
+
+use std::collections::VecDeque;
+
+pub use answer::{Answered, answer, answer_encoded, go_on, kept};
+pub use choose::Sampling;
+use encoder::EncoderCache;
+pub use encoder::{Encoded, Media, SharedMedia};
+use prefill::PrefillBatch;
+use prefix::PrefixCache;
+pub use request::{Cancel, Decoding, Generated, Request};
+use secateur_backends::VlmBackend;
+use sequence::Sequence;
+pub use stream::Stream;
+
+use crate::{Error, model::Model};
+
+/// What an engine may hold and do at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests that are decoded side by side.
+    pub batch: usize,
+    /// New tokens that are read in one prefill: with more, reading the weights is no longer what takes the time, and memory fills up.
+    pub rows: usize,
+    /// Bytes of keys and values of all requests that are decoded; a request alone may take more.
+    pub kv_bytes: usize,
+    /// Bytes of keys and values of ended requests that are kept for prompts that begin like them.
+    pub prefix_bytes: usize,
+    /// Bytes of tower outputs that are kept.
+    pub encoder_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { batch: 1, rows: 1024, kv_bytes: 8 << 30, prefix_bytes: 1 << 30, encoder_bytes: 512 << 20 }
+    }
+}
+
+impl Limits {
+    /// Nothing is kept for later requests.
+    #[must_use]
+    pub fn without_reuse(self) -> Self {
+        Self { prefix_bytes: 0, encoder_bytes: 0, ..self }
+    }
+}
+
+/// A request's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(u64);
+
+/// What happened in a step.
+pub enum Event<'e, B: VlmBackend> {
+    /// A request has another token; `ids` are all of its answer so far.
+    Token {
+        /// The request.
+        id: RequestId,
+        /// The answer so far.
+        ids: &'e [u32],
+    },
+    /// A request has ended, with its answer or with what went wrong. A request that was cancelled ends with what it has.
+    Ended {
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        outcome: Result<Answered<B>, Error>,
+    },
+}
+
+/// What becomes of a request after a token.
+pub type Flow = std::ops::ControlFlow<()>;
+
+/// Answers requests with one model, as many side by side as its limits allow.
+pub struct Engine<'m, B: VlmBackend> {
+    model: &'m Model<B>,
+    limits: Limits,
+    encoder: EncoderCache<B>,
+    prefixes: PrefixCache<B>,
+    waiting: VecDeque<(RequestId, Request<'m, B>)>,
+    running: Vec<Sequence<'m, B>>,
+    next: u64,
+}
+
+impl<'m, B: VlmBackend> Engine<'m, B> {
+    /// An engine without requests.
+    pub fn new(model: &'m Model<B>, limits: Limits) -> Self {
+        Self {
+            model,
+            limits,
+            encoder: EncoderCache::new(limits.encoder_bytes),
+            prefixes: PrefixCache::new(limits.prefix_bytes),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'m Model<B> {
+        self.model
+    }
+
+    /// Takes a request, which begins in one of the next steps.
+    pub fn submit(&mut self, request: Request<'m, B>) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.waiting.push_back((id, request));
+        id
+    }
+
+    /// Requests that wait or are being answered.
+    pub fn unfinished(&self) -> usize {
+        self.waiting.len() + self.running.len()
+    }
+
+    /// One step: the requests that fit are admitted and their prompts read, then every answer gets its next token. `on_event` says after each
+    /// token whether the answer goes on.
+    pub fn step(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
+        self.retire_cancelled(on_event);
+        let batch = self.admit(on_event);
+        if !batch.is_empty() {
+            let read = batch.read(self.model);
+            self.begin(read, on_event);
+        }
+        self.decode(on_event);
+    }
+
+    /// Steps until no request is left.
+    pub fn run(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
+        while self.unfinished() > 0 {
+            self.step(on_event);
+        }
+    }
+
+    /// Ends the requests whose clients have gone.
+    fn retire_cancelled(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
+        let (gone, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.running).into_iter().partition(Sequence::is_cancelled);
+        self.running = stay;
+        gone.into_iter().for_each(|sequence| self.retire(sequence, on_event));
+        let waiting = std::mem::take(&mut self.waiting);
+        for (id, request) in waiting {
+            if request.cancel.is_cancelled() {
+                let _ = on_event(Event::Ended { id, outcome: Err(Error::Cancelled) });
+            } else {
+                self.waiting.push_back((id, request));
+            }
+        }
+    }
+
+    /// Takes waiting requests as long as they fit beside those that run: their media are encoded and pruned, and put into their prompts.
+    fn admit(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) -> PrefillBatch<'m, B> {
+        let mut batch = PrefillBatch::new(self.limits.prefix_bytes > 0);
+        let mut bytes: usize = self.running.iter().map(Sequence::kv_bytes).sum();
+        while self.running.len() + batch.len() < self.limits.batch.max(1) {
+            let Some((id, request)) = self.waiting.pop_front() else { break };
+            let alone = self.running.is_empty() && batch.is_empty();
+            let planned = self.model.kv_bytes(request.longest(self.model));
+            if !alone && bytes + planned > self.limits.kv_bytes {
+                self.waiting.push_front((id, request));
+                break;
+            }
+            match request.place(self.model, &mut self.encoder) {
+                Err(error) => {
+                    let _ = on_event(Event::Ended { id, outcome: Err(error) });
+                }
+                Ok(placed) => {
+                    bytes += planned;
+                    let fits = batch.add(id, placed, &self.prefixes, &self.running, self.model);
+                    if let Err(error) = fits {
+                        let _ = on_event(Event::Ended { id, outcome: Err(error) });
+                    } else if batch.rows() >= self.limits.rows {
+                        break;
+                    }
+                }
+            }
+        }
+        batch
+    }
+
+    /// Gives the requests whose prompts were read their first token.
+    fn begin(
+        &mut self,
+        read: Vec<(RequestId, Result<Sequence<'m, B>, Error>)>,
+        on_event: &mut dyn FnMut(Event<B>) -> Flow,
+    ) {
+        for (id, sequence) in read {
+            match sequence {
+                Err(error) => {
+                    let _ = on_event(Event::Ended { id, outcome: Err(error) });
+                }
+                Ok(mut sequence) => {
+                    if sequence.choose(self.model, on_event).is_continue() {
+                        self.running.push(sequence);
+                    } else {
+                        self.retire(sequence, on_event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every answer's next token; every weight is read once for all of them.
+    fn decode(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
+        if self.running.is_empty() {
+            return;
+        }
+        let mut running = std::mem::take(&mut self.running);
+        sequence::step(self.model, &mut running);
+        for mut sequence in running {
+            if sequence.choose(self.model, on_event).is_continue() {
+                self.running.push(sequence);
+            } else {
+                self.retire(sequence, on_event);
+            }
+        }
+    }
+
+    /// Hands out what a request has, and keeps its keys and values for prompts that begin alike.
+    fn retire(&mut self, sequence: Sequence<'m, B>, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
+        let (id, outcome, prefix) = sequence.end();
+        if let Some(prefix) = prefix {
+            self.prefixes.keep(prefix);
+        }
+        let _ = on_event(Event::Ended { id, outcome });
+    }
+}
