@@ -6,11 +6,36 @@ use std::{marker::PhantomData, ops::Range};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use gemm::Parallelism;
+use half::bf16;
+
+/// A type of numbers that heads are stored in.
+pub(super) trait Number: Copy + Send + Sync + 'static {
+    const DTYPE: DType;
+
+    /// The numbers of a tensor of this type.
+    fn storage(tensor: &FlexTensor) -> &[Self];
+}
+
+impl Number for f32 {
+    const DTYPE: DType = DType::F32;
+
+    fn storage(tensor: &FlexTensor) -> &[Self] {
+        tensor.storage()
+    }
+}
+
+impl Number for bf16 {
+    const DTYPE: DType = DType::BF16;
+
+    fn storage(tensor: &FlexTensor) -> &[Self] {
+        tensor.storage()
+    }
+}
 
 /// All heads of a tensor, for reading.
-pub(super) struct Heads<'a> {
+pub(super) struct Heads<'a, T = f32> {
     /// The numbers from the first of the first head on.
-    numbers: &'a [f32],
+    numbers: &'a [T],
     /// The shape, `[batch, heads, tokens, head_dim]`.
     pub(super) shape: [usize; 4],
     strides: [usize; 3],
@@ -18,27 +43,27 @@ pub(super) struct Heads<'a> {
 
 /// The rows of one head, for reading; a row is contiguous.
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
+pub(super) struct Head<'a, T = f32> {
     /// The numbers from the start of the first row to the end of the last, with the numbers between rows.
-    numbers: &'a [f32],
+    numbers: &'a [T],
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) stride: usize,
 }
 
-impl<'a> Heads<'a> {
-    /// The heads of an f32 tensor; `None` if its rows are not contiguous.
+impl<'a, T: Number> Heads<'a, T> {
+    /// The heads of a tensor; `None` if it is of another type, or its rows are not contiguous.
     pub(super) fn of(tensor: &'a FlexTensor) -> Option<Self> {
         let (layout, strides) = (tensor.layout(), tensor.layout().strides());
         let shape: [usize; 4] = layout.shape()[..].try_into().ok()?;
         let stride = |axis: usize| usize::try_from(strides[axis]).ok();
-        (tensor.dtype() == DType::F32 && strides[3] == 1).then_some(())?;
+        (tensor.dtype() == T::DTYPE && strides[3] == 1).then_some(())?;
         let strides = [stride(0)?, stride(1)?, stride(2)?];
-        Some(Self { numbers: &tensor.storage::<f32>()[layout.start_offset()..], shape, strides })
+        Some(Self { numbers: &T::storage(tensor)[layout.start_offset()..], shape, strides })
     }
 
     /// The key or value head that head number `i` of `queries` reads: equally many query heads, one after another, share each.
-    pub(super) fn shared_by(&self, queries: &Heads, i: usize) -> Head<'a> {
+    pub(super) fn shared_by(&self, queries: &Heads, i: usize) -> Head<'a, T> {
         self.head(i / (queries.shape[1] / self.shape[1]))
     }
 
@@ -48,7 +73,7 @@ impl<'a> Heads<'a> {
     }
 
     /// Head number `i` of all batches.
-    pub(super) fn head(&self, i: usize) -> Head<'a> {
+    pub(super) fn head(&self, i: usize) -> Head<'a, T> {
         let [_, heads, rows, columns] = self.shape;
         let start = i / heads * self.strides[0] + i % heads * self.strides[1];
         let stride = self.strides[2];
@@ -56,7 +81,7 @@ impl<'a> Heads<'a> {
     }
 }
 
-impl<'a> Head<'a> {
+impl<'a, T> Head<'a, T> {
     /// The rows `from..to` of the head.
     pub(super) fn part(self, from: usize, to: usize) -> Self {
         let rows = to - from;
@@ -67,13 +92,13 @@ impl<'a> Head<'a> {
 
     /// All numbers from the start of the first row to the end of the last, with the numbers between rows.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn numbers(&self) -> &'a [f32] {
+    pub(super) fn numbers(&self) -> &'a [T] {
         self.numbers
     }
 
     /// A row.
     #[inline(always)]
-    pub(super) fn row(&self, i: usize) -> &'a [f32] {
+    pub(super) fn row(&self, i: usize) -> &'a [T] {
         &self.numbers[i * self.stride..][..self.columns]
     }
 }

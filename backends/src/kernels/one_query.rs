@@ -9,7 +9,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::{
-    heads::Heads,
+    heads::{Heads, Number},
     vectors::{exp, on_vectors, sum},
 };
 
@@ -17,27 +17,26 @@ use super::{
 /// kv_heads, tokens, head_dim]` in f32 or bf16; `None` if the tensors are laid out otherwise.
 pub(crate) fn one_query(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor) -> Option<FlexTensor> {
     let q = Heads::of(q)?;
-    match (k.dtype(), v.dtype()) {
-        (DType::F32, DType::F32) => attend(&q, [k, v].map(|x| Cached::of(x, x.storage::<f32>()))),
-        (DType::BF16, DType::BF16) => attend(&q, [k, v].map(|x| Cached::of(x, x.storage::<bf16>()))),
-        _ => None,
+    match k.dtype() {
+        DType::BF16 => attend::<bf16>(&q, [&Heads::of(k)?, &Heads::of(v)?]),
+        _ => attend::<f32>(&q, [&Heads::of(k)?, &Heads::of(v)?]),
     }
 }
 
 /// A number of the cache.
-trait Number: Sized + Sync {
+trait Cached: Number {
     /// Returns the row `row` as f32; a row of another type is widened into `room`.
     fn widen<'r>(row: &'r [Self], room: &'r mut [f32]) -> &'r [f32];
 }
 
-impl Number for f32 {
+impl Cached for f32 {
     #[inline(always)]
     fn widen<'r>(row: &'r [Self], _room: &'r mut [f32]) -> &'r [f32] {
         row
     }
 }
 
-impl Number for bf16 {
+impl Cached for bf16 {
     #[inline(always)]
     fn widen<'r>(row: &'r [Self], room: &'r mut [f32]) -> &'r [f32] {
         room.iter_mut().zip(row).for_each(|(to, x)| *to = f32::from_bits(u32::from(x.to_bits()) << 16));
@@ -45,36 +44,7 @@ impl Number for bf16 {
     }
 }
 
-/// Keys or values that are read in place.
-struct Cached<'a, T> {
-    numbers: &'a [T],
-    /// The shape, `[batch, kv_heads, tokens, head_dim]`.
-    shape: [usize; 4],
-    strides: [usize; 3],
-}
-
-impl<'a, T> Cached<'a, T> {
-    /// The keys or values of a tensor, with all numbers of its storage; `None` if rows are not contiguous.
-    fn of(tensor: &FlexTensor, storage: &'a [T]) -> Option<Self> {
-        let (layout, strides) = (tensor.layout(), tensor.layout().strides());
-        let shape: [usize; 4] = layout.shape()[..].try_into().ok()?;
-        let stride = |axis: usize| usize::try_from(strides[axis]).ok();
-        (strides[3] == 1).then_some(())?;
-        let numbers = &storage[layout.start_offset()..];
-        Some(Self { numbers, shape, strides: [stride(0)?, stride(1)?, stride(2)?] })
-    }
-
-    /// The row of a token in head number `head`, counted over all batches.
-    #[inline(always)]
-    fn row(&self, head: usize, token: usize) -> &'a [T] {
-        let [_, heads, _, head_dim] = self.shape;
-        let [batch, of_head, of_token] = self.strides;
-        &self.numbers[head / heads * batch + head % heads * of_head + token * of_token..][..head_dim]
-    }
-}
-
-fn attend<T: Number>(q: &Heads, [k, v]: [Option<Cached<T>>; 2]) -> Option<FlexTensor> {
-    let (k, v) = (k?, v?);
+fn attend<T: Cached>(q: &Heads, [k, v]: [&Heads<T>; 2]) -> Option<FlexTensor> {
     let [batch, heads, 1, head_dim] = q.shape else { return None };
     let [_, kv_heads, tokens, _] = k.shape;
     let group = heads / kv_heads;
@@ -83,9 +53,10 @@ fn attend<T: Number>(q: &Heads, [k, v]: [Option<Cached<T>>; 2]) -> Option<FlexTe
     out.par_chunks_mut(group * head_dim).enumerate().for_each_init(Vec::new, |scratch, (head, out)| {
         scratch.resize(group * tokens + head_dim, 0.0);
         let (scores, room) = scratch.split_at_mut(group * tokens);
+        let (keys, values) = (k.head(head), v.head(head));
         on_vectors!({
             for token in 0..tokens {
-                let key = T::widen(k.row(head, token), room);
+                let key = T::widen(keys.row(token), room);
                 for i in 0..group {
                     let query = q.head(head * group + i);
                     scores[i * tokens + token] = scale * sum(query.row(0), key, |a, b| a * b);
@@ -98,7 +69,7 @@ fn attend<T: Number>(q: &Heads, [k, v]: [Option<Cached<T>>; 2]) -> Option<FlexTe
                 scores.iter_mut().for_each(|score| *score *= share);
             }
             for token in 0..tokens {
-                let value = T::widen(v.row(head, token), room);
+                let value = T::widen(values.row(token), room);
                 for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     let weight = scores[i * tokens + token];
                     out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);

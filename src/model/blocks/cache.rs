@@ -82,8 +82,6 @@ impl<B: VlmBackend> KvCache<B> {
     /// # Panics
     /// When there is no room: callers ask for enough, or stop.
     pub(super) fn append(&mut self, layer: usize, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
-        let [keys, values] =
-            [keys, values].map(|new| if new.dtype() == self.dtype { new } else { new.cast(self.dtype) });
         let new = keys.dims()[2];
         // Taken out of its place so that the buffers are owned once and written in place. The first tokens of a layer are
         // what it sees of the prompt.
