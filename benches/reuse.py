@@ -2,9 +2,10 @@
 
     python benches/reuse.py --secateur target/release/secateur --folder /tmp/reuse       # LLaVA-1.5-7B's shape, 13 GB
     python benches/reuse.py --secateur target/release/secateur --folder /tmp/reuse --layers 8
-    python benches/reuse.py --secateur NEW --before OLD --scattered --folder /tmp/reuse --layers 2   # beside another binary, in turns
+    python benches/reuse.py --secateur NEW --before OLD --order llava_gqa_testdev_balanced.jsonl --pictures 10 --folder /tmp/reuse --layers 2
 
-With --scattered, questions about a picture stand apart from each other, as in GQA's file.
+With --before, another binary is measured, too, in turns. With --order, the questions are those of a real file about some of its pictures, in
+the file's order; pictures are noise in any case.
 
 Writes a checkpoint with random bf16 weights and the tests' tokenizer, pictures and questions into the folder, unless they are there. Every
 way is run for one picture and for all; the difference is what counts, so that opening the checkpoint and its checksum, which a run pays
@@ -118,25 +119,27 @@ def write_checkpoint(folder, layers):
     part.rename(folder / "model.safetensors")
 
 
-def write_questions(folder, pictures, scattered):
+def write_questions(folder, pictures, order):
     (folder / "val2014").mkdir(parents=True)
     (folder / "coco").mkdir()
     random = numpy.random.default_rng(1)
-    lines = []
-    for picture in range(pictures):
-        name = f"COCO_val2014_{picture:012}.jpg"
+    asked = [(picture, f"Is there a {thing} in the image?\nAnswer the question using a single word or phrase.")
+             for picture in range(pictures) for thing in OBJECTS]
+    if order:
+        real = [json.loads(line) for line in order.read_text().splitlines()]
+        chosen = random.permutation(sorted({line["image"] for line in real}))[:pictures].tolist()
+        asked = [(chosen.index(line["image"]), line["text"]) for line in real if line["image"] in chosen]
+    names = [f"COCO_val2014_{picture:012}.jpg" for picture in range(pictures)]
+    for name in names:
         Image.fromarray(random.integers(0, 255, (480, 640, 3), dtype=numpy.uint8)).save(folder / "val2014" / name)
-        for i, thing in enumerate(OBJECTS):
-            lines.append(dict(question_id=len(lines) + 1, image=name, category=CATEGORIES[i % 3],
-                              text=f"Is there a {thing} in the image?\nAnswer the question using a single word or phrase."))
-    if scattered:
-        random.shuffle(lines)
-        lines = [dict(line, question_id=i + 1) for i, line in enumerate(lines)]
+    lines = [dict(question_id=i + 1, image=names[picture], category=CATEGORIES[i % 3], text=text)
+             for i, (picture, text) in enumerate(asked)]
     (folder / "llava_pope_test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for category in CATEGORIES:
         own = [line for line in lines if line["category"] == category]
         labels = [dict(line, text=line["text"].split("\n")[0], label="yes") for line in own]
         (folder / f"coco/coco_pope_{category}.json").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    return len(lines)
 
 
 def run(args, binary, way, limit):
@@ -157,7 +160,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--secateur", required=True, help="the release binary")
     parser.add_argument("--before", help="another release binary, whose default way is measured, too")
-    parser.add_argument("--scattered", action="store_true", help="questions about a picture apart from each other")
+    parser.add_argument("--order", type=pathlib.Path, help="a question file whose order is taken")
     parser.add_argument("--folder", required=True, type=pathlib.Path, help="where checkpoint, pictures and runs go")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--method", default="fastervlm")
@@ -169,9 +172,10 @@ def main():
         shutil.rmtree(args.folder / f"model-{args.layers}", ignore_errors=True)
         write_checkpoint(args.folder / f"model-{args.layers}", args.layers)
     shutil.rmtree(args.folder / "pope", ignore_errors=True)
-    write_questions(args.folder / "pope", args.pictures, args.scattered)
-    few, all = 1 if args.scattered else len(OBJECTS), len(OBJECTS) * args.pictures
-    ways = {way: (args.secateur, way) for way in WAYS}
+    all = write_questions(args.folder / "pope", args.pictures, args.order)
+    few = 1 if args.order else len(OBJECTS)
+    # Without reuse, a real file takes as long as it takes.
+    ways = {way: (args.secateur, way) for way in WAYS if way != "no reuse" or not args.order}
     if args.before:
         ways["reuse, the other binary"] = (args.before, "reuse")
     answers, times = {}, {way: [] for way in ways}
@@ -182,11 +186,12 @@ def main():
             whole, answers[way] = run(args, binary, flags, all)
             times[way].append((whole - first) / (all - few))
     assert all_equal(answers.values()), answers
-    print(f"LLaVA-1.5-7B's widths, {args.layers} layers, bf16; {args.method}, {args.tokens} tokens; medians of {args.repeats}\n")
+    print(f"{all} questions about {args.pictures} pictures; LLaVA-1.5-7B's widths, {args.layers} layers, bf16; {args.method}, {args.tokens} tokens; medians of {args.repeats}\n")
     print("| way | seconds a question | times as fast |\n|---|---|---|")
+    slowest = max(times, key=lambda way: statistics.median(times[way]))
     for way, seconds in times.items():
         median = statistics.median(seconds)
-        print(f"| {way} | {median:.2f} | {statistics.median(times['no reuse']) / median:.2f} |")
+        print(f"| {way} | {median:.2f} | {statistics.median(times[slowest]) / median:.2f} |")
 
 
 def all_equal(lists):
