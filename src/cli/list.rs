@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use secateur_backends::{BACKENDS, BackendInfo, kernels_of};
+use secateur_backends::{BACKENDS, BackendInfo};
 use serde_json::{Map, Value, json};
 
 use super::{
     args::{ListArgs, Listing},
-    print, print_json,
+    print, print_json, with_kernels,
 };
 use crate::{
     model::{DEMO, families::known},
@@ -60,14 +60,8 @@ fn rows(listing: Listing) -> Vec<Value> {
 
 /// A backend, with the kernels that it has for this processor.
 fn backend(row: &BackendInfo) -> Value {
-    let mut value = json!({"name": row.name, "about": row.about, "compiled": row.compiled});
-    if let Some(kernels) = kernels_of(row.name) {
-        let choices: Map<String, Value> =
-            kernels.choices.into_iter().map(|(operation, kernel)| (operation.to_owned(), json!(kernel))).collect();
-        value["instructions"] = json!(kernels.instructions);
-        value["kernels"] = Value::Object(choices);
-    }
-    value
+    let value = json!({"name": row.name, "about": row.about, "compiled": row.compiled});
+    with_kernels(value, row.name)
 }
 
 fn describe(method: &dyn Method) -> Value {

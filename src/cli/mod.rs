@@ -39,7 +39,9 @@ use std::{
 
 pub use args::Args;
 use args::Command;
+use secateur_backends::kernels_of;
 use serde::Serialize;
+use serde_json::{Value, json};
 pub use terminal::{plain, without_numbers};
 
 use crate::{
@@ -171,6 +173,16 @@ fn print(text: &str) -> std::io::Result<()> {
 /// Writes one JSON object as a line.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(print(&serde_json::to_string(value)?)?)
+}
+
+/// An object with the instructions and the kernels of a backend, if it chooses among kernels.
+fn with_kernels(mut object: Value, backend: &str) -> Value {
+    if let Some(kernels) = kernels_of(backend) {
+        let choices = kernels.choices.into_iter().map(|(operation, kernel)| (operation.to_owned(), json!(kernel)));
+        object["instructions"] = json!(kernels.instructions);
+        object["kernels"] = Value::Object(choices.collect());
+    }
+    object
 }
 
 /// The median of times: the middle one, or the mean of the two in the middle; `None` without times.

@@ -17,6 +17,7 @@ fn it_measures_every_stage_and_counts_by_arithmetic() {
     assert_eq!(code, 0, "{stderr}");
     assert!(stdout.contains("2 a multiply-add") && stdout.contains("first token"), "{stdout}");
     let found: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert!(found["instructions"].is_string() && found["kernels"].is_object(), "{found}");
     let rows = found["rows"].as_array().unwrap();
     let names: Vec<(&str, u64, u64)> = rows
         .iter()

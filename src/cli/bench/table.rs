@@ -2,12 +2,11 @@
 
 use std::{fmt::Write, time::Duration};
 
-use secateur_backends::kernels_of;
 use serde_json::{Value, json};
 
 use super::ceilings::Ceilings;
 use crate::{
-    cli::{median, ms},
+    cli::{median, ms, with_kernels},
     cost::FORMULA,
 };
 
@@ -194,10 +193,9 @@ impl Table {
                 "decode_share": shares.map(|(_, decode)| decode),
             })
         };
-        json!({
+        let value = json!({
             "model": self.model,
             "backend": self.backend,
-            "instructions": kernels_of(self.backend).map(|kernels| kernels.instructions),
             "weights": self.weights,
             "activations": self.activations,
             "prompt_tokens": self.text,
@@ -209,6 +207,7 @@ impl Table {
             "flops_and_kv_bytes_of": "the visual tokens' prefill",
             "flops_formula": FORMULA,
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
-        })
+        });
+        with_kernels(value, self.backend)
     }
 }

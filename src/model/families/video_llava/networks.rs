@@ -93,7 +93,7 @@ impl<B: VlmBackend> Vlm<B> for VideoLlavaVlm<B> {
         self.images.joint(features, question)
     }
 
-    /// What Video-LLaVA reads of a video has [CLS] of each frame in it; FasterVLM's branch, like everything for images, leaves it out.
+    /// The tokens that Video-LLaVA reads of a video have \[CLS\] of each frame among them; FasterVLM's branch, like everything for images, leaves it out.
     fn sequence(&self, placement: &Placement, keep: &Keep, class: bool) -> Vec<Visual> {
         let order = self.images.sequence(placement, keep, false);
         if class && placement.video { with_class(order) } else { order }
