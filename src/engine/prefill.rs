@@ -146,7 +146,8 @@ fn read_cut<'m, B: VlmBackend>(model: &Model<B>, pending: Pending<'m, B>) -> Res
     let start = Instant::now();
     let (pruner, budget) = placed.inside.ok_or(Error::Cancelled)?;
     let chunk = Chunk::next(&mut cache, keys.len(), 0);
-    let cut = LayerCut { pruner, visual: &placed.prompt.visual, budget };
+    let is_cancelled = || placed.cancel.is_cancelled();
+    let cut = LayerCut { pruner, visual: &placed.prompt.visual, budget, is_cancelled: &is_cancelled };
     let (logits, kept) = model.logits_cut(placed.prompt.embeds.clone(), chunk, &cut)?;
     model.check_logits(&logits, || None)?;
     let generated = Generated { kept: Some(kept), ..Generated::unanswered(logits, keys.len(), start.elapsed()) };

@@ -6,10 +6,10 @@
 //! | kept positions | exact |
 //! | logits of the last position, both official variants (drop and mask) | 1e-3 |
 
-use std::sync::Mutex;
+use std::{cell::Cell, sync::Mutex};
 
 use crate::common::{
-    Golden, fixture,
+    Cpu, Golden, fixture,
     golden::{compares_all, is_brief, values},
     ids, json, on_every_backend, tensors, worst,
 };
@@ -102,7 +102,8 @@ impl Job for Official {
             let (layer, start) = (number("K_agg_layer"), number("sys_length"));
             let visual: Vec<usize> = (start..start + number("image_token_length")).collect();
             let spy = Spy { fastv: FastV { layer }, seen: Mutex::default() };
-            let cut = LayerCut { pruner: &spy, visual: &visual, budget: number("attention_rank_kept") };
+            let budget = number("attention_rank_kept");
+            let cut = LayerCut { pruner: &spy, visual: &visual, budget, is_cancelled: &|| false };
             let mut cache = KvCache::new(&config(), shape[1], 1, DType::F32, &device);
             let chunk = Chunk::next(&mut cache, shape[1], 0);
             let (states, kept) = model.forward_cut(embeds, chunk, &rope, &cut).unwrap();
@@ -132,4 +133,21 @@ impl Job for Official {
 #[test]
 fn fastv_drops_the_official_tokens() {
     on_every_backend(&Official);
+}
+
+/// A client that goes away during the first layer: the second, whose attention decides, does not run.
+#[test]
+fn a_cancelled_pass_ends_before_the_next_layer() {
+    let device = Default::default();
+    let (model, rope) = (llama::<Cpu>(&device), Rope::new(&config(), &device));
+    let Golden { shape, values } = &tensors("pruners/fastv/inputs.safetensors")["e64"];
+    let embeds = Tensor::<Cpu, 1>::from_floats(&values[..], &device).reshape([1, shape[1], shape[2]]);
+    let spy = Spy { fastv: FastV { layer: 2 }, seen: Mutex::default() };
+    let asked = Cell::new(0);
+    let is_cancelled = || asked.replace(asked.get() + 1) > 0;
+    let cut = LayerCut { pruner: &spy, visual: &[3, 4, 5], budget: 2, is_cancelled: &is_cancelled };
+    let mut cache = KvCache::new(&config(), shape[1], 1, DType::F32, &device);
+    let outcome = model.forward_cut(embeds, Chunk::next(&mut cache, shape[1], 0), &rope, &cut);
+    assert!(matches!(outcome, Err(Error::Cancelled)));
+    assert!(spy.seen.lock().unwrap().is_empty() && cache.tokens(0) > 0 && cache.tokens(1) == 0);
 }

@@ -14,6 +14,8 @@ pub struct LayerCut<'a, B: VlmBackend> {
     pub visual: &'a [usize],
     /// How many of them stay.
     pub budget: usize,
+    /// Whether nobody waits for the pass any more: it ends before the next layer.
+    pub is_cancelled: &'a dyn Fn() -> bool,
 }
 
 /// A cut that is made in a pass, and what became of it.
@@ -41,6 +43,10 @@ impl<'a, B: VlmBackend> Cut<'a, B> {
 }
 
 impl<B: VlmBackend> Probe<B> for Cut<'_, B> {
+    fn is_cancelled(&self) -> bool {
+        (self.cut.is_cancelled)()
+    }
+
     fn attention(&mut self, layer: usize, q: &Tensor<B, 4>, k: &Tensor<B, 4>) {
         if layer == self.layer() {
             let visual: Vec<i32> = self.cut.visual.iter().map(|&row| row as i32).collect();

@@ -126,7 +126,7 @@ impl<B: VlmBackend> Decoder<B> {
     /// stayed, as indices into [`LayerCut::visual`]. The others keep their positions.
     ///
     /// # Errors
-    /// When the budget is not between 1 and the number of visual tokens.
+    /// When the budget is not between 1 and the number of visual tokens, or the pass was cancelled.
     pub fn forward_cut(
         &self,
         x: Tensor<B, 3>,
@@ -136,7 +136,7 @@ impl<B: VlmBackend> Decoder<B> {
     ) -> Result<(Tensor<B, 2>, Vec<usize>), Error> {
         let mut probe = Cut::new(cut, chunk.rows);
         let states = self.run(x, &mut [chunk], rope, &mut probe);
-        Ok((states, probe.kept()?))
+        if (cut.is_cancelled)() { Err(Error::Cancelled) } else { Ok((states, probe.kept()?)) }
     }
 
     /// What the queries of each span of `x` `[1, tokens, hidden]` pay together to each token of `columns`, averaged over
