@@ -100,7 +100,7 @@ pub enum Error {
     },
     /// A prompt with another number of `<image>` placeholders than images.
     #[error(
-        "the question has {marks} `<image>` marks for {images} picture(s) and frames; leave them out, or give one for each"
+        "the question has {marks} `<image>` placeholders for {images} image(s) and frames; leave them out, or give one for each"
     )]
     ImageMarks {
         /// The number of placeholders in the question.
@@ -110,7 +110,7 @@ pub enum Error {
     },
     /// A video for a model that sees images only.
     #[error(
-        "{path}: a folder of frames or a video, and this model sees pictures only; LanguageBind/Video-LLaVA-7B sees both"
+        "{path}: a folder of frames or a video, and this model sees images only; LanguageBind/Video-LLaVA-7B sees both"
     )]
     NoVideo {
         /// The video.
@@ -126,7 +126,7 @@ pub enum Error {
     },
     /// `<video>` placeholders that do not fit the videos.
     #[error(
-        "`{question}` has a `<video>` where no video's turn is; pictures and videos go to the marks in their order"
+        "`{question}` has a `<video>` where no video's turn is; images and videos go to the placeholders in their order"
     )]
     VideoMarks {
         /// The question.
@@ -165,7 +165,7 @@ pub enum Error {
         found: String,
     },
     /// A prompt that ends with its image.
-    #[error("the prompt ends with its picture; attention to it is measured from the text after it")]
+    #[error("the prompt ends with its image; attention to it is measured from the text after it")]
     NoText,
     /// A prompt that does not fit the model.
     #[error(

@@ -11,7 +11,25 @@ use secateur_weights::{TextError, json_words, parse_json};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{Error, image::address};
+use crate::{Error, words::excerpt};
+
+/// The error for a web address in place of a file; `None` if `path` is no address.
+pub(crate) fn address(path: &Path) -> Option<Error> {
+    let text = path.to_str()?;
+    let (scheme, rest) = text.split_once(':')?;
+    if !rest.starts_with('/') && scheme != "data" {
+        return None;
+    }
+    let known = ["http", "https", "s3", "gs", "hf", "ftp", "file", "data"];
+    known.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then(|| {
+        let reason = match scheme.to_ascii_lowercase().as_str() {
+            "file" => "an address, and a path is expected: leave out `file://`",
+            _ => "an address, and nothing is fetched from there: download it, and give the path of the file",
+        };
+        // An address may hold a whole image.
+        Error::Image { path: excerpt(text).into(), reason: reason.to_owned() }
+    })
+}
 
 /// The text of a file; `action` is what cannot be done without it.
 ///

@@ -149,7 +149,7 @@ pub fn find(name: &str) -> Result<&'static BackendInfo, BackendError> {
     Ok(row)
 }
 
-/// What a backend runs on this processor.
+/// The kernels that a backend runs on this processor.
 #[derive(Clone, Debug)]
 pub struct Kernels {
     /// The newest instructions that its kernels use; the variable `SECATEUR_KERNELS` keeps them to older ones.

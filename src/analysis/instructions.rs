@@ -47,14 +47,14 @@ pub fn read(path: &Path, images: &Path, limit: usize) -> Result<(Vec<Instruction
         };
         let image = images.join(image);
         if !image.is_file() {
-            return Err(Error::data(&image, "the picture of an instruction is missing; --images names their folder"));
+            return Err(Error::data(&image, "the image of an instruction is missing; --images names their folder"));
         }
         // Only the placeholder is removed, as in the official scripts, so that a newline after the question stays.
         let question = first.value.replace(&format!("{IMAGE_PLACEHOLDER}\n"), "").replace(IMAGE_PLACEHOLDER, "");
         found.push(Instruction { image, question });
     }
     if found.is_empty() {
-        return Err(Error::data(path, "there is no instruction with a picture"));
+        return Err(Error::data(path, "there is no instruction with an image"));
     }
     Ok((found, without))
 }

@@ -32,7 +32,7 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     }
     let (questions, without) = read(&args.data, &images, args.limit.unwrap_or(usize::MAX))?;
     if without > 0 {
-        say!("note: {without} entries have no picture or no question and are skipped");
+        say!("note: {without} entries have no image or no question and are skipped");
     }
     let checkpoint = open(&args.model, None)?;
     if args.what == Analysis::AttentionDispersion && checkpoint.decoder().num_hidden_layers < 2 {

@@ -22,7 +22,7 @@ fn check_pictures(samples: &[Sample]) -> Result<(), Error> {
     };
     let missing: Vec<PathBuf> = samples.iter().filter_map(file).filter(|path| !path.is_file()).collect();
     let Some(first) = missing.first() else { return Ok(()) };
-    let counts = format!("the pictures of {} of {} questions are missing", missing.len(), samples.len());
+    let counts = format!("the images of {} of {} questions are missing", missing.len(), samples.len());
     let is_address = first.to_str().is_some_and(|path| path.contains("://"));
     let advice = match is_address {
         true => {

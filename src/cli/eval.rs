@@ -123,7 +123,7 @@ pub(super) fn check_pictures(samples: &[Sample]) -> anyhow::Result<()> {
         let are = if turned == 1 { "is" } else { "are" };
         say!(
             "note: {turned} of {} {are} stored turned (EXIF); their pixels are taken as they are stored, as the official code does",
-            count(pictures, "picture")
+            count(pictures, "image")
         );
     }
     Ok(())

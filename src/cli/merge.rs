@@ -43,8 +43,10 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
         bail!("{}: there are other answers here already; --force throws them away", path.display());
     }
     let mut folder = RunFolder::open(&out, &whole, &samples, args.force)?;
-    for answer in answers.into_iter().skip(folder.answers().len()) {
-        folder.append(folder.answers().len(), answer)?;
+    for (i, answer) in answers.into_iter().enumerate() {
+        if !folder.has(i) {
+            folder.append(i, answer)?;
+        }
     }
     let report = judge::score(task, &whole.data, folder.answers(), whole.protocol, &args.judge, folder.path())?;
     let report = finish(&folder, task, &whole.data, report)?;

@@ -46,8 +46,8 @@ pub use terminal::{plain, without_numbers};
 
 use crate::{
     Error,
-    files::check_regular,
-    image::{address, is_turned},
+    files::{address, check_regular},
+    image::is_turned,
     model::Checkpoint,
     task::{Picture, Sample, Task, fetch},
     video::{Media, check_reader, needs_ffmpeg},

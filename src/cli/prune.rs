@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{args::PruneArgs, plan::MethodPlan, print_json};
 use crate::{
     Error,
-    image::address,
+    files::address,
     pruner::{Budget, Cues, Selector, selector},
 };
 

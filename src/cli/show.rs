@@ -163,7 +163,7 @@ fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -
         return Ok(Vec::new());
     }
     let Media::Picture(picture) = media else {
-        bail!("{}: --relevance draws over pictures", args.media.display());
+        bail!("{}: --relevance draws over images", args.media.display());
     };
     let (square, views) = model.vlm().squeezed(picture);
     let scale = args.colormap.unwrap_or(Scale::Jet);

@@ -62,7 +62,7 @@ impl Folder {
         let path = self.place(&format!("{below}/{name}"))?;
         if guess_format(bytes).is_err() {
             let name = secateur_weights::printable(&name);
-            return Err(Error::data(&self.whole, format!("what the data set has as the picture `{name}` is none")));
+            return Err(Error::data(&self.whole, format!("what the data set has as the image `{name}` is none")));
         }
         if !path.exists() {
             std::fs::write(&path, bytes).map_err(Error::io(&path, "cannot be written"))?;

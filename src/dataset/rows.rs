@@ -143,9 +143,9 @@ impl Record {
             Field::Group(group) => match group.get_column_iter().find(|(name, _)| *name == "bytes") {
                 Some((_, Field::Bytes(bytes))) => Ok(Some(bytes.data())),
                 Some((_, Field::Null)) => Ok(None),
-                _ => Err(self.error(&format!("column `{name}` has no bytes of a picture"))),
+                _ => Err(self.error(&format!("column `{name}` has no bytes of an image"))),
             },
-            _ => Err(self.error(&format!("column `{name}` holds no picture"))),
+            _ => Err(self.error(&format!("column `{name}` holds no image"))),
         }
     }
 
@@ -162,7 +162,7 @@ impl Record {
             _ => None,
         });
         let pictures: Option<Vec<&[u8]>> = pictures.collect();
-        pictures.ok_or_else(|| self.error(&format!("column `{name}` has no bytes of a picture")))
+        pictures.ok_or_else(|| self.error(&format!("column `{name}` has no bytes of an image")))
     }
 
     /// An error about this row.

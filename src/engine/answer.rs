@@ -1,4 +1,4 @@
-//! One request from its beginning to its end.
+//! Answering one request from its beginning to its end.
 
 use std::ops::ControlFlow;
 
@@ -14,16 +14,16 @@ use crate::{
     video,
 };
 
-/// An answer, and what the decoder read of the media.
+/// An answer, and the visual tokens that the decoder read.
 #[derive(Clone, Debug)]
 pub struct Answered<B: VlmBackend> {
-    /// The media's tokens.
+    /// The visual tokens of each image or video.
     pub visual: Vec<VisualTokens<B>>,
     /// The answer.
     pub generated: Generated,
 }
 
-/// For those who want an answer to its end, whatever its tokens are.
+/// Lets an answer go on after every token: the `on_token` of callers that want it to its end.
 pub fn go_on(_: &[u32]) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
@@ -46,7 +46,7 @@ pub fn answer<B: VlmBackend>(
     alone(model, Request::new(media, prompt.clone(), selector, budget, decoding), on_token)
 }
 
-/// [`answer`] for media that were encoded before, with all that the method needs.
+/// Answers as [`answer`] does, for media that were encoded before, with all that the method needs.
 ///
 /// # Errors
 /// As [`answer`].
@@ -63,7 +63,7 @@ pub fn answer_encoded<B: VlmBackend>(
     alone(model, Request::new(media, prompt.clone(), selector, budget, decoding), on_token)
 }
 
-/// A request in an engine of its own.
+/// Answers a request in an engine of its own.
 fn alone<'m, B: VlmBackend>(
     model: &'m Model<B>,
     request: Request<'m, B>,
@@ -82,8 +82,8 @@ fn alone<'m, B: VlmBackend>(
     found.map(|Answered { visual, generated }| (visual, generated))
 }
 
-/// What became of the media in the end, for a method that prunes inside the decoder too: the kept tokens of
-/// every item of every image or video, and how many visual tokens there are.
+/// The visual tokens that were kept in the end, for a method that prunes inside the decoder too: the kept tokens of every item of every image or
+/// video, and the number of visual tokens in all.
 pub fn kept<B: VlmBackend>(media: &[VisualTokens<B>], generated: &Generated) -> (Vec<Vec<usize>>, usize) {
     let Some(inside) = &generated.kept else {
         let items = media.iter().flat_map(|tokens| tokens.keep.indices().to_vec()).collect();

@@ -1,25 +1,25 @@
-//! Which token comes next.
+//! The choice of the next token.
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-/// How the next token is chosen.
+/// The rule that chooses the next token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampling {
-    /// The best one; of equals, the first.
+    /// The best token; of equals, the first.
     Greedy,
-    /// Drawn from the softmax at `temperature`, among the best that together have `top_p` of it.
+    /// A token drawn from the softmax at `temperature`, among the best that together have `top_p` of it.
     Random {
-        /// Above 0; higher is flatter.
+        /// The temperature, above 0; higher is flatter.
         temperature: f32,
-        /// In (0, 1]; 1 leaves nothing out.
+        /// The share of the softmax that is drawn from, in (0, 1]; 1 leaves nothing out.
         top_p: f32,
-        /// The same seed gives the same answer.
+        /// The seed of the random numbers; equal seeds give equal answers.
         seed: u64,
     },
 }
 
 impl Sampling {
-    /// At a temperature of 0, the best token.
+    /// The rule for a temperature, which is the best token at a temperature of 0.
     pub fn new(temperature: f32, top_p: f32, seed: u64) -> Self {
         if temperature == 0.0 { Self::Greedy } else { Self::Random { temperature, top_p, seed } }
     }
@@ -33,7 +33,7 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
-    /// Each `draw` of a seed has random numbers of its own.
+    /// A chooser with the random numbers of a seed and a `draw`; each `draw` of a seed has its own.
     pub(super) fn new(sampling: Sampling, draw: u64) -> Self {
         let seed = if let Sampling::Random { seed, .. } = sampling { seed } else { 0 };
         Self { sampling, random: StdRng::seed_from_u64(seed ^ draw) }

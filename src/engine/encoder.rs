@@ -1,4 +1,4 @@
-//! Media and the vision tower's output for them, which is kept by content within a budget of bytes.
+//! Media, and the cache of the vision tower's output for them, by content and within a budget of bytes.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,12 +14,12 @@ use crate::{
 /// An image or video that requests share.
 pub struct SharedMedia {
     media: video::Media,
-    /// The checksum of its pixels, once it was asked for.
+    /// The checksum of the image's or video's pixels, once it was asked for.
     key: OnceLock<[u8; 32]>,
 }
 
 impl SharedMedia {
-    /// For several requests.
+    /// An image or video that several requests can share.
     pub fn new(media: video::Media) -> Arc<Self> {
         Arc::new(Self { media, key: OnceLock::new() })
     }
@@ -39,9 +39,9 @@ pub type Encoded<B> = Arc<EncodedMedia<B>>;
 
 /// An image or video of a request.
 pub enum Media<B: VlmBackend> {
-    /// Its pixels.
+    /// The pixels, to be encoded.
     Shared(Arc<SharedMedia>),
-    /// What the tower made of it, with all that the request's method needs.
+    /// The vision tower's output, with all that the request's method needs.
     Encoded(Encoded<B>),
 }
 
@@ -61,7 +61,7 @@ impl<B: VlmBackend> From<video::Media> for Media<B> {
 }
 
 impl<B: VlmBackend> Media<B> {
-    /// At most so many items does the tower see of it.
+    /// The largest number of items that the vision tower may encode of the image or video.
     pub(super) fn most_items(&self, model: &Model<B>) -> usize {
         match self {
             Self::Encoded(media) => media.items(),
@@ -73,10 +73,10 @@ impl<B: VlmBackend> Media<B> {
     }
 }
 
-/// What was asked of the tower.
+/// The key of a tower output: the checksum of the pixels, the tiling, and the needs of the method.
 type Key = ([u8; 32], Tiling, Needs);
 
-/// Tower outputs, those that were used last at the end.
+/// A cache of tower outputs, in the order in which they were last used.
 pub(super) struct EncoderCache<B: VlmBackend> {
     entries: Vec<(Key, Encoded<B>)>,
     budget: usize,
@@ -87,7 +87,7 @@ impl<B: VlmBackend> EncoderCache<B> {
         Self { entries: Vec::new(), budget }
     }
 
-    /// The tower's output for `media`, computed where it is not there.
+    /// The tower's output for `media`, computed where it is not in the cache.
     pub(super) fn encode(
         &mut self,
         model: &Model<B>,

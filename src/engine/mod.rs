@@ -1,7 +1,7 @@
-//! Requests in, tokens out: admit → prefill → decode → retire, a step at a time.
+//! The engine, requests in and tokens out: admit → prefill → decode → retire, a step at a time.
 //!
-//! Requests join and leave between steps. What goes wrong with one, or a client that goes away, touches no other. The output of the vision
-//! tower is kept for media that come again, and keys and values for prompts that begin alike.
+//! Requests join and leave between steps. An error of one request, or a client that goes away, touches no other. The output of the vision tower is
+//! kept for media that come again, and keys and values for prompts that begin alike.
 
 mod answer;
 mod choose;
@@ -27,16 +27,17 @@ pub use stream::Stream;
 
 use crate::{Error, model::Model};
 
-/// What an engine may hold and do at once.
+/// Limits on what an engine holds and does at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Requests that are decoded side by side.
+    /// Number of requests that are decoded side by side.
     pub batch: usize,
-    /// New tokens that are read in one prefill: with more, reading the weights is no longer what takes the time, and memory fills up.
+    /// Number of new tokens from which on a prefill takes no more prompts: with more, reading the weights is no longer what takes the time, and
+    /// memory fills up.
     pub rows: usize,
     /// Bytes of keys and values of all requests that are decoded; a request alone may take more.
     pub kv_bytes: usize,
-    /// Bytes of keys and values of ended requests that are kept for prompts that begin like them.
+    /// Bytes of keys and values of ended requests that are kept for prompts that begin like them; those of the newest stay, however large.
     pub prefix_bytes: usize,
     /// Bytes of tower outputs that are kept.
     pub encoder_bytes: usize,
@@ -49,7 +50,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Nothing is kept for later requests.
+    /// Sets the limits to keep nothing for later requests.
     #[must_use]
     pub fn without_reuse(self) -> Self {
         Self { prefix_bytes: 0, encoder_bytes: 0, ..self }
@@ -60,7 +61,7 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(u64);
 
-/// What happened in a step.
+/// An event of a step: a new token, or the end of a request.
 pub enum Event<'e, B: VlmBackend> {
     /// A request has another token; `ids` are all of its answer so far.
     Token {
@@ -69,16 +70,17 @@ pub enum Event<'e, B: VlmBackend> {
         /// The answer so far.
         ids: &'e [u32],
     },
-    /// A request has ended, with its answer or with what went wrong. A request that was cancelled ends with what it has.
+    /// A request has ended, with its answer or with an error. A request that was cancelled ends with the answer so
+    /// far, or with [`Error::Cancelled`] if it had none.
     Ended {
         /// The request.
         id: RequestId,
-        /// The answer.
+        /// The answer, or the error that ended the request.
         outcome: Result<Answered<B>, Error>,
     },
 }
 
-/// What becomes of a request after a token.
+/// The decision after a token: the answer goes on, or ends.
 pub type Flow = std::ops::ControlFlow<()>;
 
 /// Answers requests with one model, as many side by side as its limits allow.
@@ -119,12 +121,12 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
         id
     }
 
-    /// Requests that wait or are being answered.
+    /// Number of requests that wait or are being answered.
     pub fn unfinished(&self) -> usize {
         self.waiting.len() + self.running.len()
     }
 
-    /// One step: the requests that fit are admitted and their prompts read, then every answer gets its next token. `on_event` says after each
+    /// Runs one step: the requests that fit are admitted and their prompts read, then every answer gets its next token. `on_event` says after each
     /// token whether the answer goes on.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
         self.retire_cancelled(on_event);
@@ -162,7 +164,7 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
     /// Takes waiting requests as long as they fit beside those that run: their media are encoded and pruned, and put into their prompts.
     fn admit(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) -> PrefillBatch<'m, B> {
         let mut batch = PrefillBatch::new(self.limits.prefix_bytes > 0);
-        let mut bytes: usize = self.running.iter().map(Sequence::kv_bytes).sum();
+        let mut bytes: usize = self.running.iter().map(|sequence| sequence.kv_bytes(self.model)).sum();
         while self.running.len() + batch.len() < self.limits.batch.max(1) {
             let Some((id, request)) = self.waiting.pop_front() else { break };
             let alone = self.running.is_empty() && batch.is_empty();
@@ -211,7 +213,7 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
         }
     }
 
-    /// Every answer's next token; every weight is read once for all of them.
+    /// Decodes the next token of every answer; every weight is read once for all of them.
     fn decode(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
         if self.running.is_empty() {
             return;
@@ -227,7 +229,7 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
         }
     }
 
-    /// Hands out what a request has, and keeps its keys and values for prompts that begin alike.
+    /// Hands out the outcome of a request, and keeps its keys and values for prompts that begin alike.
     fn retire(&mut self, sequence: Sequence<'m, B>, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
         let (id, outcome, prefix) = sequence.end();
         if let Some(prefix) = prefix {

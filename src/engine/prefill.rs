@@ -1,4 +1,4 @@
-//! Prompts that are read together.
+//! Prefill of prompts that are read together.
 
 use std::time::Instant;
 
@@ -21,20 +21,20 @@ struct Pending<'m, B: VlmBackend> {
     id: RequestId,
     placed: Placed<'m, B>,
     keys: Vec<RowKey>,
-    /// Holds what is taken over from a prompt that was read before.
+    /// The cache, with the keys and values that were taken over from a prompt that was read before.
     cache: KvCache<B>,
-    /// Rows that are taken over, from there or from the prompt before it in the batch.
+    /// Number of rows that are taken over, from a prompt that was read before or from the prompt before this one in the batch.
     shared: usize,
 }
 
 /// Prompts that are read in one pass, every weight once for all of them; one whose tokens are dropped on the way is read alone.
 pub(super) struct PrefillBatch<'m, B: VlmBackend> {
     prompts: Vec<Pending<'m, B>>,
-    /// Whether rows may be taken over.
+    /// Whether rows may be taken over from other prompts.
     reuses: bool,
 }
 
-/// What became of a prompt.
+/// The outcome of reading a prompt: the sequence to decode, or an error.
 type Read<'m, B> = (RequestId, Result<Sequence<'m, B>, Error>);
 
 impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
@@ -50,15 +50,15 @@ impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
         self.prompts.is_empty()
     }
 
-    /// Rows that are to be read.
+    /// Number of rows that are to be read.
     pub(super) fn rows(&self) -> usize {
         self.prompts.iter().map(|pending| pending.keys.len() - pending.shared).sum()
     }
 
-    /// Adds a prompt, with what it has in common with those before it.
+    /// Adds a prompt, with the rows that it has in common with prompts before it.
     ///
     /// # Errors
-    /// When it is longer than the model reads.
+    /// When the prompt is longer than the model reads.
     pub(super) fn add(
         &mut self,
         id: RequestId,
@@ -88,7 +88,7 @@ impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
         Ok(())
     }
 
-    /// Reads them.
+    /// Reads all prompts of the batch.
     pub(super) fn read(self, model: &Model<B>) -> Vec<Read<'m, B>> {
         let mut read = Vec::with_capacity(self.prompts.len());
         let mut together: Vec<Pending<B>> = Vec::new();
@@ -117,7 +117,7 @@ fn read_together<'m, B: VlmBackend>(model: &Model<B>, mut prompts: Vec<Pending<'
     for Pending { placed, cache, keys, shared, .. } in &mut prompts {
         let new = keys.len() - *shared;
         rows.push(placed.prompt.embeds.clone().narrow(1, *shared, new));
-        // What a cache has already was put there before.
+        // Tokens that are in the cache already are not taken over again.
         let shared = *shared - cache.next_position();
         chunks.push(Chunk::next(cache, new, shared));
         cancels.push(placed.cancel.clone());

@@ -1,4 +1,4 @@
-//! Keys and values of ended requests, for prompts that begin like theirs.
+//! Keys and values of ended requests, for prompts that begin like those of these requests.
 
 use secateur_backends::VlmBackend;
 
@@ -6,18 +6,18 @@ use crate::model::{KvCache, RowKey};
 
 /// A prompt that was read, and its keys and values.
 pub(super) struct Prefix<B: VlmBackend> {
-    /// What each row of the prompt is.
+    /// The key of each row of the prompt.
     pub(super) keys: Vec<RowKey>,
     pub(super) cache: KvCache<B>,
 }
 
-/// Prompts, those that ended last at the end.
+/// A cache of prompts with their keys and values, in the order in which they ended.
 pub(super) struct PrefixCache<B: VlmBackend> {
     entries: Vec<Prefix<B>>,
     budget: usize,
 }
 
-/// Prompts that are compared with a new one.
+/// Largest number of prompts that are kept, and compared with a new one.
 const MOST: usize = 8;
 
 impl<B: VlmBackend> PrefixCache<B> {
@@ -25,12 +25,12 @@ impl<B: VlmBackend> PrefixCache<B> {
         Self { entries: Vec::new(), budget }
     }
 
-    /// Keeps a prompt as long as there is room for it.
+    /// Keeps a prompt, and makes room for it; the newest stays, however large it is.
     pub(super) fn keep(&mut self, prefix: Prefix<B>) {
         if self.budget == 0 {
             return;
         }
-        // One that begins another adds nothing to it.
+        // A prompt that is the beginning of the new one adds nothing to it.
         self.entries.retain(|old| in_common(&old.keys, &prefix.keys) < old.keys.len());
         self.entries.push(prefix);
         while self.entries.len() > 1 && (self.bytes() > self.budget || self.entries.len() > MOST) {
@@ -38,7 +38,7 @@ impl<B: VlmBackend> PrefixCache<B> {
         }
     }
 
-    /// The keys and values that have most in common with a prompt, and how many of its rows.
+    /// The keys and values that have most in common with a prompt, and the number of rows in common.
     pub(super) fn longest(&self, keys: &[RowKey]) -> Option<(&KvCache<B>, usize)> {
         let counts = self.entries.iter().map(|entry| (&entry.cache, shared(&entry.keys, keys)));
         counts.max_by_key(|&(_, count)| count).filter(|&(_, count)| count > 0)
@@ -49,7 +49,7 @@ impl<B: VlmBackend> PrefixCache<B> {
     }
 }
 
-/// How many rows at the beginning of `next` are those of `before`, without the last one: it gives the logits.
+/// The number of rows at the beginning of `next` that equal those of `before`; the last row of `next` is left out, since it gives the logits.
 pub(super) fn shared(before: &[RowKey], next: &[RowKey]) -> usize {
     in_common(before, &next[..next.len().saturating_sub(1)])
 }

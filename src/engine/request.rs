@@ -1,4 +1,4 @@
-//! What is asked of a model, and what comes back.
+//! Requests to a model, and their answers.
 
 use std::{
     sync::{
@@ -18,19 +18,19 @@ use crate::{
     text::Prompt,
 };
 
-/// How an answer is made.
+/// Settings for decoding an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoding {
-    /// The longest answer.
+    /// Largest number of tokens of an answer.
     pub max_new_tokens: usize,
-    /// How the next token is chosen.
+    /// The rule that chooses the next token.
     pub sampling: Sampling,
-    /// Whether a token that ends an answer does so; it is no part of the answer.
+    /// Whether an end token ends the answer; an end token is no part of the answer.
     pub stops: bool,
 }
 
 impl Decoding {
-    /// The best token at every step.
+    /// Settings that choose the best token at every step.
     pub fn greedy(max_new_tokens: usize) -> Self {
         Self { max_new_tokens, sampling: Sampling::Greedy, stops: true }
     }
@@ -41,18 +41,18 @@ impl Decoding {
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// The request ends in the step that runs, or between two layers of its prefill.
+    /// Cancels the request, which ends before the next step. Its prefill ends before the next layer, unless others wait for the same pass.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was cancelled.
+    /// Whether the request was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A question about images and videos, and how it is to be answered.
+/// A question about images and videos, with the method, the budget and the settings for its answer.
 pub struct Request<'r, B: VlmBackend> {
     /// The images and videos, in the order of their placeholders.
     pub media: Vec<Media<B>>,
@@ -60,14 +60,14 @@ pub struct Request<'r, B: VlmBackend> {
     pub prompt: Prompt,
     /// The method that drops tokens.
     pub selector: &'r Selector<B>,
-    /// How many tokens of each item stay; all without one.
+    /// The number of tokens of each item to keep; all without a budget.
     pub budget: Option<Budget>,
-    /// How the answer is made.
+    /// Settings for decoding the answer.
     pub decoding: Decoding,
-    /// Which random numbers of the seed are its answer's, where tokens are drawn: questions that had the same ones would all be
-    /// answered likely, or all unlikely.
+    /// Number that picks the answer's random numbers among those of the seed, where tokens are drawn: questions with equal random numbers would all
+    /// get likely answers, or all unlikely ones.
     pub draw: u64,
-    /// Ends it early.
+    /// Switch that ends the request early.
     pub cancel: Cancel,
 }
 
@@ -75,7 +75,7 @@ pub struct Request<'r, B: VlmBackend> {
 pub(super) struct Placed<'r, B: VlmBackend> {
     pub(super) prompt: EmbeddedPrompt<B>,
     pub(super) visual: Vec<VisualTokens<B>>,
-    /// What drops visual tokens on the way through the decoder, down to so many.
+    /// The method that drops visual tokens inside the decoder, and the number of them to keep.
     pub(super) inside: Option<(&'r dyn LayerPruner<B>, usize)>,
     pub(super) decoding: Decoding,
     pub(super) draw: u64,
@@ -94,11 +94,13 @@ impl<'r, B: VlmBackend> Request<'r, B> {
         Self { media, prompt, selector, budget, decoding, draw: 0, cancel: Cancel::default() }
     }
 
-    /// An upper bound of the tokens that it takes in the cache, answer included.
+    /// An upper bound of the tokens that the request takes in the cache, answer included.
     pub(super) fn longest(&self, model: &Model<B>) -> usize {
         let limit = model.decoder_config().max_position_embeddings;
         let items: usize = self.media.iter().map(|media| media.most_items(model)).sum();
-        let visual = items * model.grid().tokens();
+        // A row may end with a newline token, and a frame may have its class token.
+        let grid = model.grid();
+        let visual = items * (grid.tokens() + grid.rows + 1);
         (self.prompt.ids.len() + visual + self.decoding.max_new_tokens.min(limit)).min(limit)
     }
 
@@ -107,7 +109,7 @@ impl<'r, B: VlmBackend> Request<'r, B> {
     /// # Errors
     /// When the prompt is too long, media cannot be encoded, or the budget cannot be kept.
     pub(super) fn place(self, model: &Model<B>, encoder: &mut EncoderCache<B>) -> Result<Placed<'r, B>, Error> {
-        // Before anything is computed for a prompt that is far too long: every placeholder stands for one token at least.
+        // Refuses a prompt that is far too long before anything is computed for it: every placeholder stands for one token at least.
         model.check_length(self.prompt.ids.len())?;
         let Self { media, prompt, selector, budget, decoding, draw, cancel } = self;
         let method = selector.method();
@@ -126,9 +128,9 @@ impl<'r, B: VlmBackend> Request<'r, B> {
         }
         let prompt = model.place(&prompt, &visual);
         model.check_length(prompt.embeds.dims()[1])?;
-        // Of a question without an image there is nothing to drop.
+        // A question without an image has nothing to drop.
         let inside = match inside.zip(budget).filter(|_| !prompt.visual.is_empty()) {
-            // Its budget is per item too, and spent on all items together.
+            // The budget of a method inside the decoder is per item too, and spent on all items together.
             Some((pruner, budget)) => {
                 let of_media = |visual: &VisualTokens<B>| {
                     budget.of(visual.grid.tokens()).map(|tokens| tokens * visual.keep.indices().len())
@@ -149,23 +151,23 @@ pub struct Generated {
     pub ids: Vec<u32>,
     /// The logits of the first position, the whole vocabulary.
     pub first_logits: Vec<f32>,
-    /// Prompt length, visual tokens included.
+    /// Length of the prompt, visual tokens included.
     pub prompt: usize,
-    /// How many of these were taken over from a prompt before.
+    /// The number of the prompt's tokens that were taken over from a prompt before.
     pub shared: usize,
     /// The visual tokens that were kept inside the decoder, as indices into [`EmbeddedPrompt::visual`]; `None` where
     /// nothing was dropped there.
     pub kept: Option<Vec<usize>>,
-    /// Time to the first token; of prompts that were read together, that of all.
+    /// Time to the first token; for prompts that were read together, the time for all of them.
     pub prefill: Duration,
-    /// Time for the rest.
+    /// Time for the tokens after the first.
     pub decode: Duration,
-    /// Forward passes in that time; the last may have given the end token.
+    /// Number of forward passes after the prefill; the last may have given the end token.
     pub steps: usize,
 }
 
 impl Generated {
-    /// Before its first token.
+    /// An answer before its first token.
     pub(super) fn unanswered(first_logits: Vec<f32>, prompt: usize, prefill: Duration) -> Self {
         let (ids, kept, decode) = (Vec::new(), None, Duration::ZERO);
         Self { ids, first_logits, prompt, shared: 0, kept, prefill, decode, steps: 0 }

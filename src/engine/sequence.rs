@@ -1,4 +1,4 @@
-//! A request whose prompt was read, on its way from token to token.
+//! A sequence: a request whose prompt was read, decoded token by token.
 
 use std::{
     ops::ControlFlow,
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Sequence<'m, B: VlmBackend> {
     id: RequestId,
     placed: Placed<'m, B>,
-    /// What the rows of its prompt are; `None` where tokens were dropped on the way, and the cache is that of no other prompt.
+    /// The keys of the prompt's rows; `None` where tokens were dropped inside the decoder, so that the cache fits no other prompt.
     keys: Option<Vec<RowKey>>,
     cache: KvCache<B>,
     generated: Generated,
@@ -42,17 +42,17 @@ impl<'m, B: VlmBackend> Sequence<'m, B> {
         Self { id, placed, keys, cache, generated, chooser, logits, began: Instant::now(), failed: None }
     }
 
-    /// Bytes of its keys and values.
-    pub(super) fn kv_bytes(&self) -> usize {
-        self.cache.bytes()
+    /// Bytes of the sequence's keys and values once its answer is as long as it may be.
+    pub(super) fn kv_bytes(&self, model: &Model<B>) -> usize {
+        self.cache.bytes().max(model.kv_bytes(self.cache.capacity()))
     }
 
-    /// Whether nobody waits for its answer.
+    /// Whether the request was cancelled.
     pub(super) fn is_cancelled(&self) -> bool {
         self.placed.cancel.is_cancelled()
     }
 
-    /// What a prompt that begins alike can take over.
+    /// The row keys and the cache that a prompt that begins alike can take over.
     pub(super) fn prefix(&self) -> Option<(&[RowKey], &KvCache<B>)> {
         Some((self.keys.as_deref()?, &self.cache))
     }
@@ -73,13 +73,13 @@ impl<'m, B: VlmBackend> Sequence<'m, B> {
         if goes_on && on_event(Event::Token { id: self.id, ids: &*ids }).is_continue() && !full() {
             return ControlFlow::Continue(());
         }
-        self.generated.decode = if self.generated.steps > 0 { self.began.elapsed() } else { Duration::ZERO };
         ControlFlow::Break(())
     }
 
-    /// Its outcome, and what prompts that begin alike can take over.
+    /// Ends the sequence: returns its outcome, and the prefix that prompts that begin alike can take over.
     pub(super) fn end(self) -> (RequestId, Result<Answered<B>, Error>, Option<Prefix<B>>) {
-        let Self { id, placed, keys, cache, generated, failed, .. } = self;
+        let Self { id, placed, keys, cache, mut generated, failed, began, .. } = self;
+        generated.decode = if generated.steps > 0 { began.elapsed() } else { Duration::ZERO };
         let Placed { visual, .. } = placed;
         match failed {
             Some(error) => (id, Err(error), None),
@@ -88,7 +88,7 @@ impl<'m, B: VlmBackend> Sequence<'m, B> {
     }
 }
 
-/// Runs the last token of each sequence through the model, and leaves them their next logits.
+/// Runs the last token of each sequence through the model, and stores the logits of the next token in each.
 pub(super) fn step<B: VlmBackend>(model: &Model<B>, running: &mut [Sequence<B>]) {
     let last = |sequence: &Sequence<B>| sequence.generated.ids.last().copied().unwrap_or_default();
     let ids: Vec<u32> = running.iter().map(last).collect();

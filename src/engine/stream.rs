@@ -1,10 +1,10 @@
-//! Text that grows with its tokens.
+//! Streaming: text that grows with its tokens.
 
 use secateur_backends::VlmBackend;
 
 use crate::model::Model;
 
-/// Prints an answer as it grows: what is decodable of `ids` beyond what was already given out.
+/// The text of an answer as it grows, in parts: each new part is the text beyond that given out before.
 #[derive(Debug, Default)]
 pub struct Stream {
     shown: usize,
@@ -20,7 +20,7 @@ impl Stream {
         new
     }
 
-    /// What is left at the end of `text`.
+    /// The part of the whole `text` that was not given out yet.
     pub fn finish(&self, text: &str) -> String {
         text.get(self.shown..).unwrap_or_default().to_owned()
     }

@@ -31,14 +31,22 @@ struct Line {
 /// Answers by the numbers of their questions.
 pub(super) struct Ahead {
     path: PathBuf,
+    /// With those to questions that are not asked this time, because `--limit` is smaller.
     answers: BTreeMap<usize, Answer>,
+    /// The number of questions that are asked.
+    questions: usize,
     /// Opened for the first answer.
     file: Option<File>,
 }
 
+/// Whether answers wait in a run's folder.
+pub(super) fn waits(folder: &Path) -> bool {
+    folder.join(AHEAD).metadata().is_ok_and(|file| file.len() > 0)
+}
+
 impl Ahead {
     /// The answers in the folder to questions from number `next` on. A half-written last line is cut off, and with `force` everything is;
-    /// a line that answers none of `samples` is passed over.
+    /// a line that does not answer its question is passed over.
     ///
     /// # Errors
     /// When the file cannot be read or changed.
@@ -47,7 +55,7 @@ impl Ahead {
         if force {
             remove(&path)?;
         }
-        let mut ahead = Self { path, answers: BTreeMap::new(), file: None };
+        let mut ahead = Self { path, answers: BTreeMap::new(), questions: samples.len(), file: None };
         if !ahead.path.is_file() {
             return Ok(ahead);
         }
@@ -55,7 +63,7 @@ impl Ahead {
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         for line in bytes[..whole].split(|&byte| byte == b'\n') {
             let Ok(Line { question, answer }) = serde_json::from_slice(line) else { continue };
-            if question >= next && samples.get(question).is_some_and(|sample| answer.answers(sample)) {
+            if question >= next && samples.get(question).is_none_or(|sample| answer.answers(sample)) {
                 ahead.answers.insert(question, answer);
             }
         }
@@ -68,8 +76,9 @@ impl Ahead {
         self.answers.contains_key(&question)
     }
 
+    /// The number of answers to questions that are asked.
     pub(super) fn len(&self) -> usize {
-        self.answers.len()
+        self.answers.range(..self.questions).count()
     }
 
     /// Adds an answer, in one write.
@@ -86,9 +95,14 @@ impl Ahead {
         Ok(())
     }
 
-    /// Takes out the answer to a question whose turn has come.
-    pub(super) fn take(&mut self, question: usize) -> Option<Answer> {
-        self.answers.remove(&question)
+    /// The answer to a question, if it waits.
+    pub(super) fn get(&self, question: usize) -> Option<&Answer> {
+        self.answers.get(&question)
+    }
+
+    /// Forgets an answer that was written in its turn.
+    pub(super) fn remove(&mut self, question: usize) {
+        self.answers.remove(&question);
     }
 
     /// Removes the file when no answer waits in it.

@@ -57,7 +57,7 @@ pub fn look_through(samples: &[Sample], on_picture: impl Fn() + Sync) -> Result<
         if matches!(pictures[0], Picture::Video(_)) {
             count(pictures.len(), "video")
         } else {
-            count(pictures.len(), "picture")
+            count(pictures.len(), "image")
         },
     );
     Err(Error::data(place(picture), reason))
@@ -99,7 +99,7 @@ mod tests {
         // The name of the sound one is a part of the first damaged one's.
         let mut samples = vec![sample("1.png", &whole), sample("11.png", &whole[..40]), sample("2.png", b"nothing")];
         let error = look_through(&samples, || ()).unwrap_err().to_string();
-        assert!(error.starts_with("11.png: 2 of 3 pictures cannot be read") && error.ends_with("2.png"), "{error}");
+        assert!(error.starts_with("11.png: 2 of 3 images cannot be read") && error.ends_with("2.png"), "{error}");
         samples.truncate(1);
         assert_eq!(look_through(&samples, || ()).unwrap(), Looked { pictures: 1, turned: 0 });
     }

@@ -71,7 +71,7 @@ pub fn status(out: &Path, config: &RunConfig, samples: &[Sample]) -> Result<RunS
     status_in(&out.join(config.folder_name()), config, samples)
 }
 
-/// The same for a run folder under any name.
+/// Looks at a run folder under any name, as [`status`] does.
 ///
 /// # Errors
 /// As [`status`].
@@ -82,7 +82,7 @@ pub fn status_in(path: &Path, config: &RunConfig, samples: &[Sample]) -> Result<
     }
     let (mut answers, _) = whole_answers(&answers_path)?;
     let on_disk = answers.len();
-    if on_disk > 0 {
+    if on_disk > 0 || ahead::waits(path) {
         check_same(config, &path.join(CONFIG))?;
         answers.truncate(samples.len());
         check_answers(&answers, samples, &answers_path)?;
@@ -104,7 +104,7 @@ impl RunFolder {
         let answers_path = path.join(ANSWERS);
         let (file, locked) = open_locked(&answers_path)?;
         let (answers, whole) = if force { (Vec::new(), 0) } else { whole_answers(&answers_path)? };
-        if !answers.is_empty() {
+        if !force && (!answers.is_empty() || ahead::waits(&path)) {
             check_same(config, &path.join(CONFIG))?;
             check_answers(&answers, samples, &answers_path)?;
         }
@@ -114,10 +114,12 @@ impl RunFolder {
             remove(&path.join(METRICS))?;
         }
         let scored = path.join(METRICS).is_file();
-        let folder = Self { path, config: config.clone(), file, locked, answers, ahead, scored };
+        let mut folder = Self { path, config: config.clone(), file, locked, answers, ahead, scored };
         if !scored {
             folder.write_config()?;
         }
+        // A run that was killed may have left answers whose turn has come.
+        folder.append_waiting()?;
         Ok(folder)
     }
 
@@ -155,18 +157,28 @@ impl RunFolder {
         self.answers.len() + self.ahead.len()
     }
 
-    /// Adds the answer to question number `index`, in one write. An answer whose turn has not come waits in a file of its own. A score of the
-    /// answers before it goes.
+    /// Adds the answer to question number `index`, in one write. An answer whose turn has not come waits in a file of its own; one whose turn
+    /// has come takes the place of an old score.
     ///
     /// # Errors
     /// When the disk is full; the answers before it are kept.
+    ///
+    /// # Panics
+    /// When the question has an answer.
     pub fn append(&mut self, index: usize, answer: Answer) -> Result<(), Error> {
+        assert!(!self.has(index), "question {index} has an answer");
         if index > self.answers.len() {
             return self.ahead.add(index, answer);
         }
         self.append_next(answer)?;
-        while let Some(answer) = self.ahead.take(self.answers.len()) {
-            self.append_next(answer)?;
+        self.append_waiting()
+    }
+
+    /// Moves answers whose turn has come to the others. Each waits until it is written.
+    fn append_waiting(&mut self) -> Result<(), Error> {
+        while let Some(answer) = self.ahead.get(self.answers.len()) {
+            self.append_next(answer.clone())?;
+            self.ahead.remove(self.answers.len() - 1);
         }
         self.ahead.clear_if_empty()
     }

@@ -47,8 +47,8 @@ pub struct Run<'a> {
     pub batching: Batching,
 }
 
-/// Asks the questions that have no answer yet; `on_answer` is called after each. Those about an image are asked one after another, wherever they
-/// are in the file: its tower output is computed once.
+/// Asks the questions that have no answer yet; `on_answer` is called after each. With [`Batching::reuse`], those about an image
+/// are asked one after another, wherever they are in the file: its tower output is computed once.
 ///
 /// # Errors
 /// When an image cannot be read or an answer cannot be written; the answers that were given before are kept.
@@ -110,7 +110,7 @@ pub fn evaluate<B: VlmBackend>(
     wrong.map_or(Ok(()), Err)
 }
 
-/// What is wrong with a question, with its id.
+/// The error of a question, with the question's id.
 fn of_question(sample: &Sample, source: Error) -> Error {
     // A model that is broken is so with every question.
     match source {
@@ -171,7 +171,7 @@ fn check_lengths<'s, B: VlmBackend>(
     Err(Error::Question { id, source: Box::new(source) })
 }
 
-/// What the model is asked, about images or videos with so many placeholders each.
+/// The prompt of a question about images or videos with so many placeholders each.
 ///
 /// # Errors
 /// When the question has placeholders of its own that do not belong to these.

@@ -20,7 +20,11 @@ use image::{
 use secateur_weights::impostor;
 
 use super::{Rgb, jpeg};
-use crate::{Error, files::check_regular, unwind::guarded, words::excerpt};
+use crate::{
+    Error,
+    files::{address, check_regular},
+    unwind::guarded,
+};
 
 /// The longest side that is decoded.
 pub const MAX_SIDE: u32 = 65_535;
@@ -90,24 +94,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     }
     file.read_to_end(&mut bytes).map_err(fail())?;
     Ok(bytes)
-}
-
-/// The error for a web address in place of a file; `None` if `path` is no address.
-pub(crate) fn address(path: &Path) -> Option<Error> {
-    let text = path.to_str()?;
-    let (scheme, rest) = text.split_once(':')?;
-    if !rest.starts_with('/') && scheme != "data" {
-        return None;
-    }
-    let known = ["http", "https", "s3", "gs", "hf", "ftp", "file", "data"];
-    known.iter().any(|known| scheme.eq_ignore_ascii_case(known)).then(|| {
-        let reason = match scheme.to_ascii_lowercase().as_str() {
-            "file" => "an address, and a path is expected: leave out `file://`",
-            _ => "an address, and nothing is fetched from there: download it, and give the path of the file",
-        };
-        // An address may hold a whole image.
-        Error::Image { path: excerpt(text).into(), reason: reason.to_owned() }
-    })
 }
 
 /// The sentence about a file that begins like no image: what it is instead, if that is known.

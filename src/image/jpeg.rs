@@ -38,7 +38,7 @@ pub(super) struct Header {
 /// # Errors
 /// A sentence about the error, without the file's name.
 pub(super) fn header(bytes: &[u8]) -> Result<Header, String> {
-    let cut = || "the image is cut short: it ends before the picture begins".to_owned();
+    let cut = || "the image is cut short: it ends before its pixels begin".to_owned();
     if !bytes.starts_with(&[0xff, 0xd8, 0xff]) {
         return Err("no JPEG file: bytes come before its first marker".to_owned());
     }

@@ -7,7 +7,8 @@ use secateur_weights::{Checkpoint, StoredTensor};
 
 use super::{DecoderConfig, RopeConfig, RopeScaling};
 
-/// A note on a tower in the checkpoint, `copy`, in whose place the tower `read` from the folder `tower` is used; none if both are equal. Tensors are compared in the type of the copy, which training may have saved in 16 bits.
+/// A note on a tower in the checkpoint, `copy`, in whose place the tower `read` from the folder `tower` is used; none if both are equal. Tensors are
+/// compared in the type of the copy, which training may have saved in 16 bits.
 pub(super) fn note(
     copy: &BTreeMap<String, StoredTensor>,
     read: &BTreeMap<String, StoredTensor>,
@@ -60,11 +61,11 @@ pub(super) fn tied_head(
 /// A note on rotary frequencies in the checkpoint, which are computed from the config and not read; none if they are the same.
 pub(super) fn frequencies(checkpoint: &Checkpoint, config: &DecoderConfig) -> Option<String> {
     let (_, stored) = checkpoint.tensors.iter().find(|(name, _)| name.ends_with(".rotary_emb.inv_freq"))?;
-    // Before scaling: files hold the plain ones.
+    // Frequencies before scaling: files hold those.
     let computed = RopeConfig { scaling: RopeScaling::None, ..config.rope }.frequencies(config.head_dim);
     let computed = computed.into_iter().map(f64::from);
     let found: Vec<f64> = if stored.dtype.is_float() { stored.data().iter::<f64>().collect() } else { Vec::new() };
-    // Stored in bf16 they are off by up to a half of a hundredth.
+    // Frequencies stored in bf16 are off by up to a half of a hundredth.
     let near = |(found, computed): (&f64, f64)| (found - computed).abs() <= 0.01 * computed;
     let same = found.len() == config.head_dim / 2 && found.iter().zip(computed).all(near);
     (!same).then(|| {

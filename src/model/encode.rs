@@ -1,4 +1,4 @@
-//! From images and videos to a prompt that the decoder can read.
+//! Encoding: from images and videos to a prompt that the decoder can read.
 
 use std::time::{Duration, Instant};
 
@@ -22,25 +22,25 @@ use crate::{
 pub struct VisualTokens<B: Backend> {
     /// The tokens, `[tokens, hidden]`.
     pub tokens: Tensor<B, 2>,
-    /// What they are, in their order.
+    /// The origin of each token, in the order of the tokens.
     pub order: Vec<Visual>,
-    /// How many of them stand for each of its placeholders in the prompt: an image has one, a video one a frame.
+    /// The number of tokens for each placeholder in the prompt: an image has one placeholder, a video one per frame.
     pub parts: Vec<usize>,
-    /// Which tokens of each item were kept.
+    /// The tokens of each item that were kept.
     pub keep: Keep,
     /// A checksum of the image or video, and of how it was taken apart.
     pub media: u64,
     /// The tokens of an item before pruning.
     pub grid: Grid,
-    /// Visual tokens that the decoder would read of it without pruning.
+    /// Number of visual tokens that the decoder would read of the image or video without pruning.
     pub unpruned: usize,
     /// The tiles, where an image was taken apart.
     pub tiles: Option<Tiles>,
-    /// How the items became one sequence.
+    /// The rule by which the items became one sequence.
     pub merge: Merge,
     /// Time in the preprocessing, the tower, the projector and the text side.
     pub vision: Duration,
-    /// The part of it that came after the choice: the projector, where the method does not read its output.
+    /// The part of `vision` that came after the choice of tokens: the projector, where the method does not read its output.
     pub project: Duration,
     /// Time in the method.
     pub prune: Duration,
@@ -49,20 +49,20 @@ pub struct VisualTokens<B: Backend> {
 /// A prompt with its images in place.
 #[derive(Clone, Debug)]
 pub struct EmbeddedPrompt<B: Backend> {
-    /// `[1, sequence, hidden]`.
+    /// The embeddings of the prompt, `[1, sequence, hidden]`.
     pub embeds: Tensor<B, 3>,
     /// The rows of all visual tokens, ascending.
     pub visual: Vec<usize>,
-    /// What each row is: rows with equal keys are equal.
+    /// The identity of each row: rows with equal keys are equal.
     pub keys: Vec<RowKey>,
 }
 
-/// What a row of a prompt is.
+/// The identity of a row of a prompt: a token of text, or a visual token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowKey {
     /// A token of text.
     Text(u32),
-    /// A visual token: the checksum of the image or video and how it was taken apart, its place there, and the blend that it is.
+    /// A visual token: the checksum of the image or video and how it was taken apart, the token's place there, and its blend, if it is one.
     Visual(u64, Visual, Option<Blend>),
 }
 
@@ -79,17 +79,17 @@ pub struct EncodedMedia<B: Backend> {
 }
 
 impl<B: Backend> EncodedMedia<B> {
-    /// How many placeholders stand for it in a prompt.
+    /// The number of placeholders that stand for the image or video in a prompt.
     pub fn placeholders(&self) -> usize {
         if self.placement.video { self.output.features.dims()[0] } else { 1 }
     }
 
-    /// How many items the tower saw.
+    /// The number of items that the vision tower encoded.
     pub fn items(&self) -> usize {
         self.output.features.dims()[0]
     }
 
-    /// Bytes that it takes.
+    /// Bytes that the tower's output takes.
     pub fn bytes(&self) -> usize {
         let VisionOutput { features, class, cls_attention, keys, .. } = &self.output;
         let rank3 = [Some(features), Some(class), keys.as_ref()];
@@ -100,7 +100,7 @@ impl<B: Backend> EncodedMedia<B> {
 }
 
 impl<B: Backend> VisualTokens<B> {
-    /// What each of its tokens is, in their order.
+    /// The key of each visual token, in the order of the tokens.
     fn keys(&self) -> impl Iterator<Item = RowKey> {
         self.order.iter().map(|&visual| {
             let blend = match visual {
@@ -111,7 +111,7 @@ impl<B: Backend> VisualTokens<B> {
         })
     }
 
-    /// The tokens of each of its placeholders, in their order.
+    /// The tokens of each placeholder, in the order of the placeholders.
     fn by_placeholder(&self) -> impl Iterator<Item = Tensor<B, 2>> {
         let mut from = 0;
         self.parts.iter().map(move |&count| {
@@ -137,7 +137,8 @@ impl<B: VlmBackend> Model<B> {
     /// Encodes an image or a video, with what `needs` names. Frames of a video are its items.
     ///
     /// # Errors
-    /// When it is a video with another number of frames than the model reads, or the model reads none, or the tower's output is not finite.
+    /// When the media are a video with another number of frames than the model reads, or the model reads no videos, or the tower's output is not
+    /// finite.
     pub fn encode_media(&self, media: &Media, tiling: Tiling, needs: Needs) -> Result<EncodedMedia<B>, Error> {
         let start = Instant::now();
         let views = self.vlm.preprocess(media, tiling)?;
@@ -179,7 +180,7 @@ impl<B: VlmBackend> Model<B> {
         })
     }
 
-    /// [`Self::encode_image`] and [`Self::prune`] in one.
+    /// Encodes and prunes an image: [`Self::encode_image`] and [`Self::prune`] in one.
     ///
     /// # Errors
     /// As [`Self::prune`].

@@ -18,30 +18,30 @@ use super::{
 };
 use crate::Error;
 
-/// What fills the networks of a model.
+/// The source of weights that fills the networks of a model.
 pub struct Fill<'a, B: Backend> {
     weights: Weights,
-    /// What matrices are kept in, where the file does not decide.
+    /// The dtype that matrices are kept in, where the file does not decide.
     dtype: Option<DType>,
     activations: DType,
     bf16: bool,
     /// The text side, where it is wanted.
     text: Option<TextSide>,
-    /// The tensors that were taken, to look for numbers that are not finite.
+    /// The tensors that networks were filled from, kept for the search for numbers that are not finite.
     source: Source,
     device: &'a B::Device,
 }
 
-/// Where numbers come from.
+/// The source of the weights: stored tensors, or random numbers.
 enum Weights {
     /// Tensors by their paths in the model, and the folder that messages name.
     Stored { tensors: BTreeMap<String, StoredTensor>, folder: PathBuf, norm: BTreeMap<String, StoredTensor> },
-    /// Nowhere: random ones.
+    /// Random numbers, read from no file.
     Random(Random),
 }
 
 impl<'a, B: VlmBackend> Fill<'a, B> {
-    /// From stored `tensors`; the decoder's matrices have the dtype `stored` in the file.
+    /// A fill from stored `tensors`; the decoder's matrices have the dtype `stored` in the file.
     pub(super) fn stored(
         mut tensors: BTreeMap<String, StoredTensor>,
         folder: PathBuf,
@@ -59,7 +59,7 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
         Self { weights: from, dtype: weights, activations, bf16: dtype == Some(DType::BF16), text, source, device }
     }
 
-    /// With random numbers, in 16 bits as in published checkpoints unless `dtype` says otherwise.
+    /// A fill with random numbers, in 16 bits as in published checkpoints unless `dtype` says otherwise.
     pub(super) fn random(dtype: Option<DType>, text: Option<TextSide>, device: &'a B::Device) -> Self {
         let weights = B::weight_dtype(dtype.unwrap_or(DType::F16), device);
         let activations = B::activation_dtype(weights);
@@ -68,12 +68,12 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
         Self { weights: Weights::Random(random), dtype, activations, bf16, text, source, device }
     }
 
-    /// What networks are built with. Who asks for bf16 gets bf16 products.
+    /// The settings that networks are built with. A request for bf16 gets bf16 products.
     pub fn build(&self) -> Build<'a, B> {
         Build { device: self.device, bf16: self.bf16 }
     }
 
-    /// Where the networks are.
+    /// The device of the networks.
     pub fn device(&self) -> &'a B::Device {
         self.device
     }
@@ -83,7 +83,7 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
         self.activations
     }
 
-    /// The tensors that were taken.
+    /// The tensors that networks were filled from.
     pub(super) fn source(self) -> Source {
         self.source
     }

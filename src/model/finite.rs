@@ -1,4 +1,4 @@
-//! Which part of a model first gives numbers that are not finite.
+//! The search for the first part of a model that gives numbers that are not finite.
 //!
 //! Results are checked where they leave the device anyway: the tower's output, what methods rank by, logits. Only when one of them is not
 //! finite, all weights are looked through, and if these are finite, the networks are run again part by part.
@@ -15,14 +15,14 @@ use crate::Error;
 /// The tensors that a model was filled from.
 #[derive(Clone, Default)]
 pub(super) struct Source {
-    /// By their paths in the model.
+    /// The tensors by their paths in the model.
     tensors: BTreeMap<String, StoredTensor>,
-    /// What matrices are kept in.
+    /// The dtype that matrices are kept in.
     weights: Option<DType>,
 }
 
 impl Source {
-    /// Of a model whose matrices are kept in `weights`.
+    /// An empty source for a model whose matrices are kept in `weights`.
     pub(super) fn new(weights: DType) -> Self {
         Self { tensors: BTreeMap::new(), weights: Some(weights) }
     }
@@ -54,7 +54,7 @@ impl Source {
     }
 }
 
-/// Where a tensor comes in the order of computing: the network, the layer, the place in the layer.
+/// The place of a tensor in the order of computing: the network, the layer, the place in the layer.
 fn order(path: &str) -> (usize, usize, usize) {
     const NETWORKS: [&str; 6] =
         ["vision_tower.", "video_tower.", "clip.", "projector.", "image_newline", "language_model."];

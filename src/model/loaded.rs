@@ -1,4 +1,4 @@
-//! A loaded model: a family's networks, its tokenizer, and how it is asked.
+//! A loaded model: a family's networks, its tokenizer, and its form of conversations.
 
 use std::ops::Range;
 
@@ -17,12 +17,12 @@ use crate::{
 
 use super::{Views, towers::clip::VisionOutput};
 
-/// What to do with an image's crops, where it is not left to the method.
+/// The user's choice of tiles and of their order in the sequence, in place of the method's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TilingChoice {
-    /// How the grid of tiles is chosen.
+    /// The rule that chooses the grid of tiles; `None` leaves it to the method.
     pub grid: Option<GridRule>,
-    /// How the crops become one sequence.
+    /// The rule by which the crops become one sequence; `None` leaves it to the method and the checkpoint.
     pub merge: Option<Merge>,
 }
 
@@ -37,7 +37,7 @@ pub struct Model<B: Backend> {
     activations: DType,
     cache: DType,
     device: B::Device,
-    /// The tensors that it was filled from.
+    /// The tensors that the model was filled from.
     pub(super) source: Source,
     notes: Vec<String>,
 }
@@ -66,7 +66,7 @@ impl<B: VlmBackend> Model<B> {
         &*self.vlm
     }
 
-    /// What a reader must know of how it was filled.
+    /// Notes for the user on how the model was filled.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -111,12 +111,12 @@ impl<B: VlmBackend> Model<B> {
         &self.tokenizer
     }
 
-    /// The form of conversations that it was trained on.
+    /// The form of conversations that the model was trained on.
     pub fn chat(&self) -> &'static ChatForm {
         self.chat.own
     }
 
-    /// The form in which its authors ask the questions of benchmarks about images.
+    /// The form in which the model's authors ask the questions of benchmarks about images.
     pub fn benchmark_chat(&self) -> &'static ChatForm {
         self.chat.benchmarks
     }
@@ -126,7 +126,7 @@ impl<B: VlmBackend> Model<B> {
         &self.chat.ends
     }
 
-    /// Takes other ids that end an answer.
+    /// Replaces the ids that end an answer.
     pub fn set_ends(&mut self, ends: Vec<u32>) {
         self.chat.ends = ends;
     }
@@ -140,7 +140,7 @@ impl<B: VlmBackend> Model<B> {
         if output.is_finite() { Ok(output) } else { Err(self.not_finite(Stage::Tower(views))) }
     }
 
-    /// Tower features `[items, tokens, vision]` to embeddings `[items, tokens, hidden]`.
+    /// Projects tower features `[items, tokens, vision]` to embeddings `[items, tokens, hidden]`.
     ///
     /// # Errors
     /// When these are not finite.
@@ -158,14 +158,16 @@ impl<B: VlmBackend> Model<B> {
         if is_finite(&image) && is_finite(&text) { Ok((image, text)) } else { Err(self.not_finite(Stage::Joint)) }
     }
 
+    /// Checks that the model can read a prompt of `prompt` tokens and one token more.
+    ///
     /// # Errors
-    /// When the model cannot read a prompt of so many tokens and one token more.
+    /// When it cannot.
     pub fn check_length(&self, prompt: usize) -> Result<(), Error> {
         let limit = self.decoder.max_position_embeddings;
         if prompt < limit { Ok(()) } else { Err(Error::TooLong { prompt, limit }) }
     }
 
-    /// Bytes of the keys and values of so many tokens.
+    /// Bytes of the keys and values of `tokens` tokens.
     pub fn kv_bytes(&self, tokens: usize) -> usize {
         let DecoderConfig { num_hidden_layers, num_key_value_heads, head_dim, .. } = self.decoder;
         2 * num_hidden_layers * num_key_value_heads * head_dim * tokens * self.cache.size()
@@ -176,7 +178,7 @@ impl<B: VlmBackend> Model<B> {
         self.vlm.most_items()
     }
 
-    /// An empty cache for a prompt and an answer of so many tokens, or for as many as the model reads.
+    /// An empty cache for a prompt of `prompt` tokens and an answer of `answer`, or for as many as the model reads.
     ///
     /// # Errors
     /// When the model cannot read the prompt and one token more.
@@ -186,14 +188,14 @@ impl<B: VlmBackend> Model<B> {
         Ok(KvCache::new(&self.decoder, prompt, answer, self.cache, &self.device))
     }
 
-    /// Runs `embeds` `[1, rows of all chunks, hidden]` and returns the logits of the rows that the chunks want, `[wanted][vocabulary]`, which
-    /// may be anything: see [`Self::check_logits`].
+    /// Runs `embeds` `[1, rows of all chunks, hidden]` and returns the logits of the rows that the chunks want, `[wanted][vocabulary]`. They may be
+    /// not finite: see [`Self::check_logits`].
     pub fn logits(&self, embeds: Tensor<B, 3>, chunks: &mut [Chunk<B>]) -> Vec<Vec<f32>> {
         let states = self.decoder().forward(embeds, chunks, self.vlm.rope());
         self.rows_of_logits(states)
     }
 
-    /// [`Self::logits`], which ends between two layers once `is_cancelled` says so: then there are none.
+    /// Computes [`Self::logits`] unless cancelled: the pass ends between two layers once `is_cancelled` says so, and there are no logits.
     pub fn logits_unless(
         &self,
         embeds: Tensor<B, 3>,
@@ -204,8 +206,7 @@ impl<B: VlmBackend> Model<B> {
         Some(self.rows_of_logits(states))
     }
 
-    /// [`Self::logits`] for a prompt of which visual tokens are dropped inside the decoder; also returns which of them
-    /// stayed.
+    /// Computes [`Self::logits`] for a prompt of which visual tokens are dropped inside the decoder; also returns the visual tokens that were kept.
     ///
     /// # Errors
     /// When the budget is not between 1 and the number of visual tokens, or the model has no layer to cut before.
@@ -225,7 +226,7 @@ impl<B: VlmBackend> Model<B> {
         logits.chunks(self.decoder.vocab_size).map(<[f32]>::to_vec).collect()
     }
 
-    /// What the queries of each span of a prompt pay together to each token of `columns`: [`Decoder::attention_maps`].
+    /// The attention that the queries of each span of a prompt pay together to each token of `columns`: [`Decoder::attention_maps`].
     pub fn attention_maps(
         &self,
         embeds: Tensor<B, 3>,
@@ -236,7 +237,8 @@ impl<B: VlmBackend> Model<B> {
         self.decoder().attention_maps(embeds, self.vlm.rope(), columns, spans, layers)
     }
 
-    /// Refuses logits, or attention in the decoder, that are not finite; `embeds` makes the embeddings `[1, tokens, hidden]` that they come from, where they are known.
+    /// Refuses logits, or attention in the decoder, that are not finite; `embeds` makes the embeddings `[1, tokens, hidden]` that they come from,
+    /// where they are known.
     ///
     /// # Errors
     /// When one is not; the error names the part of the model that is to blame.

@@ -1,5 +1,4 @@
-//! Models of a named shape with random weights, made where they run: what a benchmark needs of a checkpoint without 13 GB
-//! of it.
+//! Presets: models of a named shape with random weights, made on the machine where they run, so that a benchmark needs no checkpoint of 13 GB.
 
 use super::{
     Checkpoint, DEMO,
@@ -29,10 +28,10 @@ pub fn preset(name: &str) -> Result<Checkpoint, Error> {
     Ok(Checkpoint { family, random: true, ..open(DEMO, None)? })
 }
 
-/// CLIP-L's text side, with the tokenizer of the built-in checkpoint, whose own is smaller.
+/// CLIP-L's text side for a preset, with the tokenizer of the built-in checkpoint, whose own text side is smaller.
 ///
 /// # Errors
-/// When the family has none.
+/// When the family has no text side.
 pub(super) fn text_side(checkpoint: &Checkpoint) -> Result<TextSide, Error> {
     checkpoint.check_text_side()?;
     let mut config = ClipTextConfig::default();

@@ -75,7 +75,7 @@ impl Serialize for Budget {
 impl<'de> Deserialize<'de> for Budget {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "a number of tokens, or a share such as \"12.5%\"")]
         enum Raw {
             Tokens(usize),
             Share(String),

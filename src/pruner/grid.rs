@@ -14,7 +14,7 @@ pub struct Grid;
 
 impl Method for Grid {
     fn card(&self) -> Card {
-        Card { name: "grid", idea: "keeps patches at even distances: a floor", ..Card::default() }
+        Card { name: "grid", idea: "keeps patches at even distances: a baseline", ..Card::default() }
     }
 }
 

@@ -20,7 +20,7 @@ impl Method for Random {
     fn card(&self) -> Card {
         Card {
             name: "random",
-            idea: "keeps any patches, drawn from --seed and the picture: a floor",
+            idea: "keeps any patches, drawn from --seed and the image: a baseline",
             needs: Needs { picture: true, ..Needs::default() },
             ..Card::default()
         }

@@ -46,7 +46,7 @@ impl Task for Demo {
     fn card(&self) -> Card {
         Card {
             name: "demo",
-            about: "drawn pictures for the built-in checkpoint: yes / no questions in 4 of MME's categories",
+            about: "drawn images for the built-in checkpoint: yes / no questions in 4 of MME's categories",
             headline: "accuracy",
             max_new_tokens: 8,
             ..Card::default()
@@ -111,7 +111,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
         notes.push(format!("{n} of {asked} questions; the figures are over these"));
     }
     if incomplete > 0 {
-        notes.push(format!("{incomplete} picture(s) do not have two answered questions and are left out"));
+        notes.push(format!("{incomplete} image(s) do not have two answered questions and are left out"));
     }
     Report { benchmark: "demo", protocol: Protocol::Llava, n, metrics, notes }
 }

@@ -124,7 +124,7 @@ fn prediction(answer: &Answer) -> String {
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("id")?;
     if !row.has("question") {
-        let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+        let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
         folder.picture("data/images", &format!("{id}.jpg"), picture)?;
         return Ok(());
     }

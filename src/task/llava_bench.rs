@@ -204,7 +204,7 @@ fn question<'a>(questions: &'a [Question], id: &str, data: &Path) -> Result<&'a 
 /// `category`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let number = folder.count("");
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     let name = if row.has("image_id") { row.text("image_id")? } else { format!("{:03}", number + 1) };
     let image = folder.picture("images", &name, picture)?;
     let category = row.text("category")?;

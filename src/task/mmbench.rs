@@ -196,7 +196,7 @@ fn images(rows: &[Row], table: &Path) -> Result<HashMap<u64, Arc<[u8]>>, Error> 
         }
         match images.get(&at).cloned() {
             Some(found) => drop(images.insert(row.index, found)),
-            None => bad.push((row, format!("its cell `image` is {at}, and no row with that index has a picture"))),
+            None => bad.push((row, format!("its cell `image` is {at}, and no row with that index has an image"))),
         }
     }
     if let Some((row, reason)) = bad.first() {
@@ -341,7 +341,7 @@ fn unpack(row: &Record, folder: &mut Folder, table: &str) -> Result<(), Error> {
         write(COLUMNS.into_iter().chain(["image"]).map(str::to_owned).collect())?;
     }
     let mut fields = COLUMNS.iter().map(|name| row.text(name)).collect::<Result<Vec<_>, _>>()?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     fields.push(STANDARD.encode(picture));
     write(fields)?;
     let line = line.into_inner().map_err(|_| row.error("the row cannot be written as a line of a table"))?;

@@ -130,7 +130,7 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
         ));
     }
     if incomplete > 0 {
-        notes.push(format!("{incomplete} picture(s) do not have two answered questions and are left out"));
+        notes.push(format!("{incomplete} image(s) do not have two answered questions and are left out"));
     }
     Report { benchmark: "mme", protocol, n, metrics, notes }
 }
@@ -154,7 +154,7 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
             row.error("its question or answer has a line break or a tab, which MME's files of labels cannot hold")
         );
     }
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     folder.picture(RELEASE, &id, picture)?;
     let stem = id.rsplit_once('.').map_or(id.as_str(), |(stem, _)| stem);
     // Where images have a folder of their own, labels have one too.

@@ -208,7 +208,7 @@ fn label<'a>(labels: &'a BTreeMap<String, Label>, id: &str, data: &Path) -> Resu
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let number: u64 = id.trim_start_matches("v1_").parse().map_err(|_| row.error("an id like v1_0 was expected"))?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     let image = folder.picture("images", &id, picture)?;
     let (question, answer, abilities) = (row.text("question")?, row.text("answer")?, row.text("capability")?);
     let abilities: Vec<&str> = abilities.split(',').map(str::trim).collect();
@@ -230,7 +230,7 @@ mod tests {
             ("For the last row I would give **0.7**.", Some(0.7)),
             ("Grade: 0.5/1.0", Some(0.5)),
             ("Between 0.5 and 0.7", None),
-            ("I cannot see the picture", None),
+            ("I cannot see the image", None),
             ("7", None),
         ] {
             assert_eq!(MmVet.verdict(reply), expected.map(|grade| vec![grade]), "{reply}");

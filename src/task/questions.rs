@@ -84,6 +84,6 @@ pub(super) fn samples(data: &Path, name: &str, images: &[&str]) -> Result<Vec<Sa
 /// The samples of the question file at `path`, with images in the first of the folders `images` that is there.
 pub(super) fn samples_of(data: &Path, path: &Path, images: &[&str]) -> Result<Vec<Sample>, Error> {
     let questions: Vec<Question> = lines(path, "question")?;
-    let folder = folder(data, images, "the pictures")?;
+    let folder = folder(data, images, "the images")?;
     Ok(questions.into_iter().map(|q| sample(q.question_id, folder.join(&q.image), q.text)).collect())
 }

@@ -84,7 +84,7 @@ impl Task for ScienceQa {
     fn card(&self) -> Card {
         Card {
             name: "scienceqa",
-            about: "ScienceQA: multiple-choice science questions; accuracy, and that of questions with a picture",
+            about: "ScienceQA: multiple-choice science questions; accuracy, and that of questions with an image",
             data: "playground/data/eval/scienceqa",
             headline: "img_acc",
             max_new_tokens: 1024,
@@ -95,7 +95,7 @@ impl Task for ScienceQa {
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
         let entries: Vec<Entry> = json(&file(data, QUESTIONS)?)?;
-        let folder = folder(data, &["images/test", "images"], "the pictures")?;
+        let folder = folder(data, &["images/test", "images"], "the images")?;
         let samples = entries.into_iter().map(|entry| {
             let asked =
                 entry.conversations.first().map(|turn| turn.value.replace(IMAGE_PLACEHOLDER, "")).unwrap_or_default();

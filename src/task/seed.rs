@@ -60,7 +60,7 @@ impl Task for Seed {
     fn card(&self) -> Card {
         Card {
             name: "seed-bench",
-            about: "SEED-Bench: multiple-choice questions about pictures and video frames; accuracy",
+            about: "SEED-Bench: multiple-choice questions about images and video frames; accuracy",
             data: "playground/data/eval/seed_bench",
             headline: "acc",
             max_new_tokens: 128,
@@ -137,7 +137,7 @@ fn labels(data: &Path) -> Result<Labels, Error> {
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let pictures = row.pictures("image")?;
-    let picture = pictures.get(pictures.len() / 2).ok_or_else(|| row.error("no picture"))?;
+    let picture = pictures.get(pictures.len() / 2).ok_or_else(|| row.error("no image"))?;
     let image = folder.picture("pictures", &id, picture)?;
     let mut text = row.text("question")?;
     for letter in ["a", "b", "c", "d"] {

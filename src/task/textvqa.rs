@@ -52,7 +52,7 @@ impl Task for TextVqa {
     fn card(&self) -> Card {
         Card {
             name: "textvqa",
-            about: "TextVQA: questions about text in pictures, with OCR tokens; VQA accuracy",
+            about: "TextVQA: questions about text in images, with OCR tokens; VQA accuracy",
             data: "playground/data/eval/textvqa",
             headline: "acc",
             max_new_tokens: 128,
@@ -126,7 +126,7 @@ fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
 /// the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let (id, question) = (row.name("image_id")?, row.text("question")?);
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     let image = folder.picture("train_images", &id, picture)?;
     let tokens = row.texts("ocr_tokens")?.join(", ");
     let text = format!("{}\nReference OCR token: {tokens}{SINGLE_WORD}", capitalize(&question));

@@ -112,8 +112,7 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
     for question in &questions {
         let Some(answer) = by_id.get(&question.question_id) else { continue };
         let people = labels.get(&question.image);
-        let people =
-            people.ok_or_else(|| Error::data(&path, format!("no label for the picture {}", question.image)))?;
+        let people = people.ok_or_else(|| Error::data(&path, format!("no label for the image {}", question.image)))?;
         sum += accuracy(&answer.text, people);
         n += 1;
     }
@@ -127,7 +126,7 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 /// the hub's image. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     let name = if id.ends_with(".jpg") { id.clone() } else { format!("{id}.jpg") };
     let image = folder.picture("test", &name, picture)?;
     let text = format!("{}{UNANSWERABLE}{SINGLE_WORD}", capitalize(&row.text("question")?));

@@ -53,7 +53,7 @@ impl Task for VqaV2 {
     fn card(&self) -> Card {
         Card {
             name: "vqav2",
-            about: "VQAv2: questions about COCO pictures, test-dev; a file for the EvalAI server",
+            about: "VQAv2: questions about COCO images, test-dev; a file for the EvalAI server",
             data: "playground/data/eval/vqav2",
             headline: "acc",
             max_new_tokens: 128,
@@ -152,7 +152,7 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 /// of the test split; questions that are not in test-dev count as answered with nothing, and are not known here.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.integer("question_id")?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no picture"))?;
+    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
     let image = folder.picture("test2015", &format!("COCO_test2015_{:012}", row.integer("image_id")?), picture)?;
     let text = format!("{}{SINGLE_WORD}", row.text("question")?);
     let line = json!({"question_id": id, "image": image, "text": text, "category": "default"}).to_string();

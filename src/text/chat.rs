@@ -1,37 +1,37 @@
-//! How a conversation becomes the text of a prompt, and where images and videos go in it.
+//! Conversation forms: the text of a prompt, and the placeholders of images and videos in it.
 
 use super::{IMAGE_PLACEHOLDER, VIDEO_PLACEHOLDER, strip};
 use crate::Error;
 
-/// The form of the conversations that a model was trained on. Families have theirs as constants.
+/// The form of the conversations that a model was trained on. Families have their forms as constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChatForm {
-    /// What it is called in the family's own code.
+    /// The name of the form in the family's own code.
     pub name: &'static str,
-    /// The text before the first turn: what the system says.
+    /// The text before the first turn: the system's text.
     pub start: &'static str,
-    /// The text before and after what a user says; the second opens the answer.
+    /// The text before and after a user's text; the second opens the answer.
     pub user: [&'static str; 2],
     /// The text before and after an answer of an earlier turn.
     pub answer: [&'static str; 2],
-    /// Whether white space around what a user says is cut off.
+    /// Whether white space around a user's text is cut off.
     pub trims: bool,
-    /// Where the placeholders of images go in a question that has none.
+    /// The place of the images' placeholders in a question that has none.
     pub placement: Placement,
     /// Whether [`VIDEO_PLACEHOLDER`] stands for all frames of a video.
     pub reads_videos: bool,
 }
 
-/// Where the placeholders of images go in a question that has none.
+/// The place of the images' placeholders in a question that has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Before the question, each on a line of its own.
+    /// Placeholders stand before the question, each on a line of its own.
     Lines,
-    /// Before the question, all on one line.
+    /// Placeholders stand before the question, all on one line.
     OneLine,
 }
 
-/// What a user said, and what the model answered, if it did yet.
+/// A turn of a conversation: the user's text, and the model's answer, if there is one yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// The user's text, with placeholders where it has images.
@@ -41,18 +41,18 @@ pub struct Turn {
 }
 
 impl ChatForm {
-    /// One question about images and videos, of which `media` says how many placeholders each takes: 1 for an image, its frames for a video.
-    /// The placeholders stand before the question unless it has its own; there, [`VIDEO_PLACEHOLDER`] stands for all of a video's. Images and
-    /// videos go to the placeholders in their order.
+    /// Writes the prompt of one question about images and videos, of which `media` says how many placeholders each takes: 1 for an image, the number
+    /// of frames for a video. The placeholders stand before the question unless it has its own; there, [`VIDEO_PLACEHOLDER`] stands for all frames of
+    /// a video. Images and videos go to the placeholders in their order.
     ///
     /// # Errors
-    /// When the question has placeholders, but not as many, or one for a video where an image's turn is, or the other way round.
+    /// When the question has placeholders, but not as many, or one for a video where an image comes next, or the other way round.
     pub fn render(&self, question: &str, media: &[usize]) -> Result<String, Error> {
         let user = self.place(question, media)?;
         Ok(self.conversation(&[Turn { user, answer: None }]))
     }
 
-    /// Several turns, whose placeholders are in their texts already.
+    /// Writes the prompt of several turns, whose placeholders are in their texts already.
     pub fn conversation(&self, turns: &[Turn]) -> String {
         let mut text = self.start.to_owned();
         for Turn { user, answer } in turns {
@@ -69,7 +69,7 @@ impl ChatForm {
     fn place(&self, question: &str, media: &[usize]) -> Result<String, Error> {
         let mut whole = String::new();
         let (mut rest, mut unplaced) = (question, media.iter());
-        // Where the question says which is which, it must be so.
+        // A question that has placeholders for videos must have images and videos in the order of the media.
         while let Some(at) = rest.find(VIDEO_PLACEHOLDER).filter(|_| self.reads_videos) {
             let before = &rest[..at];
             let images = unplaced.by_ref().take(before.matches(IMAGE_PLACEHOLDER).count()).all(|&count| count == 1);

@@ -1,4 +1,4 @@
-//! The CLIP tokenizer, and how CDPruner cuts long questions.
+//! The CLIP tokenizer, and CDPruner's cut of long questions into segments.
 
 use std::path::{Path, PathBuf};
 
@@ -7,23 +7,23 @@ use tokenizers::{Model, ModelWrapper, Tokenizer, pre_tokenizers::byte_level::Byt
 use super::TOKENIZER_JSON;
 use crate::{Error, unwind::guarded};
 
-/// Text to the ids of `CLIPTokenizerFast`.
+/// A tokenizer with the ids of `CLIPTokenizerFast`.
 pub struct ClipTokenizer {
-    /// The file that it was read from.
+    /// The file that the tokenizer was read from.
     path: PathBuf,
     tokenizer: Tokenizer,
-    /// Tokens that the text tower reads at once.
+    /// Number of tokens that the text tower reads at once.
     window: usize,
     pooling: Pooling,
 }
 
-/// Which token stands for a text.
+/// The rule that picks the token that stands for a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The one with the largest id: what transformers does where the config says that the end token is 2, as OpenAI's
-    /// checkpoints do, although theirs is the last of the vocabulary.
+    /// The token with the largest id: transformers' choice where the config says that the end token is 2, as OpenAI's checkpoints do, although their
+    /// end token is the last of the vocabulary.
     LargestId,
-    /// The first one with this id.
+    /// The first token with this id.
     End(u32),
 }
 
@@ -32,7 +32,7 @@ pub enum Pooling {
 pub struct Segment {
     /// Token ids, the last segment filled up with zeros.
     pub ids: Vec<u32>,
-    /// The position of the token that stands for it.
+    /// The position of the token that stands for the segment.
     pub pool: usize,
 }
 
@@ -82,18 +82,18 @@ impl ClipTokenizer {
         Ok(read)
     }
 
-    /// The ids of `text` with its start and end tokens.
+    /// The ids of `text`, with the start and end tokens.
     ///
     /// # Errors
-    /// When the tokenizer has no piece for a part of it.
+    /// When the tokenizer has no piece for a part of the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let encoding = guarded(|| self.tokenizer.encode_fast(text, true)).and_then(Result::ok);
         let ids = encoding.map(|encoding| encoding.get_ids().to_vec());
         ids.ok_or_else(|| Error::config(&self.path, "it has no pieces for a part of the text that it is to encode"))
     }
 
-    /// `text` in as many windows as it takes. The start token is in the first one only, the end token in the last, as in
-    /// CDPruner: a segment without an end token is pooled where its largest id is.
+    /// Cuts `text` into as many segments as it takes. The start token is in the first segment only, the end token in the last, as in CDPruner: a
+    /// segment without an end token is pooled where its largest id is.
     ///
     /// # Errors
     /// As [`Self::encode`].

@@ -1,15 +1,15 @@
-//! A tokenised prompt, and where the images go in it.
+//! A tokenised prompt, and the places of the images in it.
 
 use super::Tokenizer;
 use crate::Error;
 
-/// What stands for an image in a prompt's text.
+/// The placeholder of an image, or of a video's frame, in a prompt's text.
 pub const IMAGE_PLACEHOLDER: &str = "<image>";
 
-/// What stands for an image among a prompt's ids, as in LLaVA's code.
+/// The placeholder of an image, or of a video's frame, among a prompt's ids, as in LLaVA's code.
 pub const IMAGE_TOKEN: i64 = -200;
 
-/// What stands for a whole video in a question of Video-LLaVA's training data.
+/// The placeholder of a whole video in a question of Video-LLaVA's training data.
 pub const VIDEO_PLACEHOLDER: &str = "<video>";
 
 /// A tokenised prompt, with [`IMAGE_TOKEN`] where an image's tokens go.
@@ -32,7 +32,7 @@ pub enum Span {
 
 impl Prompt {
     /// Tokenises `text` around its [`IMAGE_PLACEHOLDER`]s: each part on its own, then only the first start token kept, as
-    /// LLaVA's `tokenizer_image_token`. `question` is what it asks, see [`super::clip_question`].
+    /// LLaVA's `tokenizer_image_token`. `question` is the question alone, see [`super::clip_question`].
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -47,7 +47,7 @@ impl Prompt {
         Ok(Self { ids, question: question.to_owned() })
     }
 
-    /// How many images it takes.
+    /// The number of images that the prompt takes, frames of videos included.
     pub fn images(&self) -> usize {
         self.ids.iter().filter(|&&id| id == IMAGE_TOKEN).count()
     }

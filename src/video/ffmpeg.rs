@@ -146,7 +146,7 @@ fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(
     let complaint = std::thread::spawn(move || first_complaint(stderr));
     let mut bytes = Vec::new();
     stdout.read_to_end(&mut bytes).map_err(Error::io(path, "ffmpeg's frames cannot be read"))?;
-    let frames = ppm_pictures(&bytes).ok_or_else(|| fail("ffmpeg gave something else than pictures".to_owned()))?;
+    let frames = ppm_pictures(&bytes).ok_or_else(|| fail("ffmpeg gave something else than images".to_owned()))?;
     Ok((frames, complaint.join().unwrap_or_default()))
 }
 

@@ -27,7 +27,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
     }
     files.sort_by_cached_key(|path| order(path));
     if files.is_empty() {
-        let reason = "there is no picture in this folder; a folder of frames has one file for each".to_owned();
+        let reason = "there is no image in this folder; a folder of frames has one file for each".to_owned();
         return Err(Error::Video { path: path.to_owned(), reason });
     }
     let numbers = frame_numbers(files.len(), wanted);

@@ -91,10 +91,10 @@ fn bad_instructions_get_a_sentence() {
     let path = folder.path().join("bad.jsonl");
     for (text, reason) in [
         ("{\"id\": 1}\n", "line 1 is no instruction"),
-        ("[{\"id\": 1, \"conversations\": []}]", "there is no instruction with a picture"),
+        ("[{\"id\": 1, \"conversations\": []}]", "there is no instruction with an image"),
         (
             "{\"image\": \"none.png\", \"conversations\": [{\"value\": \"<image>\\nWhat?\"}]}",
-            "the picture of an instruction is missing",
+            "the image of an instruction is missing",
         ),
     ] {
         std::fs::write(&path, text).unwrap();

@@ -186,7 +186,7 @@ fn pictures_that_are_none() {
     for length in [photo.len() - 1, photo.len() - 100, photo.len() / 2] {
         refuses(&model(), &write("cut.jpg", &photo[..length]), &["cut.jpg", "cut short"]);
     }
-    refuses(&model(), folder.path(), &["a folder of frames or a video, and this model sees pictures only"]);
+    refuses(&model(), folder.path(), &["a folder of frames or a video, and this model sees images only"]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn two_pictures_take_their_places_in_one_prompt() {
     }
     let (code, _, stderr) = secateur(&["ask", &path(BOAT), "<image><image> Same?", "--model", &model]);
     assert_eq!(code, 1);
-    assert!(stderr.contains("2 `<image>` marks for 1 picture"), "{stderr}");
+    assert!(stderr.contains("2 `<image>` placeholders for 1 image"), "{stderr}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn without_its_checkpoint_a_run_has_no_gallery_and_says_so() {
     let (success, stderr) = report(&folders, &page, &[]);
     assert!(success && stderr.contains("has no gallery: the checkpoint is not there any more"), "{stderr}");
     let html = std::fs::read_to_string(page.join("report.html")).unwrap();
-    assert!(html.contains("No pictures here: the checkpoint is not there any more"));
+    assert!(html.contains("No images here: the checkpoint is not there any more"));
     assert_eq!(html.matches("<svg").count(), 1);
     assert!(!page.join("demo-demo-time.svg").exists());
 }

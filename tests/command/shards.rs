@@ -122,3 +122,54 @@ fn shards_that_cannot_be_are_usage_errors() {
     let (code, _, stderr) = eval(out.path(), &[("JOB_COMPLETION_INDEX", "1")], &[]);
     assert!(code == 1 && stderr.contains("JOB_COMPLETIONS"), "{stderr}");
 }
+
+/// Splits a run's answers as a kill leaves them: the first `written` in their file, and some of those after them in the other, from the
+/// number that is next.
+fn kill(folder: &Path, all: &str, written: usize, waiting: &[usize]) {
+    let lines: Vec<&str> = all.lines().collect();
+    let text = |lines: &[String]| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let ahead: Vec<String> = waiting.iter().map(|&i| format!("{{\"question\":{i},\"answer\":{}}}", lines[i])).collect();
+    std::fs::write(
+        folder.join("answers.jsonl"),
+        text(&lines[..written].iter().map(|&line| line.to_owned()).collect::<Vec<_>>()),
+    )
+    .unwrap();
+    std::fs::write(folder.join("answers-ahead.jsonl"), text(&ahead) + "{\"question\": 1").unwrap();
+    let _ = std::fs::remove_file(folder.join("metrics.json"));
+}
+
+/// Answers to later questions about an image wait in a file of their own, and a kill may leave them there when their turn has come.
+#[test]
+fn answers_that_wait_are_taken_over() {
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join(NAME);
+    let waits = || folder.join("answers-ahead.jsonl").exists();
+    assert_eq!(eval(out.path(), &[], &[]).0, 0);
+    let all = answers(&folder);
+    for (written, waiting) in [(3, &[3, 4, 9][..]), (0, &[0]), (0, &[5, 6]), (14, &[]), (9, &[9, 10, 11, 12, 13])] {
+        kill(&folder, &all, written, waiting);
+        let (code, _, stderr) = eval(out.path(), &[], &[]);
+        assert_eq!((code, answers(&folder), waits()), (0, all.clone(), false), "{written} and {waiting:?}: {stderr}");
+    }
+
+    // Other settings would make other answers, even if all that is there waits.
+    kill(&folder, &all, 0, &[5]);
+    let (code, _, stderr) = eval(out.path(), &[], &["--temperature", "1"]);
+    assert!(code == 1 && stderr.contains("a run with other settings"), "{stderr}");
+
+    // A shorter run leaves what a longer one has paid for.
+    kill(&folder, &all, 2, &[3, 10]);
+    let (code, _, stderr) = eval(out.path(), &[], &["--limit", "6"]);
+    assert!(code == 0 && waits(), "{stderr}");
+    assert_eq!(answers(&folder).lines().count(), 6);
+    assert_eq!(eval(out.path(), &[], &[]).0, 0);
+    assert_eq!((answers(&folder), waits()), (all.clone(), false));
+
+    // Shards are merged into what is left of a whole run.
+    for shard in ["0/2", "1/2"] {
+        assert_eq!(eval(out.path(), &[], &["--shard", shard]).0, 0);
+    }
+    kill(&folder, &all, 2, &[3, 4, 10]);
+    let (code, _, stderr) = merge(out.path(), &["0-of-2", "1-of-2"], &[]);
+    assert_eq!((code, answers(&folder), waits()), (0, all, false), "{stderr}");
+}

@@ -169,7 +169,7 @@ fn what_holds_no_video_is_refused_with_a_reason() {
     assert!(reason(&path("empty.mp4")).ends_with("the file has 0 bytes, which is no video"));
     assert!(reason(&path("nowhere.mp4")).contains("cannot be read"));
     std::fs::create_dir(path("none")).unwrap();
-    assert!(reason(&path("none")).contains("no picture in this folder"));
+    assert!(reason(&path("none")).contains("no image in this folder"));
     std::fs::write(path("text.gif"), "no picture").unwrap();
     assert!(reason(&path("text.gif")).contains("not a GIF"));
     if !ffmpeg_is_there() {
@@ -246,7 +246,7 @@ fn pictures_and_videos_share_a_prompt() {
     let output = secateur(&["ask", "--model", model, picture, frames, "<video> and <image>: what moves?"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("has a `<video>` where no video's turn is"));
     let output = secateur(&["ask", "--model", model, frames, "<image> what?"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("1 `<image>` marks for 8 picture(s) and frames"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 `<image>` placeholders for 8 image(s) and frames"));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn videos_are_refused_before_weights_are_read() {
         let output = secateur(&[&[command, "--tokens", "16", "--model", model.to_str().unwrap()], media].concat());
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("video, and this model sees pictures only"), "{stderr}");
+        assert!(stderr.contains("video, and this model sees images only"), "{stderr}");
     }
 }
 

@@ -104,7 +104,7 @@ fn a_set_with_a_missing_video_or_for_another_model_is_refused() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let stderr = eval("tiny-llava-1.5/llava-v1.5-tiny");
-    assert!(stderr.contains("video, and this model sees pictures only"), "{stderr}");
+    assert!(stderr.contains("video, and this model sees images only"), "{stderr}");
     // What reads them is looked for before weights are.
     if ffmpeg_is_there() {
         let mut command = assert_cmd::Command::cargo_bin("secateur").unwrap();

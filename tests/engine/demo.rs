@@ -51,11 +51,7 @@ impl Job for Accuracies {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let model = load::<B>(&device, self.dtype);
         // The others take longer, and their numbers are compared by the golden tests.
-        let pictures = match (B::name(&device) == "flex", crate::common::golden::is_brief::<B>(&device)) {
-            (true, _) => self.pictures,
-            (_, true) => self.pictures.min(5),
-            _ => self.pictures.min(16),
-        };
+        let pictures = if B::name(&device) == "flex" { self.pictures } else { self.pictures.min(16) };
         let mut runs: Vec<(Selector<B>, usize)> = vec![(selector("none", Params::default()).unwrap(), 576)];
         for name in self.methods {
             runs.extend(BUDGETS.map(|budget| (selector(name, Params::default()).unwrap(), budget)));

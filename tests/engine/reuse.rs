@@ -156,11 +156,26 @@ fn requests_do_not_touch_each_other() {
     let part = found[&leaving].as_ref().unwrap();
     assert!((1..12).contains(&part.len()), "{part:?}");
 
-    // One after another, because a second one's keys and values do not fit.
-    let tight = Limits { batch: 4, kv_bytes: 1, ..Limits::default() };
-    let one_by_one = ask(&model, tight, [request(QUESTIONS[0], 64), request(QUESTIONS[2], 29)]);
-    assert_eq!(one_by_one[1].ids, alone[1].ids);
-    assert_eq!(one_by_one[0].ids, alone[0].ids);
+    // One after another, because a second one's keys and values do not fit beside the first one's.
+    let one = model.kv_bytes(64 + 12 + 60);
+    for (kv_bytes, side_by_side) in [(1, false), (3 * one / 2, false), (8 * one, true)] {
+        let mut engine = Engine::new(&model, Limits { batch: 4, kv_bytes, ..Limits::default() });
+        let first = engine.submit(request(QUESTIONS[0], 64));
+        let second = engine.submit(request(QUESTIONS[2], 29));
+        let (mut is_running, mut overlaps, mut found) = (true, false, BTreeMap::new());
+        engine.run(&mut |event| {
+            match event {
+                Event::Token { id, .. } => overlaps |= is_running && id == second,
+                Event::Ended { id, outcome } => {
+                    is_running &= id != first;
+                    found.insert(id, outcome.unwrap().generated.ids);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(overlaps, side_by_side, "{kv_bytes} bytes");
+        assert_eq!((&found[&first], &found[&second]), (&alone[0].ids, &alone[1].ids), "{kv_bytes} bytes");
+    }
 }
 
 /// Tokens that two prompts have in common after the picture.

@@ -21,8 +21,8 @@ const BLOCK: usize = 64;
 pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
     let (q, k, v) = (Heads::of(q)?, Heads::of(k)?, Heads::of(v)?);
     let mut buffer = vec![0.0; q.shape.iter().product()];
-    let out = NewHeads::of(&mut buffer, q.shape);
-    if there(ATTEND).find_map(|kernel| (kernel.run)([&q, &k, &v], mask, &out)).is_none() {
+    let mut out = NewHeads::of(&mut buffer, q.shape);
+    if there(ATTEND).find_map(|kernel| (kernel.run)([&q, &k, &v], mask, &mut out)).is_none() {
         in_turn(q.count(), |scores, i| {
             // SAFETY: every number is taken once.
             let out = unsafe { out.head(i) };
@@ -36,8 +36,8 @@ pub(crate) fn attend([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTens
 pub(crate) fn attend_bf16([q, k, v]: [&FlexTensor; 3], mask: Mask) -> Option<FlexTensor> {
     let heads = [Heads::of(q)?, Heads::of(k)?, Heads::of(v)?];
     let mut buffer = vec![0.0; heads[0].shape.iter().product()];
-    let out = NewHeads::of(&mut buffer, heads[0].shape);
-    there(ATTEND_BF16).find_map(|kernel| (kernel.run)(heads.each_ref(), mask, &out))?;
+    let mut out = NewHeads::of(&mut buffer, heads[0].shape);
+    there(ATTEND_BF16).find_map(|kernel| (kernel.run)(heads.each_ref(), mask, &mut out))?;
     Some(tensor(buffer, heads[0].shape))
 }
 
@@ -201,7 +201,7 @@ mod tests {
         there(ATTEND_BF16).filter_map(move |kernel| {
             let [q, k, v] = inputs.each_ref().map(|x| Heads::of(x).unwrap());
             let mut buffer = vec![0.0; q.shape.iter().product()];
-            (kernel.run)([&q, &k, &v], mask, &NewHeads::of(&mut buffer, q.shape))?;
+            (kernel.run)([&q, &k, &v], mask, &mut NewHeads::of(&mut buffer, q.shape))?;
             Some(Tensor::from_primitive(TensorPrimitive::Float(tensor(buffer, q.shape))))
         })
     }

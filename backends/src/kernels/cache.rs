@@ -49,7 +49,10 @@ fn write<T: Send, N: Number>(
             copy(to, from.row(token));
         }
     };
-    let data = numbers(&mut buffer);
+    if count * head_dim == 0 {
+        return Ok(buffer);
+    }
+    let data = &mut numbers(&mut buffer)[..heads * capacity * head_dim];
     // A token of an answer is written sooner than threads are woken.
     if count > 1 {
         data.par_chunks_exact_mut(capacity * head_dim).enumerate().for_each(one);

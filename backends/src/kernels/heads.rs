@@ -75,7 +75,8 @@ impl<'a, T: Number> Heads<'a, T> {
     /// Head number `i` of all batches.
     pub(super) fn head(&self, i: usize) -> Head<'a, T> {
         let [_, heads, rows, columns] = self.shape;
-        let start = i / heads * self.strides[0] + i % heads * self.strides[1];
+        // A head without rows may start after the last number.
+        let start = if rows == 0 { 0 } else { i / heads * self.strides[0] + i % heads * self.strides[1] };
         let stride = self.strides[2];
         Head { numbers: &self.numbers[start..][..span(rows, columns, stride)], rows, columns, stride }
     }
@@ -84,6 +85,7 @@ impl<'a, T: Number> Heads<'a, T> {
 impl<'a, T> Head<'a, T> {
     /// The rows `from..to` of the head.
     pub(super) fn part(self, from: usize, to: usize) -> Self {
+        assert!(from <= to && to <= self.rows);
         let rows = to - from;
         // An empty part at the end of the head would start after its last number.
         let start = if rows == 0 { 0 } else { from * self.stride };
@@ -143,8 +145,9 @@ impl<'a> NewHeads<'a> {
         let [batches, heads, rows, columns] = self.shape;
         assert!(i < batches * heads);
         let stride = heads * columns;
+        let offset = if rows == 0 { 0 } else { i / heads * rows * stride + i % heads * columns };
         // SAFETY: within the buffer, by its shape.
-        let start = unsafe { self.start.add(i / heads * rows * stride + i % heads * columns) };
+        let start = unsafe { self.start.add(offset) };
         NewHead { start, rows, columns, stride, buffer: PhantomData }
     }
 }
@@ -153,8 +156,9 @@ impl NewHead<'_> {
     /// The rows `from..to` of the head.
     pub(super) fn part(&mut self, from: usize, to: usize) -> NewHead<'_> {
         assert!(from <= to && to <= self.rows);
+        let offset = if from == to { 0 } else { from * self.stride };
         // SAFETY: rows of this head.
-        let start = unsafe { self.start.add(from * self.stride) };
+        let start = unsafe { self.start.add(offset) };
         NewHead { start, rows: to - from, columns: self.columns, stride: self.stride, buffer: PhantomData }
     }
 
@@ -190,7 +194,7 @@ pub(super) struct Matrix<'a> {
     numbers: PhantomData<&'a [f32]>,
 }
 
-/// What [`product`] writes: a head, or scores in a slice.
+/// The result of [`product`]: a head, or scores in a slice.
 pub(super) struct MatrixMut<'a> {
     start: *mut f32,
     sides: Sides,

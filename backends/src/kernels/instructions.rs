@@ -1,11 +1,11 @@
 //! The instructions that kernels may use: those that the processor has, up to the ones that the user permits.
 
-use std::{str::FromStr, sync::OnceLock};
+use std::{env::VarError, str::FromStr, sync::OnceLock};
 
 /// Instruction sets, each of which has those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Instructions {
-    /// What the compiler's target has.
+    /// The instructions of the compiler's target.
     Portable,
     /// AVX2, FMA and F16C.
     Avx2,
@@ -59,6 +59,7 @@ fn permitted() -> &'static Result<Instructions, String> {
     static PERMITTED: OnceLock<Result<Instructions, String>> = OnceLock::new();
     PERMITTED.get_or_init(|| match std::env::var("SECATEUR_KERNELS") {
         Ok(name) if !name.is_empty() => name.parse(),
+        Err(VarError::NotUnicode(name)) => name.to_string_lossy().parse(),
         _ => Ok(Instructions::Amx),
     })
 }

@@ -12,13 +12,13 @@ use crate::Mask;
 /// A kernel of an operation.
 pub(super) struct Kernel<F> {
     pub(super) needs: Instructions,
-    /// Its name for people.
+    /// The kernel's name for people.
     pub(super) name: &'static str,
     pub(super) run: F,
 }
 
 /// `softmax(q·kᵀ/√head_dim)·v` to the last heads; `None`, and nothing written, for sizes or a mask that a kernel is not made for.
-pub(super) type Attend = fn([&Heads; 3], Mask, &NewHeads) -> Option<()>;
+pub(super) type Attend = fn([&Heads; 3], Mask, &mut NewHeads) -> Option<()>;
 
 /// `x · Wᵀ` for sizes `[rows, inputs, outputs]`; `None` for sizes that a kernel is not made for.
 pub(super) type LinearBf16 = fn(&[f32], &[bf16], [usize; 3]) -> Option<Vec<f32>>;

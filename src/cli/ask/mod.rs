@@ -37,7 +37,7 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     images.pop();
     let question = args.images_and_question.last().cloned().unwrap_or_default();
     if question.trim().is_empty() || Path::new(&question).is_file() {
-        bail!("the question is missing: it stands behind the pictures, and `{question}` is none");
+        bail!("the question is missing: it stands behind the images, and `{question}` is none");
     }
     check_sampling(args.temperature, args.top_p)?;
     let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);

@@ -56,7 +56,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     let limit = checkpoint.decoder().max_position_embeddings;
     if args.prompt_tokens.saturating_add(args.new_tokens) > limit {
         bail!(
-            "--prompt-tokens and --new-tokens are {} and {}, and the model reads {limit} with the picture's",
+            "--prompt-tokens and --new-tokens are {} and {}, and the model reads {limit} with the image's",
             args.prompt_tokens,
             args.new_tokens
         );

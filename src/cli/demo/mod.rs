@@ -67,7 +67,7 @@ impl Job for Show {
         let mut samples = Demo.samples(Path::new(""))?;
         // Only whole images: both questions of each.
         samples.truncate(self.args.questions / 2 * 2);
-        print("The checkpoint inside this binary sees drawn pictures: coloured shapes among grey clutter.\n")?;
+        print("The checkpoint inside this binary sees drawn images: coloured shapes among grey clutter.\n")?;
         introduce(&model, &samples)?;
         let saved = save_pictures(&model, &selectors[1..], &samples, &self.args.out)?;
         let mut table = accuracies(&model, &selectors, &samples)?;
@@ -113,9 +113,9 @@ fn save_pictures<B: VlmBackend>(
         }
         write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
     }
-    let names = std::iter::once("the whole picture").chain(selectors.iter().map(|selector| selector.method().name()));
+    let names = std::iter::once("the whole image").chain(selectors.iter().map(|selector| selector.method().name()));
     Ok(format!(
-        "\nWhat {SHOWN} tokens show of the first {PICTURES} pictures: {}, from left to right {}.",
+        "\nWhat {SHOWN} tokens show of the first {PICTURES} images: {}, from left to right {}.",
         out.join("kept-*.png").display(),
         names.collect::<Vec<_>>().join(", ")
     ))
@@ -127,7 +127,7 @@ fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], sample
     let runs: Vec<(usize, usize)> = runs(selectors.len(), patches);
     let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); runs.len()];
     let needs = selectors.iter().fold(Needs::default(), |needs, selector| needs.and(selector.method().card().needs));
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} pictures · {eta} left")?;
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} images · {eta} left")?;
     let bar = ProgressBar::new(samples.len() as u64 / 2).with_style(style);
     let answered: Vec<Answer> = samples
         .par_chunks(2)

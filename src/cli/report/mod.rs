@@ -34,7 +34,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
         } else {
             match gallery(group, &questions(group, args.gallery), backend) {
                 Ok(gallery) if gallery.shown.is_empty() => {
-                    (gallery, Some("there is no picture with a question on which the runs disagree".to_owned()))
+                    (gallery, Some("there is no image with a question on which the runs disagree".to_owned()))
                 }
                 Ok(gallery) => (gallery, None),
                 // The rest of the page needs no model.

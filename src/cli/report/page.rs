@@ -74,7 +74,7 @@ fn section(html: &mut String, part: &Part) {
     }
     html.push_str("<h3>Where methods disagree</h3>\n");
     if let Some(reason) = missing {
-        let _ = writeln!(html, "<p class=\"note\">No pictures here: {}.</p>", escape(reason));
+        let _ = writeln!(html, "<p class=\"note\">No images here: {}.</p>", escape(reason));
     }
     for shown in &gallery.shown {
         let _ = write!(html, "<div class=\"question\">\n<p>{}</p>\n<div class=\"kept\">\n", escape(&shown.question));

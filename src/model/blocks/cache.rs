@@ -17,7 +17,7 @@ pub struct KvCache<B: Backend> {
     device: B::Device,
 }
 
-/// `[1, kv_heads, capacity, head_dim]`, of which the first `len` are filled.
+/// The buffers of a layer, `[1, kv_heads, capacity, head_dim]`, of which the first `len` tokens are filled.
 struct KeysValues<B: Backend> {
     keys: Tensor<B, 4>,
     values: Tensor<B, 4>,
@@ -25,11 +25,11 @@ struct KeysValues<B: Backend> {
     capacity: usize,
 }
 
-/// Tokens of an answer that there is room for from the start.
+/// Number of an answer's tokens that there is room for from the start.
 const SPARE: usize = 64;
 
 impl<B: VlmBackend> KvCache<B> {
-    /// For a prompt and an answer of so many tokens, whose keys and values are kept in `dtype`.
+    /// An empty cache for a prompt of `prompt` tokens and an answer of `answer`, whose keys and values are kept in `dtype`.
     pub fn new(config: &DecoderConfig, prompt: usize, answer: usize, dtype: DType, device: &B::Device) -> Self {
         let layers = (0..config.num_hidden_layers).map(|_| None).collect();
         Self { layers, next: 0, prompt, answer, dtype, device: device.clone() }
@@ -40,7 +40,7 @@ impl<B: VlmBackend> KvCache<B> {
         self.next
     }
 
-    /// Tokens that fit into a layer.
+    /// Number of tokens that fit into a layer.
     pub fn capacity(&self) -> usize {
         self.prompt + self.answer
     }
@@ -50,7 +50,7 @@ impl<B: VlmBackend> KvCache<B> {
         self.tokens(0) >= self.capacity()
     }
 
-    /// Tokens whose keys and values a layer holds.
+    /// Number of tokens whose keys and values a layer holds.
     pub fn tokens(&self, layer: usize) -> usize {
         self.layers[layer].as_ref().map_or(0, |slot| slot.len)
     }
@@ -61,7 +61,7 @@ impl<B: VlmBackend> KvCache<B> {
         self.layers.iter().flatten().map(numbers).sum::<usize>() * self.dtype.size()
     }
 
-    /// Takes over the first `count` tokens of another cache, of which none was dropped.
+    /// Takes over the first `count` tokens of another cache, from which no token was dropped.
     pub fn start_with(&mut self, other: &Self, count: usize) {
         (0..self.layers.len()).for_each(|layer| self.take_over(layer, other, count));
         self.advance(count);
@@ -83,8 +83,8 @@ impl<B: VlmBackend> KvCache<B> {
     /// When there is no room: callers ask for enough, or stop.
     pub(super) fn append(&mut self, layer: usize, keys: Tensor<B, 4>, values: Tensor<B, 4>) -> [Tensor<B, 4>; 2] {
         let new = keys.dims()[2];
-        // Taken out of its place so that the buffers are owned once and written in place. The first tokens of a layer are
-        // what it sees of the prompt.
+        // The buffers are taken out of the layer so that they are owned once and written in place. The first tokens of a layer are those of the
+        // prompt that reach it.
         let taken = self.layers[layer].take();
         let mut slot = taken.unwrap_or_else(|| self.slot(&keys, new));
         let end = slot.len + new;
@@ -101,8 +101,8 @@ impl<B: VlmBackend> KvCache<B> {
         all
     }
 
-    /// Room for `count` tokens with heads like those of `keys`, and for the beginning of an answer: most are shorter than they may be, and
-    /// memory that is never read is still cleared.
+    /// Empty buffers for `count` tokens with heads like those of `keys`, and for the beginning of an answer: most answers are shorter than they may
+    /// be, and memory that is never read is still cleared.
     fn slot(&self, keys: &Tensor<B, 4>, count: usize) -> KeysValues<B> {
         let [batch, heads, _, head_dim] = keys.dims();
         let capacity = (count + self.answer.min(SPARE)).min(self.capacity());
@@ -110,7 +110,7 @@ impl<B: VlmBackend> KvCache<B> {
         KeysValues { keys: empty(), values: empty(), len: 0, capacity }
     }
 
-    /// The same tokens, with room for `count`.
+    /// Copies a layer's tokens into larger buffers, with room for `count` tokens.
     fn grown(&self, KeysValues { keys, values, len, .. }: KeysValues<B>, count: usize) -> KeysValues<B> {
         let slot = self.slot(&keys, count);
         let [keys, values] = [keys, values].map(|all| all.narrow(2, 0, len));
@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// An answer that outgrows its room, token by token, of a prompt and of one that takes over its beginning.
+    /// Checks an answer that outgrows its room, token by token, for a prompt and for one that takes over its beginning.
     #[test]
     fn what_was_written_stays_while_it_grows() {
         let device = Default::default();

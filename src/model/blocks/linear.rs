@@ -15,10 +15,10 @@ pub(in crate::model) fn unfilled<B: Backend, const D: usize>(
     Param::uninitialized(ParamId::new(), init, device.clone(), false, shape.into())
 }
 
-/// What networks are built with.
+/// The settings that networks are built with.
 #[derive(Debug)]
 pub struct Build<'a, B: Backend> {
-    /// Where their weights are.
+    /// The device of the weights.
     pub device: &'a B::Device,
     /// Whether products, and attention between them, may round their inputs to bf16 where that is faster.
     pub bf16: bool,
@@ -33,7 +33,7 @@ impl<B: Backend> Clone for Build<'_, B> {
 impl<B: Backend> Copy for Build<'_, B> {}
 
 impl<'a, B: VlmBackend> Build<'a, B> {
-    /// For products whose inputs are not rounded.
+    /// Settings for products whose inputs are not rounded.
     pub fn exact(device: &'a B::Device) -> Self {
         Self { device, bf16: false }
     }
@@ -48,14 +48,14 @@ impl<'a, B: VlmBackend> Build<'a, B> {
     }
 }
 
-/// `x · weightᵀ + bias`, the weight in the checkpoint's dtype, the result in that of `x`.
+/// A linear layer, `x · weightᵀ + bias`, the weight in the checkpoint's dtype, the result in that of `x`.
 #[derive(Module, Debug)]
 pub struct Linear<B: Backend> {
-    /// `[out, in]`.
+    /// The weight, `[out, in]`.
     pub weight: Param<Tensor<B, 2>>,
-    /// `[out]`.
+    /// The bias, `[out]`.
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// Whether its inputs may be rounded to bf16.
+    /// Whether the layer's inputs may be rounded to bf16.
     bf16: bool,
 }
 
@@ -65,6 +65,8 @@ impl<B: VlmBackend> Linear<B> {
         self.bf16
     }
 
+    /// Computes `x · weightᵀ + bias`.
+    ///
     /// # Shapes
     /// - `x`: `[…, in]`
     /// - result: `[…, out]`
@@ -82,7 +84,8 @@ impl<B: VlmBackend> Linear<B> {
     }
 }
 
-/// [`VlmBackend::linear_rows`] on tensors, or [`VlmBackend::linear_rows_bf16`]: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows, out]`.
+/// Computes [`VlmBackend::linear_rows`] on tensors, or [`VlmBackend::linear_rows_bf16`]: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows,
+/// out]`.
 pub(in crate::model) fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bf16: bool) -> Tensor<B, 2> {
     let product = if bf16 { B::linear_rows_bf16 } else { B::linear_rows };
     let product = product(x.into_primitive().tensor(), weight.into_primitive().tensor());

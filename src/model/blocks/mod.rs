@@ -1,4 +1,4 @@
-//! What families share: products, norms, rotary positions, the cache of keys and values, and the decoder.
+//! Blocks that families share: products, norms, rotary positions, the cache of keys and values, and the decoder.
 
 mod cache;
 pub(super) mod decoder;

@@ -8,22 +8,24 @@ use secateur_backends::VlmBackend;
 
 use super::unfilled;
 
-/// Normalisation by mean and variance.
+/// A norm by mean and variance.
 #[derive(Module, Debug)]
 pub struct LayerNorm<B: Backend> {
-    /// `[features]`.
+    /// The factor of each feature, `[features]`.
     pub weight: Param<Tensor<B, 1>>,
-    /// `[features]`.
+    /// The term added to each feature, `[features]`.
     pub bias: Param<Tensor<B, 1>>,
     eps: f64,
 }
 
 impl<B: VlmBackend> LayerNorm<B> {
-    /// An unfilled layer.
+    /// An unfilled norm.
     pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
         Self { weight: unfilled([features], device), bias: unfilled([features], device), eps }
     }
 
+    /// Normalises the last axis of `x`.
+    ///
     /// # Shapes
     /// - `x`, result: `[…, features]`
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
@@ -33,20 +35,22 @@ impl<B: VlmBackend> LayerNorm<B> {
     }
 }
 
-/// Normalisation by root mean square, as `LlamaRMSNorm`.
+/// A norm by root mean square, as `LlamaRMSNorm`.
 #[derive(Module, Debug)]
 pub struct RmsNorm<B: Backend> {
-    /// `[features]`.
+    /// The factor of each feature, `[features]`.
     pub weight: Param<Tensor<B, 1>>,
     eps: f64,
 }
 
 impl<B: VlmBackend> RmsNorm<B> {
-    /// An unfilled layer.
+    /// An unfilled norm.
     pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
         Self { weight: unfilled([features], device), eps }
     }
 
+    /// Normalises the last axis of `x`.
+    ///
     /// # Shapes
     /// - `x`, result: `[…, features]`
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {

@@ -14,26 +14,26 @@ use crate::model::DecoderConfig;
 pub struct Rope<B: Backend> {
     frequencies: Vec<f32>,
     device: B::Device,
-    /// Those of the first positions.
+    /// The cosines and sines of the first positions.
     table: Mutex<Option<RopeRows<B>>>,
 }
 
-/// A table starts with so many positions.
+/// Number of positions that a table starts with.
 const FIRST: usize = 1024;
 
 impl<B: Backend> Rope<B> {
-    /// For heads and frequencies as `config` has them.
+    /// Rotary positions for the heads and frequencies of `config`.
     pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
         let frequencies = config.rope.frequencies(config.head_dim);
         Self { frequencies, device: device.clone(), table: Mutex::new(None) }
     }
 
-    /// The device of its tables.
+    /// The device of the tables.
     pub fn device(&self) -> &B::Device {
         &self.device
     }
 
-    /// The rows of `positions` in `dtype`.
+    /// The cosines and sines of `positions` in `dtype`.
     pub(super) fn rows(&self, positions: &Positions, rows: usize, dtype: DType) -> RopeRows<B> {
         let end = positions.end(rows);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +51,7 @@ impl<B: Backend> Rope<B> {
         picked.cast(dtype)
     }
 
-    /// The first `count` positions.
+    /// The cosines and sines of the first `count` positions.
     fn table(&self, count: usize) -> RopeRows<B> {
         let table = |f: fn(f32) -> f32| {
             let row = |position: usize| {
@@ -87,13 +87,13 @@ impl<B: Backend> RopeRows<B> {
         Self { cos, sin }
     }
 
-    /// Some of these rows.
+    /// The cosines and sines of the rows numbered `rows`.
     pub(super) fn select(&self, rows: &Tensor<B, 1, Int>) -> Self {
         let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().select(2, rows.clone()));
         Self { cos, sin }
     }
 
-    /// The rows from `first` on.
+    /// The cosines and sines of the rows from `first` on.
     pub(super) fn tail(&self, first: usize) -> Self {
         self.range(first, self.len() - first)
     }

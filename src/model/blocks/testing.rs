@@ -1,4 +1,4 @@
-//! What the tests of networks share.
+//! Helpers that the tests of networks share.
 
 use burn::{
     module::{ModuleMapper, Param},

@@ -32,34 +32,34 @@ pub const DEMO: &str = "demo";
 
 /// A checkpoint whose small files were read and checked; no weight has been touched.
 pub struct Checkpoint {
-    /// Its folder.
+    /// The folder of the checkpoint.
     pub folder: PathBuf,
-    /// Its tokenizer.
+    /// The checkpoint's tokenizer.
     pub tokenizer: Tokenizer,
-    /// What a reader must know of how its files are read.
+    /// Notes for the user on how the checkpoint's files are read.
     pub notes: Vec<String>,
     pub(super) family: Family,
     pub(super) chat: Chat,
     /// The CLIP checkpoint that the user names for its text side.
     pub(super) clip: Option<String>,
-    /// Whether its weights are random ones.
+    /// Whether the weights are random ones.
     pub(super) random: bool,
 }
 
-/// What to load beside the networks, and how to use them.
+/// Options for loading: the dtype of weights, the text side, and the choice of tiles.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadOptions {
-    /// What weights are kept in; by default as in the file. Who asks for bf16 gets bf16 products, too: inputs are rounded as on
-    /// GPUs, where the processor has an instruction for that. A bf16 file alone is computed in f32.
+    /// The dtype that weights are kept in; by default as in the file. A request for bf16 gets bf16 products, too: inputs are rounded as on GPUs,
+    /// where the processor has an instruction for that. A bf16 file without that request is computed in f32.
     pub dtype: Option<DType>,
     /// Whether the text side is needed that images and questions are compared with.
     pub joint: bool,
-    /// What to do with an image's crops, where it is not left to the method.
+    /// The user's choice of tiles and of their order in the sequence, in place of the method's.
     pub tiling: TilingChoice,
 }
 
 impl Checkpoint {
-    /// What the family knows of it.
+    /// The checkpoint as its family describes it.
     fn about(&self) -> &dyn FamilyCheckpoint {
         self.family.as_checkpoint()
     }
@@ -69,7 +69,7 @@ impl Checkpoint {
         self.about().decoder()
     }
 
-    /// Takes so many layers of the decoder, for measurements with random weights.
+    /// Sets the number of the decoder's layers, for measurements with random weights.
     pub fn set_layers(&mut self, layers: usize) {
         self.family.as_checkpoint_mut().decoder_mut().num_hidden_layers = layers;
     }
@@ -84,7 +84,7 @@ impl Checkpoint {
         self.about().usual_side()
     }
 
-    /// Whether its weights are random ones.
+    /// Whether the weights are random ones.
     pub fn is_random(&self) -> bool {
         self.random
     }
@@ -94,7 +94,7 @@ impl Checkpoint {
         self.about().frames()
     }
 
-    /// How its conversations are written.
+    /// The form of the checkpoint's conversations.
     pub fn chat(&self) -> &Chat {
         &self.chat
     }
@@ -141,7 +141,7 @@ impl Checkpoint {
         self.about().text_side(self.clip.as_deref(), &self.folder)
     }
 
-    /// Checks that the text side is at hand, before any weight is read. Random weights have one where the family has.
+    /// Checks that the text side is at hand, before any weight is read. A preset has a text side where the family has one.
     ///
     /// # Errors
     /// As [`Self::text_side`].
@@ -171,7 +171,7 @@ impl Checkpoint {
         self.about().check_tiling(choice, &self.folder)
     }
 
-    /// All tensors by their module paths, and what to say of those that are passed over.
+    /// All tensors by their module paths, and notes on those that are passed over.
     fn tensors(&self) -> Result<(BTreeMap<String, StoredTensor>, Vec<String>), Error> {
         let own = TensorFiles::open(&self.folder)?;
         let about = self.about();

@@ -1,4 +1,4 @@
-//! Whether a checkpoint is one that can be read: decided by its small files, before a weight is fetched.
+//! The check of whether a checkpoint can be read: its small files decide, before a weight is fetched.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use crate::{
 /// text side to use, where the model's own tower is not it. Weights are fetched where they are missing, once nothing speaks against the model.
 ///
 /// # Errors
-/// When it is not there, or not a checkpoint of a known family.
+/// When the checkpoint is not there, or is of no known family.
 pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
     let folder = if model == DEMO { demo::unpack()? } else { find_config(model, None, &[])? };
     let config = folder.join(CONFIG);
@@ -45,7 +45,7 @@ pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
         }
     }
 
-    // Only now weights.
+    // Weights are fetched only now.
     if !is_local && find(model, None)? != folder {
         return Err(Error::config(&config, "the model changed on the hub while it was downloaded; run it again"));
     }
@@ -59,7 +59,7 @@ pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
     Ok(Checkpoint { folder, tokenizer, notes, chat, clip: clip.map(str::to_owned), random: false, family })
 }
 
-/// Fetches the weights of a tower, and returns what to say of its files.
+/// Fetches the weights of a tower, and returns notes on its files.
 fn fetch_tower(tower: &Tower, folder: &Path, config: &Path) -> Result<Vec<String>, Error> {
     let whole: Find = if tower.bare { find_tower } else { find };
     if named_in_config(config, tower.field, &tower.name, whole(&tower.name, Some(folder)))? != tower.folder {
@@ -68,7 +68,7 @@ fn fetch_tower(tower: &Tower, folder: &Path, config: &Path) -> Result<Vec<String
     Ok(WeightFiles::find(&tower.folder)?.notes)
 }
 
-/// How a folder is found by its name.
+/// A function that finds a checkpoint's folder by its name.
 type Find = fn(&str, Option<&Path>) -> Result<PathBuf, WeightsError>;
 
 impl Place<'_> {
@@ -86,7 +86,7 @@ impl Place<'_> {
     /// Refuses quantised weights, of the checkpoint and of the tower in the folder `tower`.
     ///
     /// # Errors
-    /// When they are, with the name of the form.
+    /// When the weights are quantised, with the name of the form of quantisation.
     pub(in crate::model) fn refuse_quantised(&self) -> Result<(), Error> {
         refuse_quantised(self.config)
     }

@@ -11,35 +11,35 @@ use super::{
 };
 use crate::Error;
 
-/// More rows of an embedding than any model has.
+/// A limit on the rows of an embedding, above that of any model.
 const MAX_VOCABULARY: usize = 1 << 24;
-/// Wider than any layer.
+/// A limit on the width of a layer, above that of any model.
 const MAX_WIDTH: usize = 1 << 20;
-/// More positions than any model reads.
+/// A limit on the positions, above that of any model.
 const MAX_POSITIONS: usize = 1 << 26;
 
 /// The shape of a decoder (`LlamaForCausalLM`, `MistralForCausalLM`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
-    /// Rows of the embedding, padding included.
+    /// Number of rows of the embedding, padding included.
     pub vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; fewer than query heads with grouped attention.
+    /// Number of key and value heads; fewer than query heads with grouped attention.
     pub num_key_value_heads: usize,
     /// Width of a head, mostly `hidden_size / num_attention_heads`.
     pub head_dim: usize,
-    /// Added to the mean square in norms.
+    /// Epsilon added to the mean square in norms.
     pub rms_norm_eps: f64,
     /// The rotary frequencies.
     pub rope: RopeConfig,
-    /// The longest sequence that the model reads exactly: what it was made for, and no more than its attention's window.
+    /// The longest sequence that the model reads exactly: the length that it was made for, and no more than its attention's window.
     pub max_position_embeddings: usize,
     /// Whether the products of attention have biases (`attention_bias`).
     pub attention_bias: bool,
@@ -112,14 +112,14 @@ impl DecoderConfig {
     }
 }
 
-/// What transformers takes for fields that a nested config leaves out.
+/// The defaults that transformers takes for fields that a nested config leaves out.
 #[derive(Clone, Copy)]
 struct Defaults {
     intermediate_size: usize,
-    /// As many as query heads without a number.
+    /// Number of key and value heads; `None` means as many as query heads.
     num_key_value_heads: Option<usize>,
     max_position_embeddings: usize,
-    /// Keys that a query sees at most, where the field is absent.
+    /// Largest number of keys that a query sees, where the field is absent.
     sliding_window: Option<usize>,
 }
 
@@ -137,7 +137,7 @@ const MISTRAL: Defaults = Defaults {
     sliding_window: Some(4096),
 };
 
-/// The fields as they are written; what is `None` was omitted.
+/// The fields of a decoder's config as they are written; `None` where a field was omitted.
 #[derive(Deserialize)]
 pub(in crate::model) struct RawDecoder {
     model_type: Option<String>,
@@ -162,22 +162,22 @@ pub(in crate::model) struct RawDecoder {
     head_dim: Option<usize>,
 }
 
-/// A field that is there, null included.
+/// Reads a field that is present, null included.
 fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<usize>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
-/// What a missing size means.
+/// The treatment of a size that a config leaves out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::model) enum Omitted {
-    /// transformers' default: nested configs.
+    /// transformers' default applies, as in nested configs.
     Default,
-    /// An error: flat configs have them all.
+    /// The config is refused: flat configs have all sizes.
     Refused,
 }
 
 impl RawDecoder {
-    /// The checked shape; `mistral` says whose defaults are meant.
+    /// The checked shape of the decoder; a `model_type` that ends in `mistral` selects Mistral's defaults.
     pub(in crate::model) fn check(self, path: &Path, omitted: Omitted) -> Result<DecoderConfig, Error> {
         let mistral = self.model_type.as_deref().is_some_and(|kind| kind.ends_with("mistral"));
         let defaults = if mistral { MISTRAL } else { LLAMA };

@@ -1,4 +1,4 @@
-//! `generation_config.json`, of which the end tokens are read.
+//! The file `generation_config.json`, of which the end tokens are read.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ struct RawGeneration {
     eos_token_id: Option<Ids>,
 }
 
-/// One id, or a list of them.
+/// The id of an end token, or a list of such ids.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Ids {
@@ -23,7 +23,7 @@ enum Ids {
     Several(Vec<u32>),
 }
 
-/// The ids that end an answer by the file in `folder`; none where there is no file, or it names none.
+/// The ids that end an answer by the file in `folder`; none where there is no file, or the file names none.
 ///
 /// # Errors
 /// When the file cannot be read.

@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, files::read_text};
 
-/// A checkpoint's description.
+/// The file that describes a checkpoint.
 pub(super) const CONFIG: &str = "config.json";
 /// The files that may have the image processor's settings.
 pub(super) const IMAGE_SETTINGS: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
-/// More layers than any model has: a config that says more is wrong, and would be built before that shows.
+/// A limit on the layers, above that of any model: a config that says more is wrong, and would be built before that shows.
 pub(super) const MAX_LAYERS: usize = 1024;
 
 pub(super) fn divides(part: usize, whole: usize) -> bool {
@@ -44,7 +44,7 @@ pub(super) fn text_of_config(path: &Path) -> Result<String, Error> {
     read_text(path, "the configuration cannot be read")
 }
 
-/// Reads what such a text describes; several descriptions may be read from one.
+/// Reads a description from the JSON `text` of the file at `path`; several descriptions may be read from one text.
 pub(super) fn from_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Error> {
     parse_json(text).map_err(|reason| Error::config(path, reason))
 }

@@ -1,4 +1,4 @@
-//! Names of checkpoints, and what is wrong with them.
+//! Errors for names of checkpoints that lead to none.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use secateur_weights::{WeightsError, printable};
 use super::CONFIG;
 use crate::Error;
 
-/// What is wrong with a name that nobody typed, because it stands in a config.
+/// The folder `found` for the checkpoint `name` in the config's field `field`, or an error that tells what to put there instead.
 pub(in crate::model) fn named_in_config(
     path: &Path,
     field: &str,
@@ -35,7 +35,7 @@ pub(in crate::model) fn named_in_config(
     Err(Error::config(path, format!("{reason}; {advice}")))
 }
 
-/// A folder without a config.
+/// The error for a folder without a config.
 pub(in crate::model) fn no_checkpoint(folder: &Path) -> Error {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut inner: Vec<String> = entries

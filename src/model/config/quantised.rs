@@ -13,10 +13,10 @@ const FIELDS: [&str; 2] = ["quantization_config", "compression_config"];
 /// Files that tools of quantisation leave beside the config.
 const FILES: [&str; 3] = ["quantize_config.json", "quant_config.json", "quantization_config.json"];
 
-/// Refuses the config at `path` if it is that of quantised weights.
+/// Refuses the config at `path` if the weights are quantised.
 ///
 /// # Errors
-/// When it is, with the name of the form.
+/// When the weights are quantised, with the name of the form of quantisation.
 pub(in crate::model) fn refuse_quantised(path: &Path) -> Result<(), Error> {
     let config: Value = from_json(path, &text_of_config(path)?)?;
     let places = [("", &config), ("text_config.", &config["text_config"])];
@@ -33,13 +33,13 @@ pub(in crate::model) fn refuse_quantised(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Whether settings are there that ask for something: tools leave those of bitsandbytes with all of it switched off.
+/// Whether `settings` ask for quantisation: tools leave settings of bitsandbytes with all of it switched off.
 fn is_quantised(settings: &Value) -> bool {
     let off = |name: &str| settings[name].as_bool() == Some(false);
     settings.is_object() && !(off("load_in_4bit") && off("load_in_8bit"))
 }
 
-/// What a form of quantisation is called.
+/// The name of a form of quantisation, with its bits.
 fn form(settings: &Value) -> String {
     let method = settings["quant_method"].as_str().or(settings["quantization_method"].as_str());
     let flag = |name: &str| settings[name].as_bool().unwrap_or(false);

@@ -6,21 +6,21 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// What rotary frequencies are computed from.
+/// The settings that rotary frequencies are computed from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RopeConfig {
     /// Base of the frequencies.
     pub theta: f64,
-    /// How they are changed for longer sequences than the model was trained on first.
+    /// The scaling of the frequencies for longer sequences than the model was trained on first.
     pub scaling: RopeScaling,
 }
 
-/// How rotary frequencies are scaled.
+/// The scaling of rotary frequencies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
-    /// They are not.
+    /// No scaling.
     None,
-    /// Each is divided by this factor.
+    /// Linear scaling: each frequency is divided by this factor.
     Linear(f64),
     /// Llama-3.1's rule: low frequencies are divided, high ones kept, and those in between interpolated.
     Llama3(Llama3Scaling),
@@ -29,13 +29,13 @@ pub enum RopeScaling {
 /// The numbers of Llama-3.1's rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Llama3Scaling {
-    /// What low frequencies are divided by.
+    /// Divisor of low frequencies.
     pub factor: f64,
-    /// Waves longer than `original_positions / low_freq_factor` are low frequencies.
+    /// Bound of low frequencies: their waves are longer than `original_positions / low_freq_factor`.
     pub low_freq_factor: f64,
-    /// Waves shorter than `original_positions / high_freq_factor` are high frequencies.
+    /// Bound of high frequencies: their waves are shorter than `original_positions / high_freq_factor`.
     pub high_freq_factor: f64,
-    /// Positions of the model before it was stretched.
+    /// Number of positions of the model before it was stretched.
     pub original_positions: f64,
 }
 
@@ -59,7 +59,7 @@ impl RopeConfig {
         }
     }
 
-    /// By how much `max_position_embeddings` of the config is to be multiplied: linear scaling leaves it as it was before.
+    /// The factor for `max_position_embeddings` of the config: with linear scaling, that field still has the number of positions before it.
     pub(super) fn stretch(&self) -> f64 {
         match self.scaling {
             RopeScaling::Linear(factor) => factor,
@@ -69,7 +69,7 @@ impl RopeConfig {
 }
 
 impl Llama3Scaling {
-    /// transformers' `_compute_llama3_parameters`, in f32 as there.
+    /// Scales a frequency as transformers' `_compute_llama3_parameters`, in f32 as there.
     fn apply(&self, frequency: f32) -> f32 {
         let [factor, low, high, original] =
             [self.factor, self.low_freq_factor, self.high_freq_factor, self.original_positions].map(|x| x as f32);
@@ -85,10 +85,10 @@ impl Llama3Scaling {
     }
 }
 
-/// `rope_scaling`, or transformers 5's `rope_parameters`, which holds the base, too.
+/// The field `rope_scaling`, or transformers 5's `rope_parameters`, which holds the base, too.
 #[derive(Deserialize)]
 pub(super) struct RawRope {
-    /// The older name; for a while both were written.
+    /// The older name of `rope_type`; for a while both were written.
     #[serde(rename = "type")]
     kind: Option<String>,
     rope_type: Option<String>,
@@ -142,7 +142,7 @@ impl RawRope {
 }
 
 impl RopeConfig {
-    /// Of the fields `rope_theta`, `rope_scaling` and `rope_parameters`.
+    /// The checked settings of the fields `rope_theta`, `rope_scaling` and `rope_parameters`.
     pub(super) fn check(
         theta: Option<f64>,
         scaling: Option<RawRope>,

@@ -1,4 +1,4 @@
-//! The families of models that are known: a folder and a row each. Nothing outside a family's folder names one.
+//! The families of models that are known: each has a folder, and a row in the list below. Nothing outside a family's folder names one.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use crate::{
     text::{ChatForm, Spaces, Tokenizer},
 };
 
-/// A checkpoint's folder, as families look at it.
+/// A checkpoint's folder, config and id, from which families are detected and opened.
 pub struct Place<'a> {
-    /// The folder.
+    /// The checkpoint's folder.
     pub folder: &'a Path,
-    /// Its `config.json`.
+    /// The checkpoint's `config.json`.
     pub config: &'a Path,
-    /// Its id, if it comes from the hub.
+    /// The checkpoint's id, if it comes from the hub.
     pub hub: Option<&'a str>,
 }
 
@@ -32,22 +32,22 @@ pub trait FamilyCheckpoint {
     fn grid(&self) -> Grid;
     /// The side in pixels of a square image that the model reads as its papers count it.
     fn usual_side(&self) -> usize;
-    /// Frames that are taken from a video; `None` for a model that reads images only.
+    /// Number of frames that are taken from a video; `None` for a model that reads images only.
     fn frames(&self) -> Option<usize> {
         None
     }
-    /// How its conversations are written.
+    /// The form of the checkpoint's conversations.
     ///
     /// # Errors
     /// When the model was trained on a form that is not known.
     fn chat(&self, tokenizer: &Tokenizer, config: &Path) -> Result<Chat, Error>;
-    /// The names of its tensors.
+    /// The table from the names of the checkpoint's tensors to paths in the networks.
     fn names(&self) -> &'static Rename;
     /// Vision towers in checkpoints of their own.
     fn towers(&self) -> &[Tower] {
         &[]
     }
-    /// Whether the weights of those towers are in the checkpoint itself.
+    /// Whether the weights of the vision towers are in the checkpoint itself.
     fn has_own_towers(&self) -> bool {
         false
     }
@@ -58,7 +58,8 @@ pub trait FamilyCheckpoint {
     /// # Errors
     /// When it cannot; the error says why.
     fn check_tiling(&self, choice: TilingChoice, folder: &Path) -> Result<(), Error>;
-    /// Folder, config and tokenizer of the text side that images and questions are compared with; `clip` names another than its own.
+    /// Folder, config and tokenizer of the text side that images and questions are compared with; `clip` names a CLIP checkpoint to take instead of
+    /// the model's own.
     ///
     /// # Errors
     /// When there is none, or it is damaged.
@@ -73,40 +74,40 @@ pub trait FamilyCheckpoint {
     }
 }
 
-/// How a model's conversations are written.
+/// The form of a model's conversations.
 #[derive(Clone, Debug)]
 pub struct Chat {
     /// The form that the model was trained on.
     pub own: &'static ChatForm,
-    /// The form in which its authors ask the questions of benchmarks about images.
+    /// The form in which the model's authors ask the questions of benchmarks about images.
     pub benchmarks: &'static ChatForm,
     /// Ids that end an answer, beside those that the checkpoint's files name.
     pub ends: Vec<u32>,
-    /// How the text of answers is put together.
+    /// The rule by which the text of answers is put together.
     pub spaces: Spaces,
 }
 
 /// A vision tower in a checkpoint of its own.
 #[derive(Clone, Debug)]
 pub struct Tower {
-    /// The field of the config that names it.
+    /// The field of the config that names the tower.
     pub field: &'static str,
-    /// The name there.
+    /// The tower's name in that field.
     pub name: String,
-    /// Its folder.
+    /// The folder of the tower's checkpoint.
     pub folder: std::path::PathBuf,
-    /// Where its tensors belong in the model.
+    /// The path of the tower's tensors in the model.
     pub module: &'static str,
-    /// Whether it is whole without settings of an image processor.
+    /// Whether the tower's checkpoint is whole without settings of an image processor.
     pub bare: bool,
 }
 
 /// A model that a family is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// Its id on the hub.
+    /// The model's id on the hub.
     pub id: &'static str,
-    /// One line about it.
+    /// A line about the model.
     pub about: &'static str,
 }
 
@@ -124,7 +125,7 @@ macro_rules! families {
             /// Opens the checkpoint at `place` by the first family that knows its config.
             ///
             /// # Errors
-            /// When none does, or the checkpoint is damaged.
+            /// When no family knows it, or the checkpoint is damaged.
             pub(super) fn open(place: &Place) -> Result<Self, Error> {
                 $($(#[$attribute])*
                 if $module::$family::detect(place)? {
@@ -133,7 +134,7 @@ macro_rules! families {
                 Err(llava::unknown(place))
             }
 
-            /// The family's shape called `name`, for random weights.
+            /// The preset `name` of any family, for random weights.
             pub(super) fn preset(name: &str) -> Option<Self> {
                 $($(#[$attribute])*
                 if let Some(family) = $module::$family::preset(name) {
@@ -142,12 +143,12 @@ macro_rules! families {
                 None
             }
 
-            /// What is known before a weight is read.
+            /// The checkpoint as its family describes it, before a weight is read.
             pub(crate) fn as_checkpoint(&self) -> &dyn FamilyCheckpoint {
                 match self { $($(#[$attribute])* Self::$family(family) => family,)* }
             }
 
-            /// What is known before a weight is read, to change it.
+            /// The checkpoint as its family describes it, before a weight is read, to change it.
             pub(crate) fn as_checkpoint_mut(&mut self) -> &mut dyn FamilyCheckpoint {
                 match self { $($(#[$attribute])* Self::$family(family) => family,)* }
             }
@@ -165,7 +166,7 @@ macro_rules! families {
             }
         }
 
-        /// The names of all shapes that random weights can be made for.
+        /// The names of the presets of all families.
         pub fn presets() -> Vec<&'static str> {
             [$($(#[$attribute])* $module::$family::PRESETS,)*].concat()
         }

@@ -1,4 +1,4 @@
-//! Vision towers that several families look through.
+//! Vision towers that several families use.
 
 pub(super) mod clip;
 
@@ -7,10 +7,10 @@ use secateur_weights::find_config;
 use super::config::{CONFIG, read_json};
 use crate::Error;
 
-/// Whether the checkpoint `id` is a vision tower: no model of its own, but what models name as theirs.
+/// Whether the checkpoint `id` is a vision tower: no model of its own, but a part that models name in their configs.
 ///
 /// # Errors
-/// When it is not there, or its config cannot be read.
+/// When the checkpoint is not there, or its config cannot be read.
 pub fn is_tower(id: &str) -> Result<bool, Error> {
     #[derive(serde::Deserialize)]
     struct Kind {

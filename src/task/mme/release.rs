@@ -51,7 +51,7 @@ pub(super) fn samples_of_release(release: &Path) -> Result<Vec<Sample>, Error> {
                 .map(|extension| format!("{images}/{stem}.{extension}"))
                 .into_iter()
                 .find(|name| release.join(name).is_file())
-                .ok_or_else(|| Error::data(&folder, format!("no picture for {stem}.txt")))?;
+                .ok_or_else(|| Error::data(&folder, format!("no image for {stem}.txt")))?;
             for (question, _) in lines {
                 let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim());
                 samples.push(sample(image.clone().into(), release.join(&image), text));

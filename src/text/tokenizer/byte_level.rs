@@ -9,10 +9,10 @@ use crate::{Error, unwind::guarded};
 
 /// A tokenizer whose pieces are bytes.
 pub(super) struct ByteLevel {
-    /// The file that it was read from.
+    /// The file that the tokenizer was read from.
     path: PathBuf,
     tokenizer: Tokenizer,
-    /// Rows of the model's embedding.
+    /// Number of rows of the model's embedding.
     vocabulary: usize,
     bos: u32,
     eos: u32,
@@ -22,10 +22,10 @@ pub(super) struct ByteLevel {
 
 /// Llama-3's start token, for folders whose settings name none.
 const BOS: &str = "<|begin_of_text|>";
-/// What ends a text of Llama-3.
+/// The token that ends a text of Llama-3, for folders whose settings name none.
 const EOS: &str = "<|end_of_text|>";
 
-/// Whether a `tokenizer.json` is of this kind.
+/// Whether a `tokenizer.json` is a byte-level BPE.
 pub(super) fn is_byte_level(tokenizer: &Tokenizer) -> bool {
     matches!(tokenizer.get_model(), ModelWrapper::BPE(model) if !model.byte_fallback) && {
         let pieces = tokenizer.get_vocab(false);
@@ -89,7 +89,7 @@ impl ByteLevel {
     }
 }
 
-/// Text as transformers' `clean_up_tokenization` leaves it: without the space that simple tokenizers put before punctuation and short forms.
+/// Cleans up text as transformers' `clean_up_tokenization`: without the space that simple tokenizers put before punctuation and short forms.
 fn clean_up(text: &str) -> String {
     const PAIRS: [(&str, &str); 10] = [
         (" .", "."),

@@ -2,8 +2,8 @@
 //!
 //! Splitting at special tokens and the leading `▁` follow the slow tokenizer of transformers (both its `legacy`
 //! behaviours); the pieces in between come from SentencePiece's `tokenizer.model`, or from the merges of
-//! `tokenizer.json` where that is all there is. The two differ around special tokens in running text, so the slow
-//! rule is applied to both.
+//! `tokenizer.json` where there is no other file. The two files differ around special tokens in running text, so the slow tokenizer's rule is
+//! applied to both.
 
 use std::{
     collections::BTreeMap,
@@ -26,14 +26,14 @@ use crate::{
 /// SentencePiece's mark for a space.
 const SPACE: char = '▁';
 
-/// Text to ids and back, with SentencePiece's pieces.
+/// A tokenizer with SentencePiece's pieces.
 pub(super) struct LlamaTokenizer {
-    /// The file that it was read from.
+    /// The file that the tokenizer was read from.
     path: PathBuf,
     pieces: Pieces,
     specials: Vec<(String, u32)>,
     legacy: bool,
-    /// How an answer's spaces and bytes are written.
+    /// The rule by which an answer's spaces and bytes are written.
     pub(super) spaces: Spaces,
     bos: u32,
     eos: u32,
@@ -44,14 +44,14 @@ enum Pieces {
     Json(Box<Tokenizer>),
 }
 
-/// How decoded text is put together where transformers' two tokenizers differ.
+/// The rule by which decoded text is put together, where transformers' two tokenizers differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Spaces {
-    /// As the slow one: what is left of the first piece without its mark is decoded as a piece, and each byte that belongs to no character
+    /// The slow tokenizer's rule: the rest of the first piece without its mark is decoded as a piece, and each byte that belongs to no character
     /// becomes U+FFFD.
     #[default]
     Slow,
-    /// As the fast one: the first space goes, and in a run of bytes that is no UTF-8 every byte becomes U+FFFD.
+    /// The fast tokenizer's rule: the first space goes, and in a run of bytes that is no UTF-8 every byte becomes U+FFFD.
     Fast,
 }
 
@@ -60,7 +60,7 @@ impl LlamaTokenizer {
     /// `vocabulary` is the number of embeddings; added tokens beyond it, as some Vicuna folders have, are plain text.
     ///
     /// # Errors
-    /// When neither is there, the file is damaged or of another kind, or it has more pieces than the model.
+    /// When neither file is there, the file is damaged or of another kind, or it has more pieces than the model.
     pub(super) fn read(folder: &Path, vocabulary: usize) -> Result<Self, Error> {
         let file = folder.join(super::Tokenizer::file(folder));
         let (pieces, mut specials) = if file.ends_with(TOKENIZER_MODEL) {
@@ -113,7 +113,7 @@ impl LlamaTokenizer {
     /// The ids of `text`, with the leading [`Self::bos`].
     ///
     /// # Errors
-    /// When the tokenizer has no piece for a part of it.
+    /// When the tokenizer has no piece for a part of the text.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         let mut ids = vec![self.bos];
         if text.is_empty() {
@@ -139,10 +139,10 @@ impl LlamaTokenizer {
         Ok(ids)
     }
 
-    /// The special tokens in `text`, the longest of several at one place, and what is between them.
+    /// The special tokens in `text`, the longest of several at one place, and the text between them.
     fn segments<'t>(&self, text: &'t str) -> Vec<Segment<'t>> {
         let mut segments = Vec::new();
-        // Where each special token is found next: none is looked for again before that place, so that many of them take no longer than few.
+        // The place where each special token is found next: none is looked for again before that place, so that many of them take no longer than few.
         let mut next: Vec<Option<usize>> = self.specials.iter().map(|(special, _)| text.find(special)).collect();
         let mut at = 0;
         loop {
@@ -207,7 +207,7 @@ impl LlamaTokenizer {
             }
             flush(&mut bytes, &mut text);
             match piece.strip_prefix(SPACE).filter(|_| i == 0) {
-                // What is left of the first piece is decoded as a piece; if it is none, the marks stay as they are.
+                // The rest of the first piece is decoded as a piece; if it is none, the marks stay as they are.
                 Some(rest) if !self.is_piece(rest) => text.push_str(rest),
                 Some(rest) => text.extend(rest.chars().map(unmark)),
                 None => text.extend(piece.chars().map(unmark)),
@@ -263,7 +263,7 @@ fn read_pieces(path: &Path) -> Result<(Pieces, Vec<(String, u32)>), Error> {
             "it marks parts of words (continuing_subword_prefix, end_of_word_suffix), which Llama's does not",
         );
     }
-    // Such text would be dropped without a word.
+    // Text without a piece would be dropped without a word.
     let has = |piece: &str| model.token_to_id(piece).is_some();
     let whole = (0..=u8::MAX).all(|byte| has(&format!("<0x{byte:02X}>")));
     if !whole && !model.unk_token.as_deref().is_some_and(has) {
@@ -281,7 +281,7 @@ fn read_pieces(path: &Path) -> Result<(Pieces, Vec<(String, u32)>), Error> {
     Ok((Pieces::Json(Box::new(json)), specials))
 }
 
-/// A JSON file that may be absent.
+/// Reads a JSON file that may be absent.
 fn read_or_default<T: Default + serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
     if !path.is_file() {
         return Ok(T::default());

@@ -1,4 +1,4 @@
-//! Text to ids and back, by the kind of tokenizer that a checkpoint's folder has.
+//! Tokenizers: text to ids and back, by the kind of tokenizer that a checkpoint's folder has.
 
 mod byte_level;
 mod llama;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{TOKENIZER_CONFIG, TOKENIZER_JSON, TOKENIZER_MODEL, read_tokenizer};
 use crate::{Error, files::read_json};
 
-/// Text to ids and back.
+/// A tokenizer: text to ids and back.
 pub struct Tokenizer(Kind);
 
 enum Kind {
@@ -24,7 +24,7 @@ enum Kind {
     Bytes(Box<ByteLevel>),
 }
 
-/// What matters in `tokenizer_config.json`.
+/// The settings that are read from `tokenizer_config.json`.
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
     legacy: Option<bool>,
@@ -63,7 +63,7 @@ impl Tokenizer {
     /// `vocabulary` is the number of embeddings; added tokens beyond it, as some Vicuna folders have, are plain text.
     ///
     /// # Errors
-    /// When neither is there, the file is damaged or of another kind, or it has more pieces than the model.
+    /// When neither file is there, the file is damaged or of another kind, or it has more pieces than the model.
     pub fn read(folder: &Path, vocabulary: usize) -> Result<Self, Error> {
         let path = folder.join(Self::file(folder));
         if path.ends_with(TOKENIZER_JSON) && path.is_file() {
@@ -76,7 +76,7 @@ impl Tokenizer {
         Ok(Self(Kind::Llama(Box::new(LlamaTokenizer::read(folder, vocabulary)?))))
     }
 
-    /// The same tokenizer, which writes an answer's spaces as transformers' fast one does.
+    /// Sets the rule by which an answer's spaces and bytes are written; a byte-level tokenizer has none.
     #[must_use]
     pub fn with_spaces(mut self, spaces: Spaces) -> Self {
         if let Kind::Llama(tokenizer) = &mut self.0 {
@@ -85,7 +85,7 @@ impl Tokenizer {
         self
     }
 
-    /// The file in a folder that it is read from.
+    /// The file in a folder that the tokenizer is read from.
     pub fn file(folder: &Path) -> &'static str {
         if folder.join(TOKENIZER_MODEL).is_file() { TOKENIZER_MODEL } else { TOKENIZER_JSON }
     }
@@ -117,7 +117,7 @@ impl Tokenizer {
     /// The ids of `text`, with the leading [`Self::bos`].
     ///
     /// # Errors
-    /// When the tokenizer has no piece for a part of it.
+    /// When the tokenizer has no piece for a part of the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
         match &self.0 {
             Kind::Llama(tokenizer) => tokenizer.encode(text),

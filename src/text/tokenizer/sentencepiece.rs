@@ -49,9 +49,9 @@ struct NormalizerProto {
     remove_extra_whitespaces: Option<bool>,
 }
 
-/// `ModelType::BPE`.
+/// The model type of byte-pair models, `ModelType::BPE`.
 const BPE: i32 = 2;
-/// `SentencePiece::Type`.
+/// The type of a piece that text may become; this and the next are values of `SentencePiece::Type`.
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
@@ -135,7 +135,7 @@ impl SentencePiece {
         ids
     }
 
-    /// Whether text can become this piece.
+    /// Whether `text` is a piece that text can become.
     pub(super) fn is_piece(&self, text: &str) -> bool {
         self.normal.contains_key(text)
     }

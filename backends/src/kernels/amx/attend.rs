@@ -37,7 +37,7 @@ struct Scratch {
 
 /// Writes `softmax(q·kᵀ/√head_dim)·v` to `out`, with `q`, `k`, `v` and the softmax rounded to bf16 and all sums in f32.
 /// Returns `None`, and writes nothing, where there is no matrix unit, or for a mask or a size that it is not made for.
-pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
+pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &mut NewHeads) -> Option<()> {
     let fits = q.shape[3].is_multiple_of(PAIR) && q.shape[2] > 1 && matches!(mask, Mask::None | Mask::Causal);
     if !fits || !is_there() {
         return None;

@@ -62,13 +62,13 @@ struct Running {
 
 /// Attention, `softmax(q·kᵀ/√head_dim)·v`, to `out` on vectors of 512 bits; `None`, and nothing written, for a mask or a size that tiles are
 /// not made for.
-pub(in crate::kernels) fn attend_avx512(heads: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
+pub(in crate::kernels) fn attend_avx512(heads: [&Heads; 3], mask: Mask, out: &mut NewHeads) -> Option<()> {
     // SAFETY: the processor has the vectors.
     (fits(heads, mask) && has(Instructions::Avx512)).then(|| unsafe { all_heads::<Avx512>(heads, mask, out) })
 }
 
 /// [`attend_avx512`] on vectors of 256 bits.
-pub(in crate::kernels) fn attend_avx2(heads: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
+pub(in crate::kernels) fn attend_avx2(heads: [&Heads; 3], mask: Mask, out: &mut NewHeads) -> Option<()> {
     // SAFETY: the processor has the vectors.
     (fits(heads, mask) && has(Instructions::Avx2)).then(|| unsafe { all_heads::<Avx2>(heads, mask, out) })
 }
@@ -79,7 +79,7 @@ fn fits(heads: [&Heads; 3], mask: Mask) -> bool {
 
 /// Writes `softmax(q·kᵀ/√head_dim)·v` to `out`, with all factors rounded to bf16. Returns `None`, and writes nothing,
 /// where the processor lacks the instructions, or for a mask or a size that this is not made for.
-pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &NewHeads) -> Option<()> {
+pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &mut NewHeads) -> Option<()> {
     let fits = heads[0].shape[2] > 1 && fits(heads, mask);
     // SAFETY: the processor has the vectors.
     (fits && has(Instructions::Avx512Bf16)).then(|| unsafe { all_heads::<Avx512Bf16>(heads, mask, out) })
@@ -87,7 +87,7 @@ pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &NewH
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &NewHeads) {
+unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &mut NewHeads) {
     in_turn(q.count(), |scratch, i| {
         // SAFETY: by the caller, and every number is taken once.
         unsafe { one_head::<U>(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
@@ -243,13 +243,13 @@ mod tests {
                 let [q, k, v] = inputs.each_ref().map(|x| Heads::of(x).unwrap());
                 for unit in ["plain", "avx2", "avx512"].into_iter().filter(|unit| *unit != "avx512" || wide) {
                     let mut buffer = vec![0.0; q.shape.iter().product()];
-                    let out = NewHeads::of(&mut buffer, q.shape);
+                    let mut out = NewHeads::of(&mut buffer, q.shape);
                     // SAFETY: each only where the processor has its vectors.
                     unsafe {
                         match unit {
-                            "plain" => all_heads::<Plain>([&q, &k, &v], mask, &out),
-                            "avx2" => all_heads::<Avx2>([&q, &k, &v], mask, &out),
-                            _ => all_heads::<Avx512>([&q, &k, &v], mask, &out),
+                            "plain" => all_heads::<Plain>([&q, &k, &v], mask, &mut out),
+                            "avx2" => all_heads::<Avx2>([&q, &k, &v], mask, &mut out),
+                            _ => all_heads::<Avx512>([&q, &k, &v], mask, &mut out),
                         }
                     }
                     let found = Tensor::<Flex, 4>::from_primitive(TensorPrimitive::Float(tensor(buffer, q.shape)));

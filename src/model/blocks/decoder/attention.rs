@@ -31,7 +31,7 @@ impl<B: VlmBackend> Attention<B> {
         [rope.apply(split(k, self.kv_heads)), split(v, self.kv_heads)]
     }
 
-    /// Attention as `[batch, tokens, heads · head_dim]`.
+    /// The result of attention for the queries `q`, `[batch, tokens, heads · head_dim]`.
     pub(super) fn attend(&self, q: Tensor<B, 4>, [k, v]: [Tensor<B, 4>; 2], mask: Mask) -> Tensor<B, 3> {
         // A single query, which is the last, sees all.
         let mask = if q.dims()[2] == 1 && mask == Mask::Causal { Mask::None } else { mask };
@@ -41,7 +41,7 @@ impl<B: VlmBackend> Attention<B> {
     }
 }
 
-/// `[batch, tokens, heads · head_dim]` → `[batch, heads, tokens, head_dim]`.
+/// Splits tokens into heads: `[batch, tokens, heads · head_dim]` → `[batch, heads, tokens, head_dim]`.
 fn split<B: Backend>(x: Tensor<B, 3>, heads: usize) -> Tensor<B, 4> {
     let [batch, tokens, width] = x.dims();
     x.reshape([batch, tokens, heads, width / heads]).swap_dims(1, 2)

@@ -9,28 +9,28 @@ use crate::model::KvCache;
 pub struct Chunk<'a, B: Backend> {
     /// The keys and values of the sequence so far; `None` where a whole sequence is read once, and none are kept.
     pub cache: Option<&'a mut KvCache<B>>,
-    /// How many rows of the pass are its tokens, one after another.
+    /// The number of rows of the pass that are the chunk's tokens, one after another.
     pub rows: usize,
     /// The position of each row.
     pub positions: Positions,
-    /// Which rows' final states are wanted.
+    /// The rows whose final states are wanted.
     pub outputs: Outputs,
-    /// What each row sees of the sequence.
+    /// The mask that says which tokens of the sequence each row sees.
     pub mask: Mask,
-    /// How many tokens before its rows, of which its cache has none yet, are those at the beginning of the chunk before it: keys and values
-    /// are taken over from there, layer by layer.
+    /// The number of tokens before the chunk's rows that are not in its cache yet, and are the first tokens of the sequence of the chunk before it:
+    /// their keys and values are taken over from there, layer by layer.
     pub shared: usize,
 }
 
 impl<'a, B: VlmBackend> Chunk<'a, B> {
-    /// The next `rows` tokens of a sequence, of which the last one's state is wanted. `shared` tokens before them are taken over from the
+    /// A chunk of the next `rows` tokens of a sequence, of which the last one's state is wanted. `shared` tokens before them are taken over from the
     /// chunk before.
     pub fn next(cache: &'a mut KvCache<B>, rows: usize, shared: usize) -> Self {
         let positions = Positions::From(cache.next_position() + shared);
         Self { cache: Some(cache), rows, positions, outputs: Outputs::Last, mask: Mask::Causal, shared }
     }
 
-    /// Sequences of `rows` tokens, read whole, without a cache.
+    /// A chunk of whole sequences of `rows` tokens, read without a cache.
     pub fn whole(rows: usize) -> Self {
         let (positions, outputs, mask) = (Positions::From(0), Outputs::All, Mask::Causal);
         Self { cache: None, rows, positions, outputs, mask, shared: 0 }
@@ -40,14 +40,14 @@ impl<'a, B: VlmBackend> Chunk<'a, B> {
 /// The positions of a chunk's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Positions {
-    /// One after another from this one on.
+    /// Positions one after another from this one on.
     From(usize),
-    /// One for each row.
+    /// A position for each row.
     These(Vec<usize>),
 }
 
 impl Positions {
-    /// One more than the last of them.
+    /// The position after the largest one, for a chunk of `rows` rows.
     pub(in crate::model) fn end(&self, rows: usize) -> usize {
         match self {
             Self::From(first) => first + rows,
@@ -59,28 +59,28 @@ impl Positions {
 /// The rows of a chunk whose final states are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outputs {
-    /// Every row's.
+    /// Every row.
     All,
-    /// The last row's.
+    /// The last row of every sequence.
     Last,
-    /// Those of these rows, counted through all sequences of a batch.
+    /// The rows with these numbers, counted through all sequences of a batch.
     These(Vec<usize>),
 }
 
 /// The rows that the last layer computes for: all others leave their keys and values there, and no more.
 pub(super) struct Wanted {
-    /// Of each chunk, the first row that has a query.
+    /// The first row of each chunk that has a query.
     pub(super) first: Vec<usize>,
     /// The rows of the pass that have a query, `None` for all.
     pub(super) queries: Option<Vec<usize>>,
-    /// Among the rows with a query, those that are wanted; `None` for all.
+    /// The wanted rows, counted among the rows with a query; `None` for all.
     pub(super) picked: Option<Vec<usize>>,
-    /// The wanted rows among all; `None` for all.
+    /// The wanted rows, counted among all rows; `None` for all.
     pub(super) rows: Option<Vec<usize>>,
 }
 
 impl Wanted {
-    /// What `chunks` of `batch` sequences want, whose rows are now `rows` each.
+    /// The rows that `chunks` of `batch` sequences want; `rows` are the numbers of rows that the chunks have in the last layer.
     pub(super) fn new<B: Backend>(chunks: &[Chunk<B>], rows: &[usize], batch: usize) -> Self {
         let mut wanted =
             Self { first: Vec::new(), queries: Some(Vec::new()), picked: Some(Vec::new()), rows: Some(Vec::new()) };

@@ -6,22 +6,22 @@ use secateur_backends::VlmBackend;
 use super::{attention::last_row, probe::Probe};
 use crate::{Error, pruner::LayerPruner};
 
-/// Visual tokens to drop on the way through the layers.
+/// A cut between two layers: the visual tokens, and the number of them to keep.
 pub struct LayerCut<'a, B: VlmBackend> {
     /// The method that chooses.
     pub pruner: &'a dyn LayerPruner<B>,
     /// The rows of the visual tokens in the prompt, ascending.
     pub visual: &'a [usize],
-    /// How many of them stay.
+    /// The number of visual tokens to keep.
     pub budget: usize,
-    /// Whether nobody waits for the pass any more: it ends before the next layer.
+    /// Whether the pass was cancelled: it then ends before the next layer.
     pub is_cancelled: &'a dyn Fn() -> bool,
 }
 
-/// A cut that is made in a pass, and what became of it.
+/// A cut that is made during a pass, and the visual tokens that it kept.
 pub(super) struct Cut<'a, B: VlmBackend> {
     cut: &'a LayerCut<'a, B>,
-    /// Rows of the prompt.
+    /// Number of rows of the prompt.
     rows: usize,
     kept: Result<Vec<usize>, Error>,
 }
@@ -31,7 +31,7 @@ impl<'a, B: VlmBackend> Cut<'a, B> {
         Self { cut, rows, kept: Ok(Vec::new()) }
     }
 
-    /// Which visual tokens stayed, as indices into [`LayerCut::visual`].
+    /// The visual tokens that were kept, as indices into [`LayerCut::visual`].
     pub(super) fn kept(self) -> Result<Vec<usize>, Error> {
         self.kept
     }

@@ -38,14 +38,14 @@ pub(super) struct Pass<'p, 'c, B: VlmBackend> {
     pub(super) chunks: &'p mut [Chunk<'c, B>],
     /// The rotary rows of each chunk.
     pub(super) ropes: Vec<RopeRows<B>>,
-    /// How many rows of each chunk go on.
+    /// The number of rows of each chunk that go on.
     pub(super) rows: Vec<usize>,
     pub(super) probe: &'p mut dyn Probe<B>,
 }
 
 impl<B: VlmBackend> Layer<B> {
-    /// `x` `[batch, rows of all chunks, hidden]` through layer number `index`: `[batch, rows, hidden]`, or, with `wanted`, the states of
-    /// those rows alone, `[1, wanted, hidden]`.
+    /// Runs `x` `[batch, rows of all chunks, hidden]` through layer number `index`: `[batch, rows, hidden]`, or, with `wanted`, the states of those
+    /// rows alone, `[1, wanted, hidden]`.
     pub(super) fn forward(
         &self,
         x: Tensor<B, 3>,
@@ -125,7 +125,7 @@ fn narrow<B: Backend>(x: &Tensor<B, 3>, from: usize, count: usize) -> Tensor<B, 
     if count == x.dims()[1] { x.clone() } else { x.clone().narrow(1, from, count) }
 }
 
-/// The same rows of every sequence of a batch, ascending.
+/// Picks the rows numbered `rows`, ascending, from every sequence of a batch.
 fn pick_rows<B: Backend>(x: &Tensor<B, 3>, rows: &[usize]) -> Tensor<B, 3> {
     let (first, last) = (rows[0], rows[rows.len() - 1]);
     if last - first + 1 == rows.len() {
@@ -134,7 +134,7 @@ fn pick_rows<B: Backend>(x: &Tensor<B, 3>, rows: &[usize]) -> Tensor<B, 3> {
     select(x.clone().squeeze_dim(0), rows.to_vec()).unsqueeze()
 }
 
-/// Rows counted through all sequences of a batch, `[1, rows, width]`; all of them as they are.
+/// Picks rows counted through all sequences of a batch, `[1, rows, width]`; without `rows`, returns `x` as it is.
 fn pick<B: Backend>(x: Tensor<B, 3>, rows: Option<&Vec<usize>>) -> Tensor<B, 3> {
     match rows {
         Some(rows) => select(x.flatten::<2>(0, 1), rows.clone()).unsqueeze(),

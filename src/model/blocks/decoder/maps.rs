@@ -7,16 +7,16 @@ use secateur_backends::VlmBackend;
 
 use super::{attention::scores, probe::Probe};
 
-/// Queries whose rows are there at a time.
+/// Number of queries whose attention rows are in memory at a time.
 const ROWS: usize = 64;
 
-/// What the queries of each span pay together to each token of `columns`, averaged over heads.
+/// The attention that the queries of each span pay together to each token of `columns`, averaged over heads.
 pub(super) struct Maps<'a, B: VlmBackend> {
     pub(super) columns: Tensor<B, 1, Int>,
     pub(super) spans: &'a [Range<usize>],
-    /// How many layers are looked at.
+    /// The number of layers that run and are mapped.
     pub(super) layers: usize,
-    /// `[layer][span][column]`.
+    /// The attention found so far, `[layer][span][column]`.
     pub(super) found: Vec<Vec<Vec<f32>>>,
 }
 
@@ -30,7 +30,7 @@ impl<B: VlmBackend> Probe<B> for Maps<'_, B> {
     }
 }
 
-/// What the queries `span` pay together to each of `columns`.
+/// The attention that the queries `span` pay together to each token of `columns`, averaged over heads.
 fn paid<B: VlmBackend>(
     q: &Tensor<B, 4>,
     k: &Tensor<B, 4>,

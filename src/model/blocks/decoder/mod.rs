@@ -1,7 +1,7 @@
 //! The decoder (Llama, Mistral): one forward pass over the new tokens of one or several sequences.
 //!
-//! A [`Chunk`] is what one sequence has in a pass. The same pass serves a prompt, several prompts at once, the next token of many answers,
-//! training, attention maps and FastV's cut: products read every weight once for all chunks, and attention is each chunk's own.
+//! A [`Chunk`] is the part of a pass that belongs to one sequence. One kind of pass serves a prompt, several prompts at once, the next token of many
+//! answers, training, attention maps and FastV's cut: products read every weight once for all chunks, and attention is each chunk's own.
 
 mod attention;
 mod chunk;
@@ -31,25 +31,25 @@ use secateur_backends::VlmBackend;
 use super::{Build, Linear, RmsNorm, Rope, linear, unfilled};
 use crate::{Error, model::DecoderConfig, sequence::select, tensor::is_finite};
 
-/// `LlamaForCausalLM` or `MistralForCausalLM`.
+/// The decoder, `LlamaForCausalLM` or `MistralForCausalLM`.
 #[derive(Module, Debug)]
 pub struct Decoder<B: Backend> {
     embed_tokens: Embedding<B>,
     layers: Vec<Layer<B>>,
     norm: RmsNorm<B>,
-    /// `None` where the embedding is that matrix, too.
+    /// The matrix before the logits; `None` where the embedding is that matrix, too.
     lm_head: Option<Linear<B>>,
     bf16: bool,
 }
 
 #[derive(Module, Debug)]
 struct Embedding<B: Backend> {
-    /// `[vocabulary, hidden]`.
+    /// The embedding of each token, `[vocabulary, hidden]`.
     weight: Param<Tensor<B, 2>>,
 }
 
 impl<B: VlmBackend> Decoder<B> {
-    /// An unfilled model.
+    /// An unfilled decoder.
     pub fn new(config: &DecoderConfig, build: Build<B>) -> Self {
         let (hidden, inner, device) = (config.hidden_size, config.intermediate_size, build.device);
         let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
@@ -101,7 +101,8 @@ impl<B: VlmBackend> Decoder<B> {
         self.run(x, chunks, rope, &mut Unless(&|| false))
     }
 
-    /// [`Self::forward`], which ends between two layers once `is_cancelled` says so: then there is no result, and the caches are of no use.
+    /// Runs [`Self::forward`] unless cancelled: the pass ends between two layers once `is_cancelled` says so; then there is no result, and the caches
+    /// are of no use.
     pub fn forward_unless(
         &self,
         x: Tensor<B, 3>,
@@ -113,7 +114,7 @@ impl<B: VlmBackend> Decoder<B> {
         (!is_cancelled()).then_some(states)
     }
 
-    /// Normalised states `[rows, hidden]` → logits `[rows, vocabulary]` in f32.
+    /// The logits of normalised states: `[rows, hidden]` → `[rows, vocabulary]` in f32.
     pub fn logits(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(states),
@@ -122,8 +123,8 @@ impl<B: VlmBackend> Decoder<B> {
         logits.cast(DType::F32)
     }
 
-    /// [`Self::forward`] for a prompt of which some visual tokens are dropped between two layers; also returns which of them
-    /// stayed, as indices into [`LayerCut::visual`]. The others keep their positions.
+    /// Runs [`Self::forward`] for a prompt of which some visual tokens are dropped between two layers; also returns the visual tokens that were kept,
+    /// as indices into [`LayerCut::visual`]. The tokens that stay keep their positions.
     ///
     /// # Errors
     /// When the budget is not between 1 and the number of visual tokens, or the pass was cancelled.
@@ -139,8 +140,8 @@ impl<B: VlmBackend> Decoder<B> {
         if (cut.is_cancelled)() { Err(Error::Cancelled) } else { Ok((states, probe.kept()?)) }
     }
 
-    /// What the queries of each span of `x` `[1, tokens, hidden]` pay together to each token of `columns`, averaged over
-    /// heads: `[layer][span][column]`, of the first `layers` layers.
+    /// The attention that the queries of each span of `x` `[1, tokens, hidden]` pay together to each token of `columns`, averaged over heads:
+    /// `[layer][span][column]`, of the first `layers` layers.
     pub fn attention_maps(
         &self,
         x: Tensor<B, 3>,
@@ -157,7 +158,7 @@ impl<B: VlmBackend> Decoder<B> {
         maps.found
     }
 
-    /// Runs a whole prompt, `x` `[1, tokens, hidden]`, and returns where the weights are of the first part whose result is not finite.
+    /// Runs a whole prompt, `x` `[1, tokens, hidden]`, and returns the path of the weights of the first part whose result is not finite.
     pub(in crate::model) fn first_overflow(&self, x: Tensor<B, 3>, rope: &Rope<B>) -> Option<String> {
         let tokens = x.dims()[1];
         let mut overflow = Overflow::default();
@@ -260,7 +261,7 @@ mod tests {
         }
     }
 
-    /// Several sequences in a pass, some of whose outputs are wanted, are each what they are alone, in one go and token by token.
+    /// Checks that several sequences in a pass, of which some outputs are wanted, give what each gives alone, in one go and token by token.
     #[test]
     fn chunks_of_a_pass_do_not_see_each_other() {
         let (config, device) = (config(), Default::default());

@@ -6,7 +6,7 @@ use secateur_backends::VlmBackend;
 use super::probe::Probe;
 use crate::tensor::is_finite;
 
-/// Where the weights are of the first part whose result is not finite.
+/// The path of the weights of the first part whose result is not finite.
 #[derive(Default)]
 pub(super) struct Overflow {
     pub(super) path: Option<String>,

@@ -1,4 +1,4 @@
-//! The conversation forms of LLaVA-1.5 and LLaVA-NeXT, and which one a checkpoint was trained on.
+//! The conversation forms of LLaVA-1.5 and LLaVA-NeXT, and the choice of the one that a checkpoint was trained on.
 
 use std::path::Path;
 
@@ -44,10 +44,11 @@ pub const LLAMA_3: ChatForm = ChatForm {
     ..VICUNA_V1
 };
 
-/// What ends an answer of Llama-3, whatever the files of a checkpoint name: a turn's end and a text's.
+/// The tokens that end an answer of Llama-3, whatever the files of a checkpoint name: the end of a turn and the end of a text.
 const LLAMA_3_ENDS: [&str; 2] = ["<|eot_id|>", "<|end_of_text|>"];
 
-/// The form of a LLaVA on `language`, and its end tokens beside those that its files name. `tiles` says whether it is LLaVA-NeXT.
+/// The conversation form of a LLaVA on `language`, and the end tokens beside those that the checkpoint's files name. `tiles` says whether the model
+/// is a LLaVA-NeXT.
 ///
 /// # Errors
 /// When the checkpoint at `path` is of a LLaVA that is asked in a form which is not known.

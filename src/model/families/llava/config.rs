@@ -15,29 +15,29 @@ use crate::{
     sequence::Merge,
 };
 
-/// All that the networks need to know of a LLaVA.
+/// The shapes of a LLaVA's networks, and the images that they read.
 #[derive(Clone, Debug)]
 pub struct LlavaConfig {
-    /// The vision tower.
+    /// The vision tower's shape.
     pub vision: ClipVisionConfig,
-    /// The decoder.
+    /// The decoder's shape.
     pub text: DecoderConfig,
-    /// How many of the tower's layers run before the features are read.
+    /// The number of the tower's layers that run before the features are read.
     pub vision_feature_layer: usize,
-    /// How images are cut.
+    /// The crops that an image is cut into.
     pub images: Images,
 }
 
-/// How a checkpoint was trained to see images.
+/// The crops of an image that a checkpoint was trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Images {
-    /// LLaVA-1.5: one crop.
+    /// A single crop, as in LLaVA-1.5.
     Single(Aspect),
-    /// LLaVA-NeXT: the whole image and tiles of it.
+    /// The whole image and tiles of it, as in LLaVA-NeXT.
     AnyRes {
         /// Width and height of the resolutions to choose from.
         resolutions: Vec<(usize, usize)>,
-        /// How the crops become one sequence.
+        /// The rule by which the crops become one sequence.
         merge: Merge,
     },
 }
@@ -65,9 +65,9 @@ struct Multimodal {
     // Video-LLaVA's published config had the field under its training name for a while.
     mm_use_x_start_end: Option<bool>,
     unfreeze_mm_vision_tower: Option<bool>,
-    // Something between tower and projector, in later LLaVAs.
+    // The resampler between tower and projector, in later LLaVAs.
     mm_resampler_type: Option<String>,
-    // What was trained, as later LLaVAs write it: `mm_vision_tower,mm_mlp_adapter,mm_language_model`.
+    // The parts that were trained, as later LLaVAs write them: `mm_vision_tower,mm_mlp_adapter,mm_language_model`.
     mm_tunable_parts: Option<String>,
 }
 
@@ -80,7 +80,7 @@ enum RawResolutions {
 }
 
 impl RawResolutions {
-    /// Resolutions of whole tiles, `side` pixels each.
+    /// The checked resolutions, all of whole tiles of `side` pixels.
     fn check(self, side: usize, path: &Path) -> Result<Vec<(usize, usize)>, Error> {
         let list = match self {
             Self::List(list) => list,
@@ -99,7 +99,7 @@ impl RawResolutions {
     }
 }
 
-/// More tiles in a row than any model takes.
+/// A limit on the tiles in a row, above that of any model.
 const MAX_TILES: usize = 16;
 
 /// A CLIP checkpoint's config, of which the vision side matters here.
@@ -119,18 +119,18 @@ impl OriginalConfig {
         self.mm.mm_vision_tower.as_deref().ok_or_else(|| missing(path, "mm_vision_tower"))
     }
 
-    /// The names of Video-LLaVA's two, for images and for videos.
+    /// The names of the checkpoints of Video-LLaVA's two towers, for images and for videos.
     pub(in crate::model::families) fn towers(&self, path: &Path) -> Result<[&str; 2], Error> {
         let image = self.mm.mm_image_tower.as_deref().ok_or_else(|| missing(path, "mm_image_tower"))?;
         Ok([image, self.mm.mm_video_tower.as_deref().ok_or_else(|| missing(path, "mm_video_tower"))?])
     }
 
-    /// The whole description, with the tower's from its own folder.
+    /// The checked config, with the tower's own config read from `tower_config`.
     pub(in crate::model::families) fn check(self, path: &Path, tower_config: &Path) -> Result<LlavaConfig, Error> {
         let vision = read_json::<ClipConfig>(tower_config)?.vision_config;
         vision.check(tower_config)?;
         if vision.add_time_attn {
-            let reason = "a tower for pictures with attention over time (add_time_attn); expected one without";
+            let reason = "a tower for images with attention over time (add_time_attn); expected one without";
             return Err(Error::config(tower_config, reason));
         }
         let mm = self.mm;
@@ -181,7 +181,7 @@ impl OriginalConfig {
 }
 
 impl Multimodal {
-    /// Refuses settings that ask for something other than LLaVA's own way, one in a sentence.
+    /// Refuses settings that ask for something other than LLaVA's own way, with an error that names the first one.
     fn check(&self, path: &Path) -> Result<(), Error> {
         let refuse = |reason: String| Err(Error::config(path, reason));
         match self.mm_projector_type.as_deref() {
@@ -226,7 +226,7 @@ pub(in crate::model::families) struct HfConfig {
     image_grid_pinpoints: Option<RawResolutions>,
 }
 
-/// One layer, or a list of layers whose features are joined.
+/// The layer that features are read from, or a list of layers whose features are joined.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum FeatureLayer {
@@ -278,13 +278,12 @@ impl HfConfig {
         }
         let layer = self.vision_feature_layer.as_ref().map_or(Ok(-2), |layer| layer.check(path))?;
         let images = if self.model_type.as_deref() == Some("llava_next") {
-            // transformers reads them as height and width; they are LLaVA's list of width and height, and only that
-            // order gives LLaVA's choice where two resolutions fit equally well.
+            // transformers reads the resolutions as height and width; they are LLaVA's list of width and height, and only that order gives LLaVA's
+            // choice where two resolutions fit equally well.
             let resolutions = self.image_grid_pinpoints.unwrap_or(RawResolutions::List(NEXT_RESOLUTIONS.to_vec()));
             Images::AnyRes { resolutions: resolutions.check(vision.image_size, path)?, merge: Merge::SpatialUnpad }
         } else {
-            // transformers' processor crops; LLaVA-1.5 was trained and evaluated on padded pictures, and that is
-            // what the published figures are for.
+            // transformers' processor crops; LLaVA-1.5 was trained and evaluated on padded images, and the published figures are for those.
             Images::Single(Aspect::Pad)
         };
         Ok(LlavaConfig {
@@ -296,7 +295,8 @@ impl HfConfig {
     }
 }
 
-/// `hidden_states[layer]` counts the embedding as entry 0, and negative ones from the end.
+/// The number of layers before the features, from an index `layer` into `hidden_states`: that counts the embedding as entry 0, and negative indices
+/// from the end.
 fn vision_feature_layer(layer: i64, field: &str, vision: &ClipVisionConfig, path: &Path) -> Result<usize, Error> {
     let count = vision.num_hidden_layers as i64;
     let index = if layer < 0 { (count + 1).saturating_add(layer) } else { layer };

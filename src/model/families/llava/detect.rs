@@ -1,4 +1,4 @@
-//! Which layout a checkpoint has, and which language model: decided by its config alone.
+//! Detection of a checkpoint's layout and language model, by its config alone.
 
 use std::path::Path;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::Error;
 
-/// How a checkpoint is laid out.
+/// The layout of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// `liuhaotian/llava-v1.5-*`, `llava-v1.6-*`, `lmms-lab/llama3-llava-next-8b`: flat config, the tower named, and in a checkpoint of its
-    /// own unless it was trained too.
+    /// The original layout (`liuhaotian/llava-v1.5-*`, `llava-v1.6-*`, `lmms-lab/llama3-llava-next-8b`): flat config, the tower named, and in a
+    /// checkpoint of its own unless it was trained too.
     Original,
-    /// `LanguageBind/Video-LLaVA-7B`: flat config, two towers named, each in a checkpoint of its own.
+    /// Video-LLaVA's layout (`LanguageBind/Video-LLaVA-7B`): flat config, two towers named, each in a checkpoint of its own.
     Video,
-    /// `llava-hf/llava-1.5-*-hf`, `llava-v1.6-*-hf`: nested config, one set of shards.
+    /// transformers' layout (`llava-hf/llava-1.5-*-hf`, `llava-v1.6-*-hf`): nested config, one set of shards.
     Hf,
 }
 
@@ -28,7 +28,7 @@ pub(in crate::model::families) enum Language {
     Mistral,
 }
 
-/// The fields of a config that tell.
+/// The fields of a config that tell the layout and the language model.
 #[derive(Deserialize)]
 pub(in crate::model::families) struct Detect {
     model_type: Option<String>,
@@ -43,11 +43,11 @@ struct TextDetect {
     model_type: Option<String>,
 }
 
-/// What LLaVAs on Llama and on Mistral call themselves.
+/// The values of `model_type` in configs of LLaVAs on Llama and on Mistral.
 const MODEL_TYPES: [&str; 4] = ["llava", "llava_llama", "llava_mistral", "llava_next"];
 
-/// Why transformers' conversion of Video-LLaVA is refused: its converter loads the towers into plain CLIP models and passes over
-/// what does not fit, so that attention over time is gone.
+/// The reason why transformers' conversion of Video-LLaVA is refused: its converter loads the towers into plain CLIP models and passes over tensors
+/// that do not fit, so that attention over time is gone.
 const NOT_VIDEO_LLAVA: &str = "a `video_llava` checkpoint of transformers is another network: its conversion left out the video \
                                tower's attention over time; use the original, LanguageBind/Video-LLaVA-7B";
 
@@ -81,13 +81,13 @@ impl Detect {
         }
     }
 
-    /// Whether the config names an architecture that starts so.
+    /// Whether the config names an architecture that starts with `start`.
     fn is_architecture(&self, start: &str) -> bool {
         self.architectures.iter().flatten().any(|name| name.starts_with(start))
     }
 
-    /// Architectures decide: original checkpoints may have a `text_config`, which other servers put there, and llava-hf ones `mm_*` fields of
-    /// their training.
+    /// The layout, which the architectures decide first: original checkpoints may have a `text_config`, which other servers put there, and llava-hf
+    /// ones `mm_*` fields of their training.
     fn layout(&self, kind: &str, path: &Path) -> Result<Layout, Error> {
         let flat = if self.mm_video_tower.is_some() { Layout::Video } else { Layout::Original };
         let is_named = self.mm_video_tower.is_some() || self.mm_vision_tower.is_some();

@@ -40,9 +40,9 @@ use crate::{
 /// A checkpoint of LLaVA-1.5 or LLaVA-NeXT, of which no weight has been touched.
 #[derive(Clone, Debug)]
 pub struct Llava {
-    /// Its shape.
+    /// The shapes of the networks, and the images that they read.
     pub config: LlavaConfig,
-    /// The settings of its image processor.
+    /// The settings of the image processor.
     pub processor: ClipProcessor,
     language: Language,
     layout: Layout,
@@ -70,7 +70,7 @@ pub(super) fn unknown(place: &Place) -> Error {
 }
 
 impl Llava {
-    /// The models that it is made for.
+    /// The models that the family is made for.
     pub(super) const KNOWN: &[Known] = &[
         known("liuhaotian/llava-v1.5-7b", "LLaVA-1.5 7B, original layout"),
         known("liuhaotian/llava-v1.5-13b", "LLaVA-1.5 13B, original layout"),
@@ -85,15 +85,15 @@ impl Llava {
         known("lmms-lab/llama3-llava-next-8b", "LLaVA-NeXT on Llama-3 8B, original layout"),
         known("llava-hf/llama3-llava-next-8b-hf", "LLaVA-NeXT on Llama-3 8B, transformers layout"),
     ];
-    /// Its shapes for random weights.
+    /// The names of the family's presets.
     pub(super) const PRESETS: &[&str] = preset::PRESETS;
 
-    /// Its shape called `name`.
+    /// The preset `name`.
     pub(super) fn preset(name: &str) -> Option<Self> {
         preset::preset(name)
     }
 
-    /// Whether the checkpoint at `place` is one.
+    /// Whether the checkpoint at `place` is a LLaVA-1.5 or LLaVA-NeXT.
     ///
     /// # Errors
     /// When its config cannot be read, or is that of a family that is refused by name.
@@ -176,7 +176,7 @@ impl FamilyCheckpoint for Llava {
         self.config.vision.grid()
     }
 
-    /// One crop, or five.
+    /// The side of one crop, or of two side by side where an image is the whole and four tiles.
     fn usual_side(&self) -> usize {
         let side = self.config.vision.image_size;
         if matches!(self.config.images, Images::AnyRes { .. }) { 2 * side } else { side }
@@ -224,7 +224,7 @@ impl FamilyCheckpoint for Llava {
     }
 }
 
-/// Refuses tiles for a model that sees an image as one crop, and newlines for one that never learned any.
+/// Refuses tiles for a model that reads an image as one crop, and newlines for a model that was trained without them.
 ///
 /// # Errors
 /// When `choice` asks for either.
@@ -232,7 +232,7 @@ pub(super) fn check_tiling(images: &Images, choice: TilingChoice, folder: &Path)
     let refuse = |reason| Err(Error::config(folder, reason));
     match images {
         Images::Single(_) if choice != TilingChoice::default() => {
-            refuse("--grid and --merge are for LLaVA-NeXT; this checkpoint sees a picture as one crop")
+            refuse("--grid and --merge are for LLaVA-NeXT; this checkpoint sees an image as one crop")
         }
         Images::AnyRes { merge, .. } if choice.merge == Some(Merge::SpatialUnpad) && *merge != Merge::SpatialUnpad => {
             refuse("--merge spatial-unpad needs a newline token, which this checkpoint was not trained with")

@@ -1,10 +1,10 @@
-//! Names in LLaVA's checkpoints to paths in modules, a table for each layout.
+//! Tables from names in LLaVA's checkpoints to paths in modules, one for each layout.
 
 use secateur_weights::{Ignored, Rename};
 
 use crate::model::towers::clip::BUFFER;
 
-/// Original checkpoint → module.
+/// The names of an original checkpoint and their paths in the module.
 ///
 /// | file | module |
 /// |---|---|
@@ -35,7 +35,7 @@ pub(in crate::model::families) const ORIGINAL: Rename = Rename {
     ],
 };
 
-/// llava-hf checkpoint → module; the second half is the order of transformers 4.52 and later.
+/// The names of a llava-hf checkpoint and their paths in the module; the second half is the order of transformers 4.52 and later.
 ///
 /// | file | module |
 /// |---|---|

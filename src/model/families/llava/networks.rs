@@ -27,12 +27,12 @@ pub struct Networks<B: Backend> {
     vision_tower: ClipVision<B>,
     projector: Projector<B>,
     language_model: Decoder<B>,
-    /// Ends a row of tiles, where the checkpoint was trained so; `[hidden]`.
+    /// The embedding that ends a row of patches, `[hidden]`, where the checkpoint was trained with one.
     image_newline: Option<Param<Tensor<B, 1>>>,
 }
 
 impl<B: VlmBackend> Networks<B> {
-    /// Unfilled networks of this shape.
+    /// Unfilled networks of the shape `config`.
     fn new(config: &LlavaConfig, build: Build<B>) -> Self {
         let newlines = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
         Self {
@@ -50,7 +50,7 @@ pub struct LlavaVlm<B: Backend> {
     joint: Option<Joint<B>>,
     config: LlavaConfig,
     processor: ClipProcessor,
-    /// What the user wants instead of a method's own way with crops.
+    /// The user's choice of tiles and of their order in the sequence, in place of the method's.
     tiling: TilingChoice,
     rope: Rope<B>,
     activations: DType,
@@ -90,8 +90,8 @@ impl<B: VlmBackend> LlavaVlm<B> {
         Tensor::<B, 4>::from_data(pixels, (&self.device, DType::F32)).cast(self.activations)
     }
 
-    /// How an image of `size` (width, height) is taken apart, and its tokens put in a row, where a method asks for
-    /// `tiling`: the tiles, if there are any, and the order.
+    /// The tiles of an image of `size` (width, height), if there are any, and the rule by which the crops become one sequence, where a method asks
+    /// for `tiling`.
     fn tiles(&self, size: (usize, usize), tiling: Tiling) -> (Option<Tiles>, Merge) {
         let Images::AnyRes { resolutions, merge } = &self.config.images else { return (None, Merge::Flat) };
         let Tiling { grid, unpad } = tiling;
@@ -105,7 +105,7 @@ impl<B: VlmBackend> LlavaVlm<B> {
         match (&self.config.images, tiles) {
             (Images::Single(aspect), _) => self.processor.pixels(image, *aspect),
             (_, tiles) => {
-                // Without tiles, the whole image alone.
+                // The whole image is the only crop without tiles.
                 let tiles = tiles.unwrap_or(Tiles { columns: 0, rows: 0 });
                 let crops = crops(image, &self.processor, tiles);
                 crops.iter().flat_map(|crop| self.processor.normalise(crop)).collect()
@@ -113,7 +113,7 @@ impl<B: VlmBackend> LlavaVlm<B> {
         }
     }
 
-    /// Views of these pixels, which are `size` large in the image.
+    /// Views of `pixels`, for an image of `size` (width, height).
     fn views(&self, pixels: Vec<f32>, size: (usize, usize), (tiles, merge): (Option<Tiles>, Merge)) -> Views {
         let side = self.processor.size;
         let shape = [pixels.len() / (3 * side * side), 3, side, side];

@@ -1,4 +1,4 @@
-//! LLaVA's published shapes, for random weights.
+//! Presets of LLaVA: its published shapes, for random weights.
 
 use super::{Images, Language, Layout, Llava, LlavaConfig};
 use crate::{
@@ -7,14 +7,14 @@ use crate::{
     sequence::Merge,
 };
 
-/// The names of the shapes.
+/// The names of the presets.
 pub(super) const PRESETS: &[&str] =
     &["llava-1.5-7b", "llava-1.5-13b", "llava-1.6-7b", "llava-1.6-13b", "llava-1.6-mistral-7b", "llava-1.6-llama3-8b"];
 
 /// LLaVA-NeXT's resolutions.
 const RESOLUTIONS: [(usize, usize); 5] = [(336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008)];
 
-/// The shape called `name`.
+/// The preset `name`.
 pub(super) fn preset(name: &str) -> Option<Llava> {
     PRESETS.contains(&name).then(|| {
         let text = match name.rsplit_once('-').map(|(_, size)| size) {

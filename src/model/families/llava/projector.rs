@@ -1,4 +1,4 @@
-//! From the tower's features to the language model's embeddings: `mlp2x_gelu`.
+//! The projector from the tower's features to the language model's embeddings, `mlp2x_gelu`.
 
 use burn::{
     module::Module,
@@ -8,7 +8,7 @@ use secateur_backends::VlmBackend;
 
 use crate::model::{Build, Linear};
 
-/// Two layers with an exact GELU between them.
+/// The projector: two linear layers with an exact GELU between them.
 #[derive(Module, Debug)]
 pub struct Projector<B: Backend> {
     linear_1: Linear<B>,
@@ -24,6 +24,8 @@ impl<B: VlmBackend> Projector<B> {
         }
     }
 
+    /// Projects tower features to embeddings.
+    ///
     /// # Shapes
     /// - `features`: `[crops, patches, vision]`
     /// - result: `[crops, patches, hidden]`

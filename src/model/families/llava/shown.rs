@@ -7,7 +7,7 @@ use crate::{
     video::Media,
 };
 
-/// What LLaVA's tower sees of an image, or of a video's frames.
+/// The crops of an image, or the frames of a video, that LLaVA's tower reads, as images for people.
 pub(in crate::model::families) fn shown(
     media: &Media,
     tiles: Option<Tiles>,
@@ -18,7 +18,7 @@ pub(in crate::model::families) fn shown(
     match (media, images) {
         (Media::Video(video), _) => row(video.frames.iter().map(|frame| processor.square(frame, Aspect::Crop)).collect()),
         (Media::Picture(image), Images::Single(aspect)) => {
-            // Twice as large as the tower sees it.
+            // The square is twice as large as the tower reads it.
             let square = processor.square_of(image, *aspect, 2 * processor.size);
             let unpadded = (*aspect == Aspect::Pad && image.width != image.height).then(|| unpadded(&square, image));
             Shown { items: vec![square], columns: None, unpadded }

@@ -31,7 +31,7 @@ const FORM: ChatForm = ChatForm {
     reads_videos: false,
 };
 
-/// A checkpoint of the family.
+/// A checkpoint of the toy family.
 #[derive(Clone, Debug)]
 pub struct Toy {
     decoder: DecoderConfig,
@@ -109,7 +109,7 @@ impl FamilyCheckpoint for Toy {
     }
 }
 
-/// The loaded family.
+/// A loaded model of the toy family.
 pub struct ToyVlm<B: Backend> {
     decoder: Decoder<B>,
     rope: Rope<B>,

@@ -37,24 +37,24 @@ pub const LLAVA_V1: ChatForm = ChatForm {
 /// A checkpoint of Video-LLaVA, of which no weight has been touched.
 #[derive(Clone, Debug)]
 pub struct VideoLlava {
-    /// Its shape, with the tower for images.
+    /// The shapes of the networks, with the tower for images.
     pub config: LlavaConfig,
-    /// The tower for videos.
+    /// The shape of the tower for videos.
     pub video: ClipVisionConfig,
     processor: ClipProcessor,
     towers: Vec<Tower>,
 }
 
 impl VideoLlava {
-    /// The models that it is made for.
+    /// The models that the family is made for.
     pub(super) const KNOWN: &[Known] = &[Known {
         id: "LanguageBind/Video-LLaVA-7B",
         about: "Video-LLaVA 7B, images and videos, original layout",
     }];
-    /// Its shapes for random weights.
+    /// The names of the family's presets.
     pub(super) const PRESETS: &[&str] = &["video-7b"];
 
-    /// Its shape called `name`.
+    /// The preset `name`.
     pub(super) fn preset(name: &str) -> Option<Self> {
         Self::PRESETS.contains(&name).then(|| {
             let vision = ClipVisionConfig { hidden_act: "gelu".to_owned(), ..clip_l(224) };
@@ -65,7 +65,7 @@ impl VideoLlava {
         })
     }
 
-    /// Whether the checkpoint at `place` is one.
+    /// Whether the checkpoint at `place` is a Video-LLaVA.
     ///
     /// # Errors
     /// When its config cannot be read.
@@ -111,7 +111,7 @@ impl VideoLlava {
     }
 }
 
-/// The description of a video tower, whose features go through the same projector as those of the tower `vision`.
+/// The checked config of a video tower, whose features go through the same projector as those of the tower `vision`.
 fn check_video_tower(path: &Path, vision: &ClipVisionConfig) -> Result<ClipVisionConfig, Error> {
     let video = read_json::<ClipConfig>(path)?.vision_config;
     video.check(path)?;

@@ -29,7 +29,7 @@ struct VideoNetworks<B: Backend> {
 pub struct VideoLlavaVlm<B: Backend> {
     images: LlavaVlm<B>,
     videos: VideoNetworks<B>,
-    /// Frames that the tower reads.
+    /// Number of frames that the tower for videos reads.
     frames: usize,
 }
 
@@ -93,7 +93,8 @@ impl<B: VlmBackend> Vlm<B> for VideoLlavaVlm<B> {
         self.images.joint(features, question)
     }
 
-    /// The tokens that Video-LLaVA reads of a video have \[CLS\] of each frame among them; FasterVLM's branch, like everything for images, leaves it out.
+    /// The order of the kept tokens. Video-LLaVA reads \[CLS\] of each frame of a video; FasterVLM's branch, like everything for images, leaves it
+    /// out.
     fn sequence(&self, placement: &Placement, keep: &Keep, class: bool) -> Vec<Visual> {
         let order = self.images.sequence(placement, keep, false);
         if class && placement.video { with_class(order) } else { order }

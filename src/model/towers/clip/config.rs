@@ -10,11 +10,11 @@ use crate::{
     model::config::{MAX_LAYERS, divides, is_epsilon},
 };
 
-/// More pixels a side than any tower reads.
+/// A limit on the pixels a side, above that of any tower.
 const MAX_SIDE: usize = 16_384;
-/// Wider than any layer.
+/// A limit on the width of a layer, above that of any tower.
 const MAX_WIDTH: usize = 1 << 20;
-/// More frames than any tower reads.
+/// A limit on the frames, above that of any tower.
 const MAX_FRAMES: usize = 1024;
 
 /// The vision tower's shape.
@@ -25,24 +25,24 @@ pub struct ClipVisionConfig {
     pub hidden_size: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// Layers in the checkpoint.
+    /// Number of layers in the checkpoint.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Side of the picture in pixels.
+    /// Side of the image in pixels.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
-    /// Added to the variance in norms.
+    /// Epsilon added to the variance in norms.
     pub layer_norm_eps: f64,
     pub(in crate::model) hidden_act: String,
-    /// LanguageBind: whether the frames of a video attend to each other, patch by patch, in every layer.
+    /// Whether the frames of a video attend to each other, patch by patch, in every layer, as in LanguageBind.
     pub add_time_attn: bool,
-    /// LanguageBind: frames of a video; 1 in a tower for pictures.
+    /// Number of frames of a video in LanguageBind's tower; 1 in a tower for images.
     pub num_frames: usize,
 }
 
-/// transformers' `CLIPVisionConfig` defaults: what a config omits has these values.
+/// transformers' `CLIPVisionConfig` defaults: fields that a config omits have these values.
 impl Default for ClipVisionConfig {
     fn default() -> Self {
         Self {

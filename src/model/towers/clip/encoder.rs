@@ -18,24 +18,24 @@ pub(super) struct Sizes {
     pub(super) eps: f64,
     /// Whether the MLP's activation is `x · σ(1.702·x)`, and not the exact GELU.
     pub(super) quick_gelu: bool,
-    /// Frames that attend to each other in every layer.
+    /// Number of frames that attend to each other in every layer; `None` without attention over time.
     pub(super) frames: Option<usize>,
 }
 
-/// `CLIPEncoder`.
+/// The stack of layers, `CLIPEncoder`.
 #[derive(Module, Debug)]
 pub(super) struct Encoder<B: Backend> {
     pub(super) layers: Vec<Layer<B>>,
 }
 
-/// `CLIPEncoderLayer`.
+/// A layer, `CLIPEncoderLayer`.
 #[derive(Module, Debug)]
 pub(super) struct Layer<B: Backend> {
     self_attn: Attention<B>,
     layer_norm1: LayerNorm<B>,
     mlp: Mlp<B>,
     layer_norm2: LayerNorm<B>,
-    /// `[1, frames, hidden]`.
+    /// The embedding of each frame's place in time, `[1, frames, hidden]`.
     temporal_embedding: Option<Param<Tensor<B, 3>>>,
     temporal_attn: Option<Attention<B>>,
     temporal_layer_norm1: Option<LayerNorm<B>>,
@@ -57,20 +57,20 @@ struct Mlp<B: Backend> {
     quick_gelu: bool,
 }
 
-/// What to note while a layer runs.
+/// The intermediate results that a layer returns beside its output.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Note {
-    /// The row of the attention that belongs to `[CLS]`.
+    /// Whether the attention row of `[CLS]` is returned.
     pub(super) cls_row: bool,
-    /// The keys.
+    /// Whether the keys are returned.
     pub(super) keys: bool,
 }
 
-/// What was noted.
+/// The intermediate results that a layer returned, where `Note` asked for them.
 pub(super) struct Noted<B: Backend> {
-    /// `[crops, heads, patches]` in f32.
+    /// The attention that `[CLS]` pays to every patch, `[crops, heads, patches]` in f32.
     pub(super) cls_row: Option<Tensor<B, 3>>,
-    /// The mean over heads, `[crops, patches, head_dim]`.
+    /// The mean of the patches' keys over heads, `[crops, patches, head_dim]`.
     pub(super) keys: Option<Tensor<B, 3>>,
 }
 
@@ -105,7 +105,8 @@ impl<B: VlmBackend> Encoder<B> {
 }
 
 impl<B: VlmBackend> Layer<B> {
-    /// `x` `[batch, tokens, hidden]` → the same, and what was to be noted. In a video tower, the batch is the frames of one video.
+    /// Runs the layer on `x` `[batch, tokens, hidden]`; returns its output of the same shape, and the intermediate results that `note` asks for. In a
+    /// video tower, the batch is the frames of one video.
     pub(super) fn forward(&self, x: Tensor<B, 3>, mask: Mask, note: Note) -> (Tensor<B, 3>, Noted<B>) {
         let x = self.through_time(x);
         let (attended, noted) = self.self_attn.forward(self.layer_norm1.forward(x.clone()), mask, note);
@@ -113,7 +114,7 @@ impl<B: VlmBackend> Layer<B> {
         (x.clone() + self.mlp.forward(self.layer_norm2.forward(x)), noted)
     }
 
-    /// The same, of which only the first token's state is wanted, `[batch, 1, hidden]`.
+    /// Runs the layer on `x` `[batch, tokens, hidden]` for the first token's state alone, `[batch, 1, hidden]`.
     pub(super) fn forward_class(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let x = self.through_time(x);
         let normed = self.layer_norm1.forward(x.clone());
@@ -122,7 +123,7 @@ impl<B: VlmBackend> Layer<B> {
         x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
     }
 
-    /// LanguageBind's step before the others: every token, `[CLS]` included, attends to itself in the other frames.
+    /// Attention over time, LanguageBind's first step of a layer: every token, `[CLS]` included, attends to itself in the other frames.
     fn through_time(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let (Some(attention), Some(norm)) = (&self.temporal_attn, &self.temporal_layer_norm1) else { return x };
         let mut x = x.swap_dims(0, 1);
@@ -152,7 +153,7 @@ impl<B: VlmBackend> Attention<B> {
         (self.attend([q, k, v], mask), noted)
     }
 
-    /// Queries of some tokens, keys and values of some: `[batch, tokens, hidden]` → `[batch, heads, tokens, head_dim]`.
+    /// Queries of the tokens `queries`, and keys and values of the tokens `keys`: `[batch, tokens, hidden]` → `[batch, heads, tokens, head_dim]`.
     fn heads(&self, queries: Tensor<B, 3>, keys: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
         [self.q_proj.forward(queries), self.k_proj.forward(keys.clone()), self.v_proj.forward(keys)].map(|x| {
             let [batch, tokens, hidden] = x.dims();
@@ -160,7 +161,7 @@ impl<B: VlmBackend> Attention<B> {
         })
     }
 
-    /// What the queries find, `[batch, queries, hidden]`.
+    /// The result of attention for the queries, `[batch, queries, hidden]`.
     fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
         let [batch, heads, tokens, head_dim] = q.dims();
         let attended = if self.q_proj.is_bf16() { B::attend_bf16(q, k, v, mask) } else { B::attend(q, k, v, mask) };

@@ -20,7 +20,7 @@ pub struct Joint<B: Backend> {
 }
 
 impl<B: VlmBackend> Joint<B> {
-    /// Tower features `[crops, patches, vision]` and a question in the joint space: `[crops, patches, joint]` and `[segments, joint]`.
+    /// Brings tower features `[crops, patches, vision]` and a question into the joint space: `[crops, patches, joint]` and `[segments, joint]`.
     ///
     /// # Errors
     /// When the tokenizer cannot read the question.
@@ -47,7 +47,7 @@ pub struct ClipJoint<B: Backend> {
 }
 
 impl<B: VlmBackend> ClipJoint<B> {
-    /// Unfilled, for a vision tower of width `vision` with `eps` in its norms.
+    /// An unfilled text side, for a vision tower of width `vision` with `eps` in its norms.
     pub fn new(vision: usize, eps: f64, text: &ClipTextConfig, device: &B::Device) -> Self {
         let build = Build::exact(device);
         Self {
@@ -58,12 +58,12 @@ impl<B: VlmBackend> ClipJoint<B> {
         }
     }
 
-    /// Tower features `[crops, patches, vision]` → `[crops, patches, joint]`, not normalised.
+    /// Projects tower features `[crops, patches, vision]` into the joint space, `[crops, patches, joint]`, not normalised.
     pub fn image_embeds(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
         self.visual_projection.forward(self.post_layernorm.forward(features.cast(DType::F32)))
     }
 
-    /// Segments of a question → `[segments, joint]`, not normalised.
+    /// Embeds segments of a question in the joint space, `[segments, joint]`, not normalised.
     pub fn text_embeds(&self, segments: &[Segment]) -> Tensor<B, 2> {
         self.text_projection.forward(self.text_model.pooled(segments))
     }

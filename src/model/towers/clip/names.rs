@@ -1,14 +1,14 @@
-//! Names in CLIP's checkpoints to paths in modules.
+//! Tables from names in CLIP's checkpoints to paths in modules.
 
 use secateur_weights::{Ignored, Rename};
 
 const TEXT_SIDE: &str = "the text side of CLIP, which LLaVA does not use";
 const VISION_SIDE: &str = "the vision side of CLIP, which is LLaVA's tower";
 const LAST_NORM: &str = "applied after the last layer, which LLaVA does not read";
-/// Why buffers are left out.
+/// The reason why buffers are left out.
 pub(in crate::model) const BUFFER: &str = "a buffer that is computed";
 
-/// Tower checkpoint → module.
+/// The names of a tower's checkpoint and their paths in the module.
 ///
 /// | file | module |
 /// |---|---|
@@ -28,7 +28,7 @@ pub(in crate::model) const TOWER: Rename = Rename {
 /// The tower's last norm in either layout, which only [`super::ClipJoint`] applies.
 pub(in crate::model) const POST_LAYERNORM: &str = "vision_tower.post_layernorm.";
 
-/// CLIP checkpoint → [`super::ClipJoint`].
+/// The names of a CLIP checkpoint and their paths in [`super::ClipJoint`].
 ///
 /// | file | module |
 /// |---|---|

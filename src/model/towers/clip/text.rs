@@ -15,7 +15,7 @@ use crate::{
     text::Segment,
 };
 
-/// `CLIPTextTransformer`.
+/// CLIP's text transformer, `CLIPTextTransformer`.
 #[derive(Module, Debug)]
 pub struct ClipText<B: Backend> {
     embeddings: Embeddings<B>,
@@ -31,7 +31,7 @@ struct Embeddings<B: Backend> {
 
 #[derive(Module, Debug)]
 struct Embedding<B: Backend> {
-    /// `[rows, hidden]`.
+    /// The rows of the embedding, `[rows, hidden]`.
     weight: Param<Tensor<B, 2>>,
 }
 

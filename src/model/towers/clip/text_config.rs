@@ -15,19 +15,19 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 pub struct ClipTextConfig {
-    /// Rows of the embedding.
+    /// Number of rows of the embedding.
     pub vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
     /// Width inside the MLP.
     pub intermediate_size: usize,
-    /// Layers.
+    /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_attention_heads: usize,
-    /// Tokens that it reads at once.
+    /// Number of tokens that the text tower reads at once.
     pub max_position_embeddings: usize,
-    /// Added to the variance in norms.
+    /// Epsilon added to the variance in norms.
     pub layer_norm_eps: f64,
     /// Width of the joint space.
     pub projection_dim: usize,
@@ -87,7 +87,7 @@ impl ClipTextConfig {
         Ok(text)
     }
 
-    /// Which token stands for a text.
+    /// The rule that picks the token that stands for a text.
     pub fn pooling(&self) -> Pooling {
         if self.eos_token_id == 2 { Pooling::LargestId } else { Pooling::End(self.eos_token_id) }
     }

@@ -1,4 +1,4 @@
-//! CLIP's text side, for methods that compare patches with the question: the tower's own, OpenAI's, or what the user names.
+//! CLIP's text side, for methods that compare patches with the question: the tower's own, OpenAI's, or that of the checkpoint that the user names.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ pub(in crate::model) const CLIP: &str = "openai/clip-vit-large-patch14-336";
 
 /// The text side of a CLIP checkpoint, of which no weight has been touched.
 pub struct TextSide {
-    /// Its folder.
+    /// The folder of the text side's checkpoint.
     pub folder: PathBuf,
-    /// Its shape.
+    /// The shape of the text side.
     pub config: ClipTextConfig,
-    /// Its tokenizer.
+    /// The tokenizer of the text side.
     pub tokenizer: ClipTokenizer,
 }
 
@@ -29,7 +29,8 @@ impl TextSide {
         Self::open_folder(find_clip(clip.unwrap_or(CLIP))?, vision)
     }
 
-    /// Opens the checkpoint that a config calls `name`, whose folder may be beside `folder`; its weights are not needed for anything else.
+    /// Opens the checkpoint that a config calls `name`, whose folder may be beside `folder`; the weights of that checkpoint are needed for nothing
+    /// else.
     ///
     /// # Errors
     /// As [`Self::open`].

@@ -19,7 +19,7 @@ use crate::{
     tensor::is_finite,
 };
 
-/// `CLIPVisionModel` without its last norm, which no LLaVA reads.
+/// The vision tower: `CLIPVisionModel` without its last norm, which no LLaVA reads.
 #[derive(Module, Debug)]
 pub struct ClipVision<B: Backend> {
     embeddings: Embeddings<B>,
@@ -35,10 +35,9 @@ pub struct ClipVision<B: Backend> {
 pub struct VisionOutput<B: Backend> {
     /// Hidden states of the selected layer without `[CLS]`, `[crops, patches, hidden]`.
     pub features: Tensor<B, 3>,
-    /// Those of `[CLS]`, `[crops, 1, hidden]`.
+    /// Hidden state of `[CLS]` in the selected layer, `[crops, 1, hidden]`.
     pub class: Tensor<B, 3>,
-    /// The `[CLS]` rows of the attention without the `[CLS]` column, `[layers, crops, heads, patches]`, for the layers
-    /// that were asked for.
+    /// The `[CLS]` rows of the attention without the `[CLS]` column, `[layers, crops, heads, patches]`, for the layers that were asked for.
     pub cls_attention: Option<Tensor<B, 4>>,
     /// The selected layer's keys without `[CLS]`, averaged over heads, `[crops, patches, head_dim]`, if asked for.
     pub keys: Option<Tensor<B, 3>>,
@@ -47,7 +46,7 @@ pub struct VisionOutput<B: Backend> {
 }
 
 impl<B: Backend> VisionOutput<B> {
-    /// Whether all that was seen is finite.
+    /// Whether the features and all intermediate results are finite.
     pub(in crate::model) fn is_finite(&self) -> bool {
         is_finite(&self.features)
             && is_finite(&self.class)
@@ -65,13 +64,13 @@ struct Embeddings<B: Backend> {
 
 #[derive(Module, Debug)]
 struct PatchEmbedding<B: Backend> {
-    /// `[hidden, 3, patch, patch]`.
+    /// The convolution's weight, `[hidden, 3, patch, patch]`.
     weight: Param<Tensor<B, 4>>,
 }
 
 #[derive(Module, Debug)]
 struct PositionEmbedding<B: Backend> {
-    /// `[1 + patches, hidden]`.
+    /// The embedding of each position, `[1 + patches, hidden]`.
     weight: Param<Tensor<B, 2>>,
 }
 
@@ -160,7 +159,7 @@ impl<B: VlmBackend> ClipVision<B> {
     }
 
     /// The hidden states of the selected layer, `[crops, 1 + patches, hidden]` with `[CLS]` first, and `[CLS]` after the last layer,
-    /// `[crops, 1, hidden]`: what training needs.
+    /// `[crops, 1, hidden]`, both for training.
     pub fn features_and_class(&self, pixels: Tensor<B, 4>) -> [Tensor<B, 3>; 2] {
         let run = |x, layer: &Layer<B>| layer.forward(x, Mask::None, Note::default()).0;
         let (read, above) = self.encoder.layers.split_at(self.vision_feature_layer);
@@ -172,8 +171,8 @@ impl<B: VlmBackend> ClipVision<B> {
         [features, class]
     }
 
-    /// The same tower for a part of the grid, `size` patches wide and high from (`row`, `column`) on: it reads pictures of
-    /// that part alone, each patch at its own position. Weights are shared, gradients too.
+    /// A tower for a part of the grid, `size` patches wide and high from (`row`, `column`) on: it reads images of that part alone, each patch at the
+    /// position that it has in the whole grid. It shares this tower's weights, and gradients too.
     pub fn window(&self, grid: usize, [row, column]: [usize; 2], size: usize) -> Self {
         let mut part = self.clone();
         let weight = self.embeddings.position_embedding.weight.val();
@@ -184,7 +183,7 @@ impl<B: VlmBackend> ClipVision<B> {
         part
     }
 
-    /// `[crops, 3, side, side]` → `[crops, 1 + patches, hidden]`.
+    /// Embeds pixels: `[crops, 3, side, side]` → `[crops, 1 + patches, hidden]`.
     fn embed(&self, pixels: Tensor<B, 4>) -> Tensor<B, 3> {
         let [crops, channels, side, _] = pixels.dims();
         let (patch, grid) = (self.patch_size, side / self.patch_size);
