@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What clap says of the arguments, which may hold what a terminal obeys.
+/// Reports wrong arguments with the message of clap, without the control characters that a terminal would obey.
 fn usage(error: &clap::Error) -> ExitCode {
     let has_controls = |arg: std::ffi::OsString| arg.to_string_lossy().chars().any(|c| c.is_control() && c != '\n');
     if !error.use_stderr() || !std::env::args_os().any(has_controls) {

@@ -46,11 +46,11 @@ struct State {
     signed: Vec<String>,
     /// Another hub that every request, or every one for weights, is redirected to, and the status.
     redirect: Option<(u16, String, bool)>,
-    /// What is left of the time in which every request is answered with 429, and its `Retry-After`.
+    /// The rest of the time in which every request is answered with 429, and its `Retry-After`.
     limited: Option<(Instant, String)>,
-    /// What takes the place of a file's checksum in the header.
+    /// The text that takes the place of a file's checksum in the header.
     etag: Option<String>,
-    /// What takes the place of the commit in headers, and in the list of files.
+    /// The text that takes the place of the commit in headers, and in the list of files.
     commit: Option<String>,
     /// A name that the list of files has besides.
     listed: Option<String>,

@@ -106,7 +106,7 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
     }
 }
 
-/// What goes wrong with a request, and a client that goes away, touch no other; a budget of bytes makes requests wait.
+/// An error of a request, or a client that goes away, touches no other request; a budget of bytes makes requests wait.
 #[test]
 fn requests_do_not_touch_each_other() {
     let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), None).unwrap();

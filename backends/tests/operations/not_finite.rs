@@ -6,7 +6,7 @@ use secateur_backends::{Mask, VlmBackend};
 use crate::operations::Check;
 
 impl<B: VlmBackend> Check<B> {
-    /// What is no number is none afterwards, either: a kernel that hides it hides a broken checkpoint.
+    /// NaN in an input is NaN in the result: a kernel that hides it hides a broken checkpoint.
     pub(super) fn not_finite(&mut self) {
         for (rows, inputs, outputs) in [(1, 64, 64), (5, 96, 31), (70, 1024, 512)] {
             let (x, weight) = (self.numbers(rows * inputs), self.numbers_in(self.weights, outputs * inputs));
