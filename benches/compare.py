@@ -50,9 +50,9 @@ def pytorch(args, attention, dtype):
         torch.nn.Linear(1024, 4096), torch.nn.GELU(), torch.nn.Linear(4096, 4096)), dtype)
     config = LlamaConfig(num_hidden_layers=args.layers, attn_implementation=attention)
     llama = filled(lambda: LlamaForCausalLM(config), dtype)
-    picture = torch.randn(1, 3, 336, 336, dtype=dtype)
+    image = torch.randn(1, 3, 336, 336, dtype=dtype)
     rows = []
-    vision = median_ms(lambda: tower(picture, output_hidden_states=True).hidden_states[-2], args.repeats)
+    vision = median_ms(lambda: tower(image, output_hidden_states=True).hidden_states[-2], args.repeats)
     for tokens in [576] + args.budgets:
         features = torch.randn(1, tokens, 1024, dtype=dtype)
         project = median_ms(lambda: projector(features), args.repeats)

@@ -24,7 +24,7 @@ const HEADS: usize = 16;
 const JOINT: usize = 768;
 const HIDDEN: usize = 4096;
 const LLM_HEADS: usize = 32;
-/// Tokens of a question with what the template puts after the picture.
+/// Tokens of a question with what the template puts after the image.
 const TEXT: usize = 32;
 
 fn cues<B: VlmBackend>(needs: Needs, crops: usize, device: &B::Device) -> Cues<B> {
@@ -46,7 +46,7 @@ fn cues<B: VlmBackend>(needs: Needs, crops: usize, device: &B::Device) -> Cues<B
         image_embeds: needs.joint.then(|| noise(JOINT)),
         text_embeds: needs.joint.then(|| Tensor::random([1, JOINT], Distribution::Default, device)),
         keys: needs.keys.then(|| noise(TOWER / HEADS)),
-        picture: 0,
+        fingerprint: 0,
     }
 }
 

@@ -1,14 +1,14 @@
-"""Questions per second on a set in POPE's form, six questions a picture, with and without what is computed once.
+"""Questions per second on a set in POPE's form, six questions an image, with and without what is computed once.
 
     python benches/reuse.py --secateur target/release/secateur --folder /tmp/reuse       # LLaVA-1.5-7B's shape, 13 GB
     python benches/reuse.py --secateur target/release/secateur --folder /tmp/reuse --layers 8
-    python benches/reuse.py --secateur NEW --before OLD --order llava_gqa_testdev_balanced.jsonl --pictures 10 --folder /tmp/reuse --layers 2
+    python benches/reuse.py --secateur NEW --before OLD --order llava_gqa_testdev_balanced.jsonl --images 10 --folder /tmp/reuse --layers 2
 
-With --before, another binary is measured, too, in turns. With --order, the questions are those of a real file about some of its pictures, in
-the file's order; pictures are noise in any case.
+With --before, another binary is measured, too, in turns. With --order, the questions are those of a real file about some of its images, in
+the file's order; images are noise in any case.
 
-Writes a checkpoint with random bf16 weights and the tests' tokenizer, pictures and questions into the folder, unless they are there. Every
-way is run for one picture and for all; the difference is what counts, so that opening the checkpoint and its checksum, which a run pays
+Writes a checkpoint with random bf16 weights and the tests' tokenizer, images and questions into the folder, unless they are there. Every
+way is run for one image and for all; the difference is what counts, so that opening the checkpoint and its checksum, which a run pays
 once, are left out. All ways must give the same answers. Needs numpy and Pillow.
 """
 
@@ -119,21 +119,21 @@ def write_checkpoint(folder, layers):
     part.rename(folder / "model.safetensors")
 
 
-def write_questions(folder, pictures, order):
+def write_questions(folder, images, order):
     (folder / "val2014").mkdir(parents=True)
     (folder / "coco").mkdir()
     random = numpy.random.default_rng(1)
-    asked = [(picture, f"Is there a {thing} in the image?\nAnswer the question using a single word or phrase.")
-             for picture in range(pictures) for thing in OBJECTS]
+    asked = [(image, f"Is there a {thing} in the image?\nAnswer the question using a single word or phrase.")
+             for image in range(images) for thing in OBJECTS]
     if order:
         real = [json.loads(line) for line in order.read_text().splitlines()]
-        chosen = random.permutation(sorted({line["image"] for line in real}))[:pictures].tolist()
+        chosen = random.permutation(sorted({line["image"] for line in real}))[:images].tolist()
         asked = [(chosen.index(line["image"]), line["text"]) for line in real if line["image"] in chosen]
-    names = [f"COCO_val2014_{picture:012}.jpg" for picture in range(pictures)]
+    names = [f"COCO_val2014_{image:012}.jpg" for image in range(images)]
     for name in names:
         Image.fromarray(random.integers(0, 255, (480, 640, 3), dtype=numpy.uint8)).save(folder / "val2014" / name)
-    lines = [dict(question_id=i + 1, image=names[picture], category=CATEGORIES[i % 3], text=text)
-             for i, (picture, text) in enumerate(asked)]
+    lines = [dict(question_id=i + 1, image=names[image], category=CATEGORIES[i % 3], text=text)
+             for i, (image, text) in enumerate(asked)]
     (folder / "llava_pope_test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for category in CATEGORIES:
         own = [line for line in lines if line["category"] == category]
@@ -161,18 +161,18 @@ def main():
     parser.add_argument("--secateur", required=True, help="the release binary")
     parser.add_argument("--before", help="another release binary, whose default way is measured, too")
     parser.add_argument("--order", type=pathlib.Path, help="a question file whose order is taken")
-    parser.add_argument("--folder", required=True, type=pathlib.Path, help="where checkpoint, pictures and runs go")
+    parser.add_argument("--folder", required=True, type=pathlib.Path, help="where checkpoint, images and runs go")
     parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--method", default="fastervlm")
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--pictures", type=int, default=3)
+    parser.add_argument("--images", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2)
     args = parser.parse_args()
     if not (args.folder / f"model-{args.layers}/model.safetensors").is_file():
         shutil.rmtree(args.folder / f"model-{args.layers}", ignore_errors=True)
         write_checkpoint(args.folder / f"model-{args.layers}", args.layers)
     shutil.rmtree(args.folder / "pope", ignore_errors=True)
-    all = write_questions(args.folder / "pope", args.pictures, args.order)
+    all = write_questions(args.folder / "pope", args.images, args.order)
     few = 1 if args.order else len(OBJECTS)
     # Without reuse, a real file takes as long as it takes.
     ways = {way: (args.secateur, way) for way in WAYS if way != "no reuse" or not args.order}
@@ -186,7 +186,7 @@ def main():
             whole, answers[way] = run(args, binary, flags, all)
             times[way].append((whole - first) / (all - few))
     assert all_equal(answers.values()), answers
-    print(f"{all} questions about {args.pictures} pictures; LLaVA-1.5-7B's widths, {args.layers} layers, bf16; {args.method}, {args.tokens} tokens; medians of {args.repeats}\n")
+    print(f"{all} questions about {args.images} images; LLaVA-1.5-7B's widths, {args.layers} layers, bf16; {args.method}, {args.tokens} tokens; medians of {args.repeats}\n")
     print("| way | seconds a question | times as fast |\n|---|---|---|")
     slowest = max(times, key=lambda way: statistics.median(times[way]))
     for way, seconds in times.items():

@@ -57,12 +57,12 @@ impl Job for Ask {
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let model: Model<B> = open(&self.model, None)?.load(LoadOptions::default(), &device)?;
-        let picture = decode(self.image.as_ref())?;
+        let image = decode(self.image.as_ref())?;
         let prompt = Prompt::new(&model.chat().render(&self.question, &[1])?, &self.question, model.tokenizer())?;
         let decoding = Decoding::greedy(32);
         let selector = Selector::Before(Box::new(LargestNorm));
         let go_on = |_: &[u32]| ControlFlow::Continue(());
-        let (seen, answer) = answer(&model, &[picture.into()], &prompt, &selector, Some(64.into()), decoding, go_on)?;
+        let (seen, answer) = answer(&model, &[image.into()], &prompt, &selector, Some(64.into()), decoding, go_on)?;
         println!("kept {:?}", seen[0].keep.indices()[0]);
         println!("{}", model.tokenizer().decode(&answer.ids));
         Ok(())

@@ -4,7 +4,7 @@
 //! cargo run --release --example rounding
 //! ```
 //!
-//! The tests' tiny checkpoint looks at the tests' pictures, on whatever backend is compiled in. Each method chooses from
+//! The tests' tiny checkpoint looks at the tests' images, on whatever backend is compiled in. Each method chooses from
 //! the cues of the f32 checkpoint, and again
 //!
 //! - from those of the same checkpoint with its weights rounded to bf16 (`--dtype bf16`; f16 holds them exactly);
@@ -51,11 +51,11 @@ impl Job for Rounding {
             let Selector::Before(pruner) = selector::<B>(method.name(), Params::default())? else { continue };
             let mut tallies = [Tally::default(), Tally::default(), Tally::default()];
             for case in &cases {
-                let picture = decode(format!("{root}/{}", case.image).as_ref())?;
+                let image = decode(format!("{root}/{}", case.image).as_ref())?;
                 let question = clip_question(&case.question);
                 let prompt = Prompt::new(&model.chat().render(&case.question, &[1])?, &question, model.tokenizer())?;
                 let see = |model: &Model<B>| {
-                    let look = model.encode_image(&picture, method.card().tiling, method.card().needs)?;
+                    let look = model.encode_image(&image, method.card().tiling, method.card().needs)?;
                     model.cues(&look, method.card().needs, &prompt, 0)
                 };
                 let cues = see(&model)?;

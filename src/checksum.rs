@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Error,
-    task::{Picture, Sample},
+    task::{MediaSource, Sample},
 };
 
 /// A folder with files that are part of the checksum.
@@ -59,16 +59,15 @@ fn file_sha256(path: &Path) -> Result<String, Error> {
 pub fn data_sha256(samples: &[Sample]) -> String {
     let mut all = Sha256::new();
     for sample in samples {
-        let picture = match &sample.picture {
+        let image = match &sample.media {
             None => String::new(),
-            Some(Picture::File(path) | Picture::Video(path)) => {
+            Some(MediaSource::File(path) | MediaSource::Video(path)) => {
                 path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             }
-            Some(Picture::Inline { bytes, .. }) => hex(&Sha256::digest(bytes)),
-            Some(Picture::Scene(scene)) => format!("{scene:?}"),
+            Some(MediaSource::Inline { bytes, .. }) => hex(&Sha256::digest(bytes)),
+            Some(MediaSource::Scene(scene)) => format!("{scene:?}"),
         };
-        let text =
-            [&sample.question_id.to_string(), &sample.text, sample.suffix, &sample.clip_text, &picture].join("\0");
+        let text = [&sample.question_id.to_string(), &sample.text, sample.suffix, &sample.clip_text, &image].join("\0");
         all.update(text);
         all.update("\n");
     }

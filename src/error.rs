@@ -100,11 +100,11 @@ pub enum Error {
     },
     /// A prompt with another number of `<image>` placeholders than images.
     #[error(
-        "the question has {marks} `<image>` placeholders for {images} image(s) and frames; leave them out, or give one for each"
+        "the question has {placeholders} `<image>` placeholders for {images} image(s) and frames; leave them out, or give one for each"
     )]
-    ImageMarks {
+    ImagePlaceholders {
         /// The number of placeholders in the question.
-        marks: usize,
+        placeholders: usize,
         /// The number of images and frames that were given.
         images: usize,
     },
@@ -128,7 +128,7 @@ pub enum Error {
     #[error(
         "`{question}` has a `<video>` where no video's turn is; images and videos go to the placeholders in their order"
     )]
-    VideoMarks {
+    VideoPlaceholders {
         /// The question.
         question: String,
     },

@@ -14,7 +14,7 @@ use crate::{
 pub enum Merge {
     /// Crop after crop.
     Flat,
-    /// The whole picture, then all tiles row by row as one large grid.
+    /// The whole image, then all tiles row by row as one large grid.
     Spatial,
     /// The same without the rows and columns that are padding, and with a newline token after every row.
     #[cfg_attr(feature = "cli", value(alias = "spatial_unpad"))]
@@ -32,12 +32,12 @@ impl Merge {
     }
 }
 
-/// A place in a picture's sequence.
+/// A place in an image's sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visual {
     /// A patch of a crop.
     Patch {
-        /// The crop, 0 the whole picture.
+        /// The crop, 0 the whole image.
         crop: usize,
         /// The patch, row by row.
         patch: usize,
@@ -58,18 +58,18 @@ pub enum Visual {
     },
 }
 
-/// A picture's crops, and how they lie in it.
+/// An image's crops, and how they lie in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Geometry {
-    /// The tiles; `None` where the picture is one crop.
+    /// The tiles; `None` where the image is one crop.
     pub tiles: Option<Tiles>,
-    /// The picture's width and height in pixels.
+    /// The image's width and height in pixels.
     pub size: (usize, usize),
     /// Patches a side of a crop.
     pub side: usize,
 }
 
-/// The order in which a picture's kept tokens are read.
+/// The order in which an image's kept tokens are read.
 ///
 /// As in VisionZip, blends have no place in the grid and follow it, crop by crop.
 pub fn order(keep: &Keep, geometry: Geometry, merge: Merge) -> Vec<Visual> {
@@ -91,7 +91,7 @@ fn blends(keep: &Keep, crop: usize) -> impl Iterator<Item = Visual> {
     (0..keep.blends()[crop].len()).map(move |index| Visual::Blend { crop, index })
 }
 
-/// The kept patches of all tiles, row by row of the whole picture.
+/// The kept patches of all tiles, row by row of the whole image.
 fn grid(keep: &Keep, geometry: Geometry, tiles: Tiles, unpad: bool) -> Vec<Visual> {
     let side = geometry.side;
     let mut kept = vec![vec![false; side * side]; tiles.crops()];
@@ -116,7 +116,7 @@ fn grid(keep: &Keep, geometry: Geometry, tiles: Tiles, unpad: bool) -> Vec<Visua
     order
 }
 
-/// The columns and rows of a grid that a picture of `size` fills: LLaVA's `unpad_image`. A very thin one fills none.
+/// The columns and rows of a grid that an image of `size` fills: LLaVA's `unpad_image`. A very thin one fills none.
 fn filled(size: (usize, usize), width: usize, height: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
     let (across, down) = (size.0 as f64, size.1 as f64);
     if across / down > width as f64 / height as f64 {

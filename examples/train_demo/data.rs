@@ -19,42 +19,42 @@ pub(crate) struct Maker {
     pub(crate) clip: ClipTokenizer,
 }
 
-/// Pictures, and all that is known of them.
+/// Images, and all that is known of them.
 pub(crate) struct Batch {
     pub(crate) region: Region,
-    /// `[pictures, 3, side, side]`.
+    /// `[images, 3, side, side]`.
     pub(crate) pixels: Vec<f32>,
-    /// A caption for each picture.
+    /// A caption for each image.
     pub(crate) captions: Vec<Segment>,
-    /// A question for each picture, as CLIP reads it.
+    /// A question for each image, as CLIP reads it.
     pub(crate) questions: Vec<Segment>,
-    /// 1 on the patches of what the question names, `[pictures, patches]`.
+    /// 1 on the patches of what the question names, `[images, patches]`.
     pub(crate) named: Vec<f32>,
-    /// Kind, whether the centre lies on it, row and column of every patch's object, `[pictures · patches]`.
+    /// Kind, whether the centre lies on it, row and column of every patch's object, `[images · patches]`.
     pub(crate) labels: Vec<[i32; 4]>,
     /// What the language model reads, if it does.
     pub(crate) turns: Option<Turns>,
 }
 
-/// Prompt, questions and answers around the pictures of a batch.
+/// Prompt, questions and answers around the images of a batch.
 pub(crate) struct Turns {
-    /// Tokens before the picture, the same for all.
+    /// Tokens before the image, the same for all.
     pub(crate) before: Vec<u32>,
-    /// Tokens after it: the conversations about each picture, each filled up with zeros to [`Self::turn`].
+    /// Tokens after it: the conversations about each image, each filled up with zeros to [`Self::turn`].
     pub(crate) after: Vec<Vec<u32>>,
     /// The length of a conversation.
     pub(crate) turn: usize,
-    /// Rows `[pictures · length]` that predict a token of an answer, and the token.
+    /// Rows `[images · length]` that predict a token of an answer, and the token.
     pub(crate) targets: Vec<(usize, i32)>,
 }
 
 impl Turns {
-    /// Tokens after a picture.
+    /// Tokens after an image.
     pub(crate) fn length(&self) -> usize {
         self.after.first().map_or(0, Vec::len)
     }
 
-    /// What each token sees: every conversation stands right behind the picture, as if it were the only one.
+    /// What each token sees: every conversation stands right behind the image, as if it were the only one.
     pub(crate) fn mask(&self, visual: usize) -> Mask {
         Mask::Turns { shared: self.before.len() + visual, turn: self.turn }
     }
@@ -66,7 +66,7 @@ impl Turns {
     }
 }
 
-/// The stream of numbers that a picture is made from.
+/// The stream of numbers that an image is made from.
 pub(crate) fn stream(seed: u64, phase: u64, step: usize, part: usize) -> ChaCha8Rng {
     let mut key = [0u8; 32];
     for (slot, value) in key.chunks_exact_mut(8).zip([seed, phase, step as u64, part as u64]) {
@@ -76,7 +76,7 @@ pub(crate) fn stream(seed: u64, phase: u64, step: usize, part: usize) -> ChaCha8
 }
 
 impl Maker {
-    /// `count` pictures of `size` patches a side, at one random place, with questions about each.
+    /// `count` images of `size` patches a side, at one random place, with questions about each.
     pub(crate) fn batch(&self, random: &mut ChaCha8Rng, count: usize, size: usize, asked: Asked) -> Batch {
         let mut start = || random.random_range(0..=GRID - size);
         let region = Region { row: start(), column: start(), size };
@@ -139,11 +139,11 @@ impl Maker {
         self.llama.encode(text).expect("the tokenizer has a piece for every byte").split_off(1)
     }
 
-    /// Tokenises what is asked about pictures of `visual` tokens: for each as many conversations, side by side. Every
+    /// Tokenises what is asked about images of `visual` tokens: for each as many conversations, side by side. Every
     /// answer is to be predicted.
-    pub(crate) fn turns(&self, pictures: &[Vec<Vec<Question>>], visual: usize) -> Turns {
+    pub(crate) fn turns(&self, images: &[Vec<Vec<Question>>], visual: usize) -> Turns {
         let mut before = Vec::new();
-        let turns: Vec<Vec<Turn>> = pictures
+        let turns: Vec<Vec<Turn>> = images
             .iter()
             .map(|turns| turns.iter().map(|questions| self.turn(questions, &mut before)).collect())
             .collect();
@@ -151,8 +151,8 @@ impl Maker {
         let shared = before.len() + visual;
         let mut targets = Vec::new();
         let mut after = Vec::new();
-        for (picture, turns) in turns.iter().enumerate() {
-            let start = picture * (shared + turns.len() * turn) + shared;
+        for (image, turns) in turns.iter().enumerate() {
+            let start = image * (shared + turns.len() * turn) + shared;
             let mut ids = Vec::new();
             for (i, one) in turns.iter().enumerate() {
                 targets.extend(one.answers.iter().map(|&at| (start + i * turn + at - 1, one.ids[at] as i32)));
@@ -163,14 +163,14 @@ impl Maker {
         Turns { before, after, turn, targets }
     }
 
-    /// A conversation behind a picture; `before` becomes what stands before the picture, which is the same for all.
+    /// A conversation behind an image; `before` becomes what stands before the image, which is the same for all.
     fn turn(&self, questions: &[Question], before: &mut Vec<u32>) -> Turn {
         let mut turn = Turn { ids: Vec::new(), answers: Vec::new() };
         for (i, question) in questions.iter().enumerate() {
             if i == 0 {
                 let text = VICUNA_V1.render(&question.text, &[1]).expect("a question without placeholders");
                 let prompt = Prompt::new(&text, "", &self.llama).expect("the tokenizer has a piece for every byte");
-                let at = prompt.ids.iter().position(|&id| id == IMAGE_TOKEN).expect("a mark");
+                let at = prompt.ids.iter().position(|&id| id == IMAGE_TOKEN).expect("a placeholder");
                 *before = prompt.ids[..at].iter().map(|&id| id as u32).collect();
                 turn.ids = prompt.ids[at + 1..].iter().map(|&id| id as u32).collect();
             } else {
@@ -185,18 +185,18 @@ impl Maker {
     }
 }
 
-/// What is asked about each picture of a phase.
+/// What is asked about each image of a phase.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
     /// Questions that take yes or no.
     pub(crate) yes_or_no: usize,
     /// Open ones.
     pub(crate) open: usize,
-    /// In one conversation; else each alone behind the picture.
+    /// In one conversation; else each alone behind the image.
     pub(crate) together: bool,
 }
 
-/// Questions and answers behind a picture.
+/// Questions and answers behind an image.
 struct Turn {
     ids: Vec<u32>,
     /// Which of the tokens are the answers'.

@@ -6,13 +6,13 @@
 //!
 //! Three phases, each with its own learning-rate cycle:
 //!
-//! 1. CLIP alone, on windows of 12×12 patches (an eighth of the work of a whole picture): image against caption, and a
+//! 1. CLIP alone, on windows of 12×12 patches (an eighth of the work of a whole image): image against caption, and a
 //!    linear reader that must tell from each patch what lies on it, so that shapes and places are in the features.
 //! 2. The same losses, and conversations about the same windows for projector and language model.
-//! 3. Pictures of all sizes, and every question alone behind its picture, as it will be asked: a text that always stands
+//! 3. Images of all sizes, and every question alone behind its image, as it will be asked: a text that always stands
 //!    behind 576 tokens does not learn to stand behind 64.
 //!
-//! Every picture is drawn from the seed, the phase and the step, so a run that was stopped goes on from its last save as
+//! Every image is drawn from the seed, the phase and the step, so a run that was stopped goes on from its last save as
 //! if nothing had happened.
 
 mod data;
@@ -66,17 +66,17 @@ struct Args {
 struct Phase {
     name: &'static str,
     steps: usize,
-    /// Patches on a side of its pictures, and pictures a step: the steps take turns.
+    /// Patches on a side of its images, and images a step: the steps take turns.
     sizes: &'static [(usize, usize)],
     rate: f64,
     asked: Asked,
 }
 
-/// Half of the steps see whole pictures, the others windows: what is read after pruning is as short as they are.
+/// Half of the steps see whole images, the others windows: what is read after pruning is as short as they are.
 const ALL_SIZES: [(usize, usize); 8] =
     [(GRID, 16), (16, 32), (GRID, 16), (8, 64), (GRID, 16), (12, 48), (GRID, 16), (20, 20)];
 
-/// Threads that each go through a part of a step's pictures.
+/// Threads that each go through a part of a step's images.
 const PARTS: usize = 2;
 
 fn main() -> Result<()> {
@@ -209,7 +209,7 @@ fn train(
     Ok(student)
 }
 
-/// Forwards and backwards over a part of a step's pictures.
+/// Forwards and backwards over a part of a step's images.
 #[allow(clippy::too_many_arguments)]
 fn go_through(
     student: Student<B>,
@@ -222,8 +222,8 @@ fn go_through(
     part: usize,
 ) -> (GradientsParams, [f64; 4]) {
     let mut random = stream(seed, number as u64, step, part);
-    let (size, pictures) = phase.sizes[step % phase.sizes.len()];
-    let batch = maker.batch(&mut random, pictures / PARTS, size, phase.asked);
+    let (size, images) = phase.sizes[step % phase.sizes.len()];
+    let batch = maker.batch(&mut random, images / PARTS, size, phase.asked);
     let losses = student.losses(config, batch, &Default::default());
     let value = |loss: &burn::tensor::Tensor<B, 1>| f64::from(loss.clone().into_scalar());
     let answers = losses.answers.as_ref().map_or(0.0, value);

@@ -62,7 +62,7 @@ impl<B: VlmBackend> Student<B> {
         student.map(&mut Init::default())
     }
 
-    /// The losses of a batch whose pictures show `batch.region`.
+    /// The losses of a batch whose images show `batch.region`.
     pub(crate) fn losses(&self, config: &LlavaConfig, batch: Batch, device: &B::Device) -> Losses<B> {
         let Region { row, column, size } = batch.region;
         let tower = self.vision.window(GRID, [row, column], size);
@@ -121,7 +121,7 @@ impl<B: VlmBackend> Student<B> {
         cross_entropy(logits, Tensor::from_data(TensorData::new(targets, [count]), device))
     }
 
-    /// The language model's states of some `rows` of prompts, pictures and turns, `[rows, hidden]`.
+    /// The language model's states of some `rows` of prompts, images and turns, `[rows, hidden]`.
     pub(crate) fn read_turns(
         &self,
         config: &LlavaConfig,

@@ -1,4 +1,4 @@
-//! What the student can do on pictures that it never saw.
+//! What the student can do on images that it never saw.
 
 use burn::tensor::{DType, Tensor, TensorData};
 use rand::Rng;
@@ -14,7 +14,7 @@ use crate::{
     student::Student,
 };
 
-/// Answers `count` questions of every category about pictures of `size` patches a side; one line about how it went.
+/// Answers `count` questions of every category about images of `size` patches a side; one line about how it went.
 pub(crate) fn run<B: VlmBackend>(
     student: &Student<B>,
     config: &LlavaConfig,
@@ -25,7 +25,7 @@ pub(crate) fn run<B: VlmBackend>(
     let device = B::Device::default();
     let (mut right, mut count_of) = ([0usize; Category::ALL.len()], [0usize; Category::ALL.len()]);
     let (mut mass, mut covered) = (0.0, 0.0);
-    let mut pictures = 0;
+    let mut images = 0;
     for i in 0..count {
         let mut random = stream(u64::MAX, 0, i, 0);
         let objects = random.random_range(2..=if size == GRID { 5 } else { 4 });
@@ -46,7 +46,7 @@ pub(crate) fn run<B: VlmBackend>(
                 covered += 1.0 / (size * size) as f32;
             }
         }
-        pictures += 1;
+        images += 1;
         let mut questions = Vec::new();
         for (category, right) in Category::ALL.into_iter().zip(0usize..) {
             let yes = random.random_bool(0.5);
@@ -67,13 +67,13 @@ pub(crate) fn run<B: VlmBackend>(
     line.push(format!("in all {:.1} %", share(right.iter().sum(), count_of.iter().sum())));
     line.push(format!(
         "[CLS] {:.0} % on {:.0} % of patches",
-        100.0 * mass / pictures as f32,
-        100.0 * covered / pictures as f32
+        100.0 * mass / images as f32,
+        100.0 * covered / images as f32
     ));
     line.join(", ")
 }
 
-/// Whether the likeliest first token is the answer's, for each of the questions about a picture.
+/// Whether the likeliest first token is the answer's, for each of the questions about an image.
 fn answers<B: VlmBackend>(
     student: &Student<B>,
     config: &LlavaConfig,

@@ -44,18 +44,17 @@ impl Dispersion {
 
     /// The spread of the attention of `[CLS]`, then of the last token.
     pub fn spreads(&self) -> [Spread; 2] {
-        [&self.cls, &self.last]
-            .map(|pictures| Spread { cumulative: cumulative(pictures), histogram: histogram(pictures) })
+        [&self.cls, &self.last].map(|images| Spread { cumulative: cumulative(images), histogram: histogram(images) })
     }
 }
 
-fn cumulative(pictures: &[Vec<f32>]) -> Vec<f32> {
-    let mut mean = vec![0.0f64; pictures.first().map_or(0, Vec::len)];
-    for picture in pictures {
-        let mut sorted: Vec<f64> = picture.iter().map(|&value| f64::from(value)).collect();
+fn cumulative(images: &[Vec<f32>]) -> Vec<f32> {
+    let mut mean = vec![0.0f64; images.first().map_or(0, Vec::len)];
+    for image in images {
+        let mut sorted: Vec<f64> = image.iter().map(|&value| f64::from(value)).collect();
         sorted.sort_by(|a, b| b.total_cmp(a));
         let total: f64 = sorted.iter().sum();
-        mean.iter_mut().zip(sorted).for_each(|(mean, value)| *mean += value / total / pictures.len() as f64);
+        mean.iter_mut().zip(sorted).for_each(|(mean, value)| *mean += value / total / images.len() as f64);
     }
     let mut sum = 0.0;
     mean.iter()
@@ -66,8 +65,8 @@ fn cumulative(pictures: &[Vec<f32>]) -> Vec<f32> {
         .collect()
 }
 
-fn histogram(pictures: &[Vec<f32>]) -> Histogram {
-    let values = || pictures.iter().flatten().map(|&value| f64::from(value));
+fn histogram(images: &[Vec<f32>]) -> Histogram {
+    let values = || images.iter().flatten().map(|&value| f64::from(value));
     let largest = values().fold(f64::MIN_POSITIVE, f64::max);
     let (least, most) = (values().fold(f64::INFINITY, f64::min) / largest, 1.0);
     // Equal values lie in the middle of a range of 1, as in numpy.
@@ -87,10 +86,10 @@ mod tests {
 
     #[test]
     fn shares_add_up_and_every_value_is_counted() {
-        let pictures = [vec![0.1, 0.3, 0.2], vec![0.5, 0.0, 0.5]];
-        let found = cumulative(&pictures);
+        let images = [vec![0.1, 0.3, 0.2], vec![0.5, 0.0, 0.5]];
+        let found = cumulative(&images);
         assert!((found[0] - 0.5).abs() < 1e-6 && (found[2] - 1.0).abs() < 1e-6, "{found:?}");
-        let Histogram { edges, counts } = histogram(&pictures);
+        let Histogram { edges, counts } = histogram(&images);
         assert_eq!((edges.len(), counts.iter().sum::<u64>()), (BINS + 1, 6));
         assert_eq!((counts[0], counts[BINS - 1]), (1, 2));
         assert_eq!(histogram(&[vec![0.25; 3]]).counts.iter().sum::<u64>(), 3);

@@ -43,7 +43,7 @@ impl Attention {
     /// When the prompt has no image or no text after it, or is longer than the model reads.
     pub fn measure<B: VlmBackend>(
         model: &Model<B>,
-        picture: &Rgb,
+        image: &Rgb,
         prompt: &Prompt,
         layers: usize,
     ) -> Result<Self, Error> {
@@ -51,7 +51,7 @@ impl Attention {
         model.check_length(prompt.ids.len())?;
         let whole = NoPruning::default();
         let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
-        let look = model.encode_image(picture, whole.tiling, needs)?;
+        let look = model.encode_image(image, whole.tiling, needs)?;
         let attention = model.cues(&look, needs, prompt, 0)?.selected_attention("none")?;
         let seen = model.prune(&look, &whole, None, prompt, 0)?;
         let cls: Vec<f32> =
@@ -66,7 +66,7 @@ impl Attention {
             return Err(Error::TooLong { prompt: length, limit });
         }
         let (Some(&first), Some(&last)) = (spliced.visual.first(), spliced.visual.last()) else {
-            return Err(Error::ImageMarks { marks: prompt.images(), images: 1 });
+            return Err(Error::ImagePlaceholders { placeholders: prompt.images(), images: 1 });
         };
         if last + 1 >= length {
             return Err(Error::NoText);

@@ -12,7 +12,7 @@ pub const KINDS: [&str; 4] = ["full", "image", "text", "last"];
 /// The mean attention over images.
 #[derive(Clone, Debug, Default)]
 pub struct Shift {
-    pictures: usize,
+    images: usize,
     cls: Vec<f64>,
     /// The sums by layer, then by [`KINDS`].
     layers: Vec<[Vec<f64>; 4]>,
@@ -22,7 +22,7 @@ impl Shift {
     /// Counts an image.
     pub fn add(&mut self, attention: &Attention) {
         let Attention { cls, layers, images, all, texts } = attention;
-        self.pictures += 1;
+        self.images += 1;
         self.layers.resize_with(layers.len(), Default::default);
         add(&mut self.cls, cls.iter().map(|&paid| f64::from(paid)));
         for (sums, [image, text, last]) in self.layers.iter_mut().zip(layers) {
@@ -49,7 +49,7 @@ impl Shift {
     }
 
     fn mean(&self, sums: &[f64]) -> Vec<f32> {
-        sums.iter().map(|sum| (sum / self.pictures.max(1) as f64) as f32).collect()
+        sums.iter().map(|sum| (sum / self.images.max(1) as f64) as f32).collect()
     }
 }
 

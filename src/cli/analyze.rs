@@ -102,10 +102,10 @@ impl Job for Analyze {
 
 fn measure<B: VlmBackend>(model: &Model<B>, instruction: &Instruction, layers: usize) -> Result<Attention, Error> {
     let Instruction { image, question } = instruction;
-    let picture = decode(image)?;
+    let image = decode(image)?;
     let text = model.benchmark_chat().render(question, &[1])?;
     let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer())?;
-    Attention::measure(model, &picture, &prompt, layers)
+    Attention::measure(model, &image, &prompt, layers)
 }
 
 /// Writes data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
@@ -218,7 +218,7 @@ fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>, &Vec<f32>)]) -> anyh
     Ok(write_file(path, &serialize(views, None)?)?)
 }
 
-fn save(path: &Path, picture: &Rgb) -> anyhow::Result<()> {
+fn save(path: &Path, image: &Rgb) -> anyhow::Result<()> {
     make_folder(path.parent().unwrap_or(Path::new("")))?;
-    Ok(write_file(path, &png(picture))?)
+    Ok(write_file(path, &png(image))?)
 }

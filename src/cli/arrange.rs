@@ -37,7 +37,7 @@ pub(super) fn is_padded<B: VlmBackend>(model: &Model<B>, media: &Media) -> bool 
 
 /// The number of kept patches that hold nothing but padding.
 pub(super) fn in_padding<B: VlmBackend>(model: &Model<B>, media: &Media, kept: &[Vec<usize>]) -> usize {
-    let Media::Picture(image) = media else { return 0 };
+    let Media::Image(image) = media else { return 0 };
     if !is_padded(model, media) {
         return 0;
     }

@@ -11,13 +11,13 @@ use super::{
 use crate::{
     Error,
     checksum::data_sha256,
-    task::{Answer, Picture, Protocol, Sample, Task},
+    task::{Answer, MediaSource, Protocol, Sample, Task},
 };
 
 /// Refuses questions whose images are not there.
-fn check_pictures(samples: &[Sample]) -> Result<(), Error> {
-    let file = |sample: &Sample| match &sample.picture {
-        Some(Picture::File(path)) => Some(path.clone()),
+fn check_images(samples: &[Sample]) -> Result<(), Error> {
+    let file = |sample: &Sample| match &sample.media {
+        Some(MediaSource::File(path)) => Some(path.clone()),
         _ => None,
     };
     let missing: Vec<PathBuf> = samples.iter().filter_map(file).filter(|path| !path.is_file()).collect();
@@ -52,7 +52,7 @@ impl Benchmark {
             bail!("{}: there is no question in the benchmark's files", data.display());
         }
         samples.truncate(limit.unwrap_or(usize::MAX));
-        check_pictures(&samples)?;
+        check_images(&samples)?;
         Ok(Self { task, data, samples, data_sha256 })
     }
 

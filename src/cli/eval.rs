@@ -114,16 +114,16 @@ impl Missing {
 }
 
 /// Checks the images of the questions that are left, before a model is loaded for them.
-pub(super) fn check_pictures(samples: &[Sample]) -> anyhow::Result<()> {
+pub(super) fn check_images(samples: &[Sample]) -> anyhow::Result<()> {
     let bar = progress(samples.len(), 0);
     let looked = look_through(samples, || bar.inc(1));
     bar.finish_and_clear();
-    let Looked { pictures, turned } = looked?;
+    let Looked { images, turned } = looked?;
     if turned > 0 {
         let are = if turned == 1 { "is" } else { "are" };
         say!(
             "note: {turned} of {} {are} stored turned (EXIF); their pixels are taken as they are stored, as the official code does",
-            count(pictures, "image")
+            count(images, "image")
         );
     }
     Ok(())
@@ -132,7 +132,7 @@ pub(super) fn check_pictures(samples: &[Sample]) -> anyhow::Result<()> {
 /// Answers the questions that are left.
 fn answer(plan: ModelPlan, run: Run, out: &Path, force: bool) -> anyhow::Result<RunFolder> {
     let left = if force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.answers.len()..] };
-    check_pictures(left)?;
+    check_images(left)?;
     let backend = plan.method().backend;
     secateur_backends::run(backend, Eval { plan, run, out, force })?
 }

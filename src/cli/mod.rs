@@ -49,7 +49,7 @@ use crate::{
     files::{address, check_regular},
     image::is_turned,
     model::Checkpoint,
-    task::{Picture, Sample, Task, fetch},
+    task::{MediaSource, Sample, Task, fetch},
     video::{Media, check_reader, needs_ffmpeg},
 };
 
@@ -149,8 +149,8 @@ fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
 
 /// Refuses questions about videos before weights are read, if the model sees no videos or no program here reads them.
 fn check_videos(samples: &[Sample], checkpoint: &Checkpoint) -> Result<(), Error> {
-    let mut videos = samples.iter().filter_map(|sample| match &sample.picture {
-        Some(Picture::Video(path)) => Some(path),
+    let mut videos = samples.iter().filter_map(|sample| match &sample.media {
+        Some(MediaSource::Video(path)) => Some(path),
         _ => None,
     });
     match videos.next() {

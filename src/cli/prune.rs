@@ -98,7 +98,7 @@ fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::Device) -> 
             .map(|t| read("text_embeds", t, device))
             .transpose()
             .map_err(fail)?,
-        picture: 0,
+        fingerprint: 0,
         cls_attention: file
             .tensors
             .get("cls_attention")
@@ -145,11 +145,11 @@ fn check_grids<B: Backend>(cues: &Cues<B>) -> Result<(), String> {
             ("text_embeds", cues.text_embeds.as_ref().map(text_width)),
         ),
     ];
-    for ((picture, a), (text, b)) in pairs {
+    for ((image, a), (text, b)) in pairs {
         if let (Some(a), Some(b)) = (a, b)
             && a != b
         {
-            return Err(format!("`{picture}` is {a} wide, `{text}` {b}; they must agree"));
+            return Err(format!("`{image}` is {a} wide, `{text}` {b}; they must agree"));
         }
     }
     Ok(())

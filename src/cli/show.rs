@@ -99,34 +99,34 @@ impl Job for Show {
             let shown = look::<B>(&model, &media, &prompt, method)?;
             let grid = model.grid();
             let dimmed = |square: Rgb, crop: usize| kept_patches(&square, grid, &shown.kept[crop]);
-            let picture = arranged(&model, &media, shown.tiles, dimmed);
-            files.push(save(&args.out, method.method, &picture)?);
+            let image = arranged(&model, &media, shown.tiles, dimmed);
+            files.push(save(&args.out, method.method, &image)?);
             let [left, before] = shown.counts;
             let hidden = match in_padding(&model, &media, &shown.kept) {
                 0 => String::new(),
                 count => format!(", {count} in the padding"),
             };
-            sheet.push(captioned(&picture, &format!("{} · {left} of {before} tokens{hidden}", method.method)));
+            sheet.push(captioned(&image, &format!("{} · {left} of {before} tokens{hidden}", method.method)));
             if let Some(scores) = shown.scores.as_ref().filter(|_| args.heat) {
                 let scale = args.colormap.unwrap_or(Scale::Viridis);
                 // All crops or frames share one scale.
                 let ends = reach(scores.iter().flatten());
                 let under = |square: Rgb, crop: usize| heat(&square, grid, &scores[crop], ends, scale, ALPHA);
-                let picture = arranged(&model, &media, shown.tiles, under);
-                files.push(save(&args.out, &format!("{}-score", method.method), &picture)?);
-                sheet.push(captioned(&picture, &format!("{} · score", method.method)));
+                let image = arranged(&model, &media, shown.tiles, under);
+                files.push(save(&args.out, &format!("{}-score", method.method), &image)?);
+                sheet.push(captioned(&image, &format!("{} · score", method.method)));
             }
         }
-        for (word, picture) in relevances(&model, &media, &args)? {
+        for (word, image) in relevances(&model, &media, &args)? {
             let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(LONGEST).collect();
             let is_new = |name: &String| files.iter().all(|file: &PathBuf| file.file_stem() != Some(OsStr::new(name)));
             let names = std::iter::once(String::new()).chain((2..).map(|i| format!("-{i}")));
             let name = names.map(|end| format!("relevance-{name}{end}")).find(is_new).unwrap_or_default();
-            files.push(save(&args.out, &name, &picture)?);
-            sheet.push(captioned(&picture, &word));
+            files.push(save(&args.out, &name, &image)?);
+            sheet.push(captioned(&image, &word));
         }
         // Frames and tiles make wide images.
-        let wide = sheet.iter().any(|picture| picture.width > 2 * picture.height);
+        let wide = sheet.iter().any(|image| image.width > 2 * image.height);
         files.push(save(&args.out, "sheet", &columns(&sheet, if wide { 1 } else { COLUMNS }))?);
         files.iter().try_for_each(|file| print(&file.display().to_string()))?;
         Ok(())
@@ -162,10 +162,10 @@ fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -
     if args.relevance.is_empty() {
         return Ok(Vec::new());
     }
-    let Media::Picture(picture) = media else {
+    let Media::Image(image) = media else {
         bail!("{}: --relevance draws over images", args.media.display());
     };
-    let (square, views) = model.vlm().squeezed(picture);
+    let (square, views) = model.vlm().squeezed(image);
     let scale = args.colormap.unwrap_or(Scale::Jet);
     let mut maps = Vec::new();
     let grid = views.placement.grid;
@@ -185,8 +185,8 @@ fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -
     Ok(maps)
 }
 
-fn save(out: &Path, name: &str, picture: &Rgb) -> anyhow::Result<PathBuf> {
+fn save(out: &Path, name: &str, image: &Rgb) -> anyhow::Result<PathBuf> {
     let path = out.join(format!("{name}.png"));
-    write_file(&path, &png(picture))?;
+    write_file(&path, &png(image))?;
     Ok(path)
 }

@@ -117,7 +117,7 @@ impl Job for TraceJob {
             kept,
             visual_tokens,
             frames: match self.media {
-                Media::Picture(_) => None,
+                Media::Image(_) => None,
                 Media::Video(video) => Some(video.numbers),
             },
             anyres: AnyRes::of(seen),

@@ -56,7 +56,7 @@ impl Folder {
     ///
     /// # Errors
     /// When the name leads out of the folder, the bytes begin like no image, or the file cannot be written.
-    pub fn picture(&mut self, below: &str, name: &str, bytes: &[u8]) -> Result<String, Error> {
+    pub fn image(&mut self, below: &str, name: &str, bytes: &[u8]) -> Result<String, Error> {
         let plain = Path::new(name).extension().is_none();
         let name = self.checked(if plain { format!("{name}.{}", extension(bytes)) } else { name.to_owned() })?;
         let path = self.place(&format!("{below}/{name}"))?;

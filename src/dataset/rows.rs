@@ -137,7 +137,7 @@ impl Record {
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
-    pub fn picture(&self, name: &str) -> Result<Option<&[u8]>, Error> {
+    pub fn image(&self, name: &str) -> Result<Option<&[u8]>, Error> {
         match self.field(name)? {
             Field::Null => Ok(None),
             Field::Group(group) => match group.get_column_iter().find(|(name, _)| *name == "bytes") {
@@ -153,16 +153,16 @@ impl Record {
     ///
     /// # Errors
     /// When there is no such column, or it holds something else.
-    pub fn pictures(&self, name: &str) -> Result<Vec<&[u8]>, Error> {
+    pub fn images(&self, name: &str) -> Result<Vec<&[u8]>, Error> {
         let Field::ListInternal(list) = self.field(name)? else {
-            return Ok(self.picture(name)?.into_iter().collect());
+            return Ok(self.image(name)?.into_iter().collect());
         };
-        let pictures = list.elements().iter().map(|field| match field {
+        let images = list.elements().iter().map(|field| match field {
             Field::Group(group) => bytes_of(group),
             _ => None,
         });
-        let pictures: Option<Vec<&[u8]>> = pictures.collect();
-        pictures.ok_or_else(|| self.error(&format!("column `{name}` has no bytes of an image")))
+        let images: Option<Vec<&[u8]>> = images.collect();
+        images.ok_or_else(|| self.error(&format!("column `{name}` has no bytes of an image")))
     }
 
     /// An error about this row.

@@ -66,7 +66,7 @@ impl<B: VlmBackend> Media<B> {
         match self {
             Self::Encoded(media) => media.items(),
             Self::Shared(media) => match media.media() {
-                video::Media::Picture(_) => model.most_items(),
+                video::Media::Image(_) => model.most_items(),
                 video::Media::Video(video) => video.frames.len(),
             },
         }

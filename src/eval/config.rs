@@ -67,7 +67,7 @@ pub struct RunConfig {
     /// SHA-256 of the files of CLIP's text side, where the method reads it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub clip_sha256: String,
-    /// SHA-256 of the questions, and of their pictures' names.
+    /// SHA-256 of the questions, and of their images' names.
     #[serde(default)]
     pub data_sha256: String,
     /// The longest answer.

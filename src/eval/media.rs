@@ -1,4 +1,4 @@
-//! The pictures of a run, looked through before its first question: a damaged one would end the run in the middle of a night.
+//! The images of a run, looked through before its first question: a damaged one would end the run in the middle of a night.
 
 use std::{collections::HashSet, path::Path};
 
@@ -7,44 +7,44 @@ use rayon::prelude::*;
 use crate::{
     Error,
     image::{decode, decode_bytes, is_turned},
-    task::{Picture, Sample},
+    task::{MediaSource, Sample},
     video::probe,
     words::count,
 };
 
-/// The pictures of a run, counted by [`look_through`].
+/// The images of a run, counted by [`look_through`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
-    /// Pictures.
-    pub pictures: usize,
+    /// Images.
+    pub images: usize,
     /// Of these, files that are stored another way up than people see them.
     pub turned: usize,
 }
 
-/// The most damaged pictures that an error names.
+/// The most damaged images that an error names.
 const NAMED: usize = 8;
 
-/// Decodes every picture of `samples` once; `on_picture` is called after each.
+/// Decodes every image of `samples` once; `on_image` is called after each.
 ///
 /// # Errors
 /// When some are damaged; the error names them.
-pub fn look_through(samples: &[Sample], on_picture: impl Fn() + Sync) -> Result<Looked, Error> {
-    let pictures = distinct(samples);
-    let look = |picture: &&Picture| {
-        let found = match picture {
-            Picture::File(path) => decode(path).map(|_| is_turned(path)),
-            Picture::Inline { place, bytes } => decode_bytes(place, bytes).map(|_| false),
-            Picture::Video(path) => probe(path).map(|()| false),
-            Picture::Scene(_) => Ok(false),
+pub fn look_through(samples: &[Sample], on_image: impl Fn() + Sync) -> Result<Looked, Error> {
+    let images = distinct(samples);
+    let look = |image: &&MediaSource| {
+        let found = match image {
+            MediaSource::File(path) => decode(path).map(|_| is_turned(path)),
+            MediaSource::Inline { place, bytes } => decode_bytes(place, bytes).map(|_| false),
+            MediaSource::Video(path) => probe(path).map(|()| false),
+            MediaSource::Scene(_) => Ok(false),
         };
-        on_picture();
+        on_image();
         found
     };
-    let found: Vec<Result<bool, Error>> = pictures.par_iter().map(look).collect();
+    let found: Vec<Result<bool, Error>> = images.par_iter().map(look).collect();
     let turned = found.iter().filter(|found| matches!(found, Ok(true))).count();
-    let mut errors = found.into_iter().zip(&pictures).filter_map(|(found, picture)| Some((found.err()?, picture)));
-    let Some((first, picture)) = errors.next() else { return Ok(Looked { pictures: pictures.len(), turned }) };
-    let others: Vec<String> = errors.map(|(_, picture)| place(picture).display().to_string()).collect();
+    let mut errors = found.into_iter().zip(&images).filter_map(|(found, image)| Some((found.err()?, image)));
+    let Some((first, image)) = errors.next() else { return Ok(Looked { images: images.len(), turned }) };
+    let others: Vec<String> = errors.map(|(_, image)| place(image).display().to_string()).collect();
     if others.is_empty() {
         return Err(first);
     }
@@ -54,27 +54,27 @@ pub fn look_through(samples: &[Sample], on_picture: impl Fn() + Sync) -> Result<
     let reason = format!(
         "{} of {} cannot be read; this is the first: {first}; the others are {listed}{more}",
         others.len() + 1,
-        if matches!(pictures[0], Picture::Video(_)) {
-            count(pictures.len(), "video")
+        if matches!(images[0], MediaSource::Video(_)) {
+            count(images.len(), "video")
         } else {
-            count(pictures.len(), "image")
+            count(images.len(), "image")
         },
     );
-    Err(Error::data(place(picture), reason))
+    Err(Error::data(place(image), reason))
 }
 
-/// Every picture once, in the order of the questions.
-fn distinct(samples: &[Sample]) -> Vec<&Picture> {
+/// Every image once, in the order of the questions.
+fn distinct(samples: &[Sample]) -> Vec<&MediaSource> {
     let mut seen = HashSet::new();
-    let pictures = samples.iter().filter_map(|sample| sample.picture.as_ref());
-    let files = pictures.filter(|picture| !matches!(picture, Picture::Scene(_)));
-    files.filter(|picture| seen.insert(place(picture))).collect()
+    let images = samples.iter().filter_map(|sample| sample.media.as_ref());
+    let files = images.filter(|image| !matches!(image, MediaSource::Scene(_)));
+    files.filter(|image| seen.insert(place(image))).collect()
 }
 
-fn place(picture: &Picture) -> &Path {
-    match picture {
-        Picture::File(path) | Picture::Video(path) | Picture::Inline { place: path, .. } => path,
-        Picture::Scene(_) => Path::new(""),
+fn place(image: &MediaSource) -> &Path {
+    match image {
+        MediaSource::File(path) | MediaSource::Video(path) | MediaSource::Inline { place: path, .. } => path,
+        MediaSource::Scene(_) => Path::new(""),
     }
 }
 
@@ -86,11 +86,11 @@ mod tests {
     use crate::image::{Rgb, png};
 
     #[test]
-    fn the_first_damaged_picture_is_named_and_no_other() {
+    fn the_first_damaged_image_is_named_and_no_other() {
         let whole = png(&Rgb { width: 2, height: 1, data: vec![9; 6] });
         let sample = |place: &str, bytes: &[u8]| Sample {
             question_id: place.into(),
-            picture: Some(Picture::Inline { place: place.into(), bytes: bytes.into() }),
+            media: Some(MediaSource::Inline { place: place.into(), bytes: bytes.into() }),
             text: String::new(),
             suffix: "",
             clip_text: String::new(),
@@ -101,6 +101,6 @@ mod tests {
         let error = look_through(&samples, || ()).unwrap_err().to_string();
         assert!(error.starts_with("11.png: 2 of 3 images cannot be read") && error.ends_with("2.png"), "{error}");
         samples.truncate(1);
-        assert_eq!(look_through(&samples, || ()).unwrap(), Looked { pictures: 1, turned: 0 });
+        assert_eq!(look_through(&samples, || ()).unwrap(), Looked { images: 1, turned: 0 });
     }
 }

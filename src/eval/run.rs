@@ -15,7 +15,7 @@ use crate::{
     engine::{Decoding, Engine, Event, Limits, Media, Request, RequestId, Sampling, SharedMedia},
     model::Model,
     pruner::{Budget, Selector},
-    task::{Answer, Picture, Sample, Task},
+    task::{Answer, MediaSource, Sample, Task},
     text::{Prompt, strip},
 };
 
@@ -121,8 +121,8 @@ fn of_question(sample: &Sample, source: Error) -> Error {
 
 /// The questions with those about an image together, in the order of the first about each.
 fn by_image(left: Vec<usize>, samples: &[Sample]) -> VecDeque<usize> {
-    let mut first: HashMap<&Picture, usize> = HashMap::new();
-    let place = |i: usize| match &samples[i].picture {
+    let mut first: HashMap<&MediaSource, usize> = HashMap::new();
+    let place = |i: usize| match &samples[i].media {
         Some(image) => *first.entry(image).or_insert(i),
         None => i,
     };
@@ -149,9 +149,9 @@ fn check_lengths<'s, B: VlmBackend>(
     };
     let mut too_long = Vec::new();
     for sample in samples {
-        let placeholders = match sample.picture {
+        let placeholders = match sample.media {
             None => Vec::new(),
-            Some(Picture::Video(_)) => vec![model.frames().unwrap_or(1)],
+            Some(MediaSource::Video(_)) => vec![model.frames().unwrap_or(1)],
             Some(_) => vec![1],
         };
         // Placeholders that do not fit are an error where the question is asked.
@@ -176,7 +176,7 @@ fn check_lengths<'s, B: VlmBackend>(
 /// # Errors
 /// When the question has placeholders of its own that do not belong to these.
 pub fn prompt<B: VlmBackend>(model: &Model<B>, sample: &Sample, placeholders: &[usize]) -> Result<Prompt, Error> {
-    let form = if let Some(Picture::Video(_)) = sample.picture { model.chat() } else { model.benchmark_chat() };
+    let form = if let Some(MediaSource::Video(_)) = sample.media { model.chat() } else { model.benchmark_chat() };
     let text = form.render(&format!("{}{}", sample.text, sample.suffix), placeholders)?;
     Prompt::new(&text, &sample.clip_text, model.tokenizer())
 }
@@ -188,12 +188,12 @@ struct Asker<'a, B: VlmBackend> {
     decoding: Decoding,
     config: &'a RunConfig,
     /// The image of the question before, opened.
-    last: Option<(&'a Picture, Arc<SharedMedia>)>,
+    last: Option<(&'a MediaSource, Arc<SharedMedia>)>,
 }
 
 impl<'a, B: VlmBackend> Asker<'a, B> {
     fn request<'s: 'a>(&mut self, sample: &'s Sample) -> Result<Request<'a, B>, Error> {
-        let media = sample.picture.as_ref().map(|image| self.open(image)).transpose()?;
+        let media = sample.media.as_ref().map(|image| self.open(image)).transpose()?;
         let placeholders: Vec<usize> = media.iter().map(|media| media.media().placeholders()).collect();
         let prompt = prompt(self.model, sample, &placeholders)?;
         let media = media.into_iter().map(Media::Shared).collect();
@@ -201,7 +201,7 @@ impl<'a, B: VlmBackend> Asker<'a, B> {
         Ok(Request { draw: draw(sample), ..request })
     }
 
-    fn open(&mut self, image: &'a Picture) -> Result<Arc<SharedMedia>, Error> {
+    fn open(&mut self, image: &'a MediaSource) -> Result<Arc<SharedMedia>, Error> {
         if let Some((last, media)) = &self.last
             && *last == image
         {

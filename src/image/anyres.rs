@@ -83,16 +83,16 @@ impl Tiles {
     }
 }
 
-/// The crops of `picture` as 8-bit squares: the whole image squeezed into one, then the tiles row by row.
-pub fn crops(picture: &Rgb, processor: &ClipProcessor, tiles: Tiles) -> Vec<Rgb> {
+/// The crops of `image` as 8-bit squares: the whole image squeezed into one, then the tiles row by row.
+pub fn crops(image: &Rgb, processor: &ClipProcessor, tiles: Tiles) -> Vec<Rgb> {
     let side = processor.size;
-    let plain = Canvas::plain(picture);
+    let plain = Canvas::plain(image);
     let whole = resize(&plain, (side, side), 0..side, 0..side);
     if tiles.crops() == 1 {
         return vec![whole];
     }
     let (width, height) = (tiles.columns * side, tiles.rows * side);
-    let fit = fitted((picture.width, picture.height), (width, height));
+    let fit = fitted((image.width, image.height), (width, height));
     let scaled = resize(&plain, fit, 0..fit.0, 0..fit.1);
     let padded = padded(&scaled, width, height);
     let cut = |row: usize, column: usize| {
@@ -115,11 +115,11 @@ fn fitted((width, height): (usize, usize), target: (usize, usize)) -> (usize, us
     }
 }
 
-/// The pixels of `picture` in the middle of a black canvas.
-fn padded(picture: &Rgb, width: usize, height: usize) -> Vec<u8> {
-    let (left, top) = ((width - picture.width) / 2, (height - picture.height) / 2);
+/// The pixels of `image` in the middle of a black canvas.
+fn padded(image: &Rgb, width: usize, height: usize) -> Vec<u8> {
+    let (left, top) = ((width - image.width) / 2, (height - image.height) / 2);
     let mut data = vec![0; 3 * width * height];
-    for (y, row) in picture.data.chunks_exact(3 * picture.width).enumerate() {
+    for (y, row) in image.data.chunks_exact(3 * image.width).enumerate() {
         data[3 * ((top + y) * width + left)..][..row.len()].copy_from_slice(row);
     }
     data

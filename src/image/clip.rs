@@ -181,30 +181,30 @@ impl ClipProcessor {
     }
 
     /// The image as the 8-bit square that PIL makes.
-    pub fn square(&self, picture: &Rgb, aspect: Aspect) -> Rgb {
-        self.square_of(picture, aspect, self.size)
+    pub fn square(&self, image: &Rgb, aspect: Aspect) -> Rgb {
+        self.square_of(image, aspect, self.size)
     }
 
     /// The part of the image that the tower sees, as an 8-bit square of `side` pixels; a larger one is for people.
-    pub fn square_of(&self, picture: &Rgb, aspect: Aspect, side: usize) -> Rgb {
+    pub fn square_of(&self, image: &Rgb, aspect: Aspect, side: usize) -> Rgb {
         match aspect {
-            Aspect::Pad => resize(&Canvas::square(picture, self.padding()), (side, side), 0..side, 0..side),
+            Aspect::Pad => resize(&Canvas::square(image, self.padding()), (side, side), 0..side, 0..side),
             Aspect::Crop => {
                 let scaled = |long: usize, short: usize| (side as f64 * long as f64 / short as f64) as usize;
-                let (width, height) = if picture.width <= picture.height {
-                    (side, scaled(picture.height, picture.width))
+                let (width, height) = if image.width <= image.height {
+                    (side, scaled(image.height, image.width))
                 } else {
-                    (scaled(picture.width, picture.height), side)
+                    (scaled(image.width, image.height), side)
                 };
                 let (left, top) = ((width - side) / 2, (height - side) / 2);
-                resize(&Canvas::plain(picture), (width, height), left..left + side, top..top + side)
+                resize(&Canvas::plain(image), (width, height), left..left + side, top..top + side)
             }
         }
     }
 
     /// The normalised pixels of one crop, `[3, size, size]` in row-major order.
-    pub fn pixels(&self, picture: &Rgb, aspect: Aspect) -> Vec<f32> {
-        if self.smooth { self.smooth_pixels(picture, aspect) } else { self.normalise(&self.square(picture, aspect)) }
+    pub fn pixels(&self, image: &Rgb, aspect: Aspect) -> Vec<f32> {
+        if self.smooth { self.smooth_pixels(image, aspect) } else { self.normalise(&self.square(image, aspect)) }
     }
 
     /// The pixels rescaled and normalised, channel by channel: `[3, height, width]`.

@@ -44,10 +44,10 @@ pub(crate) fn limits() -> Limits {
 /// The number of first bytes by which every format is known.
 const SIGN: u64 = 64;
 
-const NO_PICTURE: &str = "not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read";
+const NO_IMAGE: &str = "not an image; JPEG, PNG, WebP, GIF, BMP and TIFF are read";
 
 /// Whether the file at `path` begins like an image of a known format, damaged or not.
-pub(crate) fn looks_like_a_picture(path: &Path) -> bool {
+pub(crate) fn looks_like_an_image(path: &Path) -> bool {
     let read = || ImageReader::open(path).ok()?.with_guessed_format().ok()?.format();
     read().is_some()
 }
@@ -66,10 +66,10 @@ pub fn decode(path: &Path) -> Result<Rgb, Error> {
 /// As [`decode`].
 pub fn decode_upright(path: &Path) -> Result<(Rgb, bool), Error> {
     let bytes = read(path)?;
-    let picture = decode_bytes(path, &bytes)?;
+    let image = decode_bytes(path, &bytes)?;
     Ok(match orientation(&bytes) {
-        Orientation::NoTransforms => (picture, false),
-        turned => (turn(picture, turned), true),
+        Orientation::NoTransforms => (image, false),
+        turned => (turn(image, turned), true),
     })
 }
 
@@ -98,7 +98,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 /// The sentence about a file that begins like no image: what it is instead, if that is known.
 fn what_else(start: &[u8]) -> String {
-    impostor(start).map_or_else(|| NO_PICTURE.to_owned(), str::to_owned)
+    impostor(start).map_or_else(|| NO_IMAGE.to_owned(), str::to_owned)
 }
 
 /// Reads the image in `bytes`, which were found at `path`, with its pixels as they are stored.
@@ -146,10 +146,10 @@ fn by_library(bytes: &[u8]) -> Result<Rgb, String> {
         ImageFormat::Tiff => decoder.orientation().map_err(|error| in_words(&error))?,
         _ => Orientation::NoTransforms,
     };
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| in_words(&error))?;
-    picture.apply_orientation(turned);
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Ok(Rgb { width, height, data: to_rgb(picture, grey) })
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| in_words(&error))?;
+    image.apply_orientation(turned);
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Ok(Rgb { width, height, data: to_rgb(image, grey) })
 }
 
 /// The error of a decoder in plain words.
@@ -198,8 +198,8 @@ fn png_exif(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn turn(picture: Rgb, turned: Orientation) -> Rgb {
-    let Rgb { width, height, data } = picture;
+fn turn(image: Rgb, turned: Orientation) -> Rgb {
+    let Rgb { width, height, data } = image;
     let Some(image) = RgbImage::from_raw(width as u32, height as u32, data) else {
         return Rgb { width: 0, height: 0, data: Vec::new() };
     };
@@ -210,8 +210,8 @@ fn turn(picture: Rgb, turned: Orientation) -> Rgb {
 
 /// The bytes of an image as RGB. `grey` says that the file has 16-bit greys, to which the decoder may have added an
 /// alpha channel for a transparent colour.
-fn to_rgb(picture: DynamicImage, grey: bool) -> Vec<u8> {
-    match picture {
+fn to_rgb(image: DynamicImage, grey: bool) -> Vec<u8> {
+    match image {
         DynamicImage::ImageLumaA16(pixels) if grey => {
             pixels.into_raw().chunks_exact(2).flat_map(|p| [p[0].min(255) as u8; 3]).collect()
         }

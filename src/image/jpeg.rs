@@ -120,16 +120,16 @@ pub(super) fn exif(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The bytes of a JPEG file of `picture`, for people to look at; empty if the image is too large for one.
+/// The bytes of a JPEG file of `image`, for people to look at; empty if the image is too large for one.
 #[cfg(feature = "cli")]
-pub(crate) fn encode(picture: &Rgb, quality: u8) -> Vec<u8> {
+pub(crate) fn encode(image: &Rgb, quality: u8) -> Vec<u8> {
     let encoded = catch_unwind(|| {
         let mut encoder = mozjpeg::Compress::new(ColorSpace::JCS_RGB);
-        encoder.set_size(picture.width, picture.height);
+        encoder.set_size(image.width, image.height);
         encoder.set_fastest_defaults();
         encoder.set_quality(f32::from(quality));
         let mut started = encoder.start_compress(Vec::new())?;
-        started.write_scanlines(&picture.data)?;
+        started.write_scanlines(&image.data)?;
         started.finish()
     });
     encoded.ok().and_then(io::Result::ok).unwrap_or_default()

@@ -29,19 +29,19 @@ impl ClipProcessor {
     }
 
     /// The normalised pixels of an image, `[3, size, size]`.
-    pub(super) fn smooth_pixels(&self, picture: &Rgb, aspect: Aspect) -> Vec<f32> {
+    pub(super) fn smooth_pixels(&self, image: &Rgb, aspect: Aspect) -> Vec<f32> {
         let scaled = |long: usize, short: usize| (self.size as f64 * long as f64 / short as f64) as usize;
         let mut pixels = match aspect {
             Aspect::Crop => {
-                let pixel = |channel: usize, x: usize, y: usize| level(picture, channel, x, y);
-                self.centre(pixel, (picture.width, picture.height), scaled, Kernel::Bicubic)
+                let pixel = |channel: usize, x: usize, y: usize| level(image, channel, x, y);
+                self.centre(pixel, (image.width, image.height), scaled, Kernel::Bicubic)
             }
             Aspect::Pad => {
-                let side = picture.width.max(picture.height);
-                let (left, top) = ((side - picture.width) / 2, (side - picture.height) / 2);
+                let side = image.width.max(image.height);
+                let (left, top) = ((side - image.width) / 2, (side - image.height) / 2);
                 let colour = self.padding().map(|level| f32::from(level) / 255.0);
                 let pixel = |channel: usize, x: usize, y: usize| match (x.checked_sub(left), y.checked_sub(top)) {
-                    (Some(x), Some(y)) if x < picture.width && y < picture.height => level(picture, channel, x, y),
+                    (Some(x), Some(y)) if x < image.width && y < image.height => level(image, channel, x, y),
                     _ => colour[channel],
                 };
                 self.centre(pixel, (side, side), scaled, Kernel::Bicubic)
@@ -73,6 +73,6 @@ impl ClipProcessor {
 }
 
 /// The level of a channel at a place, from 0 to 1.
-fn level(picture: &Rgb, channel: usize, x: usize, y: usize) -> f32 {
-    f32::from(picture.data[(y * picture.width + x) * 3 + channel]) / 255.0
+fn level(image: &Rgb, channel: usize, x: usize, y: usize) -> f32 {
+    f32::from(image.data[(y * image.width + x) * 3 + channel]) / 255.0
 }

@@ -13,7 +13,7 @@ mod resize;
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes, decode_upright, is_turned};
-pub(crate) use decode::{limits, looks_like_a_picture};
+pub(crate) use decode::{limits, looks_like_an_image};
 pub use grid::Grid;
 #[cfg(feature = "cli")]
 pub(crate) use jpeg::encode as jpeg;

@@ -25,11 +25,11 @@ pub fn kept_patches(image: &Rgb, grid: Grid, kept: &[usize]) -> Rgb {
 }
 
 /// The bytes of a PNG file; empty if the image is too large for one.
-pub fn png(picture: &Rgb) -> Vec<u8> {
+pub fn png(image: &Rgb) -> Vec<u8> {
     let mut file = Cursor::new(Vec::new());
-    let (width, height) = (picture.width as u32, picture.height as u32);
+    let (width, height) = (image.width as u32, image.height as u32);
     // Writing to memory fails only for sizes that do not belong to the data.
-    let _ = PngEncoder::new(&mut file).write_image(&picture.data, width, height, ExtendedColorType::Rgb8);
+    let _ = PngEncoder::new(&mut file).write_image(&image.data, width, height, ExtendedColorType::Rgb8);
     file.into_inner()
 }
 
@@ -48,9 +48,9 @@ mod tests {
     }
 
     #[test]
-    fn a_png_holds_the_picture() {
-        let picture = Rgb { width: 2, height: 3, data: (0..18).collect() };
-        let read = image::load_from_memory(&png(&picture)).unwrap().to_rgb8();
-        assert_eq!((read.width(), read.height(), read.into_raw()), (2, 3, picture.data));
+    fn a_png_holds_the_image() {
+        let image = Rgb { width: 2, height: 3, data: (0..18).collect() };
+        let read = image::load_from_memory(&png(&image)).unwrap().to_rgb8();
+        assert_eq!((read.width(), read.height(), read.into_raw()), (2, 3, image.data));
     }
 }

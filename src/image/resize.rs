@@ -20,7 +20,7 @@ const SUPPORT: f64 = 2.0;
 /// An image alone or in the middle of a uniform square. The padding is never written out, so that a 20,000×10 image
 /// does not take 1.2 GB.
 pub(super) struct Canvas<'a> {
-    picture: &'a Rgb,
+    image: &'a Rgb,
     width: usize,
     height: usize,
     left: usize,
@@ -30,21 +30,21 @@ pub(super) struct Canvas<'a> {
 
 impl<'a> Canvas<'a> {
     /// The image alone.
-    pub(super) fn plain(picture: &'a Rgb) -> Self {
-        Self { picture, width: picture.width, height: picture.height, left: 0, top: 0, colour: [0; 3] }
+    pub(super) fn plain(image: &'a Rgb) -> Self {
+        Self { image, width: image.width, height: image.height, left: 0, top: 0, colour: [0; 3] }
     }
 
     /// The image centred in a square of its longer side, as in LLaVA's `expand2square`.
-    pub(super) fn square(picture: &'a Rgb, colour: [u8; 3]) -> Self {
-        let side = picture.width.max(picture.height);
-        let (left, top) = ((side - picture.width) / 2, (side - picture.height) / 2);
-        Self { picture, width: side, height: side, left, top, colour }
+    pub(super) fn square(image: &'a Rgb, colour: [u8; 3]) -> Self {
+        let side = image.width.max(image.height);
+        let (left, top) = ((side - image.width) / 2, (side - image.height) / 2);
+        Self { image, width: side, height: side, left, top, colour }
     }
 
     /// The pixels of row `y`, without the padding beside them.
     fn row(&self, y: usize) -> &[u8] {
-        let stride = 3 * self.picture.width;
-        &self.picture.data[(y - self.top) * stride..][..stride]
+        let stride = 3 * self.image.width;
+        &self.image.data[(y - self.top) * stride..][..stride]
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) fn resize(canvas: &Canvas, size: (usize, usize), columns: Range<usize
 
     let inside: Vec<Inside> = horizontal.iter().map(|tap| Inside::new(tap, canvas)).collect();
     let empty: Vec<u8> = inside.iter().flat_map(|part| part.whole.map(to_u8)).collect();
-    let filled = canvas.top..canvas.top + canvas.picture.height;
+    let filled = canvas.top..canvas.top + canvas.image.height;
     let mut narrow = vec![0; stride * canvas.height];
     narrow.par_chunks_exact_mut(stride).enumerate().for_each(|(y, out)| {
         if filled.contains(&y) {
@@ -94,15 +94,15 @@ struct Inside<'t> {
 
 impl<'t> Inside<'t> {
     fn new(tap: &'t Tap, canvas: &Canvas) -> Self {
-        let picture = canvas.left..canvas.left + canvas.picture.width;
+        let filled = canvas.left..canvas.left + canvas.image.width;
         let end = tap.start + tap.weights.len();
-        let own = tap.start.max(picture.start)..end.min(picture.end);
+        let own = tap.start.max(filled.start)..end.min(filled.end);
         let own = if own.start < own.end { own } else { tap.start..tap.start };
         let weights = &tap.weights[own.start - tap.start..own.end - tap.start];
         let all: i32 = tap.weights.iter().sum();
         let beside = all - weights.iter().sum::<i32>();
         let of = |weight: i32| canvas.colour.map(|level| (1i32 << (PRECISION - 1)) + i32::from(level) * weight);
-        let start = if weights.is_empty() { 0 } else { own.start - picture.start };
+        let start = if weights.is_empty() { 0 } else { own.start - filled.start };
         Self { start, weights, padding: of(beside), whole: of(all) }
     }
 }

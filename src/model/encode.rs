@@ -145,7 +145,7 @@ impl<B: VlmBackend> Model<B> {
         let placement = views.placement;
         let key = key(media, &placement);
         let output = self.encode(views, needs)?;
-        let fingerprint = if needs.picture { fingerprint(media) } else { 0 };
+        let fingerprint = if needs.fingerprint { fingerprint(media) } else { 0 };
         self.wait();
         Ok(EncodedMedia { output, placement, fingerprint, key, time: start.elapsed() })
     }
@@ -176,7 +176,7 @@ impl<B: VlmBackend> Model<B> {
             text_embeds,
             keys: keys.filter(|_| needs.keys),
             layout: Some(media.placement.grid),
-            picture: media.fingerprint,
+            fingerprint: media.fingerprint,
         })
     }
 
@@ -303,7 +303,7 @@ fn key(media: &Media, placement: &Placement) -> u64 {
 fn fingerprint(media: &Media) -> u64 {
     let of_image = |image: &Rgb| fnv1a((image.width as u64).to_le_bytes().iter().chain(&image.data));
     match media {
-        Media::Picture(image) => of_image(image),
+        Media::Image(image) => of_image(image),
         Media::Video(video) => video.frames.iter().fold(0, |all: u64, frame| all.rotate_left(5) ^ of_image(frame)),
     }
 }

@@ -31,9 +31,9 @@ pub struct Labels<'a> {
 
 /// Draws a chart into memory, which cannot fail; the sizes here leave room for every part.
 fn drawn(draw: impl FnOnce(&DrawingArea<Canvas, plotters::coord::Shift>) -> Option<()>) -> Rgb {
-    let mut picture = white(SIDE, SIDE);
-    let _ = draw(&Canvas(&mut picture).into_drawing_area());
-    picture
+    let mut image = white(SIDE, SIDE);
+    let _ = draw(&Canvas(&mut image).into_drawing_area());
+    image
 }
 
 /// A bar chart with a bar for each token, and a thin line after every `row` tokens, where a row of the image ends.
@@ -165,10 +165,10 @@ mod tests {
     use super::*;
 
     /// Whether a pixel of about this colour is in the part of the image.
-    fn holds(picture: &Rgb, colour: RGBColor, columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
+    fn holds(image: &Rgb, colour: RGBColor, columns: std::ops::Range<usize>, rows: std::ops::Range<usize>) -> bool {
         let near =
             |pixel: &[u8]| pixel.iter().zip([colour.0, colour.1, colour.2]).all(|(level, ink)| level.abs_diff(ink) < 8);
-        rows.into_iter().any(|y| columns.clone().any(|x| near(&picture.data[3 * (y * picture.width + x)..][..3])))
+        rows.into_iter().any(|y| columns.clone().any(|x| near(&image.data[3 * (y * image.width + x)..][..3])))
     }
 
     #[test]

@@ -27,39 +27,39 @@ fn paste(to: &mut Rgb, from: &Rgb, left: usize, top: usize) {
 }
 
 /// An image under a line of text, wider if the text is wider.
-pub fn captioned(picture: &Rgb, text: &str) -> Rgb {
+pub fn captioned(image: &Rgb, text: &str) -> Rgb {
     let height = LINE as usize + 2 * MARGIN;
-    let mut whole = white(picture.width.max(width(text, LINE).ceil() as usize), picture.height + height);
+    let mut whole = white(image.width.max(width(text, LINE).ceil() as usize), image.height + height);
     draw(&mut whole, text, (0.0, MARGIN as f32), LINE, INK);
-    paste(&mut whole, picture, 0, height);
+    paste(&mut whole, image, 0, height);
     whole
 }
 
 /// Images one above the other, on white.
-pub fn stack(pictures: &[Rgb]) -> Rgb {
-    let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
-    let gaps = GAP * pictures.len().saturating_sub(1);
-    let mut whole = white(width, pictures.iter().map(|picture| picture.height).sum::<usize>() + gaps);
+pub fn stack(images: &[Rgb]) -> Rgb {
+    let width = images.iter().map(|image| image.width).max().unwrap_or(0);
+    let gaps = GAP * images.len().saturating_sub(1);
+    let mut whole = white(width, images.iter().map(|image| image.height).sum::<usize>() + gaps);
     let mut top = 0;
-    for picture in pictures {
-        paste(&mut whole, picture, 0, top);
-        top += picture.height + GAP;
+    for image in images {
+        paste(&mut whole, image, 0, top);
+        top += image.height + GAP;
     }
     whole
 }
 
 /// Images in rows of `columns` each, on white.
-pub fn columns(pictures: &[Rgb], columns: usize) -> Rgb {
-    let rows: Vec<Rgb> = pictures
+pub fn columns(images: &[Rgb], columns: usize) -> Rgb {
+    let rows: Vec<Rgb> = images
         .chunks(columns.max(1))
         .map(|row| {
             let gaps = GAP * (row.len() - 1);
-            let width = row.iter().map(|picture| picture.width).sum::<usize>() + gaps;
-            let mut whole = white(width, row.iter().map(|picture| picture.height).max().unwrap_or(0));
+            let width = row.iter().map(|image| image.width).sum::<usize>() + gaps;
+            let mut whole = white(width, row.iter().map(|image| image.height).max().unwrap_or(0));
             let mut left = 0;
-            for picture in row {
-                paste(&mut whole, picture, left, 0);
-                left += picture.width + GAP;
+            for image in row {
+                paste(&mut whole, image, left, 0);
+                left += image.width + GAP;
             }
             whole
         })
@@ -68,9 +68,9 @@ pub fn columns(pictures: &[Rgb], columns: usize) -> Rgb {
 }
 
 /// A part of an image: `size` (width, height) from (left, top) on, as far as the image has it.
-pub fn cut(picture: &Rgb, (left, top): (usize, usize), size: (usize, usize)) -> Rgb {
-    let (width, height) = (size.0.min(picture.width - left), size.1.min(picture.height - top));
-    let row = |y: usize| &picture.data[3 * ((top + y) * picture.width + left)..][..3 * width];
+pub fn cut(image: &Rgb, (left, top): (usize, usize), size: (usize, usize)) -> Rgb {
+    let (width, height) = (size.0.min(image.width - left), size.1.min(image.height - top));
+    let row = |y: usize| &image.data[3 * ((top + y) * image.width + left)..][..3 * width];
     Rgb { width, height, data: (0..height).flat_map(row).copied().collect() }
 }
 
@@ -114,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn pictures_stand_side_by_side_in_rows() {
-        let picture = |level: u8, width| Rgb { width, height: 3, data: vec![level; 9 * width] };
-        let sheet = columns(&[picture(1, 2), picture(2, 2), picture(3, 4)], 2);
+    fn images_stand_side_by_side_in_rows() {
+        let image = |level: u8, width| Rgb { width, height: 3, data: vec![level; 9 * width] };
+        let sheet = columns(&[image(1, 2), image(2, 2), image(3, 4)], 2);
         assert_eq!((sheet.width, sheet.height), (4 + GAP, 6 + GAP));
         assert_eq!(sheet.data[0], 1);
         assert_eq!(sheet.data[3 * (2 + GAP)], 2);

@@ -55,11 +55,11 @@ pub struct Scatter {
 
 impl Scatter {
     /// The chart as an image, at twice its size.
-    pub fn picture(&self) -> Rgb {
-        let mut picture = white(2 * WIDTH as usize, 2 * self.height() as usize);
+    pub fn image(&self) -> Rgb {
+        let mut image = white(2 * WIDTH as usize, 2 * self.height() as usize);
         // Drawing into memory cannot fail.
-        let _ = self.draw(&Canvas(&mut picture).into_drawing_area(), 2);
-        picture
+        let _ = self.draw(&Canvas(&mut image).into_drawing_area(), 2);
+        image
     }
 
     /// The chart as an SVG file of its own, dark on white.
@@ -253,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_has_every_methods_colour_and_survives_having_none() {
-        let picture = example().picture();
+    fn an_image_has_every_methods_colour_and_survives_having_none() {
+        let image = example().image();
         for method in ["fastervlm", "cdpruner", "grid"] {
             let (colour, _) = look(method);
             let ink = [colour.0, colour.1, colour.2];
-            assert!(picture.data.chunks(3).any(|pixel| pixel == ink), "{method}");
+            assert!(image.data.chunks(3).any(|pixel| pixel == ink), "{method}");
         }
         let hostile = Scatter { title: "x\" onload=\"alert(1)".to_owned(), ..example() };
         assert!(!hostile.inline().contains("\" onload=\""));

@@ -24,7 +24,7 @@ pub fn width(text: &str, size: f32) -> f32 {
 }
 
 /// Draws `text` with its line's left upper corner at (`x`, `y`); parts outside of the image are cut off.
-pub fn draw(picture: &mut Rgb, text: &str, (x, y): (f32, f32), size: f32, colour: [u8; 3]) {
+pub fn draw(image: &mut Rgb, text: &str, (x, y): (f32, f32), size: f32, colour: [u8; 3]) {
     let font = FONT.as_scaled(PxScale::from(size));
     let (mut x, baseline) = (x, y + font.ascent());
     let mut last = None;
@@ -37,12 +37,12 @@ pub fn draw(picture: &mut Rgb, text: &str, (x, y): (f32, f32), size: f32, colour
         let corner = outline.px_bounds().min;
         outline.draw(|column, row, share| {
             let (column, row) = (corner.x + column as f32, corner.y + row as f32);
-            if column < 0.0 || row < 0.0 || column as usize >= picture.width || row as usize >= picture.height {
+            if column < 0.0 || row < 0.0 || column as usize >= image.width || row as usize >= image.height {
                 return;
             }
-            let at = 3 * (row as usize * picture.width + column as usize);
+            let at = 3 * (row as usize * image.width + column as usize);
             let share = share.clamp(0.0, 1.0);
-            for (level, ink) in picture.data[at..at + 3].iter_mut().zip(colour) {
+            for (level, ink) in image.data[at..at + 3].iter_mut().zip(colour) {
                 *level = (f32::from(*level) * (1.0 - share) + f32::from(ink) * share).round() as u8;
             }
         });
@@ -55,15 +55,15 @@ mod tests {
 
     #[test]
     fn text_lies_where_it_is_put_and_nowhere_else() {
-        let mut picture = Rgb { width: 120, height: 40, data: vec![255; 120 * 40 * 3] };
-        draw(&mut picture, "Wg →", (10.0, 8.0), 20.0, [0; 3]);
+        let mut image = Rgb { width: 120, height: 40, data: vec![255; 120 * 40 * 3] };
+        draw(&mut image, "Wg →", (10.0, 8.0), 20.0, [0; 3]);
         let dark: Vec<(usize, usize)> =
-            (0..120 * 40).filter(|i| picture.data[3 * i] < 128).map(|i| (i % 120, i / 120)).collect();
+            (0..120 * 40).filter(|i| image.data[3 * i] < 128).map(|i| (i % 120, i / 120)).collect();
         assert!(!dark.is_empty());
         let right = 10.0 + width("Wg →", 20.0);
         assert!(dark.iter().all(|&(x, y)| x >= 9 && (x as f32) <= right + 1.0 && (8..30).contains(&y)), "{dark:?}");
         // Text is cut off at the edges, without a panic.
-        draw(&mut picture, "outside", (-20.0, 35.0), 30.0, [0; 3]);
-        draw(&mut picture, "", (0.0, 0.0), 20.0, [0; 3]);
+        draw(&mut image, "outside", (-20.0, 35.0), 30.0, [0; 3]);
+        draw(&mut image, "", (0.0, 0.0), 20.0, [0; 3]);
     }
 }

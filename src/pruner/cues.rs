@@ -20,7 +20,7 @@ pub struct Needs {
     /// The selected layer's keys.
     pub keys: bool,
     /// A number that depends on the image.
-    pub picture: bool,
+    pub fingerprint: bool,
 }
 
 impl Needs {
@@ -33,7 +33,7 @@ impl Needs {
             prompt_embeds: self.prompt_embeds || other.prompt_embeds,
             joint: self.joint || other.joint,
             keys: self.keys || other.keys,
-            picture: self.picture || other.picture,
+            fingerprint: self.fingerprint || other.fingerprint,
         }
     }
 
@@ -87,7 +87,7 @@ pub struct Cues<B: Backend> {
     /// The layout of an item's tokens in rows and columns; a square if it is `None`.
     pub layout: Option<Grid>,
     /// A number that depends on the image, for random choices that differ between images; 0 unless asked for.
-    pub picture: u64,
+    pub fingerprint: u64,
 }
 
 impl<B: Backend> Cues<B> {

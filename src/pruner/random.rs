@@ -21,7 +21,7 @@ impl Method for Random {
         Card {
             name: "random",
             idea: "keeps any patches, drawn from --seed and the image: a baseline",
-            needs: Needs { picture: true, ..Needs::default() },
+            needs: Needs { fingerprint: true, ..Needs::default() },
             ..Card::default()
         }
     }
@@ -36,7 +36,7 @@ impl<B: VlmBackend> Pruner<B> for Random {
         let (crops, patches) = cues.grid(self.name())?;
         check_budget(budget, patches)?;
         // All crops share one random stream: each crop goes on where the crop before it stopped.
-        let mut random = StdRng::seed_from_u64(self.seed ^ cues.picture);
+        let mut random = StdRng::seed_from_u64(self.seed ^ cues.fingerprint);
         Ok(Keep::new((0..crops).map(|_| sample(&mut random, patches, budget).into_vec()).collect(), budget))
     }
 }

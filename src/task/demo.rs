@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Card, Picture, Protocol, Report, Sample, Task, llava_only,
+    Answer, Card, MediaSource, Protocol, Report, Sample, Task, llava_only,
     pairs::{Pairs, Scored, yes_or_no},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 pub struct Demo;
 
 /// The number of images in a category.
-const PICTURES: usize = 50;
+const IMAGES: usize = 50;
 const SEED: u64 = 0x5ec4_7e12;
 
 /// An image with its two questions.
@@ -60,7 +60,7 @@ impl Task for Demo {
     fn samples(&self, _data: &Path) -> Result<Vec<Sample>, Error> {
         let sample = |item: &Item, question: &Question| Sample {
             question_id: item.id.as_str().into(),
-            picture: Some(Picture::Scene(item.scene.clone())),
+            media: Some(MediaSource::Scene(item.scene.clone())),
             text: question.text.clone(),
             suffix: "",
             clip_text: question.text.replace(YES_OR_NO, "").trim_end().to_owned(),
@@ -120,7 +120,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
 fn items() -> Vec<Item> {
     let mut random = ChaCha8Rng::seed_from_u64(SEED);
     let mut items = Vec::new();
-    for number in 0..PICTURES {
+    for number in 0..IMAGES {
         for category in Category::ALL {
             let id = format!("{}/{number:03}.png", category.name());
             items.push(loop {
@@ -149,7 +149,7 @@ mod tests {
         let samples = Demo.samples(Path::new("")).unwrap();
         assert_eq!(samples.len(), 400);
         let texts: String = samples.iter().map(|sample| format!("{} {}\n", sample.question_id, sample.text)).collect();
-        let Some(Picture::Scene(scene)) = &samples[0].picture else { panic!("a scene") };
+        let Some(MediaSource::Scene(scene)) = &samples[0].media else { panic!("a scene") };
         assert_eq!(
             (fnv1a(texts.as_bytes()), fnv1a(&scene.draw().data)),
             (9_396_526_438_029_579_433, 2_322_004_239_682_647_012)

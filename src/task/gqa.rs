@@ -124,8 +124,8 @@ fn prediction(answer: &Answer) -> String {
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("id")?;
     if !row.has("question") {
-        let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-        folder.picture("data/images", &format!("{id}.jpg"), picture)?;
+        let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+        folder.image("data/images", &format!("{id}.jpg"), image)?;
         return Ok(());
     }
     let text = format!("{}{SINGLE_WORD}", row.text("question")?);

@@ -204,9 +204,9 @@ fn question<'a>(questions: &'a [Question], id: &str, data: &Path) -> Result<&'a 
 /// `category`.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let number = folder.count("");
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
     let name = if row.has("image_id") { row.text("image_id")? } else { format!("{:03}", number + 1) };
-    let image = folder.picture("images", &name, picture)?;
+    let image = folder.image("images", &name, image)?;
     let category = row.text("category")?;
     let category = category.trim_start_matches("llava_bench_");
     let line = json!({"question_id": number, "image": image, "category": category, "text": row.text("question")?});

@@ -28,7 +28,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Answer, Card, MustAnswer, Picture, Protocol, Report, Sample, Task,
+    Answer, Card, MediaSource, MustAnswer, Protocol, Report, Sample, Task,
     ids::{ById, key},
     scienceqa::CHOOSE,
 };
@@ -100,7 +100,7 @@ impl Row {
         let place = place.join(self.index.to_string());
         Sample {
             question_id: self.index.into(),
-            picture: Some(Picture::Inline { place, bytes }),
+            media: Some(MediaSource::Inline { place, bytes }),
             clip_text: text.clone(),
             text,
             suffix,
@@ -341,8 +341,8 @@ fn unpack(row: &Record, folder: &mut Folder, table: &str) -> Result<(), Error> {
         write(COLUMNS.into_iter().chain(["image"]).map(str::to_owned).collect())?;
     }
     let mut fields = COLUMNS.iter().map(|name| row.text(name)).collect::<Result<Vec<_>, _>>()?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-    fields.push(STANDARD.encode(picture));
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+    fields.push(STANDARD.encode(image));
     write(fields)?;
     let line = line.into_inner().map_err(|_| row.error("the row cannot be written as a line of a table"))?;
     folder.line(table, String::from_utf8_lossy(&line).trim_end_matches('\n'))

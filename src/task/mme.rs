@@ -102,8 +102,8 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
     for (sum, names) in [("perception", &PERCEPTION[..]), ("cognition", &COGNITION[..])] {
         let (mut total, before) = (0.0, n);
         for name in names {
-            let Some(pictures) = categories.get(*name) else { continue };
-            let scored = Scored::new(pictures);
+            let Some(images) = categories.get(*name) else { continue };
+            let scored = Scored::new(images);
             incomplete += scored.incomplete;
             if scored.pairs == 0 {
                 continue;
@@ -154,8 +154,8 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
             row.error("its question or answer has a line break or a tab, which MME's files of labels cannot hold")
         );
     }
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-    folder.picture(RELEASE, &id, picture)?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+    folder.image(RELEASE, &id, image)?;
     let stem = id.rsplit_once('.').map_or(id.as_str(), |(stem, _)| stem);
     // Where images have a folder of their own, labels have one too.
     let labels = stem.replace("/images/", "/questions_answers_YN/");

@@ -208,8 +208,8 @@ fn label<'a>(labels: &'a BTreeMap<String, Label>, id: &str, data: &Path) -> Resu
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
     let number: u64 = id.trim_start_matches("v1_").parse().map_err(|_| row.error("an id like v1_0 was expected"))?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-    let image = folder.picture("images", &id, picture)?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+    let image = folder.image("images", &id, image)?;
     let (question, answer, abilities) = (row.text("question")?, row.text("answer")?, row.text("capability")?);
     let abilities: Vec<&str> = abilities.split(',').map(str::trim).collect();
     folder.json(LABELS)?[&id] =

@@ -137,7 +137,7 @@ pub struct Sample {
     /// The id in the question file; a number or a string.
     pub question_id: Value,
     /// The image or video; some questions of ScienceQA have none.
-    pub picture: Option<Picture>,
+    pub media: Option<MediaSource>,
     /// The question as an answers file holds it.
     pub text: String,
     /// Text that the prompt has after the question, and the answers file has not.
@@ -150,7 +150,7 @@ pub struct Sample {
 
 /// An image or a video that is read when its question is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Picture {
+pub enum MediaSource {
     /// An image file.
     File(PathBuf),
     /// The bytes of a file that lies in another one, at `place`.
@@ -166,7 +166,7 @@ pub enum Picture {
     Video(PathBuf),
 }
 
-impl Picture {
+impl MediaSource {
     /// Reads the image, or `frames` frames of the video.
     ///
     /// # Errors

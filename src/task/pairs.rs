@@ -7,7 +7,7 @@ use super::{Protocol, ids::repeated};
 /// One category's answers, by image.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pairs {
-    pictures: BTreeMap<String, Vec<Judged>>,
+    images: BTreeMap<String, Vec<Judged>>,
     /// The number of answers that a later answer to the same question replaced.
     replaced: usize,
 }
@@ -21,8 +21,8 @@ struct Judged {
 
 impl Pairs {
     /// Adds an answer; of several to one question the last counts.
-    pub(super) fn add(&mut self, picture: String, question: String, right: bool) {
-        let judged = self.pictures.entry(picture).or_default();
+    pub(super) fn add(&mut self, image: String, question: String, right: bool) {
+        let judged = self.images.entry(image).or_default();
         match judged.iter_mut().find(|other| other.question == question) {
             Some(before) => {
                 before.right = right;
@@ -52,13 +52,13 @@ pub(super) struct Scored {
 }
 
 impl Scored {
-    pub(super) fn new(Pairs { pictures, .. }: &Pairs) -> Self {
-        let pairs: Vec<&Vec<Judged>> = pictures.values().filter(|judged| judged.len() == 2).collect();
+    pub(super) fn new(Pairs { images, .. }: &Pairs) -> Self {
+        let pairs: Vec<&Vec<Judged>> = images.values().filter(|judged| judged.len() == 2).collect();
         Self {
             pairs: pairs.len(),
             right: pairs.iter().flat_map(|pair| pair.iter()).filter(|judged| judged.right).count(),
             both: pairs.iter().filter(|pair| pair.iter().all(|judged| judged.right)).count(),
-            incomplete: pictures.len() - pairs.len(),
+            incomplete: images.len() - pairs.len(),
         }
     }
 

@@ -251,8 +251,8 @@ fn share(part: usize, whole: usize) -> f64 {
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let [question, answer, category] = ["question", "answer", "category"].map(|name| row.text(name));
     let (question, category) = (question?, category?);
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-    let image = folder.picture("val2014", &row.name("image_source")?, picture)?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+    let image = folder.image("val2014", &row.name("image_source")?, image)?;
     let first = match category.as_str() {
         "adversarial" => 0,
         "random" => 10_000_000,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{MustAnswer, Picture, Sample};
+use super::{MediaSource, MustAnswer, Sample};
 use crate::{
     Error,
     files::{read_json, read_objects},
@@ -71,9 +71,9 @@ fn expected(data: &Path, what: &str, place: &str) -> Error {
 }
 
 /// A question about an image, as `model_vqa_loader` asks it.
-pub(super) fn sample(question_id: Value, picture: PathBuf, text: String) -> Sample {
+pub(super) fn sample(question_id: Value, image: PathBuf, text: String) -> Sample {
     let clip_text = clip_question(&text);
-    Sample { question_id, picture: Some(Picture::File(picture)), text, suffix: "", clip_text, more: Map::new() }
+    Sample { question_id, media: Some(MediaSource::File(image)), text, suffix: "", clip_text, more: Map::new() }
 }
 
 /// The samples of the question file `name`, with images in the first of the folders `images` that is there.

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json as json_value};
 
 use super::{
-    Answer, Card, Picture, Protocol, Report, Sample, Task,
+    Answer, Card, MediaSource, Protocol, Report, Sample, Task,
     ids::{ById, key},
     questions::{file, folder, json, push},
 };
@@ -100,11 +100,11 @@ impl Task for ScienceQa {
             let asked =
                 entry.conversations.first().map(|turn| turn.value.replace(IMAGE_PLACEHOLDER, "")).unwrap_or_default();
             let asked = strip(&asked).to_owned();
-            let mark = if entry.image.is_some() { format!("{IMAGE_PLACEHOLDER}\n") } else { String::new() };
+            let placeholder = if entry.image.is_some() { format!("{IMAGE_PLACEHOLDER}\n") } else { String::new() };
             Sample {
                 question_id: entry.id,
-                picture: entry.image.map(|image| Picture::File(folder.join(image))),
-                text: format!("{mark}{asked}{CHOOSE}"),
+                media: entry.image.map(|image| MediaSource::File(folder.join(image))),
+                text: format!("{placeholder}{asked}{CHOOSE}"),
                 suffix: "",
                 clip_text: asked,
                 more: Map::new(),
@@ -140,7 +140,7 @@ impl Task for ScienceQa {
         let by_id = ById::new(answers);
         let mut notes = by_id.notes(labels.iter().map(|label| &label.id), "count as wrong");
         notes.extend(source);
-        let (mut all, mut pictures) = (Tally::default(), Tally::default());
+        let (mut all, mut images) = (Tally::default(), Tally::default());
         for label in &labels {
             let answer = by_id.get(&label.id);
             let named = answer.and_then(|answer| match protocol {
@@ -150,12 +150,12 @@ impl Task for ScienceQa {
             let right = named.filter(|named| *named < label.choices) == Some(label.answer);
             all.add(right);
             if answer.is_some_and(|answer| answer.prompt.contains(IMAGE_PLACEHOLDER)) {
-                pictures.add(right);
+                images.add(right);
             }
         }
         let mut metrics = vec![("acc".to_owned(), all.share())];
-        if pictures.all > 0 {
-            metrics.push(("img_acc".to_owned(), pictures.share()));
+        if images.all > 0 {
+            metrics.push(("img_acc".to_owned(), images.share()));
         }
         Ok(Report { benchmark: "scienceqa", protocol, n: all.all, metrics, notes })
     }
@@ -259,8 +259,8 @@ fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
         asked.push_str(&format!("\n{letter}. {choice}"));
     }
     let mut entry = json_value!({"id": id, "conversations": []});
-    if let Some(picture) = row.picture("image")? {
-        entry["image"] = folder.picture("images/test", &format!("{id}/image"), picture)?.into();
+    if let Some(image) = row.image("image")? {
+        entry["image"] = folder.image("images/test", &format!("{id}/image"), image)?.into();
         asked.insert_str(0, &format!("{IMAGE_PLACEHOLDER}\n"));
     }
     entry["conversations"] = json_value!([{"from": "human", "value": asked}, {"from": "gpt", "value": letter}]);

@@ -136,9 +136,9 @@ fn labels(data: &Path) -> Result<Labels, Error> {
 /// middle frame, so the middle one is taken.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
-    let pictures = row.pictures("image")?;
-    let picture = pictures.get(pictures.len() / 2).ok_or_else(|| row.error("no image"))?;
-    let image = folder.picture("pictures", &id, picture)?;
+    let images = row.images("image")?;
+    let image = images.get(images.len() / 2).ok_or_else(|| row.error("no image"))?;
+    let image = folder.image("pictures", &id, image)?;
     let mut text = row.text("question")?;
     for letter in ["a", "b", "c", "d"] {
         text.push_str(&format!("\n{}. {}", letter.to_uppercase(), row.text(&format!("choice_{letter}"))?));

@@ -75,12 +75,12 @@ impl Task for TextVqa {
             .collect();
         let mut sum = 0.0;
         for answer in answers {
-            let (picture, question) = (key(&answer.question_id), question(answer, &path)?);
+            let (image, question) = (key(&answer.question_id), question(answer, &path)?);
             let people = labels
-                .get(&(picture.as_str(), question.clone()))
-                .ok_or_else(|| Error::data(&path, format!("no label for `{question}` about {picture}")))?;
+                .get(&(image.as_str(), question.clone()))
+                .ok_or_else(|| Error::data(&path, format!("no label for `{question}` about {image}")))?;
             if people.len() != PEOPLE {
-                let reason = format!("{} answers to `{question}` about {picture}; expected {PEOPLE}", people.len());
+                let reason = format!("{} answers to `{question}` about {image}; expected {PEOPLE}", people.len());
                 return Err(Error::data(&path, reason));
             }
             sum += accuracy(&answer.text, people);
@@ -126,8 +126,8 @@ fn question(answer: &Answer, path: &Path) -> Result<String, Error> {
 /// the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let (id, question) = (row.name("image_id")?, row.text("question")?);
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-    let image = folder.picture("train_images", &id, picture)?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+    let image = folder.image("train_images", &id, image)?;
     let tokens = row.texts("ocr_tokens")?.join(", ");
     let text = format!("{}\nReference OCR token: {tokens}{SINGLE_WORD}", capitalize(&question));
     let line = json_value!({"question_id": id, "image": image, "text": text, "category": "default"});

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Card, Judged, MustAnswer, Picture, Protocol, Report, Sample, Task,
+    Answer, Card, Judged, MediaSource, MustAnswer, Protocol, Report, Sample, Task,
     ids::ById,
     llava_only, python_json,
     questions::{folder, json, one_of},
@@ -179,8 +179,8 @@ impl Task for VideoQa {
                 continue;
             };
             let clip_text = question.clone();
-            let picture = Some(Picture::Video(video));
-            samples.push(Sample { question_id, picture, text: question, suffix: "", clip_text, more: Map::new() });
+            let media = Some(MediaSource::Video(video));
+            samples.push(Sample { question_id, media, text: question, suffix: "", clip_text, more: Map::new() });
         }
         if let Some(first) = missing.first() {
             let extensions = EXTENSIONS.join(", ");

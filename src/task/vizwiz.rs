@@ -126,9 +126,9 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 /// the hub's image. LLaVA's file asks the question capitalised.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.name("question_id")?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
     let name = if id.ends_with(".jpg") { id.clone() } else { format!("{id}.jpg") };
-    let image = folder.picture("test", &name, picture)?;
+    let image = folder.image("test", &name, image)?;
     let text = format!("{}{UNANSWERABLE}{SINGLE_WORD}", capitalize(&row.text("question")?));
     let line = json!({"question_id": id, "image": image, "text": text, "category": "default"});
     folder.line("llava_test.jsonl", &line.to_string())

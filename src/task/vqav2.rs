@@ -152,8 +152,8 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
 /// of the test split; questions that are not in test-dev count as answered with nothing, and are not known here.
 fn unpack(row: &Record, folder: &mut Folder) -> Result<(), Error> {
     let id = row.integer("question_id")?;
-    let picture = row.picture("image")?.ok_or_else(|| row.error("no image"))?;
-    let image = folder.picture("test2015", &format!("COCO_test2015_{:012}", row.integer("image_id")?), picture)?;
+    let image = row.image("image")?.ok_or_else(|| row.error("no image"))?;
+    let image = folder.image("test2015", &format!("COCO_test2015_{:012}", row.integer("image_id")?), image)?;
     let text = format!("{}{SINGLE_WORD}", row.text("question")?);
     let line = json!({"question_id": id, "image": image, "text": text, "category": "default"}).to_string();
     folder.line(QUESTIONS, &line)?;

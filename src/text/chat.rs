@@ -74,7 +74,7 @@ impl ChatForm {
             let before = &rest[..at];
             let images = unplaced.by_ref().take(before.matches(IMAGE_PLACEHOLDER).count()).all(|&count| count == 1);
             let frames = unplaced.next().copied().filter(|&frames| images && frames > 1);
-            let frames = frames.ok_or_else(|| Error::VideoMarks { question: question.to_owned() })?;
+            let frames = frames.ok_or_else(|| Error::VideoPlaceholders { question: question.to_owned() })?;
             whole += before;
             whole += &IMAGE_PLACEHOLDER.repeat(frames);
             rest = &rest[at + VIDEO_PLACEHOLDER.len()..];
@@ -85,7 +85,7 @@ impl ChatForm {
             _ if found == count => Ok(question),
             (0, Placement::Lines) => Ok(format!("{IMAGE_PLACEHOLDER}\n").repeat(count) + &question),
             (0, Placement::OneLine) => Ok(format!("{}\n{question}", IMAGE_PLACEHOLDER.repeat(count))),
-            _ => Err(Error::ImageMarks { marks: found, images: count }),
+            _ => Err(Error::ImagePlaceholders { placeholders: found, images: count }),
         }
     }
 }

@@ -146,7 +146,7 @@ fn pick_with(path: &Path, numbers: &[usize], every_frame_once: &str) -> Result<(
     let complaint = std::thread::spawn(move || first_complaint(stderr));
     let mut bytes = Vec::new();
     stdout.read_to_end(&mut bytes).map_err(Error::io(path, "ffmpeg's frames cannot be read"))?;
-    let frames = ppm_pictures(&bytes).ok_or_else(|| fail("ffmpeg gave something else than images".to_owned()))?;
+    let frames = ppm_images(&bytes).ok_or_else(|| fail("ffmpeg gave something else than images".to_owned()))?;
     Ok((frames, complaint.join().unwrap_or_default()))
 }
 
@@ -175,8 +175,8 @@ fn first_complaint(stderr: impl Read) -> String {
 }
 
 /// Reads binary PPM images, one after another; one that is cut short at the end is left out. `None` for anything else.
-fn ppm_pictures(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
-    let mut pictures = Vec::new();
+fn ppm_images(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
+    let mut images = Vec::new();
     while !bytes.is_empty() {
         // "P6\n<width> <height>\n255\n"
         let mut lines = bytes.splitn(4, |&byte| byte == b'\n');
@@ -185,10 +185,10 @@ fn ppm_pictures(mut bytes: &[u8]) -> Option<Vec<Rgb>> {
         let (width, height) = (width.parse::<usize>().ok()?, height.parse::<usize>().ok()?);
         (magic == b"P6" && most == b"255").then_some(())?;
         let Some((data, after)) = rest.split_at_checked(width.checked_mul(height)?.checked_mul(3)?) else { break };
-        pictures.push(Rgb { width, height, data: data.to_vec() });
+        images.push(Rgb { width, height, data: data.to_vec() });
         bytes = after;
     }
-    Some(pictures)
+    Some(images)
 }
 
 /// The name of a file in a form that ffmpeg takes neither for an option nor for an address.

@@ -59,11 +59,11 @@ fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {
 /// The frame with white pixels where nothing was drawn, as ffmpeg has it for GIFs with transparent pixels. In other
 /// GIFs that leave pixels out, which is rare, ffmpeg takes the palette's background colour.
 fn opaque(frame: &Frame) -> Rgb {
-    let picture = frame.buffer();
+    let image = frame.buffer();
     let pixel = |pixel: &image::Rgba<u8>| match pixel.0 {
         [_, _, _, 0] => [255; 3],
         [red, green, blue, _] => [red, green, blue],
     };
-    let data = picture.pixels().flat_map(pixel).collect();
-    Rgb { width: picture.width() as usize, height: picture.height() as usize, data }
+    let data = image.pixels().flat_map(pixel).collect();
+    Rgb { width: image.width() as usize, height: image.height() as usize, data }
 }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Error,
     files::check_regular,
-    image::{Rgb, decode_upright, looks_like_a_picture},
+    image::{Rgb, decode_upright, looks_like_an_image},
 };
 
 /// The frames of a video that a model sees.
@@ -35,14 +35,14 @@ pub struct Video {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Media {
     /// An image.
-    Picture(Rgb),
+    Image(Rgb),
     /// A video.
     Video(Video),
 }
 
 impl From<Rgb> for Media {
-    fn from(picture: Rgb) -> Self {
-        Self::Picture(picture)
+    fn from(image: Rgb) -> Self {
+        Self::Image(image)
     }
 }
 
@@ -58,13 +58,13 @@ impl Media {
         match frames {
             Some(frames) if is_video(path) => Ok(video(Video::read(path, frames)?)),
             None if is_video(path) && !is_gif(path) => Err(Error::NoVideo { path: path.to_owned() }),
-            None => decode_upright(path).map(|(picture, turned)| (Self::Picture(picture), turned)),
+            None => decode_upright(path).map(|(image, turned)| (Self::Image(image), turned)),
             Some(frames) => match decode_upright(path) {
                 // A file that ffmpeg reads as a video is a video, whatever its extension.
-                Err(error @ Error::Image { .. }) if !looks_like_a_picture(path) => {
+                Err(error @ Error::Image { .. }) if !looks_like_an_image(path) => {
                     Video::read(path, frames).map(video).map_err(|_| error)
                 }
-                picture => picture.map(|(picture, turned)| (Self::Picture(picture), turned)),
+                image => image.map(|(image, turned)| (Self::Image(image), turned)),
             },
         }
     }
@@ -72,7 +72,7 @@ impl Media {
     /// The SHA-256 checksum of its pixels.
     pub(crate) fn sha256(&self) -> [u8; 32] {
         let frames = match self {
-            Self::Picture(image) => std::slice::from_ref(image),
+            Self::Image(image) => std::slice::from_ref(image),
             Self::Video(video) => &video.frames,
         };
         let mut sum = Sha256::new();
@@ -88,7 +88,7 @@ impl Media {
     /// The number of placeholders for it in a prompt.
     pub fn placeholders(&self) -> usize {
         match self {
-            Self::Picture(_) => 1,
+            Self::Image(_) => 1,
             Self::Video(video) => video.frames.len(),
         }
     }

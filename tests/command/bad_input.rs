@@ -65,7 +65,7 @@ fn truncated_shards() {
 #[test]
 fn missing_files() {
     refuses(Path::new("no/such/folder"), &boat(), &["no/such/folder", "is no folder, and no id"]);
-    refuses(&model(), Path::new("no-picture.png"), &["no-picture.png", "cannot be read"]);
+    refuses(&model(), Path::new("no-image.png"), &["no-image.png", "cannot be read"]);
     for name in ["config.json", "preprocessor_config.json", "model-00002-of-00002.safetensors"] {
         let folder = tempfile::tempdir().unwrap();
         crate::common::copy_folder(&model(), folder.path());
@@ -170,7 +170,7 @@ fn a_pickle_that_calls_anything_else_is_refused_and_not_run() {
 }
 
 #[test]
-fn pictures_that_are_none() {
+fn images_that_are_none() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -204,7 +204,7 @@ fn a_decompression_bomb_is_refused_before_it_is_decoded() {
 }
 
 #[test]
-fn extreme_pictures_work() {
+fn extreme_images_work() {
     let folder = tempfile::tempdir().unwrap();
     for (width, height) in [(1u32, 1u32), (20_000, 10), (10, 20_000)] {
         let path = folder.path().join(format!("{width}x{height}.png"));
@@ -218,12 +218,12 @@ fn extreme_pictures_work() {
 #[test]
 fn every_format_is_read() {
     let folder = tempfile::tempdir().unwrap();
-    let picture = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 99]));
-    std::fs::copy(fixture("jpeg/files/p_420_q75.jpg"), folder.path().join("picture.jpg")).unwrap();
+    let image = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 99]));
+    std::fs::copy(fixture("jpeg/files/p_420_q75.jpg"), folder.path().join("image.jpg")).unwrap();
     for extension in ["png", "jpg", "webp", "gif", "bmp", "tiff"] {
-        let path = folder.path().join(format!("picture.{extension}"));
+        let path = folder.path().join(format!("image.{extension}"));
         if extension != "jpg" {
-            picture.save(&path).unwrap();
+            image.save(&path).unwrap();
         }
         let (code, _, stderr) = ask(&model(), &path);
         assert_eq!(code, 0, "{extension}: {stderr}");

@@ -58,13 +58,13 @@ fn a_seed_repeats_a_sampled_answer() {
 }
 
 #[test]
-fn two_pictures_take_their_places_in_one_prompt() {
+fn two_images_take_their_places_in_one_prompt() {
     let model = path(LAYOUTS[1]);
     let arguments = ["ask", &path(BOAT), &path(BOAT), "Same?", "--model", &model, "--tokens", "10", "--json"];
     let (code, stdout, stderr) = secateur(&[&arguments[..], &["--max-new-tokens", "2"]].concat());
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(last_json(&stdout)["visual_tokens"], 20);
-    // Each picture has a budget of its own, in every method.
+    // Each image has a budget of its own, in every method.
     let (model, boat) = (path(LAYOUTS[0]), path(BOAT));
     let arguments = ["ask", &boat, &boat, "Same?", "--model", &model, "--tokens", "10", "--json", "--method", "all"];
     let (_, stdout, _) = secateur(&[&arguments[..], &["--max-new-tokens", "1"]].concat());

@@ -1,4 +1,4 @@
-//! Benchmarks from a hub: parquet files with pictures inside, fetched, unpacked into LLaVA's layout, and scored.
+//! Benchmarks from a hub: parquet files with images inside, fetched, unpacked into LLaVA's layout, and scored.
 
 use std::{path::Path, sync::Arc};
 
@@ -18,28 +18,28 @@ use serde_json::Value;
 enum Cell {
     Text(&'static str),
     Number(i64),
-    /// Bytes of the picture with this number, or none.
-    Picture(Option<usize>),
+    /// Bytes of the image with this number, or none.
+    Image(Option<usize>),
     Texts(&'static [&'static str]),
-    /// A list of pictures.
-    Pictures(&'static [usize]),
+    /// A list of images.
+    Images(&'static [usize]),
 }
-use Cell::{Number, Picture, Pictures, Text, Texts};
+use Cell::{Image, Images, Number, Text, Texts};
 
-const PICTURES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
+const IMAGES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
 
-/// A parquet file, written as the `datasets` library does: pictures are groups of `bytes` and `path`.
+/// A parquet file, written as the `datasets` library does: images are groups of `bytes` and `path`.
 fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
     let field = |(name, cells): &(&str, Vec<Cell>)| match cells[0] {
         Text(_) => format!("OPTIONAL BYTE_ARRAY {name} (UTF8);"),
         Number(_) => format!("REQUIRED INT64 {name};"),
-        Picture(_) => {
+        Image(_) => {
             format!("OPTIONAL GROUP {name} {{ OPTIONAL BYTE_ARRAY bytes; OPTIONAL BYTE_ARRAY path (UTF8); }}")
         }
         Texts(_) => {
             format!("OPTIONAL GROUP {name} (LIST) {{ REPEATED GROUP list {{ OPTIONAL BYTE_ARRAY element (UTF8); }} }}")
         }
-        Pictures(_) => {
+        Images(_) => {
             format!(
                 "OPTIONAL GROUP {name} (LIST) {{ REPEATED GROUP list {{ OPTIONAL GROUP element {{ OPTIONAL BYTE_ARRAY bytes; \
                  OPTIONAL BYTE_ARRAY path (UTF8); }} }} }}"
@@ -52,7 +52,7 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
     let mut file = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut file, schema, Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
-    let read = |i: usize| std::fs::read(fixture("tiny-llava-1.5/images").join(PICTURES[i])).unwrap();
+    let read = |i: usize| std::fs::read(fixture("tiny-llava-1.5/images").join(IMAGES[i])).unwrap();
     for (_, cells) in columns {
         let mut bytes = |values: &[ByteArray], definitions: &[i16], repetitions: Option<&[i16]>| {
             let mut column = group.next_column().unwrap().unwrap();
@@ -72,9 +72,9 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
                 column.typed::<Int64Type>().write_batch(&values, None, None).unwrap();
                 column.close().unwrap();
             }
-            Picture(_) => {
+            Image(_) => {
                 let numbers: Vec<Option<usize>> =
-                    cells.iter().map(|cell| if let Picture(i) = cell { *i } else { panic!() }).collect();
+                    cells.iter().map(|cell| if let Image(i) = cell { *i } else { panic!() }).collect();
                 let values: Vec<ByteArray> = numbers.iter().flatten().map(|&i| read(i).into()).collect();
                 let definitions: Vec<i16> = numbers.iter().map(|i| if i.is_some() { 2 } else { 0 }).collect();
                 bytes(&values, &definitions, None);
@@ -93,12 +93,12 @@ fn parquet(columns: &[(&str, Vec<Cell>)]) -> Vec<u8> {
                 }
                 bytes(&values, &definitions, Some(&repetitions));
             }
-            Pictures(_) => {
+            Images(_) => {
                 let (mut values, mut repetitions) = (Vec::new(), Vec::new());
                 for cell in cells {
-                    let Pictures(pictures) = cell else { panic!() };
-                    values.extend(pictures.iter().map(|&i| ByteArray::from(read(i))));
-                    repetitions.extend((0..pictures.len()).map(|i| i16::from(i > 0)));
+                    let Images(images) = cell else { panic!() };
+                    values.extend(images.iter().map(|&i| ByteArray::from(read(i))));
+                    repetitions.extend((0..images.len()).map(|i| i16::from(i > 0)));
                 }
                 bytes(&values, &vec![4; values.len()], Some(&repetitions));
                 bytes(&[], &vec![3; values.len()], Some(&repetitions));
@@ -119,10 +119,10 @@ type DataSet = (&'static str, &'static str, Vec<(&'static str, Vec<u8>)>, &'stat
 
 /// Each benchmark that has a data set, with the files of a small one, and a prompt that must come out.
 fn data_sets() -> Vec<DataSet> {
-    let pictures = |numbers: &[usize]| numbers.iter().map(|&i| Picture(Some(i))).collect::<Vec<_>>();
+    let images = |numbers: &[usize]| numbers.iter().map(|&i| Image(Some(i))).collect::<Vec<_>>();
     let mme = parquet(&[
         ("question_id", texts(&["existence/1.png", "existence/1.png", "artwork/images/2.png", "artwork/images/2.png"])),
-        ("image", pictures(&[0, 0, 1, 1])),
+        ("image", images(&[0, 0, 1, 1])),
         (
             "question",
             texts(&[
@@ -139,17 +139,17 @@ fn data_sets() -> Vec<DataSet> {
         ("question", texts(&["Is there a boat?", "Is there a cat?", "Is there a car?"])),
         ("answer", texts(&["yes", "no", "no"])),
         ("image_source", texts(&["COCO_1", "COCO_1", "COCO_2"])),
-        ("image", pictures(&[0, 0, 1])),
+        ("image", images(&[0, 0, 1])),
         ("category", texts(&["adversarial", "random", "popular"])),
     ]);
     let textvqa = parquet(&[
         ("image_id", texts(&["a", "b"])),
-        ("image", pictures(&[0, 1])),
+        ("image", images(&[0, 1])),
         ("question", texts(&["what does the SIGN say?", "What time?"])),
         ("answers", vec![Texts(&["x"; 10]), Texts(&["y"; 10])]),
         ("ocr_tokens", vec![Texts(&["DAKOTA", "DIGITAL"]), Texts(&["5"])]),
     ]);
-    let gqa_images = parquet(&[("id", texts(&["n1", "n2"])), ("image", pictures(&[0, 1]))]);
+    let gqa_images = parquet(&[("id", texts(&["n1", "n2"])), ("image", images(&[0, 1]))]);
     let gqa = parquet(&[
         ("id", texts(&["7", "8"])),
         ("imageId", texts(&["n1", "n2"])),
@@ -158,11 +158,11 @@ fn data_sets() -> Vec<DataSet> {
     ]);
     let vizwiz = parquet(&[
         ("question_id", texts(&["VizWiz_test_00000000"])),
-        ("image", pictures(&[0])),
+        ("image", images(&[0])),
         ("question", texts(&["what is this? Thank you."])),
     ]);
     let scienceqa = parquet(&[
-        ("image", vec![Picture(Some(0)), Picture(None)]),
+        ("image", vec![Image(Some(0)), Image(None)]),
         ("question", texts(&["Which?", "What?"])),
         ("choices", vec![Texts(&["this", "that"]), Texts(&["one", "two", "three"])]),
         ("answer", vec![Number(1), Number(2)]),
@@ -179,12 +179,12 @@ fn data_sets() -> Vec<DataSet> {
             ("D", texts(&["nan", "nan"])),
             ("answer", texts(&["A", "B"])),
             ("split", texts(&["dev", "dev"])),
-            ("image", pictures(&[0, 0])),
+            ("image", images(&[0, 0])),
         ])
     };
     let mmvet = parquet(&[
         ("question_id", texts(&["v1_0"])),
-        ("image", pictures(&[0])),
+        ("image", images(&[0])),
         ("question", texts(&["Why?"])),
         ("answer", texts(&["because<OR>so"])),
         ("capability", texts(&["rec,know"])),
@@ -192,7 +192,7 @@ fn data_sets() -> Vec<DataSet> {
     let llava_bench = parquet(&[
         ("question_id", texts(&["0", "1"])),
         ("image_id", texts(&["001", "001"])),
-        ("image", pictures(&[0, 0])),
+        ("image", images(&[0, 0])),
         ("question", texts(&["What is it?", "Describe it."])),
         ("caption", texts(&["A boat.", "A boat."])),
         ("gpt_answer", texts(&["It is a boat.", "A boat on the sea."])),
@@ -201,7 +201,7 @@ fn data_sets() -> Vec<DataSet> {
     let vqav2 = parquet(&[
         ("question_id", vec![Number(262_144_005)]),
         ("image_id", vec![Number(262_144)]),
-        ("image", pictures(&[0])),
+        ("image", images(&[0])),
         ("question", texts(&["Is the ball flying?"])),
     ]);
     let seed = parquet(&[
@@ -214,7 +214,7 @@ fn data_sets() -> Vec<DataSet> {
         ("choice_c", texts(&["Three", "both"])),
         ("choice_d", texts(&["Four", "none"])),
         ("answer", texts(&["A", "D"])),
-        ("image", vec![Pictures(&[0]), Pictures(&[0, 1, 0])]),
+        ("image", vec![Images(&[0]), Images(&[0, 1, 0])]),
     ]);
     let file = "data/test-00000-of-00001.parquet";
     vec![
@@ -320,7 +320,7 @@ fn every_data_set_is_fetched_asked_and_scored() {
         assert_eq!(hub.requests(), Vec::<String>::new(), "{name}");
 
         let official = Path::new(stdout.trim()).join("test/VizWiz_test_00000000.jpg");
-        assert!(name != "vizwiz" || official.is_file(), "the server knows pictures by this name");
+        assert!(name != "vizwiz" || official.is_file(), "the server knows images by this name");
 
         // What a process left that was stopped while it unpacked is cleared away by the next, which needs no hub for what was downloaded.
         let whole = Path::new(stdout.trim());
@@ -350,7 +350,7 @@ fn data_that_is_not_as_expected_gets_a_sentence_and_leaves_nothing() {
     let columns = |id| {
         parquet(&[
             ("question_id", texts(&[id])),
-            ("image", vec![Picture(Some(0))]),
+            ("image", vec![Image(Some(0))]),
             ("question", texts(&["Is it?"])),
             ("answer", texts(&["Yes"])),
         ])
@@ -358,7 +358,7 @@ fn data_that_is_not_as_expected_gets_a_sentence_and_leaves_nothing() {
     refuse(columns("existence/1.png"), "no column `category`");
     let outside = parquet(&[
         ("question_id", texts(&["../../outside.png"])),
-        ("image", vec![Picture(Some(0))]),
+        ("image", vec![Image(Some(0))]),
         ("question", texts(&["Is it?"])),
         ("answer", texts(&["Yes"])),
         ("category", texts(&["existence"])),

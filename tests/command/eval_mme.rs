@@ -1,4 +1,4 @@
-//! `eval mme` and `score mme` on a few pictures in MME's layout, made here.
+//! `eval mme` and `score mme` on a few images in MME's layout, made here.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const SUFFIX: &str = "\nAnswer the question using a single word or phrase.";
 
-/// Two categories with labels beside the pictures, one with folders of their own; four pictures, eight questions.
+/// Two categories with labels beside the images, one with folders of their own; four images, eight questions.
 fn data(with_question_file: bool) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("MME");
@@ -29,8 +29,8 @@ fn data(with_question_file: bool) -> (TempDir, PathBuf) {
         };
         std::fs::create_dir_all(&images).unwrap();
         std::fs::create_dir_all(&labels).unwrap();
-        let picture = images.join(format!("{file}.png"));
-        std::fs::copy(fixture("tiny-llava-1.5/images/boat_123x90.png"), picture).unwrap();
+        let image = images.join(format!("{file}.png"));
+        std::fs::copy(fixture("tiny-llava-1.5/images/boat_123x90.png"), image).unwrap();
         let label = "Is there a boat? Please answer yes or no.\tYes\nIs there a cat?  Please answer yes or no.\tNo\n";
         std::fs::write(labels.join(format!("{file}.txt")), label).unwrap();
         let image = if nested { format!("{category}/images/{file}.png") } else { format!("{category}/{file}.png") };

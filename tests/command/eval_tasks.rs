@@ -8,17 +8,17 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use secateur::{task::TASKS, text::SINGLE_WORD};
 use serde_json::{Value, json};
 
-const PICTURES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
+const IMAGES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
 const VIDEOS: [&str; 4] = ["tgif-qa", "msvd-qa", "msrvtt-qa", "activitynet-qa"];
 const CHOOSE: &str = "\nAnswer with the option's letter from the given choices directly.";
 
-/// Writes a benchmark of three questions about two pictures in LLaVA's layout. A new benchmark needs a row here.
+/// Writes a benchmark of three questions about two images in LLaVA's layout. A new benchmark needs a row here.
 fn write_data(benchmark: &str, data: &Path) {
-    let pictures = |folder: &str| {
+    let images = |folder: &str| {
         std::fs::create_dir_all(data).unwrap();
         let folder = data.join(folder);
         std::fs::create_dir_all(&folder).unwrap();
-        for name in PICTURES {
+        for name in IMAGES {
             std::fs::copy(fixture("tiny-llava-1.5/images").join(name), folder.join(name)).unwrap();
         }
     };
@@ -31,49 +31,49 @@ fn write_data(benchmark: &str, data: &Path) {
     let questions = |suffix: &str, category: &str| {
         let ask = |i: usize| {
             let text = format!("Is there a boat number {i}?{suffix}");
-            json!({"question_id": i, "image": PICTURES[i % 2], "text": text, "category": category})
+            json!({"question_id": i, "image": IMAGES[i % 2], "text": text, "category": category})
         };
         lines(&[ask(0), ask(1), ask(2)])
     };
     match benchmark {
         "vqav2" => {
-            pictures("test2015");
+            images("test2015");
             write("llava_vqav2_mscoco_test-dev2015.jsonl", questions(SINGLE_WORD, "default"));
             write("llava_vqav2_mscoco_test2015.jsonl", questions(SINGLE_WORD, "default"));
         }
         "gqa" => {
-            pictures("data/images");
+            images("data/images");
             write("llava_gqa_testdev_balanced.jsonl", questions(SINGLE_WORD, "default"));
             let labels = json!({"0": {"answer": "yes"}, "1": {"answer": "no"}, "2": {"answer": "yes"}});
             write("testdev_balanced_questions.json", labels.to_string());
         }
         "vizwiz" => {
-            pictures("test");
+            images("test");
             write("llava_test.jsonl", questions(SINGLE_WORD, "default"));
         }
         "scienceqa" => {
-            pictures("images/test");
+            images("images/test");
             let entry = |id: &str, image: Option<&str>| {
-                let mark = if image.is_some() { "<image>\n" } else { "" };
-                let asked = format!("{mark}Which is a boat?\nA. this\nB. that");
+                let placeholder = if image.is_some() { "<image>\n" } else { "" };
+                let asked = format!("{placeholder}Which is a boat?\nA. this\nB. that");
                 let mut entry = json!({"id": id, "conversations": [{"value": asked}, {"value": "B"}]});
                 if let Some(image) = image {
                     entry["image"] = image.into();
                 }
                 entry
             };
-            let entries = json!([entry("4", None), entry("5", Some(PICTURES[0])), entry("6", Some(PICTURES[1]))]);
+            let entries = json!([entry("4", None), entry("5", Some(IMAGES[0])), entry("6", Some(IMAGES[1]))]);
             write("llava_test_CQM-A.json", entries.to_string());
         }
         "textvqa" => {
-            pictures("train_images");
+            images("train_images");
             let suffix = format!("\nReference OCR token: A, B{SINGLE_WORD}");
             write("llava_textvqa_val_v051_ocr.jsonl", questions(&suffix, "default"));
             let label = |i: usize| json!({"image_id": i.to_string(), "question": format!("Is there a boat number {i}?"), "answers": vec!["yes"; 10]});
             write("TextVQA_0.5.1_val.json", json!({"data": [label(0), label(1), label(2)]}).to_string());
         }
         "pope" => {
-            pictures("val2014");
+            images("val2014");
             let mut all = String::new();
             for category in ["random", "popular", "adversarial"] {
                 let own = questions(SINGLE_WORD, category);
@@ -92,8 +92,8 @@ fn write_data(benchmark: &str, data: &Path) {
             write("llava_pope_test.jsonl", all);
         }
         "mme" => {
-            pictures("MME_Benchmark_release_version/existence");
-            for name in PICTURES {
+            images("MME_Benchmark_release_version/existence");
+            for name in IMAGES {
                 let labels =
                     "Is there a boat? Please answer yes or no.\tYes\nIs there a cat? Please answer yes or no.\tNo\n";
                 let stem = name.trim_end_matches(".png");
@@ -102,20 +102,20 @@ fn write_data(benchmark: &str, data: &Path) {
         }
         "mmbench" | "mmbench-cn" => {
             let name = if benchmark == "mmbench" { "mmbench_dev_20230712.tsv" } else { "mmbench_dev_cn_20231003.tsv" };
-            let picture = STANDARD.encode(std::fs::read(fixture("tiny-llava-1.5/images").join(PICTURES[0])).unwrap());
-            let rows = [1, 1_000_001, 2].map(|i| format!("{i}\tWhich?\ta hint\tboat\tcat\t\t\tA\t{picture}\tdev\n"));
+            let image = STANDARD.encode(std::fs::read(fixture("tiny-llava-1.5/images").join(IMAGES[0])).unwrap());
+            let rows = [1, 1_000_001, 2].map(|i| format!("{i}\tWhich?\ta hint\tboat\tcat\t\t\tA\t{image}\tdev\n"));
             write(name, format!("index\tquestion\thint\tA\tB\tC\tD\tanswer\timage\tsplit\n{}", rows.concat()));
         }
         "mm-vet" => {
-            pictures("images");
+            images("images");
             write("llava-mm-vet.jsonl", questions("", "conv"));
         }
         "llava-bench" => {
-            pictures("images");
+            images("images");
             write("questions.jsonl", questions("", "conv"));
         }
         "seed-bench" => {
-            pictures(".");
+            images(".");
             write("llava-seed-bench.jsonl", questions(CHOOSE, "default"));
             let label = |i: usize| json!({"question_id": i.to_string(), "question_type_id": 1, "data_type": "image", "answer": "A"});
             let labels =
@@ -226,7 +226,7 @@ fn eval(folder: &Path, args: &[&str]) -> String {
 }
 
 #[test]
-fn fastv_answers_questions_without_a_picture() {
+fn fastv_answers_questions_without_an_image() {
     for batch in ["1", "3"] {
         let folder = tempfile::tempdir().unwrap();
         write_data("scienceqa", folder.path());

@@ -108,7 +108,7 @@ fn what_a_terminal_obeys_is_spelt_out() {
 }
 
 #[test]
-fn a_tall_picture_is_answered() {
+fn a_tall_image_is_answered() {
     let folder = tempfile::tempdir().unwrap();
     let tall = folder.path().join("tall.png");
     image::RgbImage::from_fn(1, 65_535, |_, y| image::Rgb([y as u8, 0, 0])).save(&tall).unwrap();

@@ -195,15 +195,15 @@ fn a_judge_that_fails_gets_a_sentence_and_replies_are_kept() {
     fails(&failing.url, "mm-vet", "expected mm-vet.json here");
 }
 
-/// From pictures to grades in one command.
+/// From images to grades in one command.
 #[test]
 fn a_run_is_judged_at_its_end() {
     let server = Server::start(|_, _| (200, "0.3".to_owned()));
     let folder = tempfile::tempdir().unwrap();
     mm_vet(folder.path());
     std::fs::create_dir(folder.path().join("images")).unwrap();
-    let picture = crate::common::fixture("tiny-llava-1.5/images/boat_123x90.png");
-    std::fs::copy(picture, folder.path().join("images/v1_0.png")).unwrap();
+    let image = crate::common::fixture("tiny-llava-1.5/images/boat_123x90.png");
+    std::fs::copy(image, folder.path().join("images/v1_0.png")).unwrap();
     let question = json!({"question_id": 0, "image": "v1_0.png", "text": "What is x?", "category": "conv"});
     std::fs::write(folder.path().join("llava-mm-vet.jsonl"), format!("{question}\n")).unwrap();
     // An instruction that the benchmark cannot use is refused before the first question.
@@ -300,7 +300,7 @@ fn a_judge_that_wants_other_fields_gets_them() {
 
 #[test]
 fn a_judge_that_nobody_can_read_is_an_error() {
-    let server = Server::start(|_, _| (200, "What a lovely picture.".to_owned()));
+    let server = Server::start(|_, _| (200, "What a lovely image.".to_owned()));
     let folder = tempfile::tempdir().unwrap();
     mm_vet(folder.path());
     let (code, stdout, stderr) = score("mm-vet", folder.path(), &["--judge-url", &server.url]);

@@ -37,7 +37,7 @@ fn a_page_holds_charts_tables_and_what_methods_disagree_on() {
     let html = std::fs::read_to_string(page.join("report.html")).unwrap();
     assert_eq!(html.matches("<svg").count(), 2, "scores by tokens and by time");
     assert_eq!(html.matches("class=\"question\"").count(), 2);
-    // A picture, and what two methods keep of it, twice.
+    // An image, and what two methods keep of it, twice.
     assert_eq!(html.matches("src=\"data:image/jpeg;base64,").count(), 6);
     for text in [
         "fastervlm 4",

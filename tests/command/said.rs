@@ -159,9 +159,9 @@ fn pointers_and_pages_in_place_of_files_are_told() {
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let picture = folder.path().join("pointer.jpg");
-    std::fs::write(&picture, pointer).unwrap();
-    let (code, _, stderr) = secateur(&["ask", picture.to_str().unwrap(), "What?", "--model", &path(LAYOUTS[1])]);
+    let image = folder.path().join("pointer.jpg");
+    std::fs::write(&image, pointer).unwrap();
+    let (code, _, stderr) = secateur(&["ask", image.to_str().unwrap(), "What?", "--model", &path(LAYOUTS[1])]);
     assert!(code == 1 && stderr.contains("pointer.jpg") && stderr.contains("git lfs pull"), "{stderr}");
     let (code, _, stderr) = secateur(&["ask", "https://example.org/a.jpg", "What?", "--model", &path(LAYOUTS[1])]);
     assert!(code == 1 && stderr.contains("an address") && stderr.contains("download it"), "{stderr}");
@@ -278,7 +278,7 @@ fn a_tower_that_is_passed_over_gets_a_note_unless_it_is_equal() {
     assert!(code == 0 && !stderr.contains("note"), "{stderr}");
 }
 
-/// Orientation 6, as phones write it: the picture lies on its side.
+/// Orientation 6, as phones write it: the image lies on its side.
 #[test]
 fn a_turned_photo_is_turned_for_people_and_not_for_measuring() {
     let turned = path("jpeg/files/exif_6.jpg");
@@ -300,7 +300,7 @@ fn a_turned_photo_is_turned_for_people_and_not_for_measuring() {
     assert!(upright.1 && (upright.0.width, upright.0.height) == (stored.height, stored.width));
     // Clockwise by a quarter.
     let pixel =
-        |picture: &secateur::image::Rgb, x: usize, y: usize| picture.data[3 * (y * picture.width + x)..][..3].to_vec();
+        |image: &secateur::image::Rgb, x: usize, y: usize| image.data[3 * (y * image.width + x)..][..3].to_vec();
     assert_eq!(pixel(&upright.0, upright.0.width - 1, 0), pixel(&stored, 0, 0));
     assert_eq!(pixel(&upright.0, 0, 0), pixel(&stored, 0, stored.height - 1));
 }

@@ -95,7 +95,7 @@ fn a_question_that_is_too_long_is_named() {
 
 /// A download that was bad is found out before the first question, and mended.
 #[test]
-fn a_picture_that_was_mended_lets_the_run_begin() {
+fn an_image_that_was_mended_lets_the_run_begin() {
     let here = tempfile::tempdir().unwrap();
     let data = here.path().join("data");
     std::fs::create_dir_all(data.join("images")).unwrap();
@@ -107,7 +107,7 @@ fn a_picture_that_was_mended_lets_the_run_begin() {
     let write = |i: usize, bytes: &[u8]| std::fs::write(data.join(format!("images/{i}.png")), bytes).unwrap();
     (0..3).for_each(|i| write(i, &boat[..if i == 1 { boat.len() / 2 } else { boat.len() }]));
     let args = ["mm-vet", "--model", "demo", "--tokens", "16", "--data", "data"];
-    // One picture is not there, which is no matter for the first questions.
+    // One image is not there, which is no matter for the first questions.
     let (code, _, stderr) = eval(here.path(), &args);
     assert!(code == 1 && stderr.contains("3.png") && stderr.contains("1 of 4 questions are missing"), "{stderr}");
     let args = [&args[..], &["--limit", "3"]].concat();

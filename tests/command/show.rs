@@ -1,9 +1,9 @@
-//! `secateur show`: pictures of what is kept lie on the patches that were kept, and maps of relevance are CDPruner's.
+//! `secateur show`: images of what is kept lie on the patches that were kept, and maps of relevance are CDPruner's.
 //!
 //! | what | tolerance |
 //! |---|---|
 //! | kept patches | whole pixels |
-//! | relevance as colours over the picture, by the official script's formula | 3 levels |
+//! | relevance as colours over the image, by the official script's formula | 3 levels |
 
 use std::path::Path;
 
@@ -30,8 +30,8 @@ fn show(model: &str, more: &[&str], out: &Path) -> String {
     stdout
 }
 
-fn pixel(picture: &Rgb, x: usize, y: usize) -> [u8; 3] {
-    std::array::from_fn(|channel| picture.data[3 * (y * picture.width + x) + channel])
+fn pixel(image: &Rgb, x: usize, y: usize) -> [u8; 3] {
+    std::array::from_fn(|channel| image.data[3 * (y * image.width + x) + channel])
 }
 
 #[test]
@@ -55,12 +55,12 @@ fn a_kept_patch_is_bright_from_edge_to_edge_and_the_others_are_not() {
         let (_, stdout, _) = secateur(&[&trace[..], &[model.to_str().unwrap()]].concat());
         let trace: Value = serde_json::from_str(&stdout).unwrap();
         let kept: Vec<usize> = serde_json::from_value(trace["kept"][0].clone()).unwrap();
-        let picture = decode(&folder.path().join(format!("{method}.png"))).unwrap();
-        assert_eq!((picture.width, picture.height), (672, 672));
+        let image = decode(&folder.path().join(format!("{method}.png"))).unwrap();
+        assert_eq!((image.width, image.height), (672, 672));
         for patch in 0..576 {
             let (left, top) = (patch % 24 * 28, patch / 24 * 28);
             for (x, y) in [(0, 0), (27, 0), (0, 27), (27, 27), (14, 14)] {
-                let bright = pixel(&picture, left + x, top + y)[0] > 150;
+                let bright = pixel(&image, left + x, top + y)[0] > 150;
                 assert_eq!(bright, kept.contains(&patch), "{method}: patch {patch} at {x}, {y}");
             }
         }
@@ -71,19 +71,19 @@ fn a_kept_patch_is_bright_from_edge_to_edge_and_the_others_are_not() {
 fn padding_is_cut_off_and_tiles_and_frames_have_their_places() {
     let folder = tempfile::tempdir().unwrap();
     let size = |name: &str| {
-        let picture = decode(&folder.path().join(name)).unwrap();
-        (picture.width, picture.height)
+        let image = decode(&folder.path().join(name)).unwrap();
+        (image.width, image.height)
     };
     let boat = fixture("tiny-llava-1.5/images/boat_123x90.png");
     show(MODEL, &["--tokens", "64", boat.to_str().unwrap(), "What is this?"], folder.path());
     assert_eq!(size("fastervlm.png"), (672, 492));
-    // The whole picture, then two tiles across: with gaps of 12 between.
-    let pictures = fixture("tiny-llava-1.6/images");
-    let wide = std::fs::read_dir(pictures).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
-        let picture = decode(path).unwrap();
-        picture.width > 2 * picture.height
+    // The whole image, then two tiles across: with gaps of 12 between.
+    let images = fixture("tiny-llava-1.6/images");
+    let wide = std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().path()).find(|path| {
+        let image = decode(path).unwrap();
+        image.width > 2 * image.height
     });
-    let wide = wide.expect("a wide picture is among them");
+    let wide = wide.expect("a wide image is among them");
     let next = "tiny-llava-1.6/llava-v1.6-vicuna-tiny";
     show(next, &["--tokens", "64", wide.to_str().unwrap(), "What is this?"], folder.path());
     let (width, height) = size("fastervlm.png");
@@ -113,13 +113,13 @@ fn relevance_is_drawn_as_by_the_official_script() {
         assert_eq!(Scale::Jet.colour(i as f32 / 255.0), expected, "jet {i}");
     }
     for word in ["boat", "lake"] {
-        let picture = decode(&folder.path().join(format!("relevance-{word}.png"))).unwrap();
-        assert_eq!((picture.width, picture.height), (336, 336));
+        let image = decode(&folder.path().join(format!("relevance-{word}.png"))).unwrap();
+        assert_eq!((image.width, image.height), (336, 336));
         let mut worst = 0;
         let expected = levels(&format!("{word}.overlay_sub"));
         assert_eq!(expected.len(), 3 * 24 * 24);
         for (patch, expected) in expected.chunks(3).enumerate() {
-            let found = pixel(&picture, 14 * (patch % 24) + 7, 14 * (patch / 24) + 7);
+            let found = pixel(&image, 14 * (patch % 24) + 7, 14 * (patch / 24) + 7);
             // A relevance between two colours of the table may go to either.
             worst = found.iter().zip(expected).map(|(a, b)| a.abs_diff(*b)).fold(worst, u8::max);
         }

@@ -52,7 +52,7 @@ fn trace_without_tokens_prunes_nothing() {
 }
 
 #[test]
-fn trace_shows_how_a_picture_was_taken_apart() {
+fn trace_shows_how_an_image_was_taken_apart() {
     let model = path("tiny-llava-1.6/llava-v1.6-vicuna-tiny");
     let image = path("tiny-llava-1.6/images/wide_300x100.png");
     let trace = |more: &[&str]| {

@@ -170,7 +170,7 @@ fn what_holds_no_video_is_refused_with_a_reason() {
     assert!(reason(&path("nowhere.mp4")).contains("cannot be read"));
     std::fs::create_dir(path("none")).unwrap();
     assert!(reason(&path("none")).contains("no image in this folder"));
-    std::fs::write(path("text.gif"), "no picture").unwrap();
+    std::fs::write(path("text.gif"), "no image").unwrap();
     assert!(reason(&path("text.gif")).contains("not a GIF"));
     if !ffmpeg_is_there() {
         return;
@@ -213,8 +213,8 @@ fn a_short_video_repeats_frames_and_sizes_must_agree() {
     assert_eq!(video.numbers, [0, 0, 0, 0, 0, 0, 0, 1]);
     assert_eq!(video.frames[0].data[..3], [200, 0, 0]);
     assert_eq!(video.frames[7].data[..3], [0, 0, 200]);
-    // A GIF is a picture to a model without videos, anything else with a video's name is refused.
-    assert!(matches!(Media::read(&short, None), Ok((Media::Picture(_), false))));
+    // A GIF is an image to a model without videos, anything else with a video's name is refused.
+    assert!(matches!(Media::read(&short, None), Ok((Media::Image(_), false))));
     assert!(matches!(Media::read(Path::new("a.mp4"), None), Err(Error::NoVideo { .. })));
 
     let frames = folder.path().join("frames");
@@ -225,25 +225,25 @@ fn a_short_video_repeats_frames_and_sizes_must_agree() {
 }
 
 #[test]
-fn pictures_and_videos_share_a_prompt() {
+fn images_and_videos_share_a_prompt() {
     let (model, frames) = (fixture(MODEL), fixture("tiny-video-llava/video/frames"));
-    let (model, picture) = (model.to_str().unwrap(), frames.join("frame_010.png"));
-    let (frames, picture) = (frames.to_str().unwrap(), picture.to_str().unwrap());
+    let (model, image) = (model.to_str().unwrap(), frames.join("frame_010.png"));
+    let (frames, image) = (frames.to_str().unwrap(), image.to_str().unwrap());
     let ask = |media: &[&str], more: &[&str]| {
         let output = secateur(&[&["ask", "--json", "--max-new-tokens", "4", "--model", model], more, media].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         serde_json::from_str::<Value>(stdout.lines().last().unwrap()).unwrap()
     };
-    let both = ask(&[picture, frames, "What moves?"], &["--tokens", "26"]);
+    let both = ask(&[image, frames, "What moves?"], &["--tokens", "26"]);
     assert_eq!(both["visual_tokens_before"], 256 + 8 * 257);
     assert_eq!(both["visual_tokens"], 26 + 8 * 26);
-    let marked = ask(&[frames, picture, "<video> and <image>: what moves?"], &["--tokens", "26", "--method", "datp"]);
+    let marked = ask(&[frames, image, "<video> and <image>: what moves?"], &["--tokens", "26", "--method", "datp"]);
     assert_eq!(marked["visual_tokens"], 9 * 26);
     // FastV sees Video-LLaVA's own sequence, and drops from it inside the language model.
     let inside = ask(&[frames, "What moves?"], &["--tokens", "26", "--method", "fastv"]);
     assert_eq!(inside["visual_tokens"], 8 * 26);
-    let output = secateur(&["ask", "--model", model, picture, frames, "<video> and <image>: what moves?"]);
+    let output = secateur(&["ask", "--model", model, image, frames, "<video> and <image>: what moves?"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("has a `<video>` where no video's turn is"));
     let output = secateur(&["ask", "--model", model, frames, "<image> what?"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("1 `<image>` placeholders for 8 image(s) and frames"));

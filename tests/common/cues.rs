@@ -41,7 +41,7 @@ pub fn cues<B: VlmBackend>(needs: Needs, crops: usize, patches: usize, device: &
         image_embeds: needs.joint.then(|| three(10, 5)),
         text_embeds: needs.joint.then(|| noise([1, 1, 2, 10], 6).reshape([2, 10])),
         keys: needs.keys.then(|| three(6, 7)),
-        picture: 0,
+        fingerprint: 0,
     }
 }
 

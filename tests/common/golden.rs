@@ -55,7 +55,7 @@ pub fn is_brief<B: VlmBackend>(device: &B::Device) -> bool {
 
 /// A case of a `cases.json`, and how it is to be answered.
 pub struct Question<'a> {
-    /// The folder of the case's picture.
+    /// The folder of the case's image.
     pub root: &'a str,
     pub case: &'a Value,
     pub method: &'a str,
@@ -78,7 +78,7 @@ pub struct Outcome {
 
 impl Question<'_> {
     pub fn ask<B: VlmBackend>(&self, model: &Model<B>) -> Outcome {
-        let picture = decode(&fixture(self.root).join(self.case["image"].as_str().unwrap())).unwrap();
+        let image = decode(&fixture(self.root).join(self.case["image"].as_str().unwrap())).unwrap();
         let question = self.case["question"].as_str().unwrap();
         assert_eq!(clip_question(question), self.case["texts"].as_str().unwrap());
         let prompt =
@@ -88,7 +88,7 @@ impl Question<'_> {
         let decoding = Decoding::greedy(self.max_new_tokens);
         let go_on = |_: &[u32]| ControlFlow::Continue(());
         let (seen, answer) =
-            answer(model, &[picture.into()], &prompt, &selector, self.tokens.map(Into::into), decoding, go_on).unwrap();
+            answer(model, &[image.into()], &prompt, &selector, self.tokens.map(Into::into), decoding, go_on).unwrap();
         let (kept, visual_tokens) = kept(&seen, &answer);
         let text = model.tokenizer().decode(&answer.ids);
         Outcome {
@@ -109,7 +109,7 @@ impl Question<'_> {
 /// The share of official patches that are kept, where they are not all and no others.
 pub fn compare(found: &Outcome, expected: &Value, run: &Value, logits: &[f32], label: &str) -> Result<(), f64> {
     assert_eq!(found.prompt_ids, ids::<i64>(&expected["input_ids"]), "{label}");
-    // Every prompt here has one mark.
+    // Every prompt here has one placeholder.
     let prompt = found.prompt_ids.len() - 1 + found.visual_tokens;
     assert_eq!(prompt as u64, run["prefill_len"].as_u64().unwrap(), "{label}");
     if let Some(kept) = run.get("kept") {

@@ -10,7 +10,7 @@ use secateur::{
     engine::{Decoding, answer_encoded, go_on},
     model::{Chunk, DEMO, LoadOptions, Model, Outputs, Positions, open},
     pruner::{Needs, NoPruning, Params, Selector, selector},
-    task::{Answer, Demo, Picture, Protocol, Sample, Task},
+    task::{Answer, Demo, MediaSource, Protocol, Sample, Task},
     text::{Prompt, strip},
     video::Media,
 };
@@ -41,7 +41,7 @@ fn accuracy(answers: &[Answer]) -> f64 {
 #[derive(Clone)]
 struct Accuracies {
     dtype: Option<DType>,
-    pictures: usize,
+    images: usize,
     methods: &'static [&'static str],
 }
 
@@ -51,7 +51,7 @@ impl Job for Accuracies {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let model = load::<B>(&device, self.dtype);
         // The others take longer, and their numbers are compared by the golden tests.
-        let pictures = if B::name(&device) == "flex" { self.pictures } else { self.pictures.min(16) };
+        let images = if B::name(&device) == "flex" { self.images } else { self.images.min(16) };
         let mut runs: Vec<(Selector<B>, usize)> = vec![(selector("none", Params::default()).unwrap(), 576)];
         for name in self.methods {
             runs.extend(BUDGETS.map(|budget| (selector(name, Params::default()).unwrap(), budget)));
@@ -59,9 +59,9 @@ impl Job for Accuracies {
         let needs =
             runs.iter().fold(Needs::default(), |needs, (selector, _)| needs.and(selector.method().card().needs));
         let mut answers = vec![Vec::new(); runs.len()];
-        for pair in samples().chunks(2).take(pictures) {
-            let picture = pair[0].picture.as_ref().unwrap().open(None).unwrap();
-            let media = Arc::new(model.encode_media(&picture, NoPruning::default().tiling, needs).unwrap());
+        for pair in samples().chunks(2).take(images) {
+            let image = pair[0].media.as_ref().unwrap().open(None).unwrap();
+            let media = Arc::new(model.encode_media(&image, NoPruning::default().tiling, needs).unwrap());
             for (sample, (i, (selector, budget))) in
                 pair.iter().flat_map(|sample| runs.iter().enumerate().map(move |run| (sample, run)))
             {
@@ -82,7 +82,7 @@ impl Job for Accuracies {
 /// What the checkpoint reaches on flex is 97 % of the 400 questions; chance is 50.
 #[test]
 fn it_answers_unseen_questions_on_every_backend() {
-    for found in crate::common::on_every_backend(&Accuracies { dtype: None, pictures: 60, methods: &[] }) {
+    for found in crate::common::on_every_backend(&Accuracies { dtype: None, images: 60, methods: &[] }) {
         assert!(found[&("none", 576)] >= 90.0, "{found:?}");
     }
 }
@@ -90,7 +90,7 @@ fn it_answers_unseen_questions_on_every_backend() {
 /// With 400 questions the gaps are 25 to 26 points, with these 200 they are 20; the standard error of one is about 3.
 #[test]
 fn methods_keep_what_a_random_choice_loses() {
-    let job = Accuracies { dtype: None, pictures: 100, methods: &METHODS };
+    let job = Accuracies { dtype: None, images: 100, methods: &METHODS };
     let found = secateur_backends::run("flex", job).unwrap();
     for name in METHODS.into_iter().filter(|&name| name != "random") {
         let gap = |budget| found[&(name, budget)] - found[&("random", budget)];
@@ -104,7 +104,7 @@ fn methods_keep_what_a_random_choice_loses() {
 #[test]
 fn bf16_costs_next_to_no_accuracy() {
     let run =
-        |dtype| secateur_backends::run("flex", Accuracies { dtype, pictures: 60, methods: &["fastervlm"] }).unwrap();
+        |dtype| secateur_backends::run("flex", Accuracies { dtype, images: 60, methods: &["fastervlm"] }).unwrap();
     let (exact, rounded) = (run(None), run(Some(DType::BF16)));
     println!("{exact:?} in the file's types, {rounded:?} in bf16");
     assert_eq!(exact.len(), 2);
@@ -113,7 +113,7 @@ fn bf16_costs_next_to_no_accuracy() {
     }
 }
 
-/// One bug at a time, as each could be made: the accuracy over the first pictures.
+/// One bug at a time, as each could be made: the accuracy over the first images.
 #[derive(Clone)]
 struct Broken;
 
@@ -161,13 +161,13 @@ impl Job for Broken {
     }
 }
 
-/// The share of right first words in percent, of up to eight questions about each of 40 pictures in one pass; `wrong` replaces the
+/// The share of right first words in percent, of up to eight questions about each of 40 images in one pass; `wrong` replaces the
 /// mask that keeps them apart.
 fn together<B: VlmBackend>(model: &Model<B>, wrong: Option<Mask>) -> f64 {
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let (mut right, mut all) = (0, 0);
     for sample in samples().iter().step_by(2).take(40) {
-        let Some(Picture::Scene(scene)) = &sample.picture else { panic!("a drawn picture") };
+        let Some(MediaSource::Scene(scene)) = &sample.media else { panic!("a drawn image") };
         let questions = Category::ALL.into_iter().flat_map(|category| [true, false].map(|yes| (category, yes)));
         let questions: Vec<Question> =
             questions.filter_map(|(category, yes)| ask(&mut random, scene, category, yes)).collect();
@@ -175,14 +175,15 @@ fn together<B: VlmBackend>(model: &Model<B>, wrong: Option<Mask>) -> f64 {
             Prompt::new(&model.chat().render(&question.text, &[1]).unwrap(), &question.text, model.tokenizer()).unwrap()
         });
         let prompts: Vec<Prompt> = prompts.collect();
-        let mark = prompts[0].ids.iter().position(|&id| id < 0).unwrap();
+        let placeholder = prompts[0].ids.iter().position(|&id| id < 0).unwrap();
         let ids = |ids: &[i64]| -> Vec<u32> { ids.iter().map(|&id| id as u32).collect() };
-        let after: Vec<Vec<u32>> = prompts.iter().map(|prompt| ids(&prompt.ids[mark + 1..])).collect();
+        let after: Vec<Vec<u32>> = prompts.iter().map(|prompt| ids(&prompt.ids[placeholder + 1..])).collect();
         let turn = after.iter().map(Vec::len).max().unwrap();
         let filled: Vec<u32> = after.iter().flat_map(|ids| ids.iter().copied().chain([0; 64]).take(turn)).collect();
 
         let seen = model.see(&scene.draw(), &NoPruning::default(), None, &prompts[0], 0).unwrap();
-        let parts = vec![model.embed(&ids(&prompts[0].ids[..mark])), seen.tokens.unsqueeze(), model.embed(&filled)];
+        let parts =
+            vec![model.embed(&ids(&prompts[0].ids[..placeholder])), seen.tokens.unsqueeze(), model.embed(&filled)];
         let embeds: Tensor<B, 3> = Tensor::cat(parts, 1);
         let shared = embeds.dims()[1] - filled.len();
         let positions: Vec<usize> = (0..shared).chain((0..filled.len()).map(|i| shared + i % turn)).collect();
@@ -199,21 +200,21 @@ fn together<B: VlmBackend>(model: &Model<B>, wrong: Option<Mask>) -> f64 {
 
 /// The likeliest first token, with a bug built in.
 fn first_word<B: VlmBackend>(model: &Model<B>, sample: &Sample, bug: Bug) -> String {
-    let Media::Picture(mut picture) = sample.picture.as_ref().unwrap().open(None).unwrap() else {
-        unreachable!("the demo's questions are about pictures")
+    let Media::Image(mut image) = sample.media.as_ref().unwrap().open(None).unwrap() else {
+        unreachable!("the demo's questions are about images")
     };
     if bug == Bug::Patches {
         // The same as columns for rows: each patch shows what belongs to the one mirrored at the diagonal.
-        let (side, patch) = (picture.width, 14);
-        let old = picture.data.clone();
-        for (i, pixel) in picture.data.chunks_exact_mut(3).enumerate() {
+        let (side, patch) = (image.width, 14);
+        let old = image.data.clone();
+        for (i, pixel) in image.data.chunks_exact_mut(3).enumerate() {
             let (x, y) = (i % side, i / side);
             let from = (x / patch * patch + y % patch) * side + (y / patch * patch + x % patch);
             pixel.copy_from_slice(&old[3 * from..3 * from + 3]);
         }
     }
     let prompt = prompt(model, sample);
-    let seen = model.see(&picture, &NoPruning::default(), None, &prompt, 0).unwrap();
+    let seen = model.see(&image, &NoPruning::default(), None, &prompt, 0).unwrap();
     let embeds: Tensor<B, 3> = model.place(&prompt, &[seen]).embeds;
     let length = embeds.dims()[1];
     let embeds = if bug == Bug::Order { embeds.flip([1]) } else { embeds };

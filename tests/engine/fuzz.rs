@@ -41,7 +41,7 @@ fn said<T>(result: Result<T, secateur::Error>) -> Result<(), String> {
 }
 
 #[test]
-fn pictures() {
+fn images() {
     let folder = tempfile::tempdir().unwrap();
     let made = image::RgbImage::from_fn(40, 30, |x, y| image::Rgb([x as u8 * 6, y as u8 * 8, 99]));
     let mut seeds: Vec<PathBuf> =
@@ -54,9 +54,9 @@ fn pictures() {
     let place = folder.path().join("mutant");
     for seed in seeds {
         each_mutant(&seed, &place, || {
-            said(decode(&place).inspect(|picture| {
-                assert_eq!(picture.data.len(), 3 * picture.width * picture.height);
-                assert!((picture.width * picture.height) as u64 <= MAX_PIXELS);
+            said(decode(&place).inspect(|image| {
+                assert_eq!(image.data.len(), 3 * image.width * image.height);
+                assert!((image.width * image.height) as u64 <= MAX_PIXELS);
             }))
         });
     }
@@ -67,7 +67,7 @@ fn pictures() {
 #[test]
 fn tokenizers() {
     let folder = tempfile::tempdir().unwrap();
-    let question = "What is in the picture? ▁ é </s> 🙂";
+    let question = "What is in the image? ▁ é </s> 🙂";
     for (seed, name) in [
         ("tiny-llava-1.5/tokenizer-json/tokenizer.json", "tokenizer.json"),
         ("tiny-llava-1.5/llava-v1.5-tiny/tokenizer.model", "tokenizer.model"),

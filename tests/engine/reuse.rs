@@ -178,12 +178,12 @@ fn requests_do_not_touch_each_other() {
     }
 }
 
-/// Tokens that two prompts have in common after the picture.
+/// Tokens that two prompts have in common after the image.
 fn common_words(model: &Model<Flex>, a: &str, b: &str) -> usize {
     let after = |question: &str| {
         let ids = Prompt::new(&model.chat().render(question, &[1]).unwrap(), question, model.tokenizer()).unwrap().ids;
-        let mark = ids.iter().position(|&id| id < 0).unwrap();
-        ids[mark + 1..].to_vec()
+        let placeholder = ids.iter().position(|&id| id < 0).unwrap();
+        ids[placeholder + 1..].to_vec()
     };
     after(a).iter().zip(&after(b)).take_while(|(a, b)| a == b).count()
 }

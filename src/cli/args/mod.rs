@@ -1,14 +1,14 @@
 //! The arguments of the command line. The doc comments are the help.
 
 mod benchmarks;
-mod pictures;
+mod images;
 
 use std::path::PathBuf;
 
 pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, RunArgs, ScoreArgs, SweepArgs};
 use burn::tensor::DType;
 use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
-pub(in crate::cli) use pictures::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
+pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 
 use crate::{image::GridRule, pruner::Budget, sequence::Merge};
 

@@ -45,8 +45,8 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     let checkpoint = &plan.checkpoint;
     let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
-    let marks: Vec<usize> = media.iter().map(Media::placeholders).collect();
-    let text = checkpoint.chat().own.render(&question, &marks)?;
+    let placeholders: Vec<usize> = media.iter().map(Media::placeholders).collect();
+    let text = checkpoint.chat().own.render(&question, &placeholders)?;
     let backend = plan.method().backend;
     let question = clip_question(&question);
     let job = Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json };

@@ -194,8 +194,8 @@ fn measure<B: VlmBackend>(
         prefill: generated.prefill,
         decode: generated.decode / generated.steps.max(1) as u32,
     };
-    let marks: usize = media.iter().map(Media::placeholders).sum();
-    let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - marks).collect();
+    let placeholders: usize = media.iter().map(Media::placeholders).sum();
+    let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - placeholders).collect();
     Ok(Row {
         method: selector.method().name(),
         tokens: budget.map_or(Ok(model.grid().tokens()), |budget| budget.of(model.grid().tokens()))?,
@@ -213,20 +213,20 @@ fn measure<B: VlmBackend>(
 fn media(checkpoint: &Checkpoint, name: &str) -> Media {
     let side = checkpoint.usual_side();
     let level = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
-    let picture = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
+    let image = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
     match checkpoint.frames() {
-        None => picture.into(),
+        None => image.into(),
         Some(frames) => {
-            Media::Video(Video { path: name.into(), frames: vec![picture; frames], numbers: (0..frames).collect() })
+            Media::Video(Video { path: name.into(), frames: vec![image; frames], numbers: (0..frames).collect() })
         }
     }
 }
 
 /// A prompt with `tokens` tokens of text around the placeholders, which stand where LLaVA's prompts have them.
-fn prompt(tokens: usize, marks: usize) -> Prompt {
+fn prompt(tokens: usize, placeholders: usize) -> Prompt {
     let text = |i: usize| if i == 0 { 1 } else { 300 + (i % 200) as i64 };
     let mut ids: Vec<i64> = (0..BEFORE).map(text).collect();
-    ids.extend(std::iter::repeat_n(IMAGE_TOKEN, marks));
+    ids.extend(std::iter::repeat_n(IMAGE_TOKEN, placeholders));
     ids.extend((BEFORE..tokens).map(text));
     Prompt { ids, question: "What is in the image?".to_owned() }
 }

@@ -34,15 +34,15 @@ use crate::{
 /// The budget at which images are saved.
 const SHOWN: usize = 64;
 /// The number of images that are shown with their answers: one of each category.
-const PICTURES: usize = 4;
+const IMAGES: usize = 4;
 /// The number of repeats, whose median is the time to the first token.
 const REPEATS: usize = 9;
 
 pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
     let params = Params { seed: args.seed, ..Params::default() };
     let names: Vec<&'static str> = names(&args.method)?.into_iter().filter(|&name| name != "none").collect();
-    if args.questions < 2 * PICTURES {
-        bail!("--questions {} is not possible: it takes {} or more", args.questions, 2 * PICTURES);
+    if args.questions < 2 * IMAGES {
+        bail!("--questions {} is not possible: it takes {} or more", args.questions, 2 * IMAGES);
     }
     let backend = choose(args.backend.as_deref())?;
     secateur_backends::run(backend, Show { args, names, params, backend })?
@@ -69,7 +69,7 @@ impl Job for Show {
         samples.truncate(self.args.questions / 2 * 2);
         print("The checkpoint inside this binary sees drawn images: coloured shapes among grey clutter.\n")?;
         introduce(&model, &samples)?;
-        let saved = save_pictures(&model, &selectors[1..], &samples, &self.args.out)?;
+        let saved = save_images(&model, &selectors[1..], &samples, &self.args.out)?;
         let mut table = accuracies(&model, &selectors, &samples)?;
         costs(&model, &selectors, &samples, &mut table)?;
         print(&table.text(self.backend, samples.len()))?;
@@ -84,9 +84,9 @@ impl Job for Show {
 /// Prints the first questions and their answers without pruning.
 fn introduce<B: VlmBackend>(model: &Model<B>, samples: &[Sample]) -> anyhow::Result<()> {
     let whole = selector::<B>("none", Params::default())?;
-    for sample in samples.iter().take(2 * PICTURES) {
-        let (pictures, prompt) = asked(model, sample)?;
-        let (_, generated) = answer(model, &pictures, &prompt, &whole, None, decoding(), go_on)?;
+    for sample in samples.iter().take(2 * IMAGES) {
+        let (images, prompt) = asked(model, sample)?;
+        let (_, generated) = answer(model, &images, &prompt, &whole, None, decoding(), go_on)?;
         let text = model.tokenizer().decode(&generated.ids);
         let place = sample.question_id.as_str().unwrap_or_default();
         print(&format!("  {place:<18} {:<80} {}", sample.text, trim(&text)))?;
@@ -95,27 +95,27 @@ fn introduce<B: VlmBackend>(model: &Model<B>, samples: &[Sample]) -> anyhow::Res
 }
 
 /// Saves a strip for each of the first images: the image, and what every method keeps of it.
-fn save_pictures<B: VlmBackend>(
+fn save_images<B: VlmBackend>(
     model: &Model<B>,
     selectors: &[Selector<B>],
     samples: &[Sample],
     out: &Path,
 ) -> anyhow::Result<String> {
     make_folder(out)?;
-    for (i, sample) in samples.iter().step_by(2).take(PICTURES).enumerate() {
-        let (pictures, prompt) = asked(model, sample)?;
+    for (i, sample) in samples.iter().step_by(2).take(IMAGES).enumerate() {
+        let (images, prompt) = asked(model, sample)?;
         let grid = model.grid();
-        let Some(Media::Picture(whole)) = pictures.first() else { continue };
+        let Some(Media::Image(whole)) = images.first() else { continue };
         let mut shown = vec![whole.clone()];
         for selector in selectors {
-            let (seen, generated) = answer(model, &pictures, &prompt, selector, Some(SHOWN.into()), decoding(), go_on)?;
+            let (seen, generated) = answer(model, &images, &prompt, selector, Some(SHOWN.into()), decoding(), go_on)?;
             shown.push(kept_patches(whole, grid, &kept(&seen, &generated).0[0]));
         }
         write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
     }
     let names = std::iter::once("the whole image").chain(selectors.iter().map(|selector| selector.method().name()));
     Ok(format!(
-        "\nWhat {SHOWN} tokens show of the first {PICTURES} images: {}, from left to right {}.",
+        "\nWhat {SHOWN} tokens show of the first {IMAGES} images: {}, from left to right {}.",
         out.join("kept-*.png").display(),
         names.collect::<Vec<_>>().join(", ")
     ))
@@ -132,7 +132,7 @@ fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], sample
     let answered: Vec<Answer> = samples
         .par_chunks(2)
         .map(|pair| {
-            let answers = about_one_picture(model, selectors, &runs, needs, pair);
+            let answers = about_one_image(model, selectors, &runs, needs, pair);
             bar.inc(1);
             answers
         })
@@ -161,18 +161,18 @@ fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], sample
 }
 
 /// The answers to both questions about an image: all runs of the first question, then all of the second.
-fn about_one_picture<B: VlmBackend>(
+fn about_one_image<B: VlmBackend>(
     model: &Model<B>,
     selectors: &[Selector<B>],
     runs: &[(usize, usize)],
     needs: Needs,
     pair: &[Sample],
 ) -> anyhow::Result<Vec<Answer>> {
-    let (pictures, _) = asked(model, &pair[0])?;
-    let media = Arc::new(model.encode_media(&pictures[0], NoPruning::default().tiling, needs)?);
+    let (images, _) = asked(model, &pair[0])?;
+    let media = Arc::new(model.encode_media(&images[0], NoPruning::default().tiling, needs)?);
     let mut answers = Vec::new();
     for sample in pair {
-        let prompt = prompt(model, sample, &[pictures[0].placeholders()])?;
+        let prompt = prompt(model, sample, &[images[0].placeholders()])?;
         for &(selector, budget) in runs {
             let (selector, media) = (&selectors[selector], std::slice::from_ref(&media));
             let (_, generated) =
@@ -195,11 +195,10 @@ fn costs<B: VlmBackend>(
     let runs = runs(selectors.len(), model.grid().tokens());
     let mut times = vec![Vec::new(); runs.len()];
     for (round, sample) in samples.iter().cycle().take(REPEATS + 1).enumerate() {
-        let (pictures, prompt) = asked(model, sample)?;
+        let (images, prompt) = asked(model, sample)?;
         for ((&(selector, budget), times), row) in runs.iter().zip(&mut times).zip(&mut table.rows) {
             let selector = &selectors[selector];
-            let (seen, generated) =
-                answer(model, &pictures, &prompt, selector, Some(budget.into()), decoding(), go_on)?;
+            let (seen, generated) = answer(model, &images, &prompt, selector, Some(budget.into()), decoding(), go_on)?;
             let config = model.decoder_config();
             let layers = visual_tokens(selector, config.num_hidden_layers, &seen, &generated);
             row.flops = prefill_flops(config, &layers);
@@ -224,9 +223,9 @@ fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
 }
 
 fn asked<B: VlmBackend>(model: &Model<B>, sample: &Sample) -> anyhow::Result<(Vec<Media>, Prompt)> {
-    let pictures = sample.picture.iter().map(|picture| picture.open(None)).collect::<Result<Vec<_>, _>>()?;
-    let marks: Vec<usize> = pictures.iter().map(Media::placeholders).collect();
-    Ok((pictures, prompt(model, sample, &marks)?))
+    let images = sample.media.iter().map(|image| image.open(None)).collect::<Result<Vec<_>, _>>()?;
+    let placeholders: Vec<usize> = images.iter().map(Media::placeholders).collect();
+    Ok((images, prompt(model, sample, &placeholders)?))
 }
 
 fn decoding() -> Decoding {

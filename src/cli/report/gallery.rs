@@ -32,7 +32,7 @@ const SIDE: u32 = 320;
 pub(super) struct Shown {
     pub(super) question: String,
     /// The image as the model sees it, as a `data:` address.
-    pub(super) picture: String,
+    pub(super) image: String,
     /// Method and budget, the answer, and an image of the kept patches.
     pub(super) answers: Vec<(String, String, String)>,
     /// Whether the images are strips of frames.
@@ -131,8 +131,8 @@ impl Job for Make<'_> {
             if group.runs.iter().any(|run| !run.answers[question].answers(sample)) {
                 bail!("the answers are not to these questions");
             }
-            let Some(picture) = &sample.picture else { continue };
-            let media = picture.open(model.frames())?;
+            let Some(image) = &sample.media else { continue };
+            let media = image.open(model.frames())?;
             let prompt = prompt(&model, sample, &[media.placeholders()])?;
             if timed == 0 {
                 // The first round warms up.
@@ -150,7 +150,7 @@ impl Job for Make<'_> {
             }
             if budget.is_some() {
                 let wide = whole.width > 2 * whole.height;
-                shown.push(Shown { question: sample.text.clone(), picture: data_address(&whole), answers, wide });
+                shown.push(Shown { question: sample.text.clone(), image: data_address(&whole), answers, wide });
             }
         }
         Ok(Gallery { shown, first_token: times.into_iter().map(median).collect(), timed })
@@ -173,14 +173,14 @@ fn one<B: VlmBackend>(
         return Ok((time, String::new()));
     }
     let (kept, grid) = (kept(&seen, &generated).0, seen[0].grid);
-    let picture = arranged(model, media, seen[0].tiles, |square, crop| kept_patches(&square, grid, &kept[crop]));
-    Ok((time, data_address(&picture)))
+    let image = arranged(model, media, seen[0].tiles, |square, crop| kept_patches(&square, grid, &kept[crop]));
+    Ok((time, data_address(&image)))
 }
 
 /// A small JPEG as a `data:` address.
-fn data_address(picture: &Rgb) -> String {
-    let (width, height) = (picture.width as u32, picture.height as u32);
-    let Some(whole) = RgbImage::from_raw(width, height, picture.data.clone()) else { return String::new() };
+fn data_address(image: &Rgb) -> String {
+    let (width, height) = (image.width as u32, image.height as u32);
+    let Some(whole) = RgbImage::from_raw(width, height, image.data.clone()) else { return String::new() };
     // Strips of frames are wide, and stay so.
     let share = f64::from(SIDE) / f64::from(height.max(width.min(3 * height)));
     let size = |length: u32| ((f64::from(length) * share.min(1.0)).round() as u32).max(1);

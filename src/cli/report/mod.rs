@@ -52,14 +52,14 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
         names.push(name.clone());
         let name = if same == 0 { name } else { format!("{name}-{}", same + 1) };
         for (what, chart) in [("tokens", Some(&tokens)), ("time", times.as_ref())] {
-            let [svg, picture] = ["svg", "png"].map(|kind| args.out.join(format!("{name}-{what}.{kind}")));
+            let [svg, image] = ["svg", "png"].map(|kind| args.out.join(format!("{name}-{what}.{kind}")));
             match chart {
                 Some(chart) => {
                     write_file(&svg, chart.svg().as_bytes())?;
-                    write_file(&picture, &png(&chart.picture()))?;
+                    write_file(&image, &png(&chart.image()))?;
                 }
                 // Charts of an earlier report would belong to another page.
-                None => [svg, picture].iter().for_each(|old| drop(std::fs::remove_file(old))),
+                None => [svg, image].iter().for_each(|old| drop(std::fs::remove_file(old))),
             }
         }
         parts.push(Part { group, tokens, times, gallery, missing });

@@ -79,22 +79,21 @@ fn section(html: &mut String, part: &Part) {
     for shown in &gallery.shown {
         let _ = write!(html, "<div class=\"question\">\n<p>{}</p>\n<div class=\"kept\">\n", escape(&shown.question));
         // A run without pruning has the image as it is.
-        let (whole, pruned): (Vec<_>, Vec<_>) = shown.answers.iter().partition(|(.., picture)| picture.is_empty());
+        let (whole, pruned): (Vec<_>, Vec<_>) = shown.answers.iter().partition(|(.., image)| image.is_empty());
         let (name, answer) = whole.first().map_or(("as the model sees it", ""), |(name, answer, _)| (name, answer));
-        figure(html, &shown.picture, name, answer, shown.wide);
-        for (method, answer, picture) in pruned {
-            figure(html, picture, method, answer, shown.wide);
+        figure(html, &shown.image, name, answer, shown.wide);
+        for (method, answer, image) in pruned {
+            figure(html, image, method, answer, shown.wide);
         }
         html.push_str("</div>\n</div>\n");
     }
     html.push_str("</section>\n");
 }
 
-fn figure(html: &mut String, picture: &str, method: &str, answer: &str, wide: bool) {
+fn figure(html: &mut String, image: &str, method: &str, answer: &str, wide: bool) {
     let method = escape(method);
     let class = if wide { " class=\"strip\"" } else { "" };
-    let _ =
-        write!(html, "<figure{class}><img src=\"{picture}\" alt=\"{method}\" loading=\"lazy\"><figcaption>{method}");
+    let _ = write!(html, "<figure{class}><img src=\"{image}\" alt=\"{method}\" loading=\"lazy\"><figcaption>{method}");
     if !answer.is_empty() {
         let _ = write!(html, ": <b>{}</b>", escape(answer));
     }

@@ -11,7 +11,7 @@ use super::{
     args::{JudgeArgs, MethodArgs, RunArgs, SweepArgs},
     benchmark::Benchmark,
     check_videos,
-    eval::{Fixed, Missing, check_pictures, complete},
+    eval::{Fixed, Missing, check_images, complete},
     judge,
     plan::{MethodPlan, ModelPlan, budgets},
     print, print_json,
@@ -52,7 +52,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
             };
             answered = answered.min(there.answers.len());
         }
-        check_pictures(&benchmark.samples[answered..])?;
+        check_images(&benchmark.samples[answered..])?;
     }
     let backend = plan.method().backend;
     let (model, out, json) = (fixed.model_name(), args.run.out.clone(), args.run.json);

@@ -1,5 +1,5 @@
 //! DivPrune, VisionZip and TRIM against a plain float64 transcription of the rule in each one's repository, on cues that
-//! look like a picture's. The repositories' code itself was read, not run.
+//! look like an image's. The repositories' code itself was read, not run.
 
 use crate::common::{
     Cpu,
@@ -15,7 +15,7 @@ const BUDGETS: [usize; 5] = [1, 7, 29, 64, 192];
 /// Rows of f64.
 type Rows = Vec<Vec<f64>>;
 
-/// The recorded features of one picture, cut into rows.
+/// The recorded features of one image, cut into rows.
 fn natural() -> (Rows, Vec<f64>) {
     let inputs = tensors("pruners/attention/natural_b1.safetensors");
     let (features, attention) = (&inputs["image_features"], &inputs["cls_attentions"]);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ids, segments, pooled position | exact |
 //! | hidden states of the text tower, text embeddings | 1e-4 |
-//! | patches of a black picture in the joint space | 1e-4 |
+//! | patches of a black image in the joint space | 1e-4 |
 
 use crate::common::{
     CLIP, LAYOUTS, fixture,
@@ -54,7 +54,7 @@ impl Job for Embeds {
             let (_, mut views) = model.vlm().squeezed(&black);
             views.pixels.fill(0.0);
             let features = model.encode(views, Needs::default()).unwrap().features;
-            let mut pictures = 0;
+            let mut images = 0;
             for (i, (name, case)) in json("clip-text/expected.json")["cases"].as_object().unwrap().iter().enumerate() {
                 let rows = golden.get(&format!("{name}.zero_image.image_embeds_rows"));
                 // Every length of a text is a shape of its own, for which a GPU compiles its kernels.
@@ -67,11 +67,11 @@ impl Job for Embeds {
                 if let Some(rows) = rows {
                     let every: Vec<f32> = (0..6).flat_map(|i| values(image.clone().narrow(1, 96 * i, 1))).collect();
                     let found = worst(&every, &rows.values);
-                    assert!(found < 1e-4, "{layout} {name}, picture: {found}");
-                    pictures += 1;
+                    assert!(found < 1e-4, "{layout} {name}, image: {found}");
+                    images += 1;
                 }
             }
-            assert_eq!(pictures, 1, "{layout}");
+            assert_eq!(images, 1, "{layout}");
         }
     }
 }

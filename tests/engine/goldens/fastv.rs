@@ -82,7 +82,7 @@ impl Job for Official {
         let (model, rope) = (llama::<B>(&device), Rope::new(&config(), &device));
         let (mut compared, mut there) = (0, 0);
         for run in json("pruners/fastv/expected_fork.json")["runs"].as_array().unwrap() {
-            // The official scripts' 36 reaches one token past the picture; here the span is the picture's.
+            // The official scripts' 36 reaches one token past the image; here the span is the image's.
             if !run["error"].is_null() || run.get("note").is_some() {
                 continue;
             }

@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256};
 
 use crate::common::{fixture, json};
 
-fn sha256(picture: &Rgb) -> String {
-    Sha256::digest(&picture.data).iter().map(|byte| format!("{byte:02x}")).collect()
+fn sha256(image: &Rgb) -> String {
+    Sha256::digest(&image.data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[test]
@@ -16,13 +16,13 @@ fn every_pixel_is_pillows() {
     let files = expected["files"].as_object().unwrap();
     assert_eq!(files.len(), 35);
     for (name, file) in files {
-        let picture = decode(&fixture("jpeg/files").join(format!("{name}.jpg"))).unwrap();
+        let image = decode(&fixture("jpeg/files").join(format!("{name}.jpg"))).unwrap();
         let size: [usize; 2] = serde_json::from_value(file["size"].clone()).unwrap();
-        assert_eq!([picture.width, picture.height], size, "{name}");
-        assert_eq!(sha256(&picture), file["rgb_sha256"].as_str().unwrap(), "{name}: {}", file["how"]);
+        assert_eq!([image.width, image.height], size, "{name}");
+        assert_eq!(sha256(&image), file["rgb_sha256"].as_str().unwrap(), "{name}: {}", file["how"]);
         // Padded to a square and resized, as LLaVA-1.5's tower reads it.
         if let Some(padded) = file["pad336_sha256"].as_str() {
-            assert_eq!(sha256(&processor.square(&picture, Aspect::Pad)), padded, "{name} padded");
+            assert_eq!(sha256(&processor.square(&image, Aspect::Pad)), padded, "{name} padded");
         }
     }
 }

@@ -127,7 +127,7 @@ impl Job for DatpGoldens {
                 (&inputs["cls_attentions_LBHN"], &inputs["image_features"], &inputs["new_input_embeds"]);
             let [layers, crops, heads, patches] = attention.shape[..] else { panic!("{name}") };
             let (sequence, width) = (embeds.shape[1], embeds.shape[2]);
-            // What the official code takes for the text: all that follows position 35 and the picture.
+            // What the official code takes for the text: all that follows position 35 and the image.
             let text = sequence.saturating_sub(35 + patches);
             let attention = tensor::<B, 4>(attention, [layers, crops, heads, patches], &device);
             let features = tensor::<B, 3>(features, [crops, patches, width], &device);

@@ -49,10 +49,10 @@ impl Job for Stages {
             let model = load::<B>(layout, None, dtype::<B>(), &device);
             for case in json(CASES).as_array().unwrap() {
                 let id = case["id"].as_str().unwrap();
-                let picture = decode(&fixture("tiny-llava-1.5").join(case["image"].as_str().unwrap())).unwrap();
+                let image = decode(&fixture("tiny-llava-1.5").join(case["image"].as_str().unwrap())).unwrap();
                 let golden = |name: &str| &none[&format!("{id}.{name}")].values;
 
-                let views = model.vlm().preprocess(&picture.clone().into(), NoPruning::default().tiling).unwrap();
+                let views = model.vlm().preprocess(&image.clone().into(), NoPruning::default().tiling).unwrap();
                 let pixels = &views.pixels;
                 let sampled: Vec<f32> = (0..3)
                     .flat_map(|c| (0..336).step_by(16).map(move |y| (c, y)))
@@ -144,7 +144,7 @@ fn answers<B: VlmBackend>(model: &Model<B>, layout: &str, method: &str, device: 
     let every_budget = none || compares_all::<B>(device);
     let cases = json(CASES);
     let cases = cases.as_array().unwrap();
-    // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software a picture takes seconds. How cases
+    // On a GPU one budget stands for all: `contracts/methods.rs` has every one. In software an image takes seconds. How cases
     // differ is seen without pruning, how methods do from given cues, too (`goldens/methods.rs`, `goldens/cdpruner.rs`).
     let count = match (none, is_brief::<B>(device), is_wgpu::<B>(device)) {
         (true, true, _) => 3,

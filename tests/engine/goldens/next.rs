@@ -37,10 +37,10 @@ impl Job for Stages {
         let cases = cases.as_array().unwrap();
         for case in &cases[..if compares_all::<B>(&device) { cases.len() } else { 1 }] {
             let id = case["id"].as_str().unwrap();
-            let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
+            let image = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
             let golden = |name: &str| &none[&format!("{id}.{name}")].values;
 
-            let views = model.vlm().preprocess(&picture.clone().into(), NoPruning::default().tiling).unwrap();
+            let views = model.vlm().preprocess(&image.clone().into(), NoPruning::default().tiling).unwrap();
             let sampled: Vec<f32> = views
                 .pixels
                 .chunks(336 * 336)
@@ -64,7 +64,7 @@ impl Job for Stages {
                 assert!(found < 1e-4, "{id} crop {crop} projected: {found}");
             }
 
-            let views = model.vlm().preprocess(&picture.into(), FasterVlm.card().tiling).unwrap();
+            let views = model.vlm().preprocess(&image.into(), FasterVlm.card().tiling).unwrap();
             let needs = Needs { cls_attention: ClsAttention::Selected, ..Needs::default() };
             let sight = model.encode(views, needs).unwrap();
             let attention = sight.cls_attention.expect("it was asked for");

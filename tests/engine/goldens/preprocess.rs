@@ -15,7 +15,7 @@ fn worst(found: &Rgb, expected: &Rgb) -> u8 {
     found.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
 }
 
-/// The official code reads a 3×3 picture as channels first and scrambles it, and cannot read 1×1; ours reads both.
+/// The official code reads a 3×3 image as channels first and scrambles it, and cannot read 1×1; ours reads both.
 const DIFFERS: [&str; 2] = ["rgb_3x3.png", "rgb_1x1.png"];
 
 #[test]
@@ -30,7 +30,7 @@ fn decoding_matches_pil() {
             compared += 1;
         }
     }
-    assert!(compared >= 9, "only {compared} pictures were compared");
+    assert!(compared >= 9, "only {compared} images were compared");
 }
 
 /// Width and height, as in LLaVA-NeXT's configs.
@@ -60,10 +60,10 @@ fn every_repository_chooses_its_own_resolution() {
 #[test]
 fn crops_match_pillow_exactly() {
     for name in ["wide_300x100", "tiny_12x9", "huge_1400x1000"] {
-        let picture = decode(&fixture("tiny-llava-1.6/images").join(format!("{name}.png"))).unwrap();
+        let image = decode(&fixture("tiny-llava-1.6/images").join(format!("{name}.png"))).unwrap();
         let golden = decode(&fixture("tiny-llava-1.6/expected/preprocessed").join(format!("{name}.png"))).unwrap();
-        let tiles = GridRule::Llava.tiles((picture.width, picture.height), &RESOLUTIONS, 336);
-        let found = crops(&picture, &processor(), tiles);
+        let tiles = GridRule::Llava.tiles((image.width, image.height), &RESOLUTIONS, 336);
+        let found = crops(&image, &processor(), tiles);
         assert_eq!(found.len(), tiles.crops());
         // The golden has the crops one above the other.
         let data = found.into_iter().flat_map(|crop| crop.data).collect();
@@ -88,24 +88,24 @@ fn resizing_matches_pillow_exactly() {
             compared += 1;
         }
     }
-    assert!(compared >= 12, "only {compared} pictures were compared");
+    assert!(compared >= 12, "only {compared} images were compared");
 }
 
 #[test]
-fn pixel_means_match_for_every_picture() {
+fn pixel_means_match_for_every_image() {
     let mut compared = 0;
     for (name, golden) in json("preprocess/expected/expected.json")["images"].as_object().unwrap() {
         if DIFFERS.contains(&name.as_str()) {
             continue;
         }
-        let picture = decode(&fixture("preprocess/images").join(name)).unwrap();
+        let image = decode(&fixture("preprocess/images").join(name)).unwrap();
         for (key, aspect) in [("pad", Aspect::Pad), ("no_pad_center_crop", Aspect::Crop)] {
             let Some(mean) = golden[key]["mean"].as_f64() else { continue };
-            // A picture of height 3 is channels first to the official code when it is not padded.
-            if picture.height == 3 && aspect == Aspect::Crop {
+            // An image of height 3 is channels first to the official code when it is not padded.
+            if image.height == 3 && aspect == Aspect::Crop {
                 continue;
             }
-            let pixels = processor().pixels(&picture, aspect);
+            let pixels = processor().pixels(&image, aspect);
             let found = pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / pixels.len() as f64;
             assert!((found - mean).abs() < 1e-5, "{name} {key}: mean {found}, expected {mean}");
             compared += 1;
@@ -117,9 +117,9 @@ fn pixel_means_match_for_every_picture() {
 #[test]
 fn extreme_shapes_work() {
     for (width, height) in [(1, 1), (3, 3), (20_000, 10), (10, 20_000), (1, 65_535)] {
-        let picture = Rgb { width, height, data: vec![200; 3 * width * height] };
+        let image = Rgb { width, height, data: vec![200; 3 * width * height] };
         for aspect in [Aspect::Pad, Aspect::Crop] {
-            let square = processor().square(&picture, aspect);
+            let square = processor().square(&image, aspect);
             assert_eq!((square.width, square.height), (336, 336), "{width}×{height} {aspect:?}");
             assert!(square.data.contains(&200) || aspect == Aspect::Pad, "{width}×{height} {aspect:?}");
         }
@@ -129,13 +129,13 @@ fn extreme_shapes_work() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// A picture of one colour keeps it, whatever its size.
+    /// An image of one colour keeps it, whatever its size.
     #[test]
-    fn a_plain_picture_stays_plain(width in 1usize..300, height in 1usize..300, colour: [u8; 3]) {
-        let picture = Rgb { width, height, data: colour.repeat(width * height) };
-        let square = processor().square(&picture, Aspect::Crop);
+    fn a_plain_image_stays_plain(width in 1usize..300, height in 1usize..300, colour: [u8; 3]) {
+        let image = Rgb { width, height, data: colour.repeat(width * height) };
+        let square = processor().square(&image, Aspect::Crop);
         prop_assert_eq!(square.data.len(), 3 * 336 * 336);
         prop_assert!(square.data.chunks(3).all(|pixel| pixel == colour));
-        prop_assert_eq!(processor().pixels(&picture, Aspect::Pad).len(), 3 * 336 * 336);
+        prop_assert_eq!(processor().pixels(&image, Aspect::Pad).len(), 3 * 336 * 336);
     }
 }

@@ -49,7 +49,7 @@ fn text_is_that_of_the_slow_tokenizer() {
 }
 
 #[test]
-fn prompts_are_split_at_pictures_as_the_official_code_does() {
+fn prompts_are_split_at_images_as_the_official_code_does() {
     for (source, tokenizer) in tokenizers() {
         for row in rows("image_token") {
             let text = row["prompt"].as_str().unwrap();

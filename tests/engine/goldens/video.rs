@@ -3,7 +3,7 @@
 //! | stage | tolerance |
 //! |---|---|
 //! | frame numbers, prompt ids, kept patches | exact |
-//! | pixels of frames (bilinear) and of pictures (bicubic), both without antialias | 1e-6 and 5e-6 |
+//! | pixels of frames (bilinear) and of images (bicubic), both without antialias | 1e-6 and 5e-6 |
 //! | towers' hidden states (values up to about 9) | 1e-4 |
 //! | \[CLS\] attention of the kept frames, mean over heads | 1e-6 |
 //! | projected features | 1e-4 |
@@ -80,10 +80,9 @@ fn pixels_are_the_official_ones() {
             assert!(found < 1e-6, "frame 3: {found}");
         }
     }
-    let picture = decode(&path("frames/frame_010.png")).unwrap();
-    let found =
-        worst(&sampled(&processor.pixels(&picture, Aspect::Pad), 8), &expected["pixel_values.image.sub8"].values);
-    assert!(found < 5e-6, "picture: {found}");
+    let image = decode(&path("frames/frame_010.png")).unwrap();
+    let found = worst(&sampled(&processor.pixels(&image, Aspect::Pad), 8), &expected["pixel_values.image.sub8"].values);
+    assert!(found < 5e-6, "image: {found}");
 }
 
 #[derive(Clone)]
@@ -105,7 +104,7 @@ impl Job for Stages {
             let sight = model.encode(views, needs).unwrap();
             match media {
                 Media::Video(_) => {}
-                Media::Picture(_) => {
+                Media::Image(_) => {
                     let projected = model.project(sight.features).unwrap();
                     let rows: Vec<f32> = (0..8).flat_map(|i| values(projected.clone().narrow(1, 32 * i, 1))).collect();
                     let found = worst(&rows, golden("projector_rows"));

@@ -51,8 +51,8 @@ impl Job for Stages {
             for case in json("wide-llava-1.5/cases.json").as_array().unwrap() {
                 let id = case["id"].as_str().unwrap();
                 let golden = |name: &str| &golden[&format!("{id}.{name}")].values;
-                let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
-                let views = model.vlm().preprocess(&picture.clone().into(), NoPruning::default().tiling).unwrap();
+                let image = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
+                let views = model.vlm().preprocess(&image.clone().into(), NoPruning::default().tiling).unwrap();
                 let pixels = &views.pixels;
                 let sampled: Vec<f32> = (0..3)
                     .flat_map(|c| (0..336).step_by(16).map(move |y| (c, y)))
@@ -157,7 +157,7 @@ impl Job for Rounded {
             let expected = expected(method);
             for case in json("wide-llava-1.5/cases.json").as_array().unwrap() {
                 let id = case["id"].as_str().unwrap();
-                let picture = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
+                let image = decode(&fixture(ROOT).join(case["image"].as_str().unwrap())).unwrap();
                 let text = model.chat().render(case["question"].as_str().unwrap(), &[1]).unwrap();
                 let prompt = Prompt::new(&text, "", model.tokenizer()).unwrap();
                 for (tokens, run) in expected["cases"][id]["runs"].as_object().unwrap() {
@@ -169,7 +169,7 @@ impl Job for Rounded {
                     let budget: Option<usize> = tokens.parse().ok();
                     let greedy = Decoding::greedy(1);
                     let go_on = |_: &[u32]| ControlFlow::Continue(());
-                    let media = [picture.clone().into()];
+                    let media = [image.clone().into()];
                     let (_, found) =
                         answer(&model, &media, &prompt, &selector, budget.map(Into::into), greedy, go_on).unwrap();
                     let exact = &golden[&format!("{method}.{id}.{tokens}.first_logits_f64")].values;

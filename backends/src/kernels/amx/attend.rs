@@ -9,7 +9,7 @@ use half::bf16;
 use super::{
     line::{Line, WIDTH},
     transpose::{Square, TILE},
-    unit::{PAIR, Sums, Unit, is_there, multiply, pack_tile},
+    unit::{PAIR, Sums, TileConfig, is_there, multiply, pack_tile},
 };
 use crate::{
     Mask,
@@ -43,7 +43,7 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &mut N
         return None;
     }
     in_turn(q.count(), |scratch, i| {
-        let _unit = Unit::configured();
+        let _config = TileConfig::configured();
         // SAFETY: the unit is there and configured, whoever has it has AVX-512, and every number is taken once.
         unsafe { one_head(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
     });

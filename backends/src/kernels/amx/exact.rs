@@ -12,9 +12,9 @@ use rayon::prelude::*;
 use super::{
     line::{Line, WIDTH},
     parts::{PARTS, load, take_apart},
-    terms::{AHEAD, Ahead, multiply},
+    terms::{PREFETCHED, Prefetch, multiply},
     transpose::{Square, TILE, transpose},
-    unit::{PAIR, Sums, Unit, is_there},
+    unit::{PAIR, Sums, TileConfig, is_there},
 };
 use crate::kernels::{columns::Columns, turns::in_turn, widen::Weight};
 
@@ -52,7 +52,7 @@ pub(in crate::kernels) fn product<T: Weight>(
     let span = PAIRS * PAIR;
     in_turn(outputs.div_ceil(span), |scratch, number| {
         let weight = &weight[number * span * inner..][..span.min(outputs - number * span) * inner];
-        let _unit = Unit::configured();
+        let _config = TileConfig::configured();
         // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
         unsafe { part(&packed, weight, [rows, inner, outputs], scratch, columns.at(number * span)) };
     });
@@ -85,8 +85,8 @@ unsafe fn part<T: Weight>(
             let at = (group * inner + from * PAIR) * PARTS;
             let x = &packed[at..][..length * PARTS * PAIR];
             for (pair, (left, sums)) in block.chunks_exact(length * T::PARTS * PAIR).zip(sums).enumerate() {
-                let row = (group * pairs + pair) * AHEAD % (pairs * PAIR);
-                let ahead = Ahead {
+                let row = (group * pairs + pair) * PREFETCHED % (pairs * PAIR);
+                let ahead = Prefetch {
                     weight: weight.as_ptr().wrapping_add(row * inner + (from + length) * WIDTH).cast(),
                     stride: inner * size_of::<T>(),
                     step: WIDTH * size_of::<T>(),

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::{
     line::{Line, WIDTH},
     transpose::TILE,
-    unit::{AHEAD, Ahead, PAIR, Sums, Unit, is_there, multiply, pack_tile},
+    unit::{PAIR, PREFETCHED, Prefetch, Sums, TileConfig, is_there, multiply, pack_tile},
 };
 use crate::kernels::{columns::Columns, turns::in_turn};
 
@@ -68,7 +68,7 @@ pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outp
     let span = way.span * way.pairs * PAIR;
     in_turn(outputs.div_ceil(span), |scratch, number| {
         let weight = &weight[number * span * inner..][..span.min(outputs - number * span) * inner];
-        let _unit = Unit::configured();
+        let _config = TileConfig::configured();
         // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
         unsafe { part(&way, &packed, weight, [rows, inner, outputs], scratch, columns.at(number * span)) };
     });
@@ -119,7 +119,7 @@ unsafe fn part(
         }
         if let Some(next) = next {
             // SAFETY: as above.
-            unsafe { copy(weight, inner, next, groups * AHEAD, next_lines) };
+            unsafe { copy(weight, inner, next, groups * PREFETCHED, next_lines) };
             std::mem::swap(block_lines, next_lines);
         }
     }
@@ -143,9 +143,9 @@ fn blocks(way: &Way, pairs: usize, steps: usize) -> Vec<Block> {
 }
 
 /// The rows of the next block that are copied while a group of rows of `x` is multiplied.
-fn ahead(weight: &[bf16], inner: usize, next: &Block, group: usize, lines: &mut [Line]) -> Option<Ahead> {
-    let row = group * AHEAD;
-    (row < PAIR).then(|| Ahead {
+fn ahead(weight: &[bf16], inner: usize, next: &Block, group: usize, lines: &mut [Line]) -> Option<Prefetch> {
+    let row = group * PREFETCHED;
+    (row < PAIR).then(|| Prefetch {
         from: weight[(next.pairs.start * PAIR + row) * inner + next.steps.start * WIDTH..].as_ptr(),
         stride: size_of::<bf16>() * inner,
         to: lines[row..].as_mut_ptr(),

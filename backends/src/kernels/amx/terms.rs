@@ -11,7 +11,7 @@ use super::{
 
 /// The memory that is prefetched while the unit multiplies. It need not be there.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(super) struct Prefetch {
     /// 8 rows of the next block of the weight, `stride` bytes apart, of which a step takes `step` bytes.
     pub(super) weight: *const u8,
     pub(super) stride: usize,
@@ -20,8 +20,8 @@ pub(super) struct Ahead {
     pub(super) x: *const Line,
 }
 
-/// The number of rows of an [`Ahead`].
-pub(super) const AHEAD: usize = 8;
+/// The number of rows of a [`Prefetch`].
+pub(super) const PREFETCHED: usize = 8;
 
 /// Loads both tiles of a part of the left factor.
 macro_rules! left {
@@ -63,7 +63,7 @@ macro_rules! times {
 
 /// The loop of [`multiply`] for a left factor of `$stride` bytes a step; `$terms` multiply its parts with those of the
 /// right factor.
-macro_rules! along {
+macro_rules! interleave {
     ($left:ident, $x:ident, $sums:ident, $ahead:ident, $stride:literal, [$($terms:expr),*]) => {
         asm!(
             "tilezero tmm0",
@@ -136,14 +136,14 @@ macro_rules! along {
 /// The terms for a left factor in one, two or three parts. One factor's part stays loaded from term to term.
 macro_rules! terms {
     (1, $tiles:ident, [$($names:ident),*]) => {
-        along!($($names),*, 2048, [
+        interleave!($($names),*, 2048, [
             left!(0), right!($tiles 4096), times!($tiles),
             right!($tiles 2048), times!($tiles),
             right!($tiles 0), times!($tiles)
         ])
     };
     (2, $tiles:ident, [$($names:ident),*]) => {
-        along!($($names),*, 4096, [
+        interleave!($($names),*, 4096, [
             left!(0), right!($tiles 4096), times!($tiles),
             right!($tiles 0), times!($tiles),
             right!($tiles 2048), times!($tiles),
@@ -152,7 +152,7 @@ macro_rules! terms {
         ])
     };
     (3, $tiles:ident, [$($names:ident),*]) => {
-        along!($($names),*, 6144, [
+        interleave!($($names),*, 6144, [
             left!(0), right!($tiles 4096), times!($tiles),
             right!($tiles 0), times!($tiles),
             right!($tiles 2048), times!($tiles),
@@ -166,8 +166,8 @@ macro_rules! terms {
 /// Multiplies a left factor of 32 rows in `parts` parts with a right factor of `rows` rows, at most 32, in three parts.
 ///
 /// # Safety
-/// [`super::unit::is_there`] must hold, and [`super::unit::Unit::configured`] for this thread.
-pub(super) unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usize, sums: &mut Sums, ahead: Ahead) {
+/// [`super::unit::is_there`] must hold, and [`super::unit::TileConfig::configured`] for this thread.
+pub(super) unsafe fn multiply(parts: usize, left: &[Line], x: &[Line], rows: usize, sums: &mut Sums, ahead: Prefetch) {
     let steps = x.len() / (PARTS * PAIR);
     assert!(steps > 0 && x.len() == steps * PARTS * PAIR && left.len() == steps * parts * PAIR);
     let sums = &mut sums.0;

@@ -76,18 +76,18 @@ impl Sums {
 /// The copy that runs while the unit multiplies: 8 rows of a weight, `stride` bytes apart, into lines of another left
 /// factor with as many steps. The processor waits for memory and multiplies at the same time.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(super) struct Prefetch {
     pub(super) from: *const bf16,
     pub(super) stride: usize,
     pub(super) to: *mut Line,
 }
 
-/// The number of rows of an [`Ahead`].
-pub(super) const AHEAD: usize = 8;
+/// The number of rows of a [`Prefetch`].
+pub(super) const PREFETCHED: usize = 8;
 
 /// The loop of [`multiply`]: `$right` loads the tiles of the right factor after the first, `$upper` and `$lower`
 /// multiply them, `$copy` and `$copy_more` copy a step ahead.
-macro_rules! along {
+macro_rules! interleave {
     (
         $add:ident, $left:ident, $x:ident, $sums:ident,
         [$($right:literal),*], [$($upper:literal),*], [$($lower:literal),*], [$($copy:literal),*], [$($copy_more:literal),*],
@@ -140,12 +140,12 @@ macro_rules! along {
     // The loop with both tiles of the right factor, or with the first alone.
     ($both:expr, [$($names:ident),*], $copy:tt, $copy_more:tt, $operands:tt) => {
         if $both {
-            along!(
+            interleave!(
                 $($names),*, ["tileloadd tmm7, [{x} + {line} + 1024]"], ["tdpbf16ps tmm1, tmm4, tmm7"],
                 ["tdpbf16ps tmm3, tmm5, tmm7"], $copy, $copy_more, $operands
             )
         } else {
-            along!($($names),*, [], [], [], $copy, $copy_more, $operands)
+            interleave!($($names),*, [], [], [], $copy, $copy_more, $operands)
         }
     };
 }
@@ -155,7 +155,7 @@ macro_rules! along {
 /// every row, the right one with the pairs of 32 inputs, of 16 rows, then of the others.
 ///
 /// # Safety
-/// [`is_there`] must hold, and [`Unit::configured`] for this thread. The memory that is copied ahead must be there, and
+/// [`is_there`] must hold, and [`TileConfig::configured`] for this thread. The memory that is copied ahead must be there, and
 /// no other thread may write it.
 pub(super) unsafe fn multiply(
     left: &[Line],
@@ -163,7 +163,7 @@ pub(super) unsafe fn multiply(
     rows: usize,
     add: bool,
     sums: &mut Sums,
-    ahead: Option<Ahead>,
+    ahead: Option<Prefetch>,
 ) {
     assert!(left.len() == x.len() && x.len().is_multiple_of(PAIR) && !x.is_empty());
     let both = rows > TILE;
@@ -171,8 +171,8 @@ pub(super) unsafe fn multiply(
     // and stored to the four of `sums`, whose rows are 64 bytes. With `ahead`, by the caller.
     unsafe {
         match ahead {
-            None => along!(both, [add, left, x, sums], [], [], {}),
-            Some(Ahead { from, stride, to }) => along!(
+            None => interleave!(both, [add, left, x, sums], [], [], {}),
+            Some(Prefetch { from, stride, to }) => interleave!(
                 both,
                 [add, left, x, sums],
                 [
@@ -220,9 +220,9 @@ pub(super) unsafe fn multiply(
 }
 
 /// The unit while a thread uses it; released when dropped, so that its state costs nothing at thread switches.
-pub(super) struct Unit;
+pub(super) struct TileConfig;
 
-impl Unit {
+impl TileConfig {
     /// Configures the unit for this thread: eight tiles of 16 rows of 64 bytes.
     pub(super) fn configured() -> Self {
         #[repr(align(64))]
@@ -239,7 +239,7 @@ impl Unit {
     }
 }
 
-impl Drop for Unit {
+impl Drop for TileConfig {
     fn drop(&mut self) {
         // SAFETY: as above.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };

@@ -4,14 +4,13 @@
 //! block has a larger score, the sums so far shrink.
 
 use super::{
-    BLOCK, CHUNK,
-    ahead::Ahead,
-    by_groups,
-    item::Item,
+    BLOCK, CHUNK, by_groups,
+    element::PackedElement,
+    micro_kernel::{Avx2, Avx512, Avx512Bf16, MicroKernel, Sums},
     pack::{self, Packed},
+    prefetch::Prefetch,
     square::SIDE,
     tiles,
-    unit::{Avx2, Avx512, Avx512Bf16, Sums, Unit},
 };
 use crate::{
     Mask,
@@ -35,7 +34,7 @@ struct Scratch<I> {
     queries: Vec<I>,
     /// The scores of every query with a block of keys.
     scores: Vec<f32>,
-    /// The powers of the scores as items, if items are not f32 numbers.
+    /// The powers of the scores as packed elements, if packed elements are not f32 numbers.
     powers: Vec<I>,
     /// The sums of every query over values; their number is a multiple of a square's side.
     sums: Vec<f32>,
@@ -87,7 +86,7 @@ pub(in crate::kernels) fn attend_bf16(heads: [&Heads; 3], mask: Mask, out: &mut 
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &mut NewHeads) {
+unsafe fn all_heads<U: MicroKernel>([q, k, v]: [&Heads; 3], mask: Mask, out: &mut NewHeads) {
     in_turn(q.count(), |scratch, i| {
         // SAFETY: by the caller, and every number is taken once.
         unsafe { one_head::<U>(scratch, [q.head(i), k.shared_by(q, i), v.shared_by(q, i)], mask, out.head(i)) };
@@ -96,7 +95,12 @@ unsafe fn all_heads<U: Unit>([q, k, v]: [&Heads; 3], mask: Mask, out: &mut NewHe
 
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3], mask: Mask, mut out: NewHead) {
+unsafe fn one_head<U: MicroKernel>(
+    scratch: &mut Scratch<U::Element>,
+    [q, k, v]: [Head; 3],
+    mask: Mask,
+    mut out: NewHead,
+) {
     // SAFETY: by the caller.
     let keys = unsafe { pack::rows::<U>(k.numbers(), k.stride, [k.rows, k.columns]) };
     let values = pack::columns::<U>(v.numbers(), v.stride, [v.rows, v.columns]);
@@ -109,16 +113,16 @@ unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3]
             block.clone().map(|query| mask.seen(position(query, q.rows, k.rows), k.rows)[2]).collect();
         // Missing queries have the values of earlier ones, and their results are not read.
         let width = block.len().next_multiple_of(U::SUMS);
-        scratch.queries.resize(width * BLOCK, U::Item::default());
+        scratch.queries.resize(width * BLOCK, U::Element::default());
         for (query, to) in block.clone().zip(scratch.queries.chunks_exact_mut(BLOCK)) {
             scratch.query.clear();
             scratch.query.extend(q.row(query).iter().map(|x| scale * x));
             // SAFETY: by the caller.
-            unsafe { U::Item::of(&scratch.query, &mut to[..q.columns.div_ceil(U::Item::NUMBERS)]) };
+            unsafe { U::Element::of(&scratch.query, &mut to[..q.columns.div_ceil(U::Element::NUMBERS)]) };
         }
         scratch.sums.resize(width * stride, 0.0);
         let mut running = [Running { best: f32::NEG_INFINITY, total: 0.0 }; QUERIES];
-        for first in (0..ends[block.len() - 1]).step_by(BLOCK * U::Item::NUMBERS) {
+        for first in (0..ends[block.len() - 1]).step_by(BLOCK * U::Element::NUMBERS) {
             // SAFETY: by the caller.
             unsafe { one_block::<U>(scratch, &seen, first, &ends, &mut running) };
         }
@@ -133,27 +137,27 @@ unsafe fn one_head<U: Unit>(scratch: &mut Scratch<U::Item>, [q, k, v]: [Head; 3]
 ///
 /// # Safety
 /// The processor must have the vectors.
-unsafe fn one_block<U: Unit>(
-    scratch: &mut Scratch<U::Item>,
-    seen: &Seen<U::Item>,
+unsafe fn one_block<U: MicroKernel>(
+    scratch: &mut Scratch<U::Element>,
+    seen: &Seen<U::Element>,
     first: usize,
     ends: &[usize],
     running: &mut [Running],
 ) {
     let Scratch { queries, scores, powers, sums, .. } = scratch;
     let &Seen { count, head_dim, stride, .. } = seen;
-    let numbers = U::Item::NUMBERS;
-    let (keys, items) = (BLOCK * numbers, head_dim.div_ceil(numbers));
+    let numbers = U::Element::NUMBERS;
+    let (keys, elements) = (BLOCK * numbers, head_dim.div_ceil(numbers));
     let last = ends[ends.len() - 1].min(first + keys);
     scores.resize(queries.len() * numbers, 0.0);
-    powers.resize(if numbers > 1 { queries.len() } else { 0 }, U::Item::default());
+    powers.resize(if numbers > 1 { queries.len() } else { 0 }, U::Element::default());
     for tile in tiles::<U>(count).skip(first / U::ROWS).take_while(|tile| tile.row < last) {
-        let x = &seen.keys[tile.row * items..][..tile.lanes * items];
+        let x = &seen.keys[tile.row * elements..][..tile.lanes * elements];
         let sums = Sums { numbers: &mut scores[tile.row - first..], stride: keys, fresh: true };
         // SAFETY: by the caller.
-        unsafe { by_groups::<U>(&tile, x, queries, sums, &mut Ahead::nothing(x)) };
+        unsafe { by_groups::<U>(&tile, x, queries, sums, &mut Prefetch::nothing(x)) };
     }
-    // The number of items in the block, and of those that any query sees.
+    // The number of packed elements in the block, and of those that any query sees.
     let there = keys.min(count - first).div_ceil(numbers);
     let met = (last - first).div_ceil(numbers);
     on_vectors!({
@@ -162,25 +166,25 @@ unsafe fn one_block<U: Unit>(
             let scores = &mut scores[..met * numbers];
             let (seen, hidden) = scores.split_at_mut(end.clamp(&first, &last) - first);
             hidden.fill(0.0);
-            softmax::<U::Item>(seen, running, sums);
+            softmax::<U::Element>(seen, running, sums);
             if numbers > 1 {
                 // SAFETY: by the caller.
-                unsafe { U::Item::of(scores, &mut powers[query * BLOCK..][..met]) };
+                unsafe { U::Element::of(scores, &mut powers[query * BLOCK..][..met]) };
             }
         }
     });
-    let powers = U::Item::either(scores, powers);
+    let powers = U::Element::either(scores, powers);
     for tile in tiles::<U>(head_dim) {
         let x = &seen.values[first / numbers * stride + tile.row * there..][..met * tile.lanes];
         let sums = Sums { numbers: &mut sums[tile.row..], stride, fresh: first == 0 };
         // SAFETY: by the caller.
-        unsafe { by_groups::<U>(&tile, x, powers, sums, &mut Ahead::nothing(x)) };
+        unsafe { by_groups::<U>(&tile, x, powers, sums, &mut Prefetch::nothing(x)) };
     }
 }
 
 /// Turns the scores of a query into powers, and scales its sums over earlier values to fit. Overflow ends as NaN.
 #[inline(always)]
-fn softmax<I: Item>(scores: &mut [f32], running: &mut Running, sums: &mut [f32]) {
+fn softmax<I: PackedElement>(scores: &mut [f32], running: &mut Running, sums: &mut [f32]) {
     let Running { best: before, total } = *running;
     let best = before.max(largest(scores));
     let here = replace(scores, |x| I::exp(x - best));
@@ -205,18 +209,18 @@ mod tests {
     /// Vectors of 16 numbers on any processor, to check the sizes of vectors that most processors do not have.
     struct Plain;
 
-    impl Unit for Plain {
-        type Item = f32;
+    impl MicroKernel for Plain {
+        type Element = f32;
         const SUMS: usize = 24;
         const LANES: usize = 16;
 
-        unsafe fn along(
+        unsafe fn run(
             lanes: usize,
             x: &[f32],
             weight: &[f32],
             Sums { numbers, stride, fresh }: Sums,
             _: *const f32,
-            _: &mut Ahead,
+            _: &mut Prefetch,
         ) {
             for (weight, sums) in weight.chunks_exact(BLOCK).zip(numbers.chunks_mut(stride)) {
                 sums[..lanes].iter_mut().filter(|_| fresh).for_each(|sum| *sum = 0.0);

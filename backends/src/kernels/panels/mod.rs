@@ -2,26 +2,26 @@
 //! ([`pairs`]).
 //!
 //! A tile is up to two vectors of rows of `x` by some outputs. Its sums stay in registers while it goes along a block
-//! of items (an input, or a pair of inputs). Each step multiplies the items of all its rows, side by side, with one
-//! item of the weight. So only `x` has to be laid out anew; the weight becomes items on its way into the cache, a block
+//! of packed elements (an input, or a pair of inputs). Each step multiplies the packed elements of all its rows, side by side, with one
+//! packed element of the weight. So only `x` has to be laid out anew; the weight becomes packed elements on its way into the cache, a block
 //! of some outputs for all rows of `x`. The tile's block of `x` stays near the processor for all outputs of the chunk,
 //! and the block of the weight in the L2 cache for all tiles. The next blocks are prefetched meanwhile.
 
-mod ahead;
 pub(super) mod attend;
-mod item;
+mod element;
+mod micro_kernel;
 mod pack;
 pub(super) mod pairs;
+mod prefetch;
 mod square;
-mod unit;
 
 use std::{iter, ops::Range};
 
 use self::{
-    ahead::Ahead,
-    item::{Item, Source},
+    element::{PackedElement, Source},
+    micro_kernel::{Avx2, Avx512, MicroKernel, Sums},
+    prefetch::Prefetch,
     square::SIDE,
-    unit::{Avx2, Avx512, Sums, Unit},
 };
 use super::{
     columns::Columns,
@@ -32,7 +32,7 @@ use super::{
 
 /// The largest number of vectors of rows in a tile.
 const VECTORS: usize = 2;
-/// The number of items in a block.
+/// The number of packed elements in a block.
 const BLOCK: usize = 256;
 /// The number of outputs that a thread takes at a time, a multiple of a tile's.
 const CHUNK: usize = 48;
@@ -59,22 +59,22 @@ pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> 
 /// The buffers of a thread.
 #[derive(Default)]
 struct Scratch<I> {
-    /// A block of items of every output of the chunk.
+    /// A block of packed elements of every output of the chunk.
     block: Vec<I>,
     /// The sums, tile by tile: for all outputs of the chunk, those of the tile's rows.
     sums: Vec<f32>,
 }
 
-/// The product on one kind of vectors; `inner` counts items.
+/// The product on one kind of vectors; `inner` counts packed elements.
 ///
 /// # Safety
 /// The processor must have the vectors, and AVX2.
-unsafe fn multiply<U: Unit, T: Source<U::Item>>(
+unsafe fn multiply<U: MicroKernel, T: Source<U::Element>>(
     x: &[f32],
     weight: &[T],
     [rows, inner, outputs]: [usize; 3],
 ) -> Vec<f32> {
-    let numbers = inner * U::Item::NUMBERS;
+    let numbers = inner * U::Element::NUMBERS;
     assert!(x.len() == rows * numbers && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
     // SAFETY: the processor has the vectors, by the caller.
     let (packed, padded) = (unsafe { pack::rows::<U>(x, numbers, [rows, numbers]) }, rows.next_multiple_of(SIDE));
@@ -90,7 +90,7 @@ unsafe fn multiply<U: Unit, T: Source<U::Item>>(
         let next = rows_of(chunk_of(number + rayon::current_num_threads()));
         // Missing outputs have the values of earlier ones, and are not written.
         let width = chunk.len().next_multiple_of(U::SUMS);
-        block.resize(width * BLOCK, U::Item::default());
+        block.resize(width * BLOCK, U::Element::default());
         sums.resize(tiles.len() * width * U::ROWS, 0.0);
         for from in (0..inner).step_by(BLOCK) {
             let length = BLOCK.min(inner - from);
@@ -98,9 +98,9 @@ unsafe fn multiply<U: Unit, T: Source<U::Item>>(
                 T::lay(&weight[from..][..length], &mut block[..length]);
             }
             let mut ahead = match from + length {
-                later if later < inner => Ahead::new(weight, [inner, later]),
-                _ if next.is_empty() => Ahead::nothing(block),
-                _ => Ahead::new(next, [inner, 0]),
+                later if later < inner => Prefetch::new(weight, [inner, later]),
+                _ if next.is_empty() => Prefetch::nothing(block),
+                _ => Prefetch::new(next, [inner, 0]),
             };
             for (tile, numbers) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
                 let sums = Sums { numbers, stride: U::ROWS, fresh: from == 0 };
@@ -120,17 +120,17 @@ unsafe fn multiply<U: Unit, T: Source<U::Item>>(
     out
 }
 
-/// Adds the products of a block of items to the sums of a tile, for all outputs of `weight`.
+/// Adds the products of a block of packed elements to the sums of a tile, for all outputs of `weight`.
 ///
 /// # Safety
 /// The processor must have the vectors.
 #[inline(always)]
-unsafe fn by_groups<U: Unit>(
+unsafe fn by_groups<U: MicroKernel>(
     tile: &Tile,
-    x: &[U::Item],
-    weight: &[U::Item],
+    x: &[U::Element],
+    weight: &[U::Element],
     Sums { numbers, stride, fresh }: Sums,
-    ahead: &mut Ahead,
+    ahead: &mut Prefetch,
 ) {
     let outputs = tile.outputs::<U>();
     let groups = weight.chunks_exact(outputs * BLOCK).zip(numbers.chunks_mut(outputs * stride));
@@ -138,7 +138,7 @@ unsafe fn by_groups<U: Unit>(
         let step = U::AHEAD * LINE / size_of::<f32>() * BLOCK / PACE;
         let next = x.as_ptr().wrapping_add(x.len() + group * step);
         // SAFETY: by the caller.
-        unsafe { U::along(tile.lanes, x, weight, Sums { numbers, stride, fresh }, next, ahead) };
+        unsafe { U::run(tile.lanes, x, weight, Sums { numbers, stride, fresh }, next, ahead) };
     }
 }
 
@@ -147,7 +147,7 @@ unsafe fn by_groups<U: Unit>(
 ///
 /// # Safety
 /// The processor must have AVX2, and `to` must have room for the sums.
-unsafe fn write<U: Unit>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32, stride: usize) {
+unsafe fn write<U: MicroKernel>(sums: &[f32], [rows, outputs]: [usize; 2], to: *mut f32, stride: usize) {
     for row in (0..rows).step_by(SIDE) {
         for output in (0..outputs).step_by(SIDE) {
             let (sums, to) = (&sums[output * U::ROWS + row..], to.wrapping_add(row * stride + output));
@@ -177,13 +177,13 @@ struct Tile {
 
 impl Tile {
     /// The number of outputs of the tile: half as many for two vectors.
-    fn outputs<U: Unit>(&self) -> usize {
+    fn outputs<U: MicroKernel>(&self) -> usize {
         U::SUMS / self.lanes.div_ceil(U::LANES)
     }
 }
 
 /// Tiles of as many rows as there can be, and smaller ones for the rest.
-fn tiles<U: Unit>(rows: usize) -> impl Iterator<Item = Tile> {
+fn tiles<U: MicroKernel>(rows: usize) -> impl Iterator<Item = Tile> {
     let padded = rows.next_multiple_of(SIDE);
     let mut row = 0;
     iter::from_fn(move || {

@@ -3,9 +3,9 @@
 use half::bf16;
 
 use super::{
-    item::{Item, Pair},
+    element::{PackedElement, Pair},
+    micro_kernel::Avx512Bf16,
     multiply,
-    unit::Avx512Bf16,
 };
 use crate::kernels::instructions::{Instructions, has};
 

@@ -57,13 +57,13 @@ pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outp
                     let weight = weight.as_ptr().add(output * inner + from);
                     let out = columns.at(number * CHUNK + output);
                     if rows == 1 {
-                        along::<1>(packed.as_ptr().add(from), weight, [inner, length], out, outputs, 1, count);
+                        run::<1>(packed.as_ptr().add(from), weight, [inner, length], out, outputs, 1, count);
                         continue;
                     }
                     let tiles = packed.as_ptr().add(rows.div_ceil(ROWS) * ROWS * from);
                     for row in (0..rows).step_by(ROWS) {
                         let (x, out) = (tiles.add(row * length), out.add(row * outputs));
-                        along::<ROWS>(x, weight, [inner, length], out, outputs, ROWS.min(rows - row), count);
+                        run::<ROWS>(x, weight, [inner, length], out, outputs, ROWS.min(rows - row), count);
                     }
                 }
             }
@@ -100,7 +100,7 @@ fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<u16> {
 ///
 /// # Safety
 /// As [`tile`].
-unsafe fn along<const R: usize>(
+unsafe fn run<const R: usize>(
     x: *const u16,
     weight: *const bf16,
     [inner, length]: [usize; 2],

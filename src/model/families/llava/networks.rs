@@ -124,7 +124,7 @@ impl<B: VlmBackend> LlavaVlm<B> {
 impl<B: VlmBackend> Vlm<B> for LlavaVlm<B> {
     fn preprocess(&self, media: &Media, tiling: Tiling) -> Result<Views, Error> {
         let image = match media {
-            Media::Picture(image) => image,
+            Media::Image(image) => image,
             Media::Video(video) => return Err(Error::NoVideo { path: video.path.clone() }),
         };
         let size = (image.width, image.height);

@@ -17,13 +17,13 @@ pub(in crate::model::families) fn shown(
     let row = |items: Vec<Rgb>| Shown { items, columns: None, unpadded: None };
     match (media, images) {
         (Media::Video(video), _) => row(video.frames.iter().map(|frame| processor.square(frame, Aspect::Crop)).collect()),
-        (Media::Picture(image), Images::Single(aspect)) => {
+        (Media::Image(image), Images::Single(aspect)) => {
             // The square is twice as large as the tower reads it.
             let square = processor.square_of(image, *aspect, 2 * processor.size);
             let unpadded = (*aspect == Aspect::Pad && image.width != image.height).then(|| unpadded(&square, image));
             Shown { items: vec![square], columns: None, unpadded }
         }
-        (Media::Picture(image), Images::AnyRes { .. }) => {
+        (Media::Image(image), Images::AnyRes { .. }) => {
             let tiles = tiles.unwrap_or(Tiles { columns: 0, rows: 0 });
             Shown { items: crops(image, processor, tiles), columns: Some(tiles.columns), unpadded: None }
         }

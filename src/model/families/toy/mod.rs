@@ -138,7 +138,7 @@ impl<B: VlmBackend> ToyVlm<B> {
 impl<B: VlmBackend> Vlm<B> for ToyVlm<B> {
     fn preprocess(&self, media: &Media, _tiling: Tiling) -> Result<Views, Error> {
         match media {
-            Media::Picture(image) => Ok(self.views(image)),
+            Media::Image(image) => Ok(self.views(image)),
             Media::Video(video) => Err(Error::NoVideo { path: video.path.clone() }),
         }
     }
@@ -177,7 +177,7 @@ impl<B: VlmBackend> Vlm<B> for ToyVlm<B> {
 
     fn shown(&self, media: &Media, _tiles: Option<Tiles>) -> Shown {
         let items = match media {
-            Media::Picture(image) => vec![image.clone()],
+            Media::Image(image) => vec![image.clone()],
             Media::Video(video) => video.frames.clone(),
         };
         Shown { items, columns: None, unpadded: None }

@@ -121,7 +121,7 @@ fn check_video_tower(path: &Path, vision: &ClipVisionConfig) -> Result<ClipVisio
         return Err(Error::config(
             path,
             format!(
-                "the video tower has hidden size, picture size, patch size and layers {:?}, the picture tower {:?}; \
+                "the video tower has hidden size, image size, patch size and layers {:?}, the image tower {:?}; \
                  expected the same",
                 sizes(&video),
                 sizes(vision)

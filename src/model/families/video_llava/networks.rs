@@ -55,7 +55,7 @@ impl<B: VlmBackend> VideoLlavaVlm<B> {
 impl<B: VlmBackend> Vlm<B> for VideoLlavaVlm<B> {
     fn preprocess(&self, media: &Media, tiling: Tiling) -> Result<Views, Error> {
         let video = match media {
-            Media::Picture(_) => return self.images.preprocess(media, tiling),
+            Media::Image(_) => return self.images.preprocess(media, tiling),
             Media::Video(video) => video,
         };
         if video.frames.len() != self.frames {

@@ -7,7 +7,7 @@ use super::{BLOCK, LINE};
 /// Prefetches the next block of a weight while tiles go along this one, line by line. In bursts, prefetches would hold
 /// up the tiles' own reads, and at few rows reading the weight would take as long as multiplying it. There are no
 /// branches: with them, tiles on AVX2 leave their registers.
-pub(super) struct Ahead {
+pub(super) struct Prefetch {
     /// The address of a row's part, the distance to the next row's, and the address of the last row's, in bytes.
     row: usize,
     stride: usize,
@@ -17,7 +17,7 @@ pub(super) struct Ahead {
     line: usize,
 }
 
-impl Ahead {
+impl Prefetch {
     /// Prefetching of the block from `from` of a weight, which is not empty and has `inner` elements in a row.
     pub(super) fn new<T>(weight: &[T], [inner, from]: [usize; 2]) -> Self {
         let lines = (BLOCK.min(inner - from) * size_of::<T>()).div_ceil(LINE);

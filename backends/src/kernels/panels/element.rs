@@ -1,4 +1,4 @@
-//! Items: the content of a vector's lane in a step.
+//! Packed elements: the content of a vector's lane in a step.
 
 use std::{arch::x86_64::*, array, mem::transmute};
 
@@ -11,41 +11,41 @@ use crate::kernels::{
     widen::Weight,
 };
 
-/// An item of 32 bits: a number in f32, or two neighbours in bf16.
-pub(super) trait Item: Copy + Default + Send + Sync {
-    /// The count of numbers in an item.
+/// A packed element of 32 bits: a number in f32, or two neighbours in bf16.
+pub(super) trait PackedElement: Copy + Default + Send + Sync {
+    /// The count of numbers in a packed element.
     const NUMBERS: usize;
 
-    /// Writes a row of numbers as items, rounded where necessary; missing numbers of the last item are 0.
+    /// Writes a row of numbers as packed elements, rounded where necessary; missing numbers of the last packed element are 0.
     ///
     /// # Safety
-    /// The processor must have the instructions that multiply such items.
+    /// The processor must have the instructions that multiply such packed elements.
     unsafe fn of(row: &[f32], to: &mut [Self]);
 
-    /// Returns `numbers` if they are items themselves, else `items`, which were made of them.
-    fn either<'a>(numbers: &'a [f32], items: &'a [Self]) -> &'a [Self];
+    /// Returns `numbers` if they are packed elements themselves, else `elements`, which were made of them.
+    fn either<'a>(numbers: &'a [f32], elements: &'a [Self]) -> &'a [Self];
 
-    /// Writes items down the columns, of [`Self::NUMBERS`] rows, or fewer at the end.
+    /// Writes packed elements down the columns, of [`Self::NUMBERS`] rows, or fewer at the end.
     fn down(rows: &[&[f32]], to: &mut [Self]);
 
-    /// Computes `eˣ` for `x` up to 0, as exactly as such items need it.
+    /// Computes `eˣ` for `x` up to 0, as exactly as such packed elements need it.
     fn exp(x: f32) -> f32;
 
-    /// Transposes a square of items: row `i` is of the numbers from `from + i · stride`, column `i` is written to `to +
+    /// Transposes a square of packed elements: row `i` is of the numbers from `from + i · stride`, column `i` is written to `to +
     /// i · to_stride`.
     ///
     /// # Safety
-    /// The processor must have AVX2 and the instructions that multiply such items, and both squares must be there.
+    /// The processor must have AVX2 and the instructions that multiply such packed elements, and both squares must be there.
     unsafe fn transposed(from: *const f32, stride: usize, to: *mut Self, to_stride: usize);
 }
 
-/// A weight that items are made of.
-pub(super) trait Source<I: Item>: Copy + Sync {
-    /// Writes every element of `from` as an item.
+/// A weight that packed elements are made of.
+pub(super) trait Source<I: PackedElement>: Copy + Sync {
+    /// Writes every element of `from` as a packed element.
     fn lay(from: &[Self], to: &mut [I]);
 }
 
-impl Item for f32 {
+impl PackedElement for f32 {
     const NUMBERS: usize = 1;
 
     unsafe fn of(row: &[f32], to: &mut [Self]) {
@@ -78,10 +78,10 @@ impl<T: Weight> Source<f32> for T {
     }
 }
 
-/// An item of two neighbouring numbers.
+/// A packed element of two neighbouring numbers.
 pub(super) type Pair = [bf16; 2];
 
-impl Item for Pair {
+impl PackedElement for Pair {
     const NUMBERS: usize = 2;
 
     #[target_feature(enable = "avx512f,avx512bf16")]
@@ -103,8 +103,8 @@ impl Item for Pair {
         }
     }
 
-    fn either<'a>(_: &'a [f32], items: &'a [Self]) -> &'a [Self] {
-        items
+    fn either<'a>(_: &'a [f32], elements: &'a [Self]) -> &'a [Self] {
+        elements
     }
 
     fn down(rows: &[&[f32]], to: &mut [Self]) {
@@ -125,7 +125,7 @@ impl Item for Pair {
     #[target_feature(enable = "avx2,avx512f,avx512bf16")]
     unsafe fn transposed(from: *const f32, stride: usize, to: *mut Self, to_stride: usize) {
         let rows: [__m256; SIDE] = array::from_fn(|i| {
-            // SAFETY: by the caller, two numbers for every item; 256 bits of anything.
+            // SAFETY: by the caller, two numbers for every packed element; 256 bits of anything.
             unsafe { transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(from.add(i * stride)))) }
         });
         // SAFETY: by the caller; bits are moved as they are.

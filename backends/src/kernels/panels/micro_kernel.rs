@@ -4,8 +4,8 @@ use std::{arch::x86_64::*, array, mem::transmute};
 
 use super::{
     BLOCK, CHUNK, LINE, PACE, VECTORS,
-    ahead::Ahead,
-    item::{Item, Pair},
+    element::{PackedElement, Pair},
+    prefetch::Prefetch,
 };
 
 /// The sums of a tile: for every output, those of the tile's rows.
@@ -18,11 +18,11 @@ pub(super) struct Sums<'a> {
 }
 
 /// The vectors of a kind of processor, and what they multiply.
-pub(super) trait Unit {
-    type Item: Item;
+pub(super) trait MicroKernel {
+    type Element: PackedElement;
     /// The number of vectors of sums in a tile: a tile of `V` vectors of rows has `SUMS / V` outputs.
     const SUMS: usize;
-    /// The number of items, and of sums, in a vector.
+    /// The number of packed elements, and of sums, in a vector.
     const LANES: usize;
     /// The number of rows of the largest tile.
     const ROWS: usize = VECTORS * Self::LANES;
@@ -33,39 +33,39 @@ pub(super) trait Unit {
     /// all of them.
     const ASKED: usize = Self::SUMS / 4;
 
-    /// Adds the products of a block of items to the sums of a tile.
+    /// Adds the products of a block of packed elements to the sums of a tile.
     ///
     /// - `lanes`: the rows of the tile, see [`super::tiles`]
-    /// - `x`: item by item, the items of all rows
-    /// - `weight`: `BLOCK` items of every output of the tile, of which the first are multiplied
+    /// - `x`: packed element by packed element, the packed elements of all rows
+    /// - `weight`: `BLOCK` packed elements of every output of the tile, of which the first are multiplied
     /// - `next`: memory that is prefetched meanwhile, [`Self::AHEAD`] lines every [`PACE`] steps
     /// - `ahead`: memory of the weight that is prefetched meanwhile, [`Self::ASKED`] lines every [`PACE`] steps
     ///
     /// # Safety
     /// The processor must have the vectors.
-    unsafe fn along(
+    unsafe fn run(
         lanes: usize,
-        x: &[Self::Item],
-        weight: &[Self::Item],
+        x: &[Self::Element],
+        weight: &[Self::Element],
         sums: Sums,
-        next: *const Self::Item,
-        ahead: &mut Ahead,
+        next: *const Self::Element,
+        ahead: &mut Prefetch,
     );
 }
 
-/// Defines [`Unit::along`] in vectors of `$lanes`, by the processor's instructions, for `V` vectors and some outputs.
-macro_rules! along {
+/// Defines the loop of a [`MicroKernel`] in vectors of `$lanes`, by the processor's instructions, for `V` vectors and some outputs.
+macro_rules! tile_loop {
     (
-        $along:ident, $features:literal, $unit:ident, vectors of $lanes:literal,
+        $run:ident, $features:literal, $kernel:ident, vectors of $lanes:literal,
         $zero:ident, $load:ident, $store:ident, $add:ident, $inputs:ident, $spread:ident, $multiply_add:ident
     ) => {
         #[target_feature(enable = $features)]
-        fn $along<const V: usize, const OUTPUTS: usize>(
-            x: &[<$unit as Unit>::Item],
-            weight: &[<$unit as Unit>::Item],
+        fn $run<const V: usize, const OUTPUTS: usize>(
+            x: &[<$kernel as MicroKernel>::Element],
+            weight: &[<$kernel as MicroKernel>::Element],
             Sums { numbers, stride, fresh }: Sums,
-            next: *const <$unit as Unit>::Item,
-            ahead: &mut Ahead,
+            next: *const <$kernel as MicroKernel>::Element,
+            ahead: &mut Prefetch,
         ) {
             let steps = x.len() / (V * $lanes);
             assert!(x.len() == steps * V * $lanes && weight.len() == OUTPUTS * BLOCK && steps <= BLOCK);
@@ -84,12 +84,12 @@ macro_rules! along {
             };
             let whole = steps / PACE * PACE;
             for from in (0..whole).step_by(PACE) {
-                for line in 0..$unit::AHEAD {
-                    let line = from / PACE * $unit::AHEAD + line;
+                for line in 0..$kernel::AHEAD {
+                    let line = from / PACE * $kernel::AHEAD + line;
                     // This is a hint, and cannot fault.
                     _mm_prefetch::<_MM_HINT_T0>(next.wrapping_byte_add(line * LINE).cast());
                 }
-                for _ in 0..$unit::ASKED {
+                for _ in 0..$kernel::ASKED {
                     ahead.ask();
                 }
                 // The compiler knows this count. With any other, every step of a pair of vectors pays for the loop, and
@@ -109,33 +109,33 @@ macro_rules! along {
     };
 }
 
-/// Defines a [`Unit`] of `$sums` vectors of `$lanes`, from functions that go along a block: each is for tiles of
+/// Defines a [`MicroKernel`] of `$sums` vectors of `$lanes`, from functions that go along a block: each is for tiles of
 /// `$tile` lanes, with so many vectors and outputs.
-macro_rules! unit {
+macro_rules! micro_kernel {
     (
-        $(#[$about:meta])* $unit:ident of $item:ty, $sums:literal sums of $lanes:literal,
-        $($tile:literal: $along:ident<$vectors:literal, $outputs:literal>),+
+        $(#[$about:meta])* $kernel:ident of $element:ty, $sums:literal sums of $lanes:literal,
+        $($tile:literal: $run:ident<$vectors:literal, $outputs:literal>),+
     ) => {
         $(#[$about])*
-        pub(super) struct $unit;
+        pub(super) struct $kernel;
 
-        impl Unit for $unit {
-            type Item = $item;
+        impl MicroKernel for $kernel {
+            type Element = $element;
             const SUMS: usize = $sums;
             const LANES: usize = $lanes;
 
-            unsafe fn along(
+            unsafe fn run(
                 lanes: usize,
-                x: &[$item],
-                weight: &[$item],
+                x: &[$element],
+                weight: &[$element],
                 sums: Sums,
-                next: *const $item,
-                ahead: &mut Ahead,
+                next: *const $element,
+                ahead: &mut Prefetch,
             ) {
                 // SAFETY: by the caller.
                 unsafe {
                     match lanes {
-                        $($tile => $along::<$vectors, $outputs>(x, weight, sums, next, ahead),)+
+                        $($tile => $run::<$vectors, $outputs>(x, weight, sums, next, ahead),)+
                         lanes => unreachable!("there is no tile of {lanes} rows"),
                     }
                 }
@@ -144,40 +144,40 @@ macro_rules! unit {
     };
 }
 
-unit!(
+micro_kernel!(
     /// The vectors of AVX2 and FMA.
     Avx2 of f32, 12 sums of 8,
     8: avx2<1, 12>, 16: avx2<2, 6>
 );
-unit!(
+micro_kernel!(
     /// The vectors of AVX-512.
     Avx512 of f32, 24 sums of 16,
     8: avx512_half<1, 24>, 16: avx512<1, 24>, 32: avx512<2, 12>
 );
-unit!(
+micro_kernel!(
     /// The vectors of AVX-512 with products of pairs of bf16 numbers.
     Avx512Bf16 of Pair, 24 sums of 16,
     8: pairs_half<1, 24>, 16: pairs<1, 24>, 32: pairs<2, 12>
 );
 
-along!(
+tile_loop!(
     avx2, "avx2,fma", Avx2, vectors of 8,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
-along!(
+tile_loop!(
     avx512, "avx512f", Avx512, vectors of 16,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
 // Half a vector takes half the time where a whole one is multiplied in two halves.
-along!(
+tile_loop!(
     avx512_half, "avx512f,avx512vl,fma", Avx512, vectors of 8,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
-along!(
+tile_loop!(
     pairs, "avx512f,avx512bf16", Avx512Bf16, vectors of 16,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, load_pairs, spread_pair, multiply_add_pairs
 );
-along!(
+tile_loop!(
     pairs_half, "avx512f,avx512vl,avx512bf16", Avx512Bf16, vectors of 8,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
     load_half_of_pairs, spread_half_of_pairs, multiply_add_half_of_pairs
