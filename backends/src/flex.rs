@@ -19,8 +19,6 @@ use crate::{
 /// Burn's Flex backend.
 pub type Flex = burn_flex::Flex;
 
-/// The smallest f32 weight, in numbers, that uses our own kernel.
-const LARGE: usize = 1 << 18;
 /// The smallest `heads · head_dim` that uses our own attention.
 const WIDE: usize = 1 << 7;
 
@@ -36,13 +34,11 @@ pub(crate) fn device() -> burn_flex::FlexDevice {
 
 impl VlmBackend for Flex {
     /// Widens 16-bit weights inside the product: the reference body would write an f32 copy of the whole matrix for
-    /// every token. Large f32 weights use the same kernel, which saves half of the time at few rows. Small ones do not,
-    /// since VisPruner's official picks depend on the last bits of a small tower's features.
+    /// every token. f32 weights use the same kernel, which saves half of the time at few rows.
     fn linear_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x_dtype, weight_dtype): (DType, DType) = (x.dtype(), weight.dtype());
         let contiguous = |tensor: &FlexTensor| tensor.is_contiguous() && tensor.layout().start_offset() == 0;
-        let large = weight.layout().num_elements() >= LARGE;
-        let ours = matches!(weight_dtype, DType::F16 | DType::BF16) || weight_dtype == DType::F32 && large;
+        let ours = matches!(weight_dtype, DType::F16 | DType::BF16 | DType::F32);
         if x_dtype != DType::F32 || !ours || !contiguous(&weight) {
             return reference_linear::<Self>(x, weight);
         }
