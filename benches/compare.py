@@ -7,8 +7,11 @@ Both run on this machine in one go, in turns, and a Markdown table with ratios c
 """
 
 import argparse
+import datetime
 import gc
 import json
+import pathlib
+import platform
 import statistics
 import subprocess
 import time
@@ -88,6 +91,11 @@ def secateur(args):
     return json.loads(output.splitlines()[-1])["rows"]
 
 
+def processor():
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--secateur", required=True, help="the release binary")
@@ -97,6 +105,8 @@ def main():
     parser.add_argument("--prompt-tokens", type=int, default=40)
     parser.add_argument("--new-tokens", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=pathlib.Path, help="writes the run to this file, for `results.py`")
+    parser.add_argument("--processor", help="its name in the tables; by default as the system has it")
     args = parser.parse_args()
     dtype = dict(bf16=torch.bfloat16, f32=torch.float32)[args.dtype]
     # In turns: an hour in which the machine is slow is nobody's own.
@@ -110,6 +120,7 @@ def main():
           f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads\n")
     print("| visual tokens | stage | Secateur, ms | PyTorch eager, ms | PyTorch SDPA, ms | Secateur ÷ the better |")
     print("|---|---|---|---|---|---|")
+    stages = []
     first = lambda row: row["vision_ms"] + row["project_ms"] + row.get("prune_ms", 0) + row["prefill_ms"]
     for own, *others in zip(ours, theirs["eager"], theirs["sdpa"]):
         for name, read in [("vision", lambda row: row["vision_ms"]), ("projector", lambda row: row["project_ms"]),
@@ -117,6 +128,12 @@ def main():
                            ("a token after it", lambda row: row["decode_ms_per_token"])]:
             a, b, c = read(own), *map(read, others)
             print(f"| {own['tokens']} | {name} | {a:.0f} | {b:.0f} | {c:.0f} | {a / min(b, c):.2f} |")
+            stages.append(dict(tokens=own["tokens"], stage=name, secateur_ms=round(a), eager_ms=round(b), sdpa_ms=round(c)))
+    if args.json:
+        args.json.write_text(json.dumps(dict(
+            date=datetime.date.today().isoformat(), processor=args.processor or processor(), shape="llava-1.5-7b", layers=args.layers,
+            dtype=args.dtype, prompt_tokens=args.prompt_tokens, repeats=args.repeats, torch=torch.__version__,
+            transformers=transformers.__version__, threads=torch.get_num_threads(), stages=stages), indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
