@@ -27,10 +27,12 @@ fn is_finite(x: &FlexTensor) -> bool {
     x.dtype() != DType::F32 || x.storage::<f32>().iter().all(|x| x.is_finite())
 }
 
-/// The device: the CPU.
-pub(crate) fn device() -> burn_flex::FlexDevice {
-    burn_flex::FlexDevice
+/// The CPU, the only device.
+pub(crate) fn device(index: Option<usize>) -> Option<burn_flex::FlexDevice> {
+    index.is_none_or(|index| index == 0).then_some(burn_flex::FlexDevice)
 }
+
+pub(crate) use crate::host::devices;
 
 impl VlmBackend for Flex {
     /// Widens 16-bit weights inside the product: the reference body would write an f32 copy of the whole matrix for
@@ -224,7 +226,7 @@ mod tests {
     fn steps_between_products_are_their_reference_bodies() {
         // The rows fill less than a chunk, and several chunks.
         for rows in [3, 300] {
-            let random = |shape: [usize; 2]| Tensor::<Flex, 2>::random(shape, Distribution::Normal(0.5, 4.0), &device());
+            let random = |shape: [usize; 2]| Tensor::<Flex, 2>::random(shape, Distribution::Normal(0.5, 4.0), &Default::default());
             let (x, y) = (random([rows, 200]), random([rows, 200]));
             let (weight, bias) = (random([1, 200]).squeeze_dim(0), random([1, 200]).squeeze_dim(0));
             let deep = |x: Tensor<Flex, 2>| x.unsqueeze::<4>();
@@ -256,7 +258,7 @@ mod tests {
             let attended = Flex::attend(q.narrow(2, 2, 1) * f32::MAX, k * f32::MAX, v, Mask::None);
             assert!(attended.into_data().iter::<f32>().all(f32::is_nan), "one query");
         }
-        let bad = Tensor::<Flex, 3>::from_floats([[[f32::NAN, f32::INFINITY]]], &device());
+        let bad = Tensor::<Flex, 3>::from_floats([[[f32::NAN, f32::INFINITY]]], &Default::default());
         let found: Vec<f32> = Flex::quick_gelu(bad).into_data().iter().collect();
         assert!(found[0].is_nan() && found[1] == f32::INFINITY, "{found:?}");
     }

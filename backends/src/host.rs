@@ -2,6 +2,8 @@
 
 use std::num::NonZero;
 
+use crate::{DeviceInfo, DeviceKind};
+
 /// Prepares the host's memory and threads for tensors. Call it first in a program's `main`, if that thread runs models:
 /// it becomes one of the workers, and other threads that hand work over wait until it works, too.
 pub fn prepare_host() {
@@ -37,4 +39,29 @@ fn keep_freed_memory() {
             }
         }
     }
+}
+
+/// The only device of a backend for CPUs.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) fn devices() -> Vec<DeviceInfo> {
+    vec![DeviceInfo { name: processor(), kind: DeviceKind::Cpu, memory: memory() }]
+}
+
+/// The processor's name, or its architecture where the system has no file of it.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+fn processor() -> String {
+    let found = std::fs::read_to_string("/proc/cpuinfo").ok();
+    let name = found.as_deref().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim())
+    });
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    format!("{}, {cores} threads", name.unwrap_or(std::env::consts::ARCH))
+}
+
+/// The machine's memory in bytes, where the system has a file of it: on Linux.
+pub(crate) fn memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    Some(1024 * line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
 }

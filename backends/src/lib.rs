@@ -16,18 +16,18 @@ mod mask;
 mod ops;
 #[cfg(any(feature = "cuda", feature = "wgpu", test))]
 mod parts;
+mod target;
 #[cfg(all(test, feature = "flex"))]
 mod testing;
 #[cfg(any(feature = "train", test))]
 mod train;
-
-use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 
 pub use host::prepare_host;
 pub use mask::Mask;
 pub use ops::VlmBackend;
+pub use target::{DeviceInfo, DeviceKind, Target, devices};
 #[cfg(any(feature = "train", test))]
 pub use train::Gradients;
 
@@ -71,6 +71,16 @@ pub enum BackendError {
     /// This binary has no backend at all.
     #[error("no backend is compiled in; rebuild with `--features flex`")]
     None,
+    /// The backend has no device of this number.
+    #[error("backend `{name}` has no device {index}: it has {count}, numbered from 0; see `secateur list devices`")]
+    NoSuchDevice {
+        /// The backend.
+        name: &'static str,
+        /// The number asked for.
+        index: usize,
+        /// The number of devices that are there.
+        count: usize,
+    },
     /// The backend is there, but its device is not.
     #[error("backend `{name}` finds no usable device on this machine{reason}; {others}")]
     NoDevice {
@@ -93,23 +103,33 @@ macro_rules! backends {
         pub const BACKENDS: &[BackendInfo] =
             &[$(BackendInfo { name: $feature, about: $about, compiled: cfg!(feature = $feature) }),*];
 
-        /// Runs `job` on the backend called `name`.
+        /// Runs `job` on the backend called `name`, on its device number `index`, or the one that it takes by itself.
         ///
         /// # Errors
-        /// When the name is unknown, the backend is not compiled in, or its device does not answer.
-        pub fn run<J: Job>(name: &str, job: J) -> Result<J::Output, BackendError> {
+        /// When the name is unknown, the backend is not compiled in, or its device is not there or does not answer.
+        pub fn run_on<J: Job>(name: &str, index: Option<usize>, job: J) -> Result<J::Output, BackendError> {
             let row = find(name)?;
             match row.name {
                 $(#[cfg(feature = $feature)]
                 $feature => {
-                    let device = $module::device();
+                    let device = target::quietly(|| $module::device(index)).map_err(|reason| target::no_device(row.name, reason))?;
+                    let Some(device) = device else { return Err(no_such_device(row.name, index)) };
                     probe::<$module::$backend>(row.name, &device)?;
                     Ok(job.run::<$module::$backend>(device))
                 })*
                 other => {
-                    let _ = job;
+                    let _ = (job, index);
                     Err(BackendError::NotCompiled(other))
                 }
+            }
+        }
+
+        /// The devices of the backend called `name`; a missing driver may panic.
+        fn devices_of(name: &str) -> Result<Vec<DeviceInfo>, BackendError> {
+            match find(name)?.name {
+                $(#[cfg(feature = $feature)]
+                $feature => Ok($module::devices()),)*
+                other => Err(BackendError::NotCompiled(other)),
             }
         }
     };
@@ -120,6 +140,21 @@ backends! {
     "wgpu" wgpu Wgpu "any GPU through Vulkan or Metal";
     "flex" flex Flex "CPU, SIMD and threads, 16-bit weights";
     "ndarray" ndarray NdArray "CPU, plain Rust, f32 only";
+}
+
+/// Runs `job` on the backend called `name`, on the device that it takes by itself.
+///
+/// # Errors
+/// As [`run_on`].
+pub fn run<J: Job>(name: &str, job: J) -> Result<J::Output, BackendError> {
+    run_on(name, None, job)
+}
+
+/// The error of a number that no device has.
+#[cfg_attr(not(any(feature = "cuda", feature = "wgpu", feature = "flex", feature = "ndarray")), expect(dead_code))]
+fn no_such_device(name: &'static str, index: Option<usize>) -> BackendError {
+    let count = devices(name).map_or(0, |devices| devices.len());
+    BackendError::NoSuchDevice { name, index: index.unwrap_or(0), count }
 }
 
 /// The backend that is used when none is asked for: the first compiled-in row of [`BACKENDS`].
@@ -177,55 +212,14 @@ pub fn resolve(name: Option<&str>) -> Result<&'static str, BackendError> {
     name.map_or_else(default_backend, |name| Ok(find(name)?.name))
 }
 
-/// The backend called `name`, or the default, with a device that answers. It is checked before anything large is read.
-///
-/// # Errors
-/// As [`resolve`], and when the device does not answer.
-pub fn choose(name: Option<&str>) -> Result<&'static str, BackendError> {
-    struct Nothing;
-    impl Job for Nothing {
-        type Output = ();
-
-        fn run<B: VlmBackend>(self, _device: B::Device) {}
-    }
-
-    let name = resolve(name)?;
-    run(name, Nothing)?;
-    Ok(name)
-}
-
-/// Runs one tiny operation on the device: missing drivers panic on first use, and a user should read a sentence instead.
+/// Runs one tiny operation on the device, which must answer.
 #[cfg_attr(not(any(feature = "cuda", feature = "wgpu", feature = "flex", feature = "ndarray")), expect(dead_code))]
 fn probe<B: Backend>(name: &'static str, device: &B::Device) -> Result<(), BackendError> {
-    // The hook belongs to the process: two probes at once would leave it silent.
-    static HOOK: Mutex<()> = Mutex::new(());
-    let silence = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    let answer = target::quietly(|| {
         let one = Tensor::<B, 1>::ones([1], (device, DType::F32));
         (one.clone() + one).into_data()
-    }));
-    std::panic::set_hook(hook);
-    drop(silence);
-    outcome.map(|_| ()).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        // The message of an `unwrap` is for developers only.
-        let reason = text.and_then(|text| text.lines().next()).filter(|line| !line.starts_with("called `"));
-        let others: Vec<String> = BACKENDS
-            .iter()
-            .filter(|row| row.compiled && row.name != name)
-            .map(|row| format!("`--backend {}`", row.name))
-            .collect();
-        BackendError::NoDevice {
-            name,
-            reason: reason.map_or_else(String::new, |line| format!(" ({line})")),
-            others: match others.is_empty() {
-                true => "no other is compiled in; rebuild with `--features flex`".to_owned(),
-                false => format!("this binary also has {}", others.join(" and ")),
-            },
-        }
-    })
+    });
+    answer.map(|_| ()).map_err(|reason| target::no_device(name, reason))
 }
 
 #[cfg(test)]

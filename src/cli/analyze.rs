@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::bail;
 use burn::tensor::DType;
 use safetensors::{Dtype, serialize, tensor::TensorView};
-use secateur_backends::{Job, VlmBackend, choose};
+use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::{Analysis, AnalyzeArgs},
@@ -38,9 +38,9 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     if args.what == Analysis::AttentionDispersion && checkpoint.decoder().num_hidden_layers < 2 {
         bail!("attention-dispersion reads the second layer of the language model, which has one");
     }
-    let backend = choose(args.backend.as_deref())?;
+    let target = args.target.choose()?;
     make_folder(&args.out)?;
-    secateur_backends::run(backend, Analyze { args, checkpoint, questions })?
+    target.run(Analyze { args, checkpoint, questions })?
 }
 
 struct Analyze {

@@ -133,8 +133,8 @@ pub(super) fn check_images(samples: &[Sample]) -> anyhow::Result<()> {
 fn answer(plan: ModelPlan, run: Run, out: &Path, force: bool) -> anyhow::Result<RunFolder> {
     let left = if force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.answers.len()..] };
     check_images(left)?;
-    let backend = plan.method().backend;
-    secateur_backends::run(backend, Eval { plan, run, out, force })?
+    let target = plan.method().target;
+    target.run(Eval { plan, run, out, force })?
 }
 
 /// The shard of the run that was asked for, by a flag or by a scheduler.
@@ -202,7 +202,7 @@ impl Fixed {
                 params: BTreeMap::new(),
                 tokens: None,
                 share: None,
-                backend: plan.method().backend.to_owned(),
+                backend: plan.method().target.backend.to_owned(),
                 dtype: plan.options.dtype.map(|dtype| format!("{dtype:?}").to_lowercase()),
                 clip: plan.checkpoint.clip().map(whole_path).transpose()?,
                 grid: tiling.grid.map(|grid| grid.name().to_owned()),

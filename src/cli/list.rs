@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use secateur_backends::{BACKENDS, BackendInfo};
+use secateur_backends::{BACKENDS, BackendInfo, DeviceInfo, devices};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -21,6 +21,7 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("models", Listing::Models),
         ("benchmarks", Listing::Benchmarks),
         ("backends", Listing::Backends),
+        ("devices", Listing::Devices),
     ];
     let chosen = all.into_iter().filter(|(_, listing)| args.what.is_none_or(|what| what == *listing));
     if args.markdown && args.what.is_some_and(|what| what != Listing::Methods) {
@@ -55,7 +56,18 @@ fn rows(listing: Listing) -> Vec<Value> {
         }
         Listing::Benchmarks => TASKS.iter().map(|t| json!({"name": t.name(), "about": t.card().about})).collect(),
         Listing::Backends => BACKENDS.iter().map(backend).collect(),
+        Listing::Devices => BACKENDS.iter().filter(|row| row.compiled).flat_map(devices_of).collect(),
     }
+}
+
+/// The devices of a backend, by the numbers that `--device` takes.
+fn devices_of(row: &BackendInfo) -> Vec<Value> {
+    let devices = devices(row.name).unwrap_or_default();
+    let describe = |(index, device): (usize, DeviceInfo)| {
+        let DeviceInfo { name, kind, memory } = device;
+        json!({"backend": row.name, "device": index, "name": name, "kind": kind.name(), "memory": memory})
+    };
+    devices.into_iter().enumerate().map(describe).collect()
 }
 
 /// A backend, with the kernels that it has for this processor.
@@ -105,6 +117,11 @@ fn markdown() -> String {
 
 fn line(row: &Value) -> String {
     let text = |key: &str| row[key].as_str().unwrap_or_default();
+    if let Some(number) = row["device"].as_u64() {
+        let memory = row["memory"].as_u64().map(|bytes| format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)));
+        let target = format!("--backend {} --device {number}", text("backend"));
+        return format!("{target:<33} {}: {}{}", text("kind"), text("name"), memory.unwrap_or_default());
+    }
     let mut line = format!("{:<33} {}", text("name"), text("about"));
     if row["compiled"] == false {
         // Writing to a string cannot fail.

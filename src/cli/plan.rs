@@ -1,7 +1,7 @@
 //! Plans: the typed arguments, resolved and checked before any weight is read.
 
 use burn::tensor::DType;
-use secateur_backends::{VlmBackend, choose};
+use secateur_backends::{Target, VlmBackend};
 
 use super::args::{MethodArgs, ModelArgs};
 use crate::{
@@ -20,7 +20,7 @@ pub(super) struct MethodPlan {
     pub(super) method: &'static str,
     pub(super) params: Params,
     pub(super) tokens: Option<Budget>,
-    pub(super) backend: &'static str,
+    pub(super) target: Target,
     pub(super) seed: u64,
 }
 
@@ -43,9 +43,9 @@ impl MethodPlan {
         if let (None, Some(ignored)) = (tokens, args.tokens) {
             say!("note: method `none` keeps every token; --tokens {ignored} is not used");
         }
-        let backend = choose(args.backend.as_deref())?;
+        let target = args.target.choose()?;
         let method = if tokens.is_some() { asked } else { "none" };
-        Ok(Self { method, params, tokens, backend, seed: args.seed })
+        Ok(Self { method, params, tokens, target, seed: args.seed })
     }
 
     /// A plan for each name in a list with commas; `all` is every method.

@@ -22,8 +22,8 @@ pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
         return Err(error.into());
     }
     let plan = MethodPlan::new(&args.method)?;
-    let backend = plan.backend;
-    let pruned = secateur_backends::run(backend, Prune { plan, cues: args.cues })??;
+    let target = plan.target;
+    let pruned = target.run(Prune { plan, cues: args.cues })??;
     print_json(&pruned)
 }
 

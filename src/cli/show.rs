@@ -60,8 +60,8 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     let question = args.question.clone().unwrap_or_default();
     let text = checkpoint.chat().own.render(&question, &[media.placeholders()])?;
     make_folder(&args.out)?;
-    let backend = plan.method().backend;
-    secateur_backends::run(backend, Show { args, plan, media, text, question })?
+    let target = plan.method().target;
+    target.run(Show { args, plan, media, text, question })?
 }
 
 struct Show {

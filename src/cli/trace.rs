@@ -40,10 +40,10 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
         }
     };
     let text = checkpoint.chat().own.render(&args.question, &[media.placeholders()])?;
-    let backend = plan.method().backend;
+    let target = plan.method().target;
     let question = args.clip_text.unwrap_or_else(|| clip_question(&args.question));
     let job = TraceJob { plan, media, text, question, limit: args.max_new_tokens, logits: args.logits };
-    let trace = secateur_backends::run(backend, job)??;
+    let trace = target.run(job)??;
     print_json(&trace)
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{ModelArgs, WeightType};
+use super::{ModelArgs, TargetArgs, WeightType};
 use crate::plot::Scale;
 
 #[derive(Debug, ClapArgs)]
@@ -38,9 +38,8 @@ pub(in crate::cli) struct ReportArgs {
     /// Questions on which methods disagree that are shown with their images, and timed; 0 leaves both out and loads no model
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(in crate::cli) gallery: usize,
-    /// Where to run the gallery; by default the first backend that is compiled in
-    #[arg(long)]
-    pub(in crate::cli) backend: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
     /// Where the page and its charts go
     #[arg(long, value_name = "DIR", default_value = "secateur-report")]
     pub(in crate::cli) out: PathBuf,
@@ -64,9 +63,8 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
-    /// Where to run; see `secateur list backends`. By default the first that is compiled in
-    #[arg(long)]
-    pub(in crate::cli) backend: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
     /// Where images and data go
     #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
     pub(in crate::cli) out: PathBuf,

@@ -9,6 +9,7 @@ pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, Ru
 use burn::tensor::DType;
 use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
+use secateur_backends::{BackendError, Target};
 
 use crate::{image::GridRule, pruner::Budget, sequence::Merge};
 
@@ -110,12 +111,29 @@ pub(in crate::cli) struct MethodArgs {
     /// fastv: how many layers of the decoder see all tokens
     #[arg(long, default_value_t = 2, value_name = "K")]
     pub(in crate::cli) fastv_layer: usize,
-    /// Where to run; see `secateur list backends`. By default the first that is compiled in
-    #[arg(long)]
-    pub(in crate::cli) backend: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
     /// Seed of everything random
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
+}
+
+/// Where to run.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(in crate::cli) struct TargetArgs {
+    /// Where to run; see `secateur list backends`. By default the first that is compiled in
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) backend: Option<String>,
+    /// The number of the backend's device; see `secateur list devices`. By default the one that its driver ranks first
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) device: Option<usize>,
+}
+
+impl TargetArgs {
+    /// The backend and its device, which must answer.
+    pub(in crate::cli) fn choose(&self) -> Result<Target, BackendError> {
+        Target::choose(self.backend.as_deref(), self.device)
+    }
 }
 
 /// Types that weights can be kept in.
@@ -165,9 +183,8 @@ pub(in crate::cli) struct DemoArgs {
     /// Questions for each method and budget, up to 400
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(in crate::cli) questions: usize,
-    /// Where to run; see `secateur list backends`. By default the first that is compiled in
-    #[arg(long)]
-    pub(in crate::cli) backend: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
     /// Seed of everything random
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
@@ -280,4 +297,5 @@ pub(in crate::cli) enum Listing {
     Models,
     Benchmarks,
     Backends,
+    Devices,
 }

@@ -47,10 +47,10 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
     let placeholders: Vec<usize> = media.iter().map(Media::placeholders).collect();
     let text = checkpoint.chat().own.render(&question, &placeholders)?;
-    let backend = plan.method().backend;
+    let target = plan.method().target;
     let question = clip_question(&question);
     let job = Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json };
-    secateur_backends::run(backend, job)?
+    target.run(job)?
 }
 
 struct Ask {
@@ -142,7 +142,7 @@ fn summary<B: VlmBackend>(
     AskResult {
         text,
         method: method.method,
-        backend: method.backend,
+        backend: method.target.backend,
         visual_tokens_before: seen.iter().map(|seen| seen.unpruned).sum(),
         visual_tokens: kept(seen, answer).1,
         ttft_ms: ms(vision + prune + answer.prefill),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use burn::tensor::DType;
 use indicatif::{ProgressBar, ProgressStyle};
-use secateur_backends::{Job, VlmBackend, choose};
+use secateur_backends::{Job, VlmBackend};
 
 mod ceilings;
 mod table;
@@ -41,7 +41,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if budgets.is_empty() {
         budgets.extend(BUDGETS.map(Budget::from));
     }
-    let backend = choose(args.method.backend.as_deref())?;
+    let target = args.method.target.choose()?;
     let (checkpoint, name) = subject(&args)?;
     let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.card().needs.joint);
     let joint = text_side(&mut names, reads_text, &args.method, || checkpoint.check_text_side())?;
@@ -63,7 +63,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
     let (table, json) =
-        secateur_backends::run(backend, Bench { args, checkpoint, name, names, budgets, params, options, backend })??;
+        target.run(Bench { args, checkpoint, name, names, budgets, params, options, backend: target.backend })??;
     print(&table.text())?;
     if json {
         print_json(&table.json())?;

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use secateur_backends::{Job, VlmBackend, choose};
+use secateur_backends::{Job, VlmBackend};
 
 mod table;
 
@@ -44,8 +44,8 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
     if args.questions < 2 * IMAGES {
         bail!("--questions {} is not possible: it takes {} or more", args.questions, 2 * IMAGES);
     }
-    let backend = choose(args.backend.as_deref())?;
-    secateur_backends::run(backend, Show { args, names, params, backend })?
+    let target = args.target.choose()?;
+    target.run(Show { args, names, params, backend: target.backend })?
 }
 
 struct Show {

@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use burn::tensor::DType;
 use clap::ValueEnum;
 use image::{RgbImage, imageops};
-use secateur_backends::{Job, VlmBackend};
+use secateur_backends::{Job, Target, VlmBackend};
 
 use super::runs::{Group, Stored};
 use crate::{
@@ -74,11 +74,7 @@ pub(super) fn questions(group: &Group, count: usize) -> Vec<(usize, Option<usize
 }
 
 /// Loads the group's model and answers the chosen questions with every run's method.
-pub(super) fn gallery(
-    group: &Group,
-    chosen: &[(usize, Option<usize>)],
-    backend: &'static str,
-) -> anyhow::Result<Gallery> {
+pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: Target) -> anyhow::Result<Gallery> {
     let config = &group.runs[0].config;
     let samples = group.task.samples(&config.data).context("the questions are not there any more")?;
     if !config.data_sha256.is_empty() && data_sha256(&samples) != config.data_sha256 {
@@ -94,7 +90,7 @@ pub(super) fn gallery(
     let dtype = dtype.map_err(anyhow::Error::msg)?.map(DType::from);
     let tiling = TilingChoice { grid: grid.map_err(anyhow::Error::msg)?, merge: merge.map_err(anyhow::Error::msg)? };
     let options = LoadOptions { dtype, joint, tiling };
-    secateur_backends::run(backend, Make { group, chosen, samples, checkpoint, options })?
+    target.run(Make { group, chosen, samples, checkpoint, options })?
 }
 
 /// The parameters that a run was made with.

@@ -7,7 +7,7 @@ mod runs;
 use gallery::{Gallery, gallery, questions};
 use page::{Part, page};
 use runs::{Group, groups};
-use secateur_backends::resolve;
+use secateur_backends::{Target, resolve};
 
 use super::{args::ReportArgs, make_folder, print};
 use secateur_weights::stay_offline;
@@ -24,7 +24,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     // A run's folder may come from anybody: the files that it names are read if they are here, and never fetched.
     stay_offline();
     let groups = groups(&args.runs)?;
-    let backend = resolve(args.backend.as_deref())?;
+    let target = Target { backend: resolve(args.target.backend.as_deref())?, device: args.target.device };
     make_folder(&args.out)?;
     let mut parts = Vec::new();
     let mut names: Vec<String> = Vec::new();
@@ -32,7 +32,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
         let (gallery, missing) = if args.gallery == 0 {
             (Gallery::default(), Some("left out by --gallery 0".to_owned()))
         } else {
-            match gallery(group, &questions(group, args.gallery), backend) {
+            match gallery(group, &questions(group, args.gallery), target) {
                 Ok(gallery) if gallery.shown.is_empty() => {
                     (gallery, Some("there is no image with a question on which the runs disagree".to_owned()))
                 }
@@ -45,7 +45,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
             say!("note: {} has no gallery: {reason}", group.task.name());
         }
         let tokens = by_tokens(group);
-        let times = by_time(group, &gallery, backend);
+        let times = by_time(group, &gallery, target.backend);
         let name = format!("{}-{}", group.task.name(), group.model);
         // Groups with the same benchmark and model but other settings are numbered.
         let same = names.iter().filter(|other| **other == name).count();

@@ -54,9 +54,9 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         }
         check_images(&benchmark.samples[answered..])?;
     }
-    let backend = plan.method().backend;
+    let target = plan.method().target;
     let (model, out, json) = (fixed.model_name(), args.run.out.clone(), args.run.json);
-    let rows = secateur_backends::run(backend, Sweep { plan, methods, fixed, benchmarks, batching, args: args.run })??;
+    let rows = target.run(Sweep { plan, methods, fixed, benchmarks, batching, args: args.run })??;
     let table = Table::new(rows);
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
         let path = out.join(format!("sweep-{model}.{extension}"));
