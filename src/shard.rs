@@ -14,6 +14,23 @@ pub struct Shard {
     pub count: usize,
 }
 
+/// The value of `--shard`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardChoice {
+    /// The shard of this task in the array of a cluster's scheduler.
+    Auto,
+    /// This one.
+    One(Shard),
+}
+
+impl FromStr for ShardChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::One) }
+    }
+}
+
 /// A shard as it is written in a file, not checked.
 #[derive(Deserialize)]
 struct Numbers {
@@ -90,7 +107,7 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
-        let (index, count) = parts.ok_or_else(|| format!("`{text}` is no shard like 0/4"))?;
+        let (index, count) = parts.ok_or_else(|| format!("`{text}` is no shard like 0/4, and not `auto`"))?;
         let shard = Self { index, count };
         shard.check().map(|()| shard)
     }
@@ -121,6 +138,8 @@ mod tests {
     #[test]
     fn shards_are_read_from_text() {
         assert_eq!("1/4".parse(), Ok(Shard { index: 1, count: 4 }));
+        assert_eq!("1/4".parse(), Ok(ShardChoice::One(Shard { index: 1, count: 4 })));
+        assert_eq!("auto".parse(), Ok(ShardChoice::Auto));
         for wrong in ["4/4", "1", "", "-1/4", "a/b", "0/0"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }

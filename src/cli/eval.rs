@@ -6,21 +6,22 @@ use std::{
 };
 
 use anyhow::{anyhow, bail};
-use secateur_backends::{Job, VlmBackend};
 
 use super::{
+    answer::{Worker, with_answerer},
     args::{EvalArgs, JudgeArgs, RunArgs},
     benchmark::Benchmark,
     check_videos, judge,
     plan::{MethodPlan, ModelPlan},
     print, print_json,
     progress::progress,
+    workers::is_worker,
 };
 use crate::{
-    eval::{Looked, Run, RunConfig, RunFolder, RunStatus, evaluate, look_through, read_config, status},
-    model::{DEMO, Model},
-    pruner::{Budget, Selector, method, selector},
-    shard::Shard,
+    eval::{Looked, Run, RunConfig, RunFolder, RunStatus, look_through, read_config, status},
+    model::DEMO,
+    pruner::{Budget, method},
+    shard::{Shard, ShardChoice},
     task::{Answer, Report, Sample, Task, holes, task},
     words::count,
 };
@@ -35,6 +36,12 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     if let Some(shard) = shard.filter(|shard| shard.count > benchmark.samples.len()) {
         bail!("shard {shard} is not possible: there are {} questions", benchmark.samples.len());
     }
+    if is_worker() {
+        let samples = part(&benchmark.samples, shard).to_vec();
+        let benchmarks = vec![Benchmark { samples, ..benchmark }];
+        let plan = ModelPlan::new(&args.model, methods)?;
+        return Worker { plan, benchmarks, batching, temperature: args.run.temperature }.run();
+    }
     benchmark.check(&args.run, judge)?;
 
     let plan = ModelPlan::new(&args.model, methods)?;
@@ -43,7 +50,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let Benchmark { data, samples, .. } = benchmark;
     let config = RunConfig { shard, ..config };
     let run = out.join(config.folder_name());
-    let samples = &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))];
+    let samples = part(&samples, shard);
     let asked = Run { task, samples, config: &config, batching };
     let there = if *force { RunStatus::default() } else { status(out, &config, samples)? };
     if shard.is_some() {
@@ -60,7 +67,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
             finish(&folder, task, &data, score(folder.answers())?)?
         }
         Missing::Answers => {
-            let folder = answer(plan, asked, out, *force)?;
+            let folder = answer(plan, asked, &args.run)?;
             let report = finish(&folder, task, &data, score(folder.answers())?)?;
             say!("{}", run.display());
             report
@@ -78,7 +85,7 @@ fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &RunStatus) -> 
     let Run { task, samples, config, .. } = asked;
     let folder = args.out.join(config.folder_name());
     if there.answers.len() < samples.len() {
-        answer(plan, asked, &args.out, args.force)?;
+        answer(plan, asked, args)?;
     } else if there.on_disk == samples.len() && read_config(&folder)? != *config {
         // The run has all answers, under another --limit or data folder: its folder takes the new settings.
         RunFolder::open(&args.out, config, samples, false)?;
@@ -130,26 +137,47 @@ pub(super) fn check_images(samples: &[Sample]) -> anyhow::Result<()> {
 }
 
 /// Answers the questions that are left.
-fn answer(plan: ModelPlan, run: Run, out: &Path, force: bool) -> anyhow::Result<RunFolder> {
-    let left = if force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.answers.len()..] };
+fn answer(plan: ModelPlan, run: Run, args: &RunArgs) -> anyhow::Result<RunFolder> {
+    let RunArgs { out, force, .. } = args;
+    let left = if *force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.answers.len()..] };
     check_images(left)?;
-    let target = plan.method().target;
-    target.run(Eval { plan, run, out, force })?
+    with_answerer(plan, &args.workers, |answerer| {
+        // The folder is opened only now: a run that cannot start leaves nothing behind and destroys nothing.
+        let mut folder = RunFolder::open(out, run.config, run.samples, *force)?;
+        answerer.answer(0, run, &mut folder)?;
+        Ok(folder)
+    })
 }
 
-/// The shard of the run that was asked for, by a flag or by a scheduler.
-fn shard(flag: Option<Shard>) -> anyhow::Result<Option<Shard>> {
-    if flag.is_some() {
-        return Ok(flag.filter(|shard| shard.count > 1));
+/// The questions of a shard.
+fn part(samples: &[Sample], shard: Option<Shard>) -> &[Sample] {
+    &samples[shard.map_or(0..samples.len(), |shard| shard.range(samples.len()))]
+}
+
+/// The shard of the run that was asked for. An array may as well be over methods or seeds, so that a shard is never taken from a scheduler
+/// without being asked for.
+fn shard(flag: Option<ShardChoice>) -> anyhow::Result<Option<Shard>> {
+    let found = Shard::from_scheduler(|name| std::env::var(name).ok());
+    match flag {
+        Some(ShardChoice::One(shard)) => Ok(Some(shard).filter(|shard| shard.count > 1)),
+        Some(ShardChoice::Auto) => {
+            let Some((shard, variable)) = found.map_err(anyhow::Error::msg)? else {
+                bail!("--shard auto finds no SLURM array and no indexed Kubernetes job here; give --shard I/N");
+            };
+            say!("note: shard {shard}, from {variable}");
+            Ok(Some(shard).filter(|shard| shard.count > 1))
+        }
+        None => {
+            if let Ok(Some((shard, variable))) = found
+                && shard.count > 1
+            {
+                say!(
+                    "note: every question is asked; {variable} is set, and --shard auto would ask those of shard {shard}"
+                );
+            }
+            Ok(None)
+        }
     }
-    let found = Shard::from_scheduler(|name| std::env::var(name).ok()).map_err(anyhow::Error::msg)?;
-    let Some((shard, variable)) = found else { return Ok(None) };
-    if shard.count == 1 {
-        say!("note: {variable} is that of an array of one task, which runs every question; --shard I/N runs a part");
-        return Ok(None);
-    }
-    say!("note: shard {shard}, from {variable}; --shard 0/1 runs every question");
-    Ok(Some(shard))
 }
 
 /// Writes the file for the benchmark's server, and the score.
@@ -258,59 +286,4 @@ fn whole_path(model: &str) -> std::io::Result<String> {
         return Ok(std::path::absolute(model)?.display().to_string());
     }
     Ok(model.to_owned())
-}
-
-struct Eval<'a> {
-    plan: ModelPlan,
-    run: Run<'a>,
-    out: &'a Path,
-    force: bool,
-}
-
-impl Job for Eval<'_> {
-    type Output = anyhow::Result<RunFolder>;
-
-    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let method = self.plan.method();
-        let selector = selector::<B>(method.method, method.params)?;
-        let model: Model<B> = self.plan.load(&device)?;
-        // The folder is opened only now: a run that cannot start leaves nothing behind and destroys nothing.
-        let mut folder = RunFolder::open(self.out, self.run.config, self.run.samples, self.force)?;
-        run_on(&model, &selector, self.run, &mut folder)?;
-        Ok(folder)
-    }
-}
-
-/// Completes a run with a loaded model: the answers that are left, and the score.
-pub(super) fn complete<B: VlmBackend>(
-    model: &Model<B>,
-    selector: &Selector<B>,
-    run: Run,
-    args: &RunArgs,
-    judge: &JudgeArgs,
-) -> anyhow::Result<Report> {
-    let Run { task, samples, config, .. } = run;
-    let mut folder = RunFolder::open(&args.out, config, samples, args.force)?;
-    run_on(model, selector, run, &mut folder)?;
-    let report = judge::score(task, &config.data, folder.answers(), config.protocol, judge, folder.path())?;
-    finish(&folder, task, &config.data, report)
-}
-
-fn run_on<B: VlmBackend>(
-    model: &Model<B>,
-    selector: &Selector<B>,
-    run: Run,
-    folder: &mut RunFolder,
-) -> anyhow::Result<()> {
-    if !folder.is_locked() {
-        say!("note: this file system has no locks; let no other process write to {}", folder.path().display());
-    }
-    if let Some(name) = run.task.card().upload.filter(|_| folder.answered() == 0) {
-        // An old upload is of answers that --force threw away.
-        folder.write_upload(name, None)?;
-    }
-    let bar = progress(run.samples.len(), folder.answered());
-    evaluate(model, selector, run, folder, || bar.inc(1))?;
-    bar.finish_and_clear();
-    Ok(())
 }

@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod analyze;
+mod answer;
 mod args;
 mod arrange;
 mod ask;
@@ -30,6 +31,7 @@ mod show;
 mod sweep;
 mod terminal;
 mod trace;
+mod workers;
 
 use std::{
     io::Write,
@@ -58,6 +60,10 @@ use crate::{
 /// # Errors
 /// When the user's files or flags make it impossible; the error is one chain of causes.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if workers::is_worker() { workers::end(run_command(args)) } else { run_command(args) }
+}
+
+fn run_command(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),

@@ -2,7 +2,9 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     io::{IsTerminal, Write},
+    sync::{Mutex, PoisonError},
 };
 
 /// Spells out control characters in `text`, but for line breaks and tabs.
@@ -34,9 +36,20 @@ pub(super) fn for_stdout(text: &str) -> Cow<'_, str> {
     if std::io::stdout().is_terminal() { plain(text) } else { Cow::Borrowed(text) }
 }
 
+/// The lines that were written to stderr.
+static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// Writes a line to stderr. The program goes on if nobody reads stderr.
 pub(super) fn say(text: &str) {
+    SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned());
     let _ = writeln!(std::io::stderr(), "{}", plain(text));
+}
+
+/// Writes a line to stderr that was not written before: workers all have the same notes.
+pub(super) fn say_once(text: &str) {
+    if !SAID.lock().unwrap_or_else(PoisonError::into_inner).contains(text) {
+        say(text);
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use ahead::Ahead;
 use config::CONFIG;
 pub use config::{RunConfig, read_config};
 pub use media::{Looked, look_through};
-pub use run::{Batching, Run, evaluate, prompt};
+pub use run::{Asking, Batching, Run, ask, check_lengths, decoding, evaluate, groups, prompt};
 use serde::Serialize;
 
 use crate::{

@@ -1,10 +1,6 @@
 //! The questions of a run: those about an image together, several side by side, and the answers in the file's order.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    ops::ControlFlow,
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use secateur_backends::VlmBackend;
 use sha2::{Digest, Sha256};
@@ -60,22 +56,60 @@ pub fn evaluate<B: VlmBackend>(
     mut on_answer: impl FnMut(),
 ) -> Result<(), Error> {
     let Run { task, samples, config, batching } = run;
-    let decoding = Decoding {
-        max_new_tokens: task.card().max_new_tokens,
-        sampling: Sampling::new(config.temperature, 1.0, config.seed),
-        stops: true,
-    };
     let left: Vec<usize> = (0..samples.len()).filter(|&i| !folder.has(i)).collect();
+    let asked =
+        Asking { selector, tokens: config.tokens, decoding: decoding(task, config.temperature, config.seed), batching };
     check_lengths(model, selector, left.iter().map(|&i| &samples[i]), config.tokens)?;
-    let mut left = if batching.reuse { by_image(left, samples) } else { left.into() };
-    let limits = Limits { batch: batching.batch.max(1), ..Limits::default() };
-    let mut engine = Engine::new(model, if batching.reuse { limits } else { limits.without_reuse() });
-    let mut asker = Asker { model, selector, decoding, config, last: None };
+    let left = if batching.reuse { by_image(left, samples) } else { left };
+    ask(model, asked, samples, left, |i, text| {
+        folder.append(i, Answer::new(&samples[i], text, &config.model_name()))?;
+        on_answer();
+        Ok(())
+    })
+}
+
+/// How the questions of a benchmark are answered.
+pub fn decoding(task: &dyn Task, temperature: f32, seed: u64) -> Decoding {
+    Decoding {
+        max_new_tokens: task.card().max_new_tokens,
+        sampling: Sampling::new(temperature, 1.0, seed),
+        stops: true,
+    }
+}
+
+/// How questions are asked.
+pub struct Asking<'a, B: VlmBackend> {
+    /// The method.
+    pub selector: &'a Selector<B>,
+    /// The visual tokens that it keeps.
+    pub tokens: Option<Budget>,
+    /// How answers are decoded.
+    pub decoding: Decoding,
+    /// What is computed together.
+    pub batching: Batching,
+}
+
+/// Asks the questions with these numbers, in this order; `on_answer` takes the number and the answer of each as it comes.
+///
+/// # Errors
+/// When an image cannot be read, or `on_answer` fails. After an error no more questions are asked; those in flight are answered.
+pub fn ask<B: VlmBackend>(
+    model: &Model<B>,
+    asking: Asking<B>,
+    samples: &[Sample],
+    questions: impl IntoIterator<Item = usize>,
+    mut on_answer: impl FnMut(usize, String) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut left = questions.into_iter();
+    let Batching { batch, reuse } = asking.batching;
+    let limits = Limits { batch: batch.max(1), ..Limits::default() };
+    let mut engine = Engine::new(model, if reuse { limits } else { limits.without_reuse() });
+    let mut asker = Asker { model, asking, last: None };
     let mut asked: HashMap<RequestId, usize> = HashMap::new();
     let mut wrong = None;
     loop {
         while wrong.is_none() && engine.unfinished() < limits.batch {
-            let Some(i) = left.pop_front() else { break };
+            let Some(i) = left.next() else { break };
             match asker.request(&samples[i]) {
                 Ok(request) => {
                     asked.insert(engine.submit(request), i);
@@ -95,14 +129,9 @@ pub fn evaluate<B: VlmBackend>(
         });
         for (id, outcome) in ended {
             let Some(i) = asked.remove(&id) else { continue };
-            let sample = &samples[i];
             match outcome {
-                Ok(ids) => {
-                    let text = strip(&model.tokenizer().decode(&ids)).to_owned();
-                    folder.append(i, Answer::new(sample, text, &config.model_name()))?;
-                    on_answer();
-                }
-                Err(error) if wrong.is_none() => wrong = Some(of_question(sample, error)),
+                Ok(ids) => on_answer(i, strip(&model.tokenizer().decode(&ids)).to_owned())?,
+                Err(error) if wrong.is_none() => wrong = Some(of_question(&samples[i], error)),
                 Err(_) => {}
             }
         }
@@ -119,8 +148,27 @@ fn of_question(sample: &Sample, source: Error) -> Error {
     }
 }
 
+/// Questions that are handed out together, in the order in which one process asks them: those about an image, and at least as many as are
+/// answered side by side.
+pub fn groups(left: Vec<usize>, samples: &[Sample], Batching { batch, reuse }: Batching) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for i in if reuse { by_image(left, samples) } else { left } {
+        match groups.last_mut() {
+            Some(last) if last.len() < batch || reuse && is_about_one(&samples[last[last.len() - 1]], &samples[i]) => {
+                last.push(i)
+            }
+            _ => groups.push(vec![i]),
+        }
+    }
+    groups
+}
+
+fn is_about_one(a: &Sample, b: &Sample) -> bool {
+    a.media.is_some() && a.media == b.media
+}
+
 /// The questions with those about an image together, in the order of the first about each.
-fn by_image(left: Vec<usize>, samples: &[Sample]) -> VecDeque<usize> {
+fn by_image(left: Vec<usize>, samples: &[Sample]) -> Vec<usize> {
     let mut first: HashMap<&MediaSource, usize> = HashMap::new();
     let place = |i: usize| match &samples[i].media {
         Some(image) => *first.entry(image).or_insert(i),
@@ -136,7 +184,10 @@ fn place_of(mut place: impl FnMut(usize) -> usize) -> impl FnMut(usize) -> (usiz
 }
 
 /// Refuses questions that are too long before the first is asked. Of visual tokens, those of one item are counted, which every image has.
-fn check_lengths<'s, B: VlmBackend>(
+///
+/// # Errors
+/// When a question is longer than the model reads, with the ids of others.
+pub fn check_lengths<'s, B: VlmBackend>(
     model: &Model<B>,
     selector: &Selector<B>,
     samples: impl Iterator<Item = &'s Sample>,
@@ -184,9 +235,7 @@ pub fn prompt<B: VlmBackend>(model: &Model<B>, sample: &Sample, placeholders: &[
 /// Makes requests of questions.
 struct Asker<'a, B: VlmBackend> {
     model: &'a Model<B>,
-    selector: &'a Selector<B>,
-    decoding: Decoding,
-    config: &'a RunConfig,
+    asking: Asking<'a, B>,
     /// The image of the question before, opened.
     last: Option<(&'a MediaSource, Arc<SharedMedia>)>,
 }
@@ -197,7 +246,8 @@ impl<'a, B: VlmBackend> Asker<'a, B> {
         let placeholders: Vec<usize> = media.iter().map(|media| media.media().placeholders()).collect();
         let prompt = prompt(self.model, sample, &placeholders)?;
         let media = media.into_iter().map(Media::Shared).collect();
-        let request = Request::new(media, prompt, self.selector, self.config.tokens, self.decoding);
+        let Asking { selector, tokens, decoding, .. } = self.asking;
+        let request = Request::new(media, prompt, selector, tokens, decoding);
         Ok(Request { draw: draw(sample), ..request })
     }
 

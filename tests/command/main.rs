@@ -26,3 +26,4 @@ mod sweep;
 mod trace;
 mod video;
 mod video_sets;
+mod workers;

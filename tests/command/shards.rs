@@ -48,14 +48,14 @@ fn merged_shards_are_the_whole_run() {
     let part: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!(part, json!({"benchmark": "demo", "protocol": "llava", "n": 4, "metrics": {}}));
     let slurm = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "3")];
-    let (code, stdout, stderr) = eval(split.path(), &slurm, &[]);
+    let (code, stdout, stderr) = eval(split.path(), &slurm, &["--shard", "auto"]);
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("SLURM_ARRAY_TASK_ID") && stdout.contains("secateur merge"), "{stdout}{stderr}");
 
     let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3"], &[]);
     assert!(code == 1 && stderr.contains("shard 2 of 3 is missing"), "{stderr}");
     let kubernetes = [("JOB_COMPLETION_INDEX", "2"), ("JOB_COMPLETIONS", "3")];
-    assert_eq!(eval(split.path(), &kubernetes, &[]).0, 0);
+    assert_eq!(eval(split.path(), &kubernetes, &["--shard", "auto"]).0, 0);
     let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3", "1-of-3", "2-of-3"], &[]);
     assert!(code == 1 && stderr.contains("there twice"), "{stderr}");
 
@@ -66,7 +66,7 @@ fn merged_shards_are_the_whole_run() {
     std::fs::write(third.join("answers.jsonl"), first).unwrap();
     let (code, _, stderr) = merge(split.path(), &["0-of-3", "1-of-3", "2-of-3"], &[]);
     assert!(code == 1 && stderr.contains("1 of 5 questions are answered"), "{stderr}");
-    assert_eq!(eval(split.path(), &kubernetes, &[]).0, 0);
+    assert_eq!(eval(split.path(), &kubernetes, &["--shard", "auto"]).0, 0);
 
     let (code, stdout, stderr) = merge(split.path(), &["2-of-3", "0-of-3", "1-of-3"], &["--json"]);
     assert_eq!(code, 0, "{stderr}");
@@ -119,8 +119,20 @@ fn shards_of_different_runs_are_not_merged() {
 fn shards_that_cannot_be_are_usage_errors() {
     let out = tempfile::tempdir().unwrap();
     assert_eq!(eval(out.path(), &[], &["--shard", "3/3"]).0, 2);
-    let (code, _, stderr) = eval(out.path(), &[("JOB_COMPLETION_INDEX", "1")], &[]);
+    let (code, _, stderr) = eval(out.path(), &[("JOB_COMPLETION_INDEX", "1")], &["--shard", "auto"]);
     assert!(code == 1 && stderr.contains("JOB_COMPLETIONS"), "{stderr}");
+    let (code, _, stderr) = eval(out.path(), &[], &["--shard", "auto"]);
+    assert!(code == 1 && stderr.contains("--shard I/N"), "{stderr}");
+}
+
+/// An array over methods or seeds asks every question in every task.
+#[test]
+fn an_array_is_no_shard_unless_asked_for() {
+    let out = tempfile::tempdir().unwrap();
+    let slurm = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "3")];
+    let (code, _, stderr) = eval(out.path(), &slurm, &[]);
+    assert!(code == 0 && stderr.contains("--shard auto"), "{stderr}");
+    assert_eq!(answers(&out.path().join(NAME)).lines().count().to_string(), QUESTIONS);
 }
 
 /// Splits a run's answers as a kill leaves them: the first `written` in their file, and some of those after them in the other, from the

@@ -6,7 +6,13 @@ use anyhow::bail;
 use clap::Args as ClapArgs;
 
 use super::ModelArgs;
-use crate::{cli::check_sampling, eval::Batching, pruner::Budget, shard::Shard, task::Protocol};
+use crate::{
+    cli::{check_sampling, workers::WorkerArgs},
+    eval::Batching,
+    pruner::Budget,
+    shard::ShardChoice,
+    task::Protocol,
+};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct EvalArgs {
@@ -17,9 +23,9 @@ pub(in crate::cli) struct EvalArgs {
     /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
-    /// Only part I, counted from 0, of N; filled by itself in a SLURM array or an indexed Kubernetes job
-    #[arg(long, value_name = "I/N")]
-    pub(in crate::cli) shard: Option<Shard>,
+    /// Only part I, counted from 0, of N; `auto` takes them from a SLURM array or an indexed Kubernetes job
+    #[arg(long, value_name = "I/N|auto")]
+    pub(in crate::cli) shard: Option<ShardChoice>,
     #[command(flatten)]
     pub(in crate::cli) run: RunArgs,
 }
@@ -36,6 +42,8 @@ pub(in crate::cli) struct RunArgs {
     /// Questions that are answered side by side: the same answers up to rounding, for more memory
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) batch_size: usize,
+    #[command(flatten)]
+    pub(in crate::cli) workers: WorkerArgs,
     /// Computes what questions have in common for each of them again, to measure what reuse saves
     #[arg(long)]
     pub(in crate::cli) no_reuse: bool,

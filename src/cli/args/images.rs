@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, TargetArgs, WeightType};
-use crate::plot::Scale;
+use crate::{cli::workers::WorkerArgs, plot::Scale};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct ShowArgs {
@@ -65,6 +65,8 @@ pub(in crate::cli) struct AnalyzeArgs {
     pub(in crate::cli) dtype: Option<WeightType>,
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
+    #[command(flatten)]
+    pub(in crate::cli) workers: WorkerArgs,
     /// Where images and data go
     #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
     pub(in crate::cli) out: PathBuf,

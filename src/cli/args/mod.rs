@@ -11,6 +11,7 @@ use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 use secateur_backends::{BackendError, Target};
 
+use super::workers::own_device;
 use crate::{image::GridRule, pruner::Budget, sequence::Merge};
 
 /// Training-free visual token pruning for vision-language models.
@@ -132,7 +133,7 @@ pub(in crate::cli) struct TargetArgs {
 impl TargetArgs {
     /// The backend and its device, which must answer.
     pub(in crate::cli) fn choose(&self) -> Result<Target, BackendError> {
-        Target::choose(self.backend.as_deref(), self.device)
+        Target::choose(self.backend.as_deref(), own_device().or(self.device))
     }
 }
 

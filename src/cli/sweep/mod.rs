@@ -1,26 +1,25 @@
 //! `secateur sweep`: methods × budgets × benchmarks in one table, each run in its own folder as `eval` leaves it.
 
 use anyhow::bail;
-use secateur_backends::{Job, VlmBackend};
 
 mod table;
 
 use table::{Row, Table};
 
 use super::{
+    answer::{Answerer, Worker, with_answerer},
     args::{JudgeArgs, MethodArgs, RunArgs, SweepArgs},
     benchmark::Benchmark,
     check_videos,
-    eval::{Fixed, Missing, check_images, complete},
+    eval::{Fixed, Missing, check_images, finish},
     judge,
     plan::{MethodPlan, ModelPlan, budgets},
     print, print_json,
+    workers::is_worker,
 };
 use crate::{
-    eval::{Batching, Run, RunConfig, RunStatus, status},
-    model::Model,
-    pruner::selector,
-    task::{Report, Task, task},
+    eval::{Batching, Run, RunConfig, RunFolder, RunStatus, status},
+    task::{Answer, Report, Task, task},
 };
 
 pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
@@ -33,10 +32,15 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     let mut benchmarks = Vec::new();
     for task in tasks {
         let benchmark = Benchmark::new(task, args.data.clone(), args.run.limit)?;
-        benchmark.check(&args.run, &judge_of(task, &args.run.judge))?;
+        if !is_worker() {
+            benchmark.check(&args.run, &judge_of(task, &args.run.judge))?;
+        }
         benchmarks.push(benchmark);
     }
     let plan = ModelPlan::new(&args.model, methods)?;
+    if is_worker() {
+        return Worker { plan, benchmarks, batching, temperature: args.run.temperature }.run();
+    }
     for benchmark in &benchmarks {
         check_videos(&benchmark.samples, &plan.checkpoint)?;
     }
@@ -54,17 +58,18 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         }
         check_images(&benchmark.samples[answered..])?;
     }
-    let target = plan.method().target;
-    let (model, out, json) = (fixed.model_name(), args.run.out.clone(), args.run.json);
-    let rows = target.run(Sweep { plan, methods, fixed, benchmarks, batching, args: args.run })??;
+    let RunArgs { workers, out, json, .. } = &args.run;
+    let rows = with_answerer(plan, workers, |answerer| {
+        complete(answerer, &methods, &fixed, &benchmarks, batching, &args.run)
+    })?;
     let table = Table::new(rows);
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
-        let path = out.join(format!("sweep-{model}.{extension}"));
+        let path = out.join(format!("sweep-{}.{extension}", fixed.model_name()));
         crate::files::write_file(&path, text.as_bytes())?;
         say!("{}", path.display());
     }
     print(&table.text())?;
-    if json {
+    if *json {
         print_json(&table.json())?;
     }
     Ok(())
@@ -90,47 +95,40 @@ fn judge_of(task: &dyn Task, args: &JudgeArgs) -> JudgeArgs {
     task.judged().map(|_| args.clone()).unwrap_or_default()
 }
 
-struct Sweep {
-    plan: ModelPlan,
-    methods: Vec<MethodPlan>,
-    fixed: Fixed,
-    benchmarks: Vec<Benchmark>,
+/// The rows of all runs, which are completed first.
+fn complete(
+    answerer: &mut dyn Answerer,
+    methods: &[MethodPlan],
+    fixed: &Fixed,
+    benchmarks: &[Benchmark],
     batching: Batching,
-    args: RunArgs,
-}
-
-impl Job for Sweep {
-    type Output = anyhow::Result<Vec<Row>>;
-
-    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { plan, methods, fixed, benchmarks, batching, args } = self;
-        let model: Model<B> = plan.load(&device)?;
-        let mut rows = Vec::new();
-        for benchmark in &benchmarks {
-            let mut notes: Vec<String> = Vec::new();
-            for method in &methods {
-                let config = fixed.config(method, benchmark)?;
-                let report = one(&model, method, benchmark, &config, batching, &args)?;
-                for note in report.notes {
-                    if !notes.contains(&note) {
-                        say!("note: {}: {note}", benchmark.task.name());
-                        notes.push(note);
-                    }
+    args: &RunArgs,
+) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for benchmark in benchmarks {
+        let mut notes: Vec<String> = Vec::new();
+        for method in methods {
+            let config = fixed.config(method, benchmark)?;
+            let report = one(answerer, rows.len(), benchmark, &config, batching, args)?;
+            for note in report.notes {
+                if !notes.contains(&note) {
+                    say!("note: {}: {note}", benchmark.task.name());
+                    notes.push(note);
                 }
-                let headline = benchmark.task.card().headline(config.protocol);
-                let score = report.metrics.iter().find(|(name, _)| name == headline).map(|(_, value)| *value);
-                let model = config.is_usual().then(|| fixed.model_name());
-                rows.push(Row::new(model.as_deref(), benchmark.task, method.method, config.kept(), score));
             }
+            let headline = benchmark.task.card().headline(config.protocol);
+            let score = report.metrics.iter().find(|(name, _)| name == headline).map(|(_, value)| *value);
+            let model = config.is_usual().then(|| fixed.model_name());
+            rows.push(Row::new(model.as_deref(), benchmark.task, method.method, config.kept(), score));
         }
-        Ok(rows)
     }
+    Ok(rows)
 }
 
-/// The result of one run; missing answers and a missing score are made first.
-fn one<B: VlmBackend>(
-    model: &Model<B>,
-    method: &MethodPlan,
+/// The result of run number `number`; missing answers and a missing score are made first.
+fn one(
+    answerer: &mut dyn Answerer,
+    number: usize,
     benchmark: &Benchmark,
     config: &RunConfig,
     batching: Batching,
@@ -138,14 +136,16 @@ fn one<B: VlmBackend>(
 ) -> anyhow::Result<Report> {
     let Benchmark { task, data, samples, .. } = benchmark;
     let judge = judge_of(*task, &args.judge);
-    let folder = args.out.join(config.folder_name());
+    let path = args.out.join(config.folder_name());
     let there = if args.force { RunStatus::default() } else { status(&args.out, config, samples)? };
+    let score = |answers: &[Answer]| judge::score(*task, data, answers, config.protocol, &judge, &path);
     match Missing::new(&there, samples.len(), &judge) {
-        Missing::Nothing => judge::score(*task, data, &there.answers, config.protocol, &judge, &folder),
+        Missing::Nothing => score(&there.answers),
         Missing::Score | Missing::Answers => {
-            say!("{}", folder.display());
-            let selector = selector::<B>(method.method, method.params)?;
-            complete(model, &selector, Run { task: *task, samples, config, batching }, args, &judge)
+            say!("{}", path.display());
+            let mut folder = RunFolder::open(&args.out, config, samples, args.force)?;
+            answerer.answer(number, Run { task: *task, samples, config, batching }, &mut folder)?;
+            finish(&folder, *task, data, score(folder.answers())?)
         }
     }
 }

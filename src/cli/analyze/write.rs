@@ -1,115 +1,22 @@
-//! `secateur analyze`: the attention to visual tokens, as data and as charts.
+//! The files of an analysis: data, tables and charts.
 
 use std::path::Path;
 
-use anyhow::bail;
-use burn::tensor::DType;
 use safetensors::{Dtype, serialize, tensor::TensorView};
-use secateur_backends::{Job, VlmBackend};
 
-use super::{
-    args::{Analysis, AnalyzeArgs},
-    make_folder, note_turned, print,
-    progress::progress,
-};
 use crate::{
-    Error,
-    analysis::{Attention, Dispersion, Histogram, Instruction, KINDS, Shift, Spread, read},
+    analysis::{Dispersion, Histogram, KINDS, Shift, Spread},
+    cli::{make_folder, print},
     files::write_file,
-    image::{Grid, Rgb, decode, png},
-    model::{Checkpoint, LoadOptions, Model, open},
+    image::{Grid, Rgb, png},
     plot::{Labels, bars, columns, curves, map, shares},
-    text::{Prompt, clip_question},
 };
 
 /// The number of charts side by side in a sheet.
 const COLUMNS: usize = 8;
 
-pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
-    let images = args.images.clone().or_else(|| args.data.parent().map(Path::to_owned)).unwrap_or_default();
-    if args.limit == Some(0) {
-        bail!("--limit 0 leaves no question; leave it out for all of them");
-    }
-    let (questions, without) = read(&args.data, &images, args.limit.unwrap_or(usize::MAX))?;
-    if without > 0 {
-        say!("note: {without} entries have no image or no question and are skipped");
-    }
-    let checkpoint = open(&args.model, None)?;
-    if args.what == Analysis::AttentionDispersion && checkpoint.decoder().num_hidden_layers < 2 {
-        bail!("attention-dispersion reads the second layer of the language model, which has one");
-    }
-    let target = args.target.choose()?;
-    make_folder(&args.out)?;
-    target.run(Analyze { args, checkpoint, questions })?
-}
-
-struct Analyze {
-    args: AnalyzeArgs,
-    checkpoint: Checkpoint,
-    questions: Vec<Instruction>,
-}
-
-impl Job for Analyze {
-    type Output = anyhow::Result<()>;
-
-    fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { args, checkpoint, questions } = self;
-        let layers = match args.what {
-            Analysis::AttentionShift => checkpoint.decoder().num_hidden_layers,
-            Analysis::AttentionDispersion => 2,
-        };
-        let options = LoadOptions { dtype: args.dtype.map(DType::from), ..LoadOptions::default() };
-        checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
-        let model: Model<B> = checkpoint.load(options, &device)?;
-        model.notes().iter().for_each(|note| say!("note: {note}"));
-        let (mut shift, mut dispersion) = (Shift::default(), Dispersion::default());
-        let bar = progress(questions.len(), 0);
-        let mut measured = 0;
-        for instruction in &questions {
-            bar.suspend(|| note_turned(&instruction.image));
-            // One bad image among thousands should not cost the results of the others.
-            match measure(&model, instruction, layers) {
-                Ok(attention) => {
-                    measured += 1;
-                    match args.what {
-                        Analysis::AttentionShift => shift.add(&attention),
-                        Analysis::AttentionDispersion => dispersion.add(&attention),
-                    }
-                }
-                // An error of the model is the same for every question.
-                Err(error @ Error::NotFinite { .. }) => return Err(error.into()),
-                Err(error) if questions.len() == 1 => return Err(error.into()),
-                Err(error) => {
-                    let (image, error) = (instruction.image.display(), anyhow::Error::from(error));
-                    bar.suspend(|| say!("note: the question about {image} is skipped: {error:#}"));
-                }
-            }
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        if measured == 0 {
-            bail!("{}: none of its {} questions could be measured", args.data.display(), questions.len());
-        }
-        if measured < questions.len() {
-            say!("note: the figures are over {measured} of {} questions", questions.len());
-        }
-        match args.what {
-            Analysis::AttentionShift => write_shift(&shift, model.grid(), &args.out),
-            Analysis::AttentionDispersion => write_dispersion(&dispersion, &args.out),
-        }
-    }
-}
-
-fn measure<B: VlmBackend>(model: &Model<B>, instruction: &Instruction, layers: usize) -> Result<Attention, Error> {
-    let Instruction { image, question } = instruction;
-    let image = decode(image)?;
-    let text = model.benchmark_chat().render(question, &[1])?;
-    let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer())?;
-    Attention::measure(model, &image, &prompt, layers)
-}
-
 /// Writes data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
-fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
+pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
     let (cls, layers) = (shift.cls(), shift.layers());
     let side = grid.columns;
     let by_kind: Vec<Vec<f32>> =
@@ -154,7 +61,7 @@ fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
     Ok(print(&out.display().to_string())?)
 }
 
-fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
+pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
     let spreads = dispersion.spreads();
     let names = ["cls", "last"];
     let mut tensors = Vec::new();
