@@ -13,6 +13,7 @@ mod host;
 #[cfg(feature = "flex")]
 mod kernels;
 mod mask;
+pub mod operations;
 mod ops;
 #[cfg(any(feature = "cuda", feature = "wgpu", test))]
 mod parts;
@@ -27,7 +28,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 pub use host::prepare_host;
 pub use mask::Mask;
 pub use ops::VlmBackend;
-pub use target::{DeviceInfo, DeviceKind, Target, devices};
+pub use target::{DeviceInfo, DeviceKind, Target, devices, quietly};
 #[cfg(any(feature = "train", test))]
 pub use train::Gradients;
 

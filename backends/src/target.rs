@@ -90,7 +90,10 @@ pub fn devices(name: &str) -> Result<Vec<DeviceInfo>, BackendError> {
 
 /// Runs `work` without a message on stderr where it panics: missing drivers do, and a user should read a sentence instead. Returns what
 /// the driver said.
-pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> Result<R, Option<String>> {
+///
+/// # Errors
+/// When `work` panics: the first line of its message, if people can read it.
+pub fn quietly<R>(work: impl FnOnce() -> R) -> Result<R, Option<String>> {
     // The hook belongs to the process: two at once would leave it silent.
     static HOOK: Mutex<()> = Mutex::new(());
     let silence = HOOK.lock().unwrap_or_else(PoisonError::into_inner);

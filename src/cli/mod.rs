@@ -16,10 +16,13 @@ mod arrange;
 mod ask;
 mod bench;
 mod benchmark;
+mod ceilings;
+mod check;
 mod demo;
 mod eval;
 mod judge;
 mod list;
+mod memory;
 mod merge;
 mod plan;
 mod progress;
@@ -78,6 +81,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         Command::Report(args) => report::run(&args),
         Command::Analyze(args) => analyze::run(args),
         Command::Prune(args) => prune::run(args),
+        Command::Check(args) => check::run(&args),
         Command::List(args) => list::run(&args),
     }
 }

@@ -35,9 +35,7 @@ const FILES: &[(&str, &[u8])] = files! {
 pub fn unpack() -> Result<PathBuf, Error> {
     let hash = fnv1a(FILES.iter().flat_map(|(_, bytes)| bytes.iter()));
     let name = format!("demo-{hash:016x}");
-    let own = std::env::home_dir().map(|home| home.join(".cache"));
-    let own = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from).or(own);
-    let places = own.into_iter().map(|cache| cache.join("secateur")).chain([cache_root().join("secateur")]);
+    let places = user_cache().into_iter().map(|cache| cache.join("secateur")).chain([cache_root().join("secateur")]);
     let mut first = None;
     for place in places {
         match unpack_to(&place.join(&name)) {
@@ -48,6 +46,17 @@ pub fn unpack() -> Result<PathBuf, Error> {
     // If the user has no cache, the checkpoint goes to a new folder that nobody else has made.
     let random = std::env::temp_dir().join(format!("secateur-{name}-{:016x}", rand::random::<u64>()));
     unpack_to(&random).map_err(|error| first.unwrap_or(error))
+}
+
+/// The folder of the user's caches, where the platform has it.
+fn user_cache() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let in_home = |below: &str| std::env::home_dir().map(|home| home.join(below));
+    variable("XDG_CACHE_HOME").or_else(|| match std::env::consts::OS {
+        "macos" => in_home("Library/Caches"),
+        "windows" => variable("LOCALAPPDATA").or_else(|| in_home("AppData/Local")),
+        _ => in_home(".cache"),
+    })
 }
 
 fn unpack_to(folder: &Path) -> Result<PathBuf, Error> {

@@ -24,7 +24,7 @@
 //! Defaults: no `theta`, as the official code runs.
 
 use burn::tensor::{DType, Tensor};
-use secateur_backends::VlmBackend;
+use secateur_backends::{VlmBackend, operations::greedy_dpp};
 
 use super::{Card, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget};
 use crate::{Error, image::GridRule, tensor::host};
@@ -71,7 +71,7 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
             }
             None => relevance,
         };
-        let chosen = B::greedy_dpp(features * relevance.reshape([crops, patches, 1]), budget);
+        let chosen = greedy_dpp(features * relevance.reshape([crops, patches, 1]), budget);
         let chosen = host(chosen.float());
         let crops = chosen.chunks(budget).map(|crop| crop.iter().map(|&patch| patch as usize).collect());
         Ok(Keep::new(crops.collect(), budget))

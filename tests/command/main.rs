@@ -7,6 +7,7 @@ mod analyze;
 mod answers;
 mod bad_input;
 mod bench;
+mod check;
 mod cli;
 mod datasets;
 mod eval_mme;

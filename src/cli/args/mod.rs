@@ -9,7 +9,10 @@ pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, Ru
 use burn::tensor::DType;
 use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
-use secateur_backends::{BackendError, Target};
+use secateur_backends::{
+    BackendError, Target,
+    operations::{Operation, use_reference},
+};
 
 use super::workers::own_device;
 use crate::{image::GridRule, pruner::Budget, sequence::Merge};
@@ -55,6 +58,8 @@ pub(in crate::cli) enum Command {
     /// Runs one method on tensors exported from anywhere
     #[command(mut_arg("tokens", |arg| arg.help("Patches kept of each crop; `none` alone goes without")))]
     Prune(PruneArgs),
+    /// Checks whether a device computes what the papers' code did, and how fast
+    Check(CheckArgs),
     /// Lists what is there
     List(ListArgs),
 }
@@ -128,11 +133,15 @@ pub(in crate::cli) struct TargetArgs {
     /// The number of the backend's device; see `secateur list devices`. By default the one that its driver ranks first
     #[arg(long, value_name = "N")]
     pub(in crate::cli) device: Option<usize>,
+    /// Operations that run by their reference bodies, with commas: those that `secateur check` finds wrong on a device
+    #[arg(long, value_delimiter = ',', value_name = "OPERATION,…", env = "SECATEUR_REFERENCE")]
+    pub(in crate::cli) reference: Vec<Operation>,
 }
 
 impl TargetArgs {
-    /// The backend and its device, which must answer.
+    /// The backend and its device, which must answer. Operations go by their reference bodies from now on, where this is asked for.
     pub(in crate::cli) fn choose(&self) -> Result<Target, BackendError> {
+        use_reference(&self.reference);
         Target::choose(self.backend.as_deref(), own_device().or(self.device))
     }
 }
@@ -276,6 +285,15 @@ pub(in crate::cli) struct PruneArgs {
     pub(in crate::cli) cues: PathBuf,
     /// Accepted for symmetry: the output is always one JSON object
     #[arg(long, hide = true)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct CheckArgs {
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
+    /// Ends stdout with one JSON object
+    #[arg(long)]
     pub(in crate::cli) json: bool,
 }
 

@@ -7,13 +7,14 @@ use burn::tensor::DType;
 use indicatif::{ProgressBar, ProgressStyle};
 use secateur_backends::{Job, VlmBackend};
 
-mod ceilings;
 mod table;
 
 use table::{Row, Table, Times};
 
 use super::{
     args::BenchArgs,
+    ceilings,
+    memory::peak_memory,
     plan::{BUDGETS, budgets, names, params, text_side},
     print, print_json,
 };
@@ -242,13 +243,6 @@ fn weights(asked: Option<DType>, random: bool) -> String {
 
 fn name_of(dtype: DType) -> String {
     format!("{dtype:?}").to_lowercase()
-}
-
-/// The peak resident memory of this process, mapped weights included; known on Linux.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::ceilings::Ceilings;
+use crate::cli::ceilings::Ceilings;
 use crate::{
     cli::{median, ms, with_kernels},
     cost::FORMULA,

@@ -1,7 +1,7 @@
 //! Keys and values of all tokens so far, in buffers that are written in place and seldom grow.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
-use secateur_backends::VlmBackend;
+use secateur_backends::{VlmBackend, operations::write_positions};
 
 use crate::model::DecoderConfig;
 
@@ -93,8 +93,8 @@ impl<B: VlmBackend> KvCache<B> {
             let count = end.max(slot.len * 3 / 2);
             slot = self.grown(slot, count);
         }
-        slot.keys = B::write_positions(slot.keys, slot.len, keys);
-        slot.values = B::write_positions(slot.values, slot.len, values);
+        slot.keys = write_positions(slot.keys, slot.len, keys);
+        slot.values = write_positions(slot.values, slot.len, values);
         slot.len = end;
         let all = [slot.keys.clone().narrow(2, 0, end), slot.values.clone().narrow(2, 0, end)];
         self.layers[layer] = Some(slot);
@@ -115,8 +115,8 @@ impl<B: VlmBackend> KvCache<B> {
         let slot = self.slot(&keys, count);
         let [keys, values] = [keys, values].map(|all| all.narrow(2, 0, len));
         KeysValues {
-            keys: B::write_positions(slot.keys, 0, keys),
-            values: B::write_positions(slot.values, 0, values),
+            keys: write_positions(slot.keys, 0, keys),
+            values: write_positions(slot.values, 0, values),
             len,
             capacity: slot.capacity,
         }

@@ -2,9 +2,12 @@
 
 use burn::{
     module::{Module, Param, ParamId},
-    tensor::{Tensor, TensorPrimitive, backend::Backend},
+    tensor::{Tensor, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{
+    VlmBackend,
+    operations::{add_bias, linear},
+};
 
 /// A parameter that takes no memory until a checkpoint fills it (zeros, should anyone read it before).
 pub(in crate::model) fn unfilled<B: Backend, const D: usize>(
@@ -76,18 +79,10 @@ impl<B: VlmBackend> Linear<B> {
         let rows = x.reshape([-1, inputs as i32]);
         let y = linear(rows, self.weight.val(), self.bf16);
         let y = match &self.bias {
-            Some(bias) => B::add_bias(y, bias.val()),
+            Some(bias) => add_bias(y, bias.val()),
             None => y,
         };
         shape[D - 1] = y.dims()[1];
         y.reshape(shape)
     }
-}
-
-/// Computes [`VlmBackend::linear_rows`] on tensors, or [`VlmBackend::linear_rows_bf16`]: `x` `[rows, in]`, `weight` `[out, in]`, result `[rows,
-/// out]`.
-pub(in crate::model) fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bf16: bool) -> Tensor<B, 2> {
-    let product = if bf16 { B::linear_rows_bf16 } else { B::linear_rows };
-    let product = product(x.into_primitive().tensor(), weight.into_primitive().tensor());
-    Tensor::from_primitive(TensorPrimitive::Float(product))
 }

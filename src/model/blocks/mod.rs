@@ -10,7 +10,7 @@ pub(super) mod testing;
 
 pub use cache::KvCache;
 pub use decoder::{Chunk, Decoder, LayerCut, Outputs, Positions};
+pub(super) use linear::unfilled;
 pub use linear::{Build, Linear};
-pub(super) use linear::{linear, unfilled};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::Rope;

@@ -4,7 +4,10 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{
+    VlmBackend,
+    operations::{layer_norm, rms_norm},
+};
 
 use super::unfilled;
 
@@ -31,7 +34,7 @@ impl<B: VlmBackend> LayerNorm<B> {
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         let shape = x.dims();
         let rows = x.reshape([-1, shape[D - 1] as i32]);
-        B::layer_norm_rows(rows, self.weight.val(), self.bias.val(), self.eps).reshape(shape)
+        layer_norm(rows, self.weight.val(), self.bias.val(), self.eps).reshape(shape)
     }
 }
 
@@ -56,6 +59,6 @@ impl<B: VlmBackend> RmsNorm<B> {
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         let shape = x.dims();
         let rows = x.reshape([-1, shape[D - 1] as i32]);
-        B::rms_norm_rows(rows, self.weight.val(), self.eps).reshape(shape)
+        rms_norm(rows, self.weight.val(), self.eps).reshape(shape)
     }
 }

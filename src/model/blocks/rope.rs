@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
-use secateur_backends::VlmBackend;
+use secateur_backends::{VlmBackend, operations::apply_rope};
 
 use super::Positions;
 use crate::model::DecoderConfig;
@@ -102,6 +102,6 @@ impl<B: Backend> RopeRows<B> {
 impl<B: VlmBackend> RopeRows<B> {
     /// Rotates queries or keys `[batch, heads, rows, head_dim]`.
     pub(super) fn apply(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        B::apply_rope(x, self.cos.clone(), self.sin.clone())
+        apply_rope(x, self.cos.clone(), self.sin.clone())
     }
 }

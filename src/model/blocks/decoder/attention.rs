@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{DType, Tensor, activation, backend::Backend},
 };
-use secateur_backends::{Mask, VlmBackend};
+use secateur_backends::{Mask, VlmBackend, operations::attend};
 
 use super::super::rope::RopeRows;
 use crate::model::Linear;
@@ -35,7 +35,7 @@ impl<B: VlmBackend> Attention<B> {
     pub(super) fn attend(&self, q: Tensor<B, 4>, [k, v]: [Tensor<B, 4>; 2], mask: Mask) -> Tensor<B, 3> {
         // A single query, which is the last, sees all.
         let mask = if q.dims()[2] == 1 && mask == Mask::Causal { Mask::None } else { mask };
-        let attended = if self.q_proj.is_bf16() { B::attend_bf16(q, k, v, mask) } else { B::attend(q, k, v, mask) };
+        let attended = attend([q, k, v], mask, self.q_proj.is_bf16());
         let [batch, heads, tokens, head_dim] = attended.dims();
         attended.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim])
     }

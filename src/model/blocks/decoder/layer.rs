@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{Tensor, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{VlmBackend, operations::silu_mul};
 
 use super::{
     super::rope::RopeRows,
@@ -79,7 +79,7 @@ impl<B: VlmBackend> Layer<B> {
         let (gate, up) = (self.mlp.gate_proj.forward(normed.clone()), self.mlp.up_proj.forward(normed));
         pass.probe.result(index, "mlp.gate_proj.", &gate);
         pass.probe.result(index, "mlp.up_proj.", &up);
-        let x = x + self.mlp.down_proj.forward(B::silu_mul(gate, up));
+        let x = x + self.mlp.down_proj.forward(silu_mul(gate, up));
         pass.probe.result(index, "mlp.down_proj.", &x);
         x
     }

@@ -26,9 +26,9 @@ use layer::{Layer, Mlp, Pass};
 use maps::Maps;
 use overflow::Overflow;
 use probe::{Probe, Unless};
-use secateur_backends::VlmBackend;
+use secateur_backends::{VlmBackend, operations::linear};
 
-use super::{Build, Linear, RmsNorm, Rope, linear, unfilled};
+use super::{Build, Linear, RmsNorm, Rope, unfilled};
 use crate::{Error, model::DecoderConfig, sequence::select, tensor::is_finite};
 
 /// The decoder, `LlamaForCausalLM` or `MistralForCausalLM`.

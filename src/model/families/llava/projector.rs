@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{Tensor, backend::Backend},
 };
-use secateur_backends::VlmBackend;
+use secateur_backends::{VlmBackend, operations::exact_gelu};
 
 use crate::model::{Build, Linear};
 
@@ -30,6 +30,6 @@ impl<B: VlmBackend> Projector<B> {
     /// - `features`: `[crops, patches, vision]`
     /// - result: `[crops, patches, hidden]`
     pub fn forward(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.linear_2.forward(B::exact_gelu(self.linear_1.forward(features)))
+        self.linear_2.forward(exact_gelu(self.linear_1.forward(features)))
     }
 }

@@ -4,7 +4,10 @@ use burn::{
     module::{Module, Param},
     tensor::{DType, Tensor, activation, backend::Backend},
 };
-use secateur_backends::{Mask, VlmBackend};
+use secateur_backends::{
+    Mask, VlmBackend,
+    operations::{attend, exact_gelu, quick_gelu},
+};
 
 use crate::model::{Build, LayerNorm, Linear, blocks::unfilled};
 
@@ -139,7 +142,7 @@ impl<B: VlmBackend> Layer<B> {
 impl<B: VlmBackend> Mlp<B> {
     fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let x = self.fc1.forward(x);
-        self.fc2.forward(if self.quick_gelu { B::quick_gelu(x) } else { B::exact_gelu(x) })
+        self.fc2.forward(if self.quick_gelu { quick_gelu(x) } else { exact_gelu(x) })
     }
 }
 
@@ -164,7 +167,7 @@ impl<B: VlmBackend> Attention<B> {
     /// The result of attention for the queries, `[batch, queries, hidden]`.
     fn attend(&self, [q, k, v]: [Tensor<B, 4>; 3], mask: Mask) -> Tensor<B, 3> {
         let [batch, heads, tokens, head_dim] = q.dims();
-        let attended = if self.q_proj.is_bf16() { B::attend_bf16(q, k, v, mask) } else { B::attend(q, k, v, mask) };
+        let attended = attend([q, k, v], mask, self.q_proj.is_bf16());
         self.out_proj.forward(attended.swap_dims(1, 2).reshape([batch, tokens, heads * head_dim]))
     }
 }

@@ -4,17 +4,14 @@ use burn::{
     module::{Module, Param, ParamId},
     tensor::{Int, Tensor, TensorData, backend::Backend},
 };
-use secateur_backends::{Mask, VlmBackend};
+use secateur_backends::{Mask, VlmBackend, operations::linear};
 
 use super::{
     ClipVisionConfig,
     encoder::{Encoder, Layer, Note, Sizes},
 };
 use crate::{
-    model::{
-        Build, LayerNorm,
-        blocks::{linear, unfilled},
-    },
+    model::{Build, LayerNorm, blocks::unfilled},
     pruner::{ClsAttention, Needs},
     tensor::is_finite,
 };
