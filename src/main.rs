@@ -5,9 +5,9 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use secateur::cli::{Args, plain, run, without_numbers};
+use secateur::cli::{Args, Usage, plain, run, without_numbers};
 
-/// 0; 1 with `error: …` on stderr; 2 for usage, which clap prints.
+/// 0; 1 with `error: …` on stderr; 2 for wrong usage.
 fn main() -> ExitCode {
     secateur_backends::prepare_host();
     let args = match Args::try_parse() {
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // A stderr that nobody reads must not panic.
             let _ = writeln!(std::io::stderr(), "error: {}", plain(&without_numbers(&format!("{error:#}"))));
-            ExitCode::FAILURE
+            if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

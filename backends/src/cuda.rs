@@ -28,7 +28,7 @@ pub(crate) fn devices() -> Vec<DeviceInfo> {
         let name = driver::result::device::get_name(device).ok()?;
         // SAFETY: the driver is initialised, since it has counted its devices, and `device` is one of them.
         let memory = unsafe { driver::result::device::total_mem(device) }.ok();
-        Some(DeviceInfo { name, kind: DeviceKind::Gpu, memory: memory.map(|bytes| bytes as u64) })
+        Some(DeviceInfo { name, kind: DeviceKind::Gpu, memory: memory.map(|bytes| bytes as u64), largest: None })
     };
     (0..count).filter_map(info).collect()
 }

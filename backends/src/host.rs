@@ -44,7 +44,7 @@ fn keep_freed_memory() {
 /// The only device of a backend for CPUs.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 pub(crate) fn devices() -> Vec<DeviceInfo> {
-    vec![DeviceInfo { name: processor(), kind: DeviceKind::Cpu, memory: memory() }]
+    vec![DeviceInfo { name: processor(), kind: DeviceKind::Cpu, memory: memory(), largest: None }]
 }
 
 /// The processor's name, or its architecture where the system has no file of it.

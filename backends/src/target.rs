@@ -16,6 +16,8 @@ pub struct DeviceInfo {
     pub kind: DeviceKind,
     /// Its memory in bytes, where the driver tells.
     pub memory: Option<u64>,
+    /// The bytes of the largest tensor that it holds; `None` without a limit but memory.
+    pub largest: Option<u64>,
 }
 
 /// A kind of devices.
@@ -76,6 +78,13 @@ impl Target {
     /// As [`Self::choose`].
     pub fn run<J: Job>(self, job: J) -> Result<J::Output, BackendError> {
         run_on(self.backend, self.device, job)
+    }
+}
+
+impl Target {
+    /// The device, as its driver describes it; `None` where the driver does not.
+    pub fn info(self) -> Option<DeviceInfo> {
+        devices(self.backend).ok()?.into_iter().nth(self.device.unwrap_or(0))
     }
 }
 

@@ -50,7 +50,8 @@ fn info(adapter: &wgpu::Adapter) -> Option<DeviceInfo> {
         wgpu::DeviceType::Cpu => DeviceKind::Cpu,
         wgpu::DeviceType::Other => return None,
     };
-    Some(DeviceInfo { name: about.name, kind, memory: memory(adapter) })
+    let largest = Some(adapter.limits().max_storage_buffer_binding_size);
+    Some(DeviceInfo { name: about.name, kind, memory: memory(adapter), largest })
 }
 
 /// The memory of an adapter: the largest heap of its own. wgpu itself does not tell.

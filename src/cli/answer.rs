@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, bail};
-use indicatif::ProgressBar;
 use secateur_backends::{Job, VlmBackend};
 use serde_json::Value;
 
 use super::{
     benchmark::Benchmark,
     plan::{MethodPlan, ModelPlan},
-    progress::progress,
+    progress::{Progress, progress},
     terminal::say_once,
     workers::{Pool, WorkerArgs, serve},
 };
@@ -90,7 +89,7 @@ impl Answerer for Pool {
 }
 
 /// Prepares a run's folder for answers.
-fn begin(run: Run, folder: &RunFolder) -> anyhow::Result<ProgressBar> {
+fn begin(run: Run, folder: &RunFolder) -> anyhow::Result<Progress> {
     if !folder.is_locked() {
         say!("note: this file system has no locks; let no other process write to {}", folder.path().display());
     }

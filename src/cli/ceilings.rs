@@ -29,23 +29,25 @@ pub(super) struct Ceilings {
 }
 
 /// Measures a large product of numbers in `dtype` by weights in `weights`, and a large copy of numbers in `dtype`. The
-/// product may round its inputs where layers may (`rounded`).
+/// product may round its inputs where layers may (`rounded`). No tensor has more than `largest` bytes.
 pub(super) fn measure<B: VlmBackend>(
-    dtype: DType,
-    weights: DType,
+    [dtype, weights]: [DType; 2],
     rounded: bool,
+    largest: u64,
     device: &B::Device,
 ) -> Result<Ceilings> {
+    let holds = |numbers: usize| (numbers * size_of::<f32>()) as u64 <= largest;
     let mut side = 1024;
     let mut seconds = product::<B>(side, [dtype, weights], rounded, device)?;
-    while seconds < LONG && side < LARGEST {
+    while seconds < LONG && side < LARGEST && holds(4 * side * side) {
         side *= 2;
         seconds = product::<B>(side, [dtype, weights], rounded, device)?;
     }
     // The copy is in place, so that no memory is allocated meanwhile.
-    let x = Cell::new(Some(Tensor::<B, 1>::random([COPIED], Distribution::Default, device).cast(dtype)));
+    let copied = COPIED.min(usize::try_from(largest / 4).unwrap_or(COPIED));
+    let x = Cell::new(Some(Tensor::<B, 1>::random([copied], Distribution::Default, device).cast(dtype)));
     let copy = best::<B>(device, || x.set(x.take().map(|x| x + 1.0)))?;
-    let bytes = (2 * COPIED * dtype.size()) as f64;
+    let bytes = (2 * copied * dtype.size()) as f64;
     let weights = match weights {
         DType::BF16 => "bf16",
         DType::F16 => "f16",

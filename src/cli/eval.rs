@@ -28,6 +28,7 @@ use crate::{
 
 pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
+    let args = EvalArgs { model: args.model.for_benchmarks(std::slice::from_ref(&args.benchmark)), ..args };
     let RunArgs { limit, protocol, out, force, judge, .. } = &args.run;
     let batching = args.run.batching()?;
     let shard = shard(args.shard)?;
@@ -73,7 +74,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
             report
         }
     };
-    print(&report.table())?;
+    print(&report.table(Some(&config.heading())))?;
     if args.run.json {
         print_json(&report)?;
     }

@@ -25,7 +25,7 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     ];
     let chosen = all.into_iter().filter(|(_, listing)| args.what.is_none_or(|what| what == *listing));
     if args.markdown && args.what.is_some_and(|what| what != Listing::Methods) {
-        anyhow::bail!("--markdown writes the table of methods; the other lists have none");
+        usage!("--markdown writes the table of methods; the other lists have none");
     }
     if args.markdown {
         return Ok(print(markdown().trim_end())?);
@@ -64,8 +64,8 @@ fn rows(listing: Listing) -> Vec<Value> {
 fn devices_of(row: &BackendInfo) -> Vec<Value> {
     let devices = devices(row.name).unwrap_or_default();
     let describe = |(index, device): (usize, DeviceInfo)| {
-        let DeviceInfo { name, kind, memory } = device;
-        json!({"backend": row.name, "device": index, "name": name, "kind": kind.name(), "memory": memory})
+        let DeviceInfo { name, kind, memory, largest } = device;
+        json!({"backend": row.name, "device": index, "name": name, "kind": kind.name(), "memory": memory, "largest_tensor": largest})
     };
     devices.into_iter().enumerate().map(describe).collect()
 }

@@ -51,7 +51,7 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     let report = judge::score(task, &whole.data, folder.answers(), whole.protocol, &args.judge, folder.path())?;
     let report = finish(&folder, task, &whole.data, report)?;
     say!("{}", folder.path().display());
-    print(&report.table())?;
+    print(&report.table(Some(&whole.heading())))?;
     if args.json {
         print_json(&report)?;
     }

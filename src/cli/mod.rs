@@ -9,6 +9,13 @@ macro_rules! say {
     };
 }
 
+/// Returns a [`Usage`] error.
+macro_rules! usage {
+    ($($part:tt)*) => {
+        return Err($crate::cli::Usage(format!($($part)*)).into())
+    };
+}
+
 mod analyze;
 mod answer;
 mod args;
@@ -58,6 +65,11 @@ use crate::{
     video::{Media, check_reader, needs_ffmpeg},
 };
 
+/// A value on the command line that is wrong whatever the machine holds.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);
+
 /// Runs a subcommand.
 ///
 /// # Errors
@@ -67,6 +79,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn run_command(args: Args) -> anyhow::Result<()> {
+    terminal::keep_stdout_for_json(args.command.ends_with_json());
     match args.command {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
@@ -149,10 +162,10 @@ fn note_turned(path: &Path) {
 /// Refuses temperatures and shares outside of their ranges.
 fn check_sampling(temperature: f32, top_p: f32) -> anyhow::Result<()> {
     if !(0.0..=100.0).contains(&temperature) {
-        anyhow::bail!("--temperature {temperature} is not possible: 0 is greedy, 100 the most");
+        usage!("--temperature {temperature} is not possible: 0 is greedy, 100 the most");
     }
     if !(top_p > 0.0 && top_p <= 1.0) {
-        anyhow::bail!("--top-p {top_p} is not possible: it is above 0 and at most 1");
+        usage!("--top-p {top_p} is not possible: it is above 0 and at most 1");
     }
     Ok(())
 }
@@ -173,8 +186,13 @@ fn check_videos(samples: &[Sample], checkpoint: &Checkpoint) -> Result<(), Error
     }
 }
 
-/// Writes a line to stdout; unlike `println!`, a closed pipe is an error and no panic.
+/// Writes a line for people to stdout, or to stderr where stdout is for JSON alone. Unlike with `println!`, a closed pipe is an error and no
+/// panic.
 fn print(text: &str) -> std::io::Result<()> {
+    if terminal::is_stdout_for_json() {
+        terminal::say(text);
+        return Ok(());
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", terminal::for_stdout(text))?;
     out.flush()
@@ -182,7 +200,9 @@ fn print(text: &str) -> std::io::Result<()> {
 
 /// Writes one JSON object as a line.
 fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    Ok(print(&serde_json::to_string(value)?)?)
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", terminal::for_stdout(&serde_json::to_string(value)?))?;
+    Ok(out.flush()?)
 }
 
 /// An object with the instructions and the kernels of a backend, if it chooses among kernels.

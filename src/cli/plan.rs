@@ -3,10 +3,13 @@
 use burn::tensor::DType;
 use secateur_backends::{Target, VlmBackend};
 
-use super::args::{MethodArgs, ModelArgs};
+use super::{
+    args::{MethodArgs, ModelArgs},
+    terminal::say_once,
+};
 use crate::{
     Error,
-    model::{Checkpoint, LoadOptions, Model, TilingChoice, check_layer, open},
+    model::{Checkpoint, DEMO, LoadOptions, Model, TilingChoice, check_layer, open},
     pruner::{Budget, MAX_THETA, Params, method, methods},
 };
 
@@ -34,11 +37,16 @@ pub(super) struct ModelPlan {
 
 impl MethodPlan {
     pub(super) fn new(args: &MethodArgs) -> anyhow::Result<Self> {
-        if args.method == "all" || args.method.contains(',') {
-            anyhow::bail!("--method takes one method here; `sweep`, `ask`, `show` and `bench` take several");
+        if args.list() == "all" || args.list().contains(',') {
+            usage!("--method takes one method here; `sweep`, `ask`, `show` and `bench` take several");
         }
         let params = params(args)?;
-        let asked = method(&args.method, params)?.name();
+        let asked = method(args.list(), params)?.name();
+        if args.method.is_some() && asked != "none" && args.tokens.is_none() {
+            usage!(
+                "--method {asked} keeps every token without a budget; give it with --tokens N, or take --method none"
+            );
+        }
         let tokens = if asked == "none" { None } else { args.tokens };
         if let (None, Some(ignored)) = (tokens, args.tokens) {
             say!("note: method `none` keeps every token; --tokens {ignored} is not used");
@@ -50,15 +58,15 @@ impl MethodPlan {
 
     /// A plan for each name in a list with commas; `all` is every method.
     pub(super) fn several(args: &MethodArgs) -> anyhow::Result<Vec<Self>> {
-        let names = names(&args.method)?;
+        let names = names(args.list())?;
         if names.len() > 1 && args.tokens.is_none() {
-            anyhow::bail!("several methods are compared at one budget; give it with --tokens");
+            usage!("several methods are compared at one budget; give it with --tokens");
         }
         let alone = names.len() == 1;
         let plan = |name: &str| {
             // The baseline without pruning takes no budget, so beside other methods --tokens is not for it.
             let tokens = args.tokens.filter(|_| alone || name != "none");
-            Self::new(&MethodArgs { method: name.to_owned(), tokens, ..args.clone() })
+            Self::new(&MethodArgs { method: args.method.as_ref().map(|_| name.to_owned()), tokens, ..args.clone() })
         };
         names.into_iter().map(plan).collect()
     }
@@ -94,14 +102,31 @@ pub(super) fn names(list: &str) -> Result<Vec<&'static str>, Error> {
 
 /// Checks the methods' parameters.
 pub(super) fn params(args: &MethodArgs) -> anyhow::Result<Params> {
-    if !(0.0..=1.0).contains(&args.important_ratio) {
-        anyhow::bail!("--important-ratio {} is not possible: it is a share, from 0 to 1", args.important_ratio);
+    let usual = Params::default();
+    let important_ratio = args.important_ratio.unwrap_or(usual.important_ratio);
+    if !(0.0..=1.0).contains(&important_ratio) {
+        usage!("--important-ratio {important_ratio} is not possible: it is a share, from 0 to 1");
     }
     if let Some(theta) = args.theta.filter(|theta| !(0.0..=MAX_THETA).contains(theta)) {
-        anyhow::bail!("--theta {theta} is not possible: it is a share, from 0 to {MAX_THETA}");
+        usage!("--theta {theta} is not possible: it is a share, from 0 to {MAX_THETA}");
     }
-    let (important_ratio, theta) = (args.important_ratio, args.theta);
-    Ok(Params { important_ratio, theta, fastv_layer: args.fastv_layer, seed: args.seed })
+    note_unread(args)?;
+    let fastv_layer = args.fastv_layer.unwrap_or(usual.fastv_layer);
+    Ok(Params { important_ratio, theta: args.theta, fastv_layer, seed: args.seed })
+}
+
+/// Names the parameters that were given and that no method of the list reads.
+fn note_unread(args: &MethodArgs) -> anyhow::Result<()> {
+    let names = names(args.list())?;
+    let given = [
+        ("--important-ratio", "vispruner", args.important_ratio.is_some()),
+        ("--theta", "cdpruner", args.theta.is_some()),
+        ("--fastv-layer", "fastv", args.fastv_layer.is_some()),
+    ];
+    for (flag, reader, _) in given.into_iter().filter(|(_, reader, given)| *given && !names.contains(reader)) {
+        say_once(&format!("note: {flag} is {reader}'s; {} does not read it", names.join(", ")));
+    }
+    Ok(())
 }
 
 /// Whether a method needs CLIP's text side. If it is not there and all methods were asked for, the methods that need it
@@ -118,7 +143,7 @@ pub(super) fn text_side<T>(
     // This may fetch the text side.
     match look_for_it() {
         Ok(()) => Ok(true),
-        Err(error) if args.method == "all" => {
+        Err(error) if args.list() == "all" => {
             say!("note: methods that read CLIP's text side are left out: {error}");
             methods.retain(|method| !reads(method));
             Ok(false)
@@ -130,7 +155,7 @@ pub(super) fn text_side<T>(
 impl ModelPlan {
     /// Finds the checkpoint, which may fetch it: all other errors should be found before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
-        let checkpoint = open(&args.model, args.clip.as_deref())?;
+        let checkpoint = open(args.model(), args.clip.as_deref())?;
         checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.card().needs.joint);
         let joint = text_side(&mut methods, reads_text, &args.method, || checkpoint.check_text_side())?;
@@ -143,9 +168,13 @@ impl ModelPlan {
             }
         }
         let tiling = TilingChoice { grid: args.grid, merge: args.merge };
-        checkpoint.check_tiling(tiling)?;
+        match checkpoint.check_tiling(tiling) {
+            // The built-in checkpoint lies in a cache that the user did not name.
+            Err(Error::Config { reason, .. }) if args.model() == DEMO => usage!("{DEMO}: {reason}"),
+            checked => checked?,
+        }
         let options = LoadOptions { dtype: args.dtype.map(DType::from), joint, tiling };
-        Ok(Self { methods, model: args.model.clone(), checkpoint, options })
+        Ok(Self { methods, model: args.model().to_owned(), checkpoint, options })
     }
 
     /// The only method, or the first.

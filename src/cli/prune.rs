@@ -15,8 +15,8 @@ use crate::{
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
-    if args.method.tokens.is_none() && args.method.method != "none" {
-        anyhow::bail!("how many patches of each crop to keep is missing; give it with --tokens");
+    if args.method.tokens.is_none() && args.method.list() != "none" {
+        usage!("how many patches of each crop to keep is missing; give it with --tokens");
     }
     if let Some(error) = address(&args.cues) {
         return Err(error.into());

@@ -1,22 +1,33 @@
 //! `secateur score`: an answers file against a benchmark's labels.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
 
 use super::{args::ScoreArgs, data_folder, judge, print, print_json};
 use crate::{
+    eval::{ANSWERS, read_config},
     files::write_file,
-    task::{holes, task},
+    task::{Answer, Task, holes, task},
     words::count,
 };
 
 pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     let task = task(&args.benchmark)?;
     if args.upload.is_some() && task.card().upload.is_none() {
-        bail!("{} has no server that takes a file; leave out --upload", task.name());
+        usage!("{} has no server that takes a file; leave out --upload", task.name());
     }
-    let (answers, broken) = task.answers(&args.answers)?;
+    let (path, run) = match args.answers.is_dir() {
+        true => (args.answers.join(ANSWERS), Some(read_config(&args.answers)?)),
+        false => (args.answers.clone(), None),
+    };
+    if let Some(run) = run.as_ref().filter(|run| run.benchmark != task.name()) {
+        bail!("{}: a run of {}, not of {}", args.answers.display(), run.benchmark, task.name());
+    }
+    let (answers, broken) = task.answers(&path)?;
     let data = match args.data {
         // Data that are here are read, but nothing is fetched for answers that bring their labels along.
         None if !task.needs_data(&answers, args.protocol)
@@ -27,7 +38,8 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
         }
         given => data_folder(task, given)?,
     };
-    let folder = args.answers.parent().unwrap_or(Path::new(""));
+    check_questions(task, &data, &answers, &path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
     let mut report = judge::score(task, &data, &answers, args.protocol, &args.judge, folder)?;
     if broken > 0 {
         let are = if broken == 1 { "is no answer and is" } else { "are no answers and are" };
@@ -43,9 +55,27 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
         }
         None => {}
     }
-    print(&report.table())?;
+    print(&report.table(run.map(|run| run.heading()).as_deref()))?;
     if args.json {
         print_json(&report)?;
+    }
+    Ok(())
+}
+
+/// Refuses answers of which none is to a question of the benchmark, where its questions are there; labels may be missing.
+fn check_questions(task: &dyn Task, data: &Path, answers: &[Answer], path: &Path) -> anyhow::Result<()> {
+    if data.as_os_str().is_empty() || answers.is_empty() {
+        return Ok(());
+    }
+    let Ok(samples) = task.samples(data) else { return Ok(()) };
+    let asked: HashSet<String> = samples.iter().map(|sample| sample.question_id.to_string()).collect();
+    if !answers.iter().any(|answer| asked.contains(&answer.question_id.to_string())) {
+        let (name, first) = (task.name(), &answers[0].question_id);
+        bail!(
+            "{}: no answer is to a question of {name} in {}; the first is to {first}",
+            path.display(),
+            data.display()
+        );
     }
     Ok(())
 }

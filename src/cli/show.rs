@@ -38,16 +38,16 @@ const COLUMNS: usize = 3;
 
 pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     if args.model.method.tokens.is_none() && args.relevance.is_empty() {
-        bail!("what is to be shown? --tokens N draws what methods keep, --relevance WORD,… where CLIP sees words");
+        usage!("what is to be shown? --tokens N draws what methods keep, --relevance WORD,… where CLIP sees words");
     }
     if args.relevance.iter().any(|word| word.trim().is_empty()) {
-        bail!("--relevance takes words with commas between them, as in bird,tree");
+        usage!("--relevance takes words with commas between them, as in bird,tree");
     }
     if args.question.is_none() && args.model.method.tokens.is_some() {
         say!("note: there is no question; methods that read it, and fastv, choose without one");
     }
     if let Some(word) = args.relevance.iter().find(|word| word.len() > LONGEST_WORD) {
-        bail!("--relevance takes words or short phrases of up to {LONGEST_WORD} bytes; one has {}", word.len());
+        usage!("--relevance takes words or short phrases of up to {LONGEST_WORD} bytes; one has {}", word.len());
     }
     check_there(&args.media)?;
     let mut plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
@@ -107,6 +107,9 @@ impl Job for Show {
                 count => format!(", {count} in the padding"),
             };
             sheet.push(captioned(&image, &format!("{} · {left} of {before} tokens{hidden}", method.method)));
+            if args.heat && shown.scores.is_none() {
+                say!("note: --heat: {} has no score for each patch, and no heat map", method.method);
+            }
             if let Some(scores) = shown.scores.as_ref().filter(|_| args.heat) {
                 let scale = args.colormap.unwrap_or(Scale::Viridis);
                 // All crops or frames share one scale.

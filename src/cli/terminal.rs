@@ -4,7 +4,10 @@ use std::{
     borrow::Cow,
     collections::BTreeSet,
     io::{IsTerminal, Write},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Spells out control characters in `text`, but for line breaks and tabs.
@@ -34,6 +37,19 @@ fn is_invisible(c: char) -> bool {
 /// The text for stdout: `text` as it is, or with control characters spelt out if stdout is a terminal.
 pub(super) fn for_stdout(text: &str) -> Cow<'_, str> {
     if std::io::stdout().is_terminal() { plain(text) } else { Cow::Borrowed(text) }
+}
+
+/// Whether stdout is for JSON alone.
+static JSON_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Sends text for people to stderr from now on, if `alone`.
+pub(super) fn keep_stdout_for_json(alone: bool) {
+    JSON_ALONE.store(alone, Ordering::Relaxed);
+}
+
+/// Whether text for people goes to stderr.
+pub(super) fn is_stdout_for_json() -> bool {
+    JSON_ALONE.load(Ordering::Relaxed)
 }
 
 /// The lines that were written to stderr.

@@ -136,11 +136,32 @@ impl RunConfig {
         name.unwrap_or_else(|| "model".to_owned())
     }
 
-    /// `<benchmark>-<model>-<method>-<tokens>`, and `.shard-<i>-of-<n>` for a part of a run.
+    /// Model, method and budget for people: `llava-v1.5-7b · fastervlm · 64 tokens`.
+    pub fn heading(&self) -> String {
+        let tokens = match self.tokens {
+            None => "all tokens".to_owned(),
+            Some(tokens) => format!("{tokens} tokens"),
+        };
+        let seed = if self.reads_seed() { format!(", seed {}", self.seed) } else { String::new() };
+        format!("{} · {} · {tokens}{seed}", self.model_name(), self.method)
+    }
+
+    /// Whether the method chooses by the seed.
+    fn reads_seed(&self) -> bool {
+        method(&self.method, Params::default()).is_ok_and(|method| method.card().needs.fingerprint)
+    }
+
+    /// `<benchmark>-<model>-<method>-<tokens>`, with `-seed-<n>` for a seed of its own where it is read, and `.shard-<i>-of-<n>` for a part of
+    /// a run.
     pub fn folder_name(&self) -> String {
         let tokens = self.tokens.map_or_else(|| "all".to_owned(), |tokens| tokens.to_string());
+        let seed = match self.seed {
+            0 => String::new(),
+            seed if self.reads_seed() => format!("-seed-{seed}"),
+            _ => String::new(),
+        };
         let shard = self.shard.map_or_else(String::new, |shard| format!(".shard-{}-of-{}", shard.index, shard.count));
-        format!("{}-{}-{}-{tokens}{shard}", self.benchmark, self.model_name(), self.method)
+        format!("{}-{}-{}-{tokens}{seed}{shard}", self.benchmark, self.model_name(), self.method)
     }
 }
 

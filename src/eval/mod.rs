@@ -49,7 +49,8 @@ struct Metrics<'a> {
     run: &'a RunConfig,
 }
 
-const ANSWERS: &str = "answers.jsonl";
+/// The answers in a run folder.
+pub(crate) const ANSWERS: &str = "answers.jsonl";
 const METRICS: &str = "metrics.json";
 
 /// How far a run is.

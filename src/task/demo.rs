@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Answer, Card, MediaSource, Protocol, Report, Sample, Task, llava_only,
-    pairs::{Pairs, Scored, yes_or_no},
+    pairs::{Pairs, Scored, left_out, yes_or_no},
 };
 use crate::{
     Error,
@@ -111,7 +111,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
         notes.push(format!("{n} of {asked} questions; the figures are over these"));
     }
     if incomplete > 0 {
-        notes.push(format!("{incomplete} image(s) do not have two answered questions and are left out"));
+        notes.push(left_out(incomplete));
     }
     Report { benchmark: "demo", protocol: Protocol::Llava, n, metrics, notes }
 }

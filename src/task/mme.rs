@@ -23,7 +23,7 @@ use serde_json::json;
 
 use super::{
     Answer, Card, Protocol, Report, Sample, Task, Unit,
-    pairs::{Pairs, Scored, yes_or_no},
+    pairs::{Pairs, Scored, left_out, yes_or_no},
 };
 use crate::{
     Error,
@@ -130,7 +130,7 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
         ));
     }
     if incomplete > 0 {
-        notes.push(format!("{incomplete} image(s) do not have two answered questions and are left out"));
+        notes.push(left_out(incomplete));
     }
     Report { benchmark: "mme", protocol, n, metrics, notes }
 }

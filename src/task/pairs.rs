@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Protocol, ids::repeated};
+use crate::words::count;
 
 /// One category's answers, by image.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,12 @@ impl Pairs {
     pub(super) fn notes<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<String> {
         repeated(all.into_iter().map(|pairs| pairs.replaced).sum())
     }
+}
+
+/// The note on images without two answers.
+pub(super) fn left_out(incomplete: usize) -> String {
+    let (have, are) = if incomplete == 1 { ("does not have", "is") } else { ("do not have", "are") };
+    format!("{} {have} two answered questions and {are} left out", count(incomplete, "image"))
 }
 
 /// The counts of a category, from which its score follows.

@@ -25,10 +25,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// The table for people.
-    pub fn table(&self) -> String {
+    /// The table for people, under a line that says what was scored: `run` names model, method and budget.
+    pub fn table(&self, run: Option<&str>) -> String {
         let width = self.metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let mut table = format!("{} · {} · {} rules\n", self.benchmark, count(self.n, "answer"), self.protocol.name());
+        let run = run.map_or_else(String::new, |run| format!("{run} · "));
+        let (answers, rules) = (count(self.n, "answer"), self.protocol.name());
+        let mut table = format!("{} · {run}{answers} · {rules} rules\n", self.benchmark);
         // MME counts in points. All others count in shares of 1, for which two digits are too few, and in grades up to 5.
         let digits = if self.metrics.iter().any(|(_, value)| *value > 5.0) { 2 } else { 4 };
         for (name, value) in &self.metrics {

@@ -9,8 +9,8 @@ use super::cli::secateur;
 fn the_default_backend_is_right() {
     let (code, stdout, stderr) = secateur(&["check", "--json"]);
     assert_eq!(code, 0, "{stdout}{stderr}");
-    assert!(stdout.contains("built-in checkpoint") && !stdout.contains("WRONG"), "{stdout}");
-    let found: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert!(stderr.contains("built-in checkpoint") && !stderr.contains("WRONG"), "{stderr}");
+    let found: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!(found["ok"], true);
     assert_eq!(found["backend"], "flex");
     let rows = found["rows"].as_array().unwrap();

@@ -105,9 +105,56 @@ fn list_shows_every_registry() {
 fn a_question_that_was_forgotten_is_missed() {
     for question in [path(BOAT), " ".to_owned()] {
         let (code, stdout, stderr) = secateur(&["ask", "--model", "demo", &path(BOAT), &question]);
-        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert_eq!((code, stdout.as_str()), (2, ""));
         assert!(stderr.contains("the question is missing"), "{stderr}");
     }
+    let (code, _, stderr) = secateur(&["ask", "--model", "demo", &path(BOAT), "What", "is", "this"]);
+    assert!(code == 2 && stderr.contains("put the question in quotes: \"What is this\""), "{stderr}");
+    let (code, _, stderr) = secateur(&["ask", "--model", "demo", "-", "What?"]);
+    assert!(code == 2 && stderr.contains("standard input"), "{stderr}");
+}
+
+/// A night on an unpruned model, or a baseline published as a method, is not what was asked for.
+#[test]
+fn a_method_without_a_budget_is_refused() {
+    for command in
+        [&["ask", &path(BOAT), "Why?"][..], &["eval", "demo"], &["trace", "--image", &path(BOAT), "--question", "Why?"]]
+    {
+        let (code, stdout, stderr) = secateur(&[command, &["--model", "demo", "--method", "vispruner"]].concat());
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        assert!(stderr.contains("--method vispruner") && stderr.contains("--tokens N"), "{stderr}");
+    }
+    let ask = ["ask", &path(BOAT), "Is there a ring?", "--model", "demo"];
+    let (code, _, stderr) =
+        secateur(&[&ask[..], &["--method", "fastervlm", "--tokens", "9", "--theta", "0.5"]].concat());
+    assert!(code == 0 && stderr.contains("note: --theta is cdpruner's; fastervlm does not read it"), "{stderr}");
+    let (code, _, stderr) =
+        secateur(&[&ask[..], &["--method", "CDPruner", "--tokens", "9", "--theta", "0.5"]].concat());
+    assert!(code == 0 && !stderr.contains("--theta"), "{stderr}");
+    assert!(!stderr.contains("tokens/s") || stderr.contains("– tokens/s"), "a rate of one word: {stderr}");
+}
+
+/// `--json` leaves stdout to a program.
+#[test]
+fn stdout_is_json_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let eval = ["eval", "demo", "--method", "grid", "--tokens", "64", "--limit", "3", "--out", out, "--json"];
+    let ask = ["ask", &path(BOAT), "Is there a ring?", "--model", "demo", "--json"];
+    let list = ["list", "benchmarks", "--json"];
+    for args in [&eval[..], &ask, &list] {
+        let (code, stdout, stderr) = secateur(args);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(serde_json::from_str::<serde_json::Value>(&stdout).unwrap().is_object(), "{stdout}");
+    }
+    // The benchmark of the built-in checkpoint needs no --model; one line says what was scored.
+    let (code, stdout, stderr) = secateur(&eval[..eval.len() - 1]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.starts_with("demo · demo · grid · 64 tokens · 2 answers · llava rules\n"), "{stdout}");
+    assert!(stdout.contains("1 image does not have two answered questions and is left out"), "{stdout}");
+    let run = folder.path().join("demo-demo-grid-64");
+    let (code, scored, _) = secateur(&["score", "demo", run.to_str().unwrap()]);
+    assert!(code == 0 && scored.starts_with("demo · demo · grid · 64 tokens · 2 answers"), "{scored}");
 }
 
 #[test]
@@ -121,33 +168,37 @@ fn usage_errors_exit_with_2_and_others_with_1() {
         let (code, _, stderr) = secateur(&["ask", &path(BOAT), "Why?", "--model", &model, "--tokens", tokens]);
         assert!(code == 2 && stderr.contains(said), "{stderr}");
     }
-    let ask = |extra: &[&str]| {
+    let ask_for = |expected: i32, extra: &[&str]| {
         let (code, stdout, stderr) = secateur(&[&["ask", &path(BOAT), "Why?", "--model", &model], extra].concat());
-        assert_eq!((code, stdout.as_str()), (1, ""), "{extra:?}");
-        assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{stderr}");
+        assert_eq!((code, stdout.as_str()), (expected, ""), "{extra:?}");
+        assert!(stderr.starts_with("error: "), "{stderr}");
         stderr
     };
+    let ask = |extra: &[&str]| ask_for(1, extra);
+    let usage = |extra: &[&str]| ask_for(2, extra);
+    let unknown = usage(&["--method", "fastvlm"]);
     assert!(
-        ask(&["--method", "fastvlm"]).contains("unknown method `fastvlm`; known: none, fastervlm, vispruner, cdpruner")
+        unknown.contains("unknown method `fastvlm`; did you mean `fastervlm`? known: none, fastervlm"),
+        "{unknown}"
     );
     assert!(ask(&["--tokens", "577"]).contains("1 to 576"));
-    assert!(ask(&["--important-ratio", "1.5"]).contains("from 0 to 1"));
-    assert!(ask(&["--theta", "0.99"]).contains("from 0 to 0.98"));
+    assert!(usage(&["--important-ratio", "1.5"]).contains("from 0 to 1"));
+    assert!(usage(&["--theta", "0.99"]).contains("from 0 to 0.98"));
     for layer in ["0", "4"] {
         let refused = ask(&["--method", "fastv", "--fastv-layer", layer, "--tokens", "64"]);
         assert!(refused.contains(&format!("before layer {layer}")) && refused.contains("takes 1 to 3"), "{refused}");
     }
     assert!(ask(&["--grid", "2x2"]).contains("for LLaVA-NeXT"));
-    assert!(ask(&["--method", "fastervlm,datp"]).contains("give it with --tokens"));
-    assert!(ask(&["--method", "fastervlm,dapt", "--tokens", "9"]).contains("unknown method `dapt`"));
+    assert!(usage(&["--method", "fastervlm,datp"]).contains("give it with --tokens"));
+    assert!(usage(&["--method", "fastervlm,dapt", "--tokens", "9"]).contains("unknown method `dapt`"));
     let (_, _, stderr) = secateur(&["eval", "demo", "--model", "demo", "--method", "fastervlm,datp", "--tokens", "9"]);
     assert!(stderr.contains("--method takes one method here; `sweep`"), "{stderr}");
     // What is typed wrongly is said before a model is fetched.
     let (code, _, stderr) = secateur(&["ask", "--model", "/nowhere/model", "/nowhere/boat.png", "Why?"]);
     assert!(code == 1 && stderr.contains("/nowhere/boat.png"), "{stderr}");
-    assert!(ask(&["--backend", "tpu"]).contains("unknown backend `tpu`"));
-    assert!(ask(&["--temperature", "-1"]).contains("--temperature"));
-    assert!(ask(&["--top-p", "0"]).contains("--top-p"));
+    assert!(usage(&["--backend", "tpu"]).contains("unknown backend `tpu`"));
+    assert!(usage(&["--temperature", "-1"]).contains("--temperature"));
+    assert!(usage(&["--top-p", "0"]).contains("--top-p"));
     // An answer that no method has is a failure; the rows say why.
     let long = "Why? ".repeat(20_000);
     let (code, stdout, stderr) =
@@ -191,8 +242,8 @@ fn several_methods_answer_side_by_side() {
         "--json",
     ];
     let (code, stdout, stderr) = secateur(&[&ask[..], &["--method", "none,fastervlm,trim"]].concat());
-    assert_eq!((code, stderr.as_str()), (0, ""));
-    let starts: Vec<Vec<&str>> = stdout.lines().take(4).map(|line| line.split_whitespace().take(2).collect()).collect();
+    assert_eq!(code, 0, "{stderr}");
+    let starts: Vec<Vec<&str>> = stderr.lines().take(4).map(|line| line.split_whitespace().take(2).collect()).collect();
     assert_eq!(starts, [["method", "tokens"], ["none", "576"], ["fastervlm", "29"], ["trim", "30"]]);
     let answers = last_json(&stdout)["answers"].clone();
     assert_eq!(answers.as_array().unwrap().len(), 3);
@@ -233,7 +284,7 @@ fn a_missing_text_side_gets_a_sentence() {
 /// `secateur list methods --markdown` writes the table.
 #[test]
 fn the_readme_has_the_table_of_methods() {
-    assert_eq!(secateur(&["list", "models", "--markdown"]).0, 1, "there is one of methods only");
+    assert_eq!(secateur(&["list", "models", "--markdown"]).0, 2, "there is one of methods only");
     let (code, table, _) = secateur(&["list", "methods", "--markdown"]);
     assert_eq!(code, 0);
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();

@@ -110,7 +110,7 @@ fn merged_shards_are_the_whole_run() {
 fn shards_of_different_runs_are_not_merged() {
     let out = tempfile::tempdir().unwrap();
     assert_eq!(eval(out.path(), &[], &["--shard", "0/2"]).0, 0);
-    assert_eq!(eval(out.path(), &[], &["--shard", "1/2", "--seed", "7"]).0, 0);
+    assert_eq!(eval(out.path(), &[], &["--shard", "1/2", "--temperature", "0.5"]).0, 0);
     let (code, _, stderr) = merge(out.path(), &["0-of-2", "1-of-2"], &[]);
     assert!(code == 1 && stderr.contains("not shards of one run"), "{stderr}");
 }

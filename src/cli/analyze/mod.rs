@@ -3,11 +3,10 @@
 mod sent;
 mod write;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use burn::tensor::DType;
-use indicatif::ProgressBar;
 use secateur_backends::{Job, VlmBackend};
 use sent::Sent;
 use write::{write_dispersion, write_shift};
@@ -15,7 +14,7 @@ use write::{write_dispersion, write_shift};
 use super::{
     args::{Analysis, AnalyzeArgs},
     make_folder, note_turned,
-    progress::progress,
+    progress::{Progress, progress},
     terminal::say_once,
     workers::{Pool, is_worker, serve},
 };
@@ -30,7 +29,7 @@ use crate::{
 pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     let images = args.images.clone().or_else(|| args.data.parent().map(Path::to_owned)).unwrap_or_default();
     if args.limit == Some(0) {
-        bail!("--limit 0 leaves no question; leave it out for all of them");
+        usage!("--limit 0 leaves no question; leave it out for all of them");
     }
     let (questions, without) = read(&args.data, &images, args.limit.unwrap_or(usize::MAX))?;
     if without > 0 {
@@ -129,7 +128,7 @@ struct Sums<'a> {
     questions: &'a [Instruction],
     shift: Shift,
     dispersion: Dispersion,
-    bar: ProgressBar,
+    bar: Arc<Progress>,
     measured: usize,
     /// The question that comes next, and those that came before their turn.
     next: usize,
@@ -138,7 +137,8 @@ struct Sums<'a> {
 
 impl<'a> Sums<'a> {
     fn new(args: &'a AnalyzeArgs, questions: &'a [Instruction]) -> Self {
-        let (shift, dispersion, bar) = (Shift::default(), Dispersion::default(), progress(questions.len(), 0));
+        let (shift, dispersion, bar) =
+            (Shift::default(), Dispersion::default(), Arc::new(progress(questions.len(), 0)));
         Self { args, questions, shift, dispersion, bar, measured: 0, next: 0, ahead: BTreeMap::new() }
     }
 

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args as ClapArgs;
 
-use super::ModelArgs;
+use super::{ModelArgs, names::benchmark};
 use crate::{
     cli::{check_sampling, workers::WorkerArgs},
     eval::Batching,
@@ -17,6 +16,7 @@ use crate::{
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct EvalArgs {
     /// The benchmark; see `secateur list benchmarks`
+    #[arg(value_parser = benchmark)]
     pub(in crate::cli) benchmark: String,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
@@ -58,7 +58,7 @@ pub(in crate::cli) struct RunArgs {
     pub(in crate::cli) protocol: Protocol,
     #[command(flatten)]
     pub(in crate::cli) judge: JudgeArgs,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }
@@ -67,10 +67,10 @@ impl RunArgs {
     /// The batching of the questions; checks what clap cannot check.
     pub(in crate::cli) fn batching(&self) -> anyhow::Result<Batching> {
         if self.limit == Some(0) {
-            bail!("--limit 0 leaves no question; leave it out for all of them");
+            usage!("--limit 0 leaves no question; leave it out for all of them");
         }
         if self.batch_size == 0 {
-            bail!("--batch-size 0 answers nothing; 1 answers the questions one by one");
+            usage!("--batch-size 0 answers nothing; 1 answers the questions one by one");
         }
         check_sampling(self.temperature, 1.0)?;
         Ok(Batching { batch: self.batch_size, reuse: !self.no_reuse })
@@ -107,7 +107,7 @@ fn price(text: &str) -> Result<[f64; 2], String> {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct SweepArgs {
     /// The benchmarks; see `secateur list benchmarks`
-    #[arg(required = true, value_name = "BENCHMARK")]
+    #[arg(required = true, value_name = "BENCHMARK", value_parser = benchmark)]
     pub(in crate::cli) benchmarks: Vec<String>,
     /// Budgets, with commas: visual tokens kept per crop
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
@@ -140,7 +140,7 @@ pub(in crate::cli) struct MergeArgs {
     pub(in crate::cli) protocol: Option<Protocol>,
     #[command(flatten)]
     pub(in crate::cli) judge: JudgeArgs,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }
@@ -155,8 +155,9 @@ pub(in crate::cli) struct PullArgs {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct ScoreArgs {
     /// The benchmark; see `secateur list benchmarks`
+    #[arg(value_parser = benchmark)]
     pub(in crate::cli) benchmark: String,
-    /// An answers file in LLaVA's format, one JSON object a line; scienceqa and mmbench also read what their scorer and
+    /// A run folder, or an answers file in LLaVA's format, one JSON object a line; scienceqa and mmbench also read what their scorer and
     /// server give back
     pub(in crate::cli) answers: PathBuf,
     /// Writes what the benchmark's server takes to this file
@@ -170,7 +171,7 @@ pub(in crate::cli) struct ScoreArgs {
     pub(in crate::cli) protocol: Protocol,
     #[command(flatten)]
     pub(in crate::cli) judge: JudgeArgs,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }

@@ -2,6 +2,7 @@
 
 mod benchmarks;
 mod images;
+mod names;
 
 use std::path::PathBuf;
 
@@ -15,11 +16,11 @@ use secateur_backends::{
 };
 
 use super::workers::own_device;
-use crate::{image::GridRule, pruner::Budget, sequence::Merge};
+use crate::{image::GridRule, model::DEMO, pruner::Budget, sequence::Merge};
 
 /// Training-free visual token pruning for vision-language models.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, max_term_width = 100)]
 pub struct Args {
     #[command(subcommand)]
     pub(in crate::cli) command: Command,
@@ -64,6 +65,25 @@ pub(in crate::cli) enum Command {
     List(ListArgs),
 }
 
+impl Command {
+    /// Whether stdout is one JSON object.
+    pub(in crate::cli) fn ends_with_json(&self) -> bool {
+        match self {
+            Self::Demo(args) => args.json,
+            Self::Ask(args) => args.json,
+            Self::Eval(args) => args.run.json,
+            Self::Sweep(args) => args.run.json,
+            Self::Merge(args) => args.json,
+            Self::Score(args) => args.json,
+            Self::Bench(args) => args.json,
+            Self::Check(args) => args.json,
+            Self::List(args) => args.json,
+            Self::Trace(_) | Self::Prune(_) => true,
+            Self::Pull(_) | Self::Show(_) | Self::Report(_) | Self::Analyze(_) => false,
+        }
+    }
+}
+
 /// Sets the help of `--method` where it takes several.
 fn several(arg: Arg) -> Arg {
     arg.help("Methods, with commas, or `all`; see `secateur list methods`")
@@ -81,9 +101,9 @@ fn one_budget(arg: Arg) -> Arg {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(in crate::cli) struct ModelArgs {
-    /// A checkpoint folder, a Hugging Face id, or `demo`
-    #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|DIR")]
-    pub(in crate::cli) model: String,
+    /// A checkpoint folder, a Hugging Face id, or `demo`; by default liuhaotian/llava-v1.5-7b, and `demo` for the benchmark `demo`
+    #[arg(long, value_name = "ID|DIR")]
+    pub(in crate::cli) model: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) method: MethodArgs,
     /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
@@ -102,21 +122,21 @@ pub(in crate::cli) struct ModelArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(in crate::cli) struct MethodArgs {
-    /// The pruning method; see `secateur list methods`
-    #[arg(long, default_value = "fastervlm")]
-    pub(in crate::cli) method: String,
+    /// The pruning method, by default fastervlm; see `secateur list methods`
+    #[arg(long, value_parser = names::method_list, value_name = "NAME")]
+    pub(in crate::cli) method: Option<String>,
     /// Visual tokens kept per crop, or per frame of a video: a number, or a share such as 12.5%; without it nothing is pruned
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) tokens: Option<Budget>,
-    /// vispruner: the share of the tokens that goes by attention, from 0 to 1
-    #[arg(long, default_value_t = 0.5, value_name = "SHARE", allow_negative_numbers = true)]
-    pub(in crate::cli) important_ratio: f64,
+    /// vispruner: the share of the tokens that goes by attention, from 0 to 1; by default 0.5
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(in crate::cli) important_ratio: Option<f64>,
     /// cdpruner: how much the question counts, from 0 to 0.98; by default relevance is taken as it is
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(in crate::cli) theta: Option<f64>,
-    /// fastv: how many layers of the decoder see all tokens
-    #[arg(long, default_value_t = 2, value_name = "K")]
-    pub(in crate::cli) fastv_layer: usize,
+    /// fastv: how many layers of the decoder see all tokens; by default 2
+    #[arg(long, value_name = "K")]
+    pub(in crate::cli) fastv_layer: Option<usize>,
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
     /// Seed of everything random
@@ -124,11 +144,33 @@ pub(in crate::cli) struct MethodArgs {
     pub(in crate::cli) seed: u64,
 }
 
+impl ModelArgs {
+    /// The checkpoint.
+    pub(in crate::cli) fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or("liuhaotian/llava-v1.5-7b")
+    }
+
+    /// Takes the built-in checkpoint where none is named and all benchmarks are its own.
+    pub(in crate::cli) fn for_benchmarks(mut self, benchmarks: &[String]) -> Self {
+        if benchmarks.iter().all(|benchmark| benchmark == DEMO) {
+            self.model.get_or_insert_with(|| DEMO.to_owned());
+        }
+        self
+    }
+}
+
+impl MethodArgs {
+    /// The methods, with commas, or `all`.
+    pub(in crate::cli) fn list(&self) -> &str {
+        self.method.as_deref().unwrap_or("fastervlm")
+    }
+}
+
 /// Where to run.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(in crate::cli) struct TargetArgs {
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = names::backend)]
     pub(in crate::cli) backend: Option<String>,
     /// The number of the backend's device; see `secateur list devices`. By default the one that its driver ranks first
     #[arg(long, value_name = "N")]
@@ -180,7 +222,7 @@ pub(in crate::cli) struct AskArgs {
     /// Draws among the best tokens that together have this chance
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub(in crate::cli) top_p: f32,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }
@@ -188,7 +230,7 @@ pub(in crate::cli) struct AskArgs {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct DemoArgs {
     /// Methods, with commas, or `all`
-    #[arg(long, default_value = "all")]
+    #[arg(long, default_value = "all", value_parser = names::method_list)]
     pub(in crate::cli) method: String,
     /// Questions for each method and budget, up to 400
     #[arg(long, default_value_t = 100, value_name = "N")]
@@ -201,7 +243,7 @@ pub(in crate::cli) struct DemoArgs {
     /// Where images of the kept tokens go
     #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
     pub(in crate::cli) out: PathBuf,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }
@@ -241,7 +283,7 @@ pub(in crate::cli) struct BenchArgs {
     /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
     #[arg(long, value_name = "ID|DIR", requires = "model")]
     pub(in crate::cli) clip: Option<String>,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }
@@ -292,7 +334,7 @@ pub(in crate::cli) struct PruneArgs {
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
-    /// Ends stdout with one JSON object
+    /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
 }

@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
@@ -31,17 +30,20 @@ use crate::{
     video::Media,
 };
 
+/// The tokens of the shortest answer whose rate is told.
+const LEAST_FOR_A_RATE: usize = 8;
+
 pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let mut images: Vec<PathBuf> = args.images_and_question.iter().map(PathBuf::from).collect();
     // Clap asks for at least two values, so the last one is not the only one.
     images.pop();
     let question = args.images_and_question.last().cloned().unwrap_or_default();
     if question.trim().is_empty() || Path::new(&question).is_file() {
-        bail!("the question is missing: it stands behind the images, and `{question}` is none");
+        usage!("the question is missing: it stands behind the images, and `{question}` is none");
     }
     check_sampling(args.temperature, args.top_p)?;
     let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
-    images.iter().try_for_each(|path| check_there(path))?;
+    images.iter().try_for_each(|path| check_named(path, &args.images_and_question))?;
     let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     let checkpoint = &plan.checkpoint;
     let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
@@ -51,6 +53,19 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let question = clip_question(&question);
     let job = Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json };
     target.run(job)?
+}
+
+/// Refuses what is no file, with what a user may have meant.
+fn check_named(path: &Path, values: &[String]) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        usage!("`-`: images are not read from standard input; give the file's name");
+    }
+    let is_word = !path.exists() && path.extension().is_none() && path.components().count() == 1;
+    if is_word && Path::new(&values[0]).exists() {
+        let first = values.iter().position(|value| Path::new(value) == path).unwrap_or(0);
+        usage!("`{}` is no file; put the question in quotes: \"{}\"", path.display(), values[first..].join(" "));
+    }
+    Ok(check_there(path)?)
 }
 
 struct Ask {
@@ -94,7 +109,10 @@ impl Job for Ask {
             anyhow::Ok(summary(&seen, &answer, text, method))
         };
         if let [method] = &methods[..] {
-            let mut out = std::io::stdout().lock();
+            let mut out: Box<dyn Write> = match self.json {
+                true => Box::new(std::io::stderr().lock()),
+                false => Box::new(std::io::stdout().lock()),
+            };
             let mut stream = Stream::default();
             let mut written = Ok(());
             let result = ask(method, &mut |ids| {
@@ -149,7 +167,8 @@ fn summary<B: VlmBackend>(
         vision_ms: ms(vision),
         prune_ms: ms(prune),
         prefill_ms: ms(answer.prefill),
-        tokens_per_second: answer.tokens_per_second(),
+        // A word or two say nothing about the rate.
+        tokens_per_second: answer.tokens_per_second().filter(|_| answer.ids.len() >= LEAST_FOR_A_RATE),
         total_ms: ms(vision + prune + answer.prefill + answer.decode),
     }
 }

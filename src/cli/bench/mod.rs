@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::bail;
 use burn::tensor::DType;
 use indicatif::{ProgressBar, ProgressStyle};
-use secateur_backends::{Job, VlmBackend};
+use secateur_backends::{Job, Target, VlmBackend};
 
 mod table;
 
@@ -33,10 +33,10 @@ const BEFORE: usize = 35;
 
 pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     if args.repeats == 0 || args.new_tokens < 2 || args.prompt_tokens <= BEFORE {
-        bail!("--repeats takes 1 or more, --new-tokens 2 or more, --prompt-tokens {} or more", BEFORE + 1);
+        usage!("--repeats takes 1 or more, --new-tokens 2 or more, --prompt-tokens {} or more", BEFORE + 1);
     }
     let params = params(&args.method)?;
-    let mut names = names(&args.method.method)?;
+    let mut names = names(args.method.list())?;
     names.retain(|&name| name != "none");
     let mut budgets = budgets(&args.budgets, args.method.tokens);
     if budgets.is_empty() {
@@ -63,8 +63,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         );
     }
     let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
-    let (table, json) =
-        target.run(Bench { args, checkpoint, name, names, budgets, params, options, backend: target.backend })??;
+    let (table, json) = target.run(Bench { args, checkpoint, name, names, budgets, params, options, target })??;
     print(&table.text())?;
     if json {
         print_json(&table.json())?;
@@ -105,14 +104,14 @@ struct Bench {
     budgets: Vec<Budget>,
     params: Params,
     options: LoadOptions,
-    backend: &'static str,
+    target: Target,
 }
 
 impl Job for Bench {
     type Output = anyhow::Result<(Table, bool)>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { args, checkpoint, name, names, budgets, params, options, backend } = self;
+        let Self { args, checkpoint, name, names, budgets, params, options, target } = self;
         let (media, random) = ([media(&checkpoint, &name)], checkpoint.is_random());
         let model: Model<B> = checkpoint.load(options, &device)?;
         model.notes().iter().for_each(|note| say!("note: {note}"));
@@ -148,7 +147,8 @@ impl Job for Bench {
         let ceilings = match args.ceilings {
             true => {
                 let rounded = options.dtype == Some(DType::BF16);
-                Some(ceilings::measure::<B>(model.activations(), model.decoder_weights(), rounded, &device)?)
+                let largest = target.info().and_then(|info| info.largest).unwrap_or(u64::MAX);
+                Some(ceilings::measure::<B>([model.activations(), model.decoder_weights()], rounded, largest, &device)?)
             }
             false => None,
         };
@@ -158,7 +158,7 @@ impl Job for Bench {
             } else {
                 name
             },
-            backend,
+            backend: target.backend,
             weights: weights(options.dtype, random),
             activations: name_of(model.activations()),
             text: args.prompt_tokens,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use burn::tensor::DType;
-use secateur_backends::{DeviceInfo, DeviceKind, Job, Target, VlmBackend, devices, operations::by_reference};
+use secateur_backends::{DeviceInfo, DeviceKind, Job, Target, VlmBackend, operations::by_reference};
 
 use self::{
     checkpoint::Answers,
@@ -60,8 +60,10 @@ impl Job for Check {
         let mut left_out = 0;
         let kept = [DType::F32, DType::F16, DType::BF16].map(|dtype| (dtype, B::weight_dtype(dtype, &device) == dtype));
         let types: Vec<DType> = kept.iter().filter(|(_, kept)| *kept).map(|(dtype, _)| *dtype).collect();
+        let about = info(self.target);
+        let largest = about.largest.unwrap_or(u64::MAX);
         for &weights in &types {
-            let mut checker = Checker::<B>::new(&device, weights, began + LONG);
+            let mut checker = Checker::<B>::new(&device, weights, largest, began + LONG);
             cases::all(&mut checker);
             rows.append(&mut checker.rows);
             left_out += checker.left_out;
@@ -71,10 +73,11 @@ impl Job for Check {
         let weights = types.last().copied().unwrap_or(DType::F32);
         let (activations, rounds) = (B::activation_dtype(weights), weights == DType::BF16);
         let is_slow = began.elapsed() > LONG;
-        let ceilings = (!is_slow).then(|| measure::<B>(activations, weights, rounds, &device)).transpose()?;
+        let ceilings =
+            (!is_slow).then(|| measure::<B>([activations, weights], rounds, largest, &device)).transpose()?;
         Ok(Table {
             target: self.target,
-            device: info(self.target),
+            device: about,
             backend: B::name(&device),
             missing: kept.iter().filter(|(_, kept)| !kept).map(|(dtype, _)| *dtype).collect(),
             by_reference: by_reference(),
@@ -90,7 +93,6 @@ impl Job for Check {
 
 /// The device's name and memory.
 fn info(target: Target) -> DeviceInfo {
-    let unknown = DeviceInfo { name: "its name is not told".to_owned(), kind: DeviceKind::Gpu, memory: None };
-    let all = devices(target.backend).unwrap_or_default();
-    all.into_iter().nth(target.device.unwrap_or(0)).unwrap_or(unknown)
+    let name = "its name is not told".to_owned();
+    target.info().unwrap_or(DeviceInfo { name, kind: DeviceKind::Gpu, memory: None, largest: None })
 }

@@ -39,6 +39,8 @@ pub(super) struct Checker<'a, B: VlmBackend> {
     device: &'a B::Device,
     pub(super) weights: DType,
     pub(super) activations: DType,
+    /// The bytes of the largest tensor that the device holds.
+    largest: u64,
     /// When large shapes are left out.
     deadline: Instant,
     pub(super) rows: Vec<Row>,
@@ -47,9 +49,16 @@ pub(super) struct Checker<'a, B: VlmBackend> {
 }
 
 impl<'a, B: VlmBackend> Checker<'a, B> {
-    pub(super) fn new(device: &'a B::Device, weights: DType, deadline: Instant) -> Self {
+    pub(super) fn new(device: &'a B::Device, weights: DType, largest: u64, deadline: Instant) -> Self {
         let activations = B::activation_dtype(weights);
-        Self { device, weights, activations, deadline, rows: Vec::new(), left_out: 0 }
+        Self { device, weights, activations, largest, deadline, rows: Vec::new(), left_out: 0 }
+    }
+
+    /// Whether the device holds a tensor of so many numbers, which its reference body may make f32. If not, the shape is left out.
+    pub(super) fn holds(&mut self, numbers: usize) -> bool {
+        let holds = (numbers * size_of::<f32>()) as u64 <= self.largest;
+        self.left_out += usize::from(!holds);
+        holds
     }
 
     /// Random activations.
@@ -149,7 +158,7 @@ mod tests {
     #[test]
     fn a_wrong_kernel_fails_and_the_others_go_on() {
         let device = Default::default();
-        let mut checker = Checker::<Flex>::new(&device, DType::F32, Instant::now());
+        let mut checker = Checker::<Flex>::new(&device, DType::F32, 64, Instant::now());
         let x = checker.activations([3, 4]);
         let is_first = std::cell::Cell::new(0);
         checker.compare(Operation::Linear, "wrong", false, 1e-5, || {
@@ -163,6 +172,8 @@ mod tests {
         assert_eq!(right, [false, false, true]);
         assert_eq!(checker.rows[1].error, Err("no such kernel".to_owned()));
         assert_eq!(checker.left_out, 1);
+        assert_eq!([checker.holds(16), checker.holds(17)], [true, false]);
+        assert_eq!(checker.left_out, 2);
         assert!(by_reference().is_empty());
     }
 }

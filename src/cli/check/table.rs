@@ -57,7 +57,7 @@ impl Table {
 
     pub(super) fn text(&self) -> String {
         let mut out = String::new();
-        let DeviceInfo { name, kind, memory } = &self.device;
+        let DeviceInfo { name, kind, memory, .. } = &self.device;
         let memory = memory.map_or_else(String::new, |bytes| format!(", {}", gib(bytes)));
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -92,8 +92,11 @@ impl Table {
             );
         }
         if self.left_out > 0 {
-            let _ =
-                writeln!(out, "{} large shapes were left out: this device is too slow for all of them", self.left_out);
+            let _ = writeln!(
+                out,
+                "{} large shapes were left out: this device is too slow for them, or holds no tensors so large",
+                self.left_out
+            );
         }
         for dtype in &self.missing {
             let _ = writeln!(out, "weights in {} become f32 on this device", name_of(*dtype));

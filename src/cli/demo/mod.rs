@@ -2,7 +2,6 @@
 
 use std::{path::Path, sync::Arc};
 
-use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use secateur_backends::{Job, VlmBackend};
@@ -42,7 +41,7 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
     let params = Params { seed: args.seed, ..Params::default() };
     let names: Vec<&'static str> = names(&args.method)?.into_iter().filter(|&name| name != "none").collect();
     if args.questions < 2 * IMAGES {
-        bail!("--questions {} is not possible: it takes {} or more", args.questions, 2 * IMAGES);
+        usage!("--questions {} is not possible: it takes {} or more", args.questions, 2 * IMAGES);
     }
     let target = args.target.choose()?;
     target.run(Show { args, names, params, backend: target.backend })?

@@ -1,6 +1,9 @@
 //! Finished runs, read from their folders.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
 use serde::{
@@ -106,12 +109,41 @@ fn read(folder: &Path) -> anyhow::Result<Stored> {
     Ok(Stored { config, metrics, notes, answers })
 }
 
+/// The run folders: those that are given, and those in folders that are none, as `eval` and `sweep` write them. The tables of a sweep, which
+/// `runs/*` names too, are passed over.
+fn run_folders(given: &[impl AsRef<Path>]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    for path in given.iter().map(AsRef::as_ref) {
+        let is_table =
+            path.is_file() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("sweep-"));
+        if is_table {
+            continue;
+        }
+        let mut inside: Vec<PathBuf> = match std::fs::read_dir(path) {
+            Ok(entries) if !is_run(path) => {
+                entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_run(path)).collect()
+            }
+            _ => Vec::new(),
+        };
+        inside.sort();
+        match inside.is_empty() {
+            true => folders.push(path.to_owned()),
+            false => folders.append(&mut inside),
+        }
+    }
+    Ok(folders)
+}
+
+fn is_run(path: &Path) -> bool {
+    path.join("config.json").is_file()
+}
+
 /// All runs, grouped by what can be compared; methods in the order of the registry, large budgets first.
 pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>> {
     let order: Vec<&str> = methods(Params::default()).iter().map(|method| method.name()).collect();
     let mut groups: Vec<Group> = Vec::new();
-    for folder in folders {
-        let run = read(folder.as_ref())?;
+    for folder in run_folders(folders)? {
+        let run = read(&folder)?;
         let same = |group: &&mut Group| {
             let one = &group.runs[0].config;
             let keys = |config: &RunConfig| {

@@ -1,7 +1,5 @@
 //! `secateur sweep`: methods × budgets × benchmarks in one table, each run in its own folder as `eval` leaves it.
 
-use anyhow::bail;
-
 mod table;
 
 use table::{Row, Table};
@@ -24,8 +22,9 @@ use crate::{
 
 pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     if args.data.is_some() && args.benchmarks.len() > 1 {
-        bail!("--data is the folder of one benchmark; give one, or leave it out");
+        usage!("--data is the folder of one benchmark; give one, or leave it out");
     }
+    let args = SweepArgs { model: args.model.for_benchmarks(&args.benchmarks), ..args };
     let batching = args.run.batching()?;
     let methods = plans(&args)?;
     let tasks = args.benchmarks.iter().map(|name| task(name)).collect::<Result<Vec<_>, _>>()?;
@@ -62,7 +61,9 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     let rows = with_answerer(plan, workers, |answerer| {
         complete(answerer, &methods, &fixed, &benchmarks, batching, &args.run)
     })?;
-    let table = Table::new(rows);
+    // Earlier sweeps in this folder keep their rows.
+    let before = std::fs::read_to_string(out.join(format!("sweep-{}.json", fixed.model_name()))).unwrap_or_default();
+    let table = Table::new(rows, Table::rows_of(&before));
     for (extension, text) in [("csv", table.csv()?), ("json", serde_json::to_string_pretty(&table.json())? + "\n")] {
         let path = out.join(format!("sweep-{}.{extension}", fixed.model_name()));
         crate::files::write_file(&path, text.as_bytes())?;
@@ -79,10 +80,11 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
 fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
     let budgets = budgets(&args.budgets, args.model.method.tokens);
     if budgets.is_empty() {
-        bail!("a sweep needs budgets; give them with --budgets 192,128,64");
+        usage!("a sweep needs budgets; give them with --budgets 192,128,64");
     }
     let given = &args.model.method;
-    let mut methods = vec![MethodPlan::new(&MethodArgs { method: "none".to_owned(), tokens: None, ..given.clone() })?];
+    let mut methods =
+        vec![MethodPlan::new(&MethodArgs { method: Some("none".to_owned()), tokens: None, ..given.clone() })?];
     for tokens in budgets {
         let plans = MethodPlan::several(&MethodArgs { tokens: Some(tokens), ..given.clone() })?;
         methods.extend(plans.into_iter().filter(|method| method.method != "none"));
@@ -110,16 +112,13 @@ fn complete(
         for method in methods {
             let config = fixed.config(method, benchmark)?;
             let report = one(answerer, rows.len(), benchmark, &config, batching, args)?;
+            rows.push(Row::new(&config, benchmark.task, &report));
             for note in report.notes {
                 if !notes.contains(&note) {
                     say!("note: {}: {note}", benchmark.task.name());
                     notes.push(note);
                 }
             }
-            let headline = benchmark.task.card().headline(config.protocol);
-            let score = report.metrics.iter().find(|(name, _)| name == headline).map(|(_, value)| *value);
-            let model = config.is_usual().then(|| fixed.model_name());
-            rows.push(Row::new(model.as_deref(), benchmark.task, method.method, config.kept(), score));
         }
     }
     Ok(rows)
