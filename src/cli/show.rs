@@ -59,9 +59,10 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     let media = see(&args.media, checkpoint.frames())?;
     let question = args.question.clone().unwrap_or_default();
     let text = checkpoint.chat().own.render(&question, &[media.placeholders()])?;
-    make_folder(&args.out)?;
+    let out = args.out.clone().unwrap_or_else(|| usual_folder(&args));
+    make_folder(&out)?;
     let target = plan.method().target;
-    target.run(Show { args, plan, media, text, question })?
+    target.run(Show { args, plan, media, text, question, out })?
 }
 
 struct Show {
@@ -70,6 +71,14 @@ struct Show {
     media: Media,
     text: String,
     question: String,
+    out: PathBuf,
+}
+
+/// The folder of an image at a budget, so that another drawing does not take its place.
+fn usual_folder(args: &ShowArgs) -> PathBuf {
+    let name = args.media.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let what = args.model.method.tokens.map_or_else(|| "relevance".to_owned(), |tokens| tokens.to_string());
+    Path::new("secateur-show").join(format!("{name}-{what}"))
 }
 
 /// The result of a method on an image's crops, or a video's frames.
@@ -86,7 +95,7 @@ impl Job for Show {
     type Output = anyhow::Result<()>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let Self { args, plan, media, text, question } = self;
+        let Self { args, plan, media, text, question, out } = self;
         let methods = plan.methods.clone();
         let model: Model<B> = plan.load(&device)?;
         let prompt = Prompt::new(&text, &clip_question(&question), model.tokenizer())?;
@@ -100,7 +109,7 @@ impl Job for Show {
             let grid = model.grid();
             let dimmed = |square: Rgb, crop: usize| kept_patches(&square, grid, &shown.kept[crop]);
             let image = arranged(&model, &media, shown.tiles, dimmed);
-            files.push(save(&args.out, method.method, &image)?);
+            files.push(save(&out, method.method, &image)?);
             let [left, before] = shown.counts;
             let hidden = match in_padding(&model, &media, &shown.kept) {
                 0 => String::new(),
@@ -116,7 +125,7 @@ impl Job for Show {
                 let ends = reach(scores.iter().flatten());
                 let under = |square: Rgb, crop: usize| heat(&square, grid, &scores[crop], ends, scale, ALPHA);
                 let image = arranged(&model, &media, shown.tiles, under);
-                files.push(save(&args.out, &format!("{}-score", method.method), &image)?);
+                files.push(save(&out, &format!("{}-score", method.method), &image)?);
                 sheet.push(captioned(&image, &format!("{} · score", method.method)));
             }
         }
@@ -125,12 +134,12 @@ impl Job for Show {
             let is_new = |name: &String| files.iter().all(|file: &PathBuf| file.file_stem() != Some(OsStr::new(name)));
             let names = std::iter::once(String::new()).chain((2..).map(|i| format!("-{i}")));
             let name = names.map(|end| format!("relevance-{name}{end}")).find(is_new).unwrap_or_default();
-            files.push(save(&args.out, &name, &image)?);
+            files.push(save(&out, &name, &image)?);
             sheet.push(captioned(&image, &word));
         }
         // Frames and tiles make wide images.
         let wide = sheet.iter().any(|image| image.width > 2 * image.height);
-        files.push(save(&args.out, "sheet", &columns(&sheet, if wide { 1 } else { COLUMNS }))?);
+        files.push(save(&out, "sheet", &columns(&sheet, if wide { 1 } else { COLUMNS }))?);
         files.iter().try_for_each(|file| print(&file.display().to_string()))?;
         Ok(())
     }

@@ -65,6 +65,7 @@ pub(super) enum Exact {
     /// The matrix unit, on numbers that are taken apart into bf16 ones.
     MatrixUnit,
     /// Tiles in registers.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     Tiles,
 }
 

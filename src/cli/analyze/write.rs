@@ -15,6 +15,43 @@ use crate::{
 /// The number of charts side by side in a sheet.
 const COLUMNS: usize = 8;
 
+/// What the attention of an analysis comes to, in two sentences.
+fn summary_of_shift(cls: &[f32], layers: &[[Vec<f32>; 4]]) -> String {
+    let thirds = |values: &[f32]| {
+        let third = values.len() / 3;
+        let sum = |part: &[f32]| part.iter().map(|&value| f64::from(value)).sum::<f64>();
+        sum(&values[values.len() - third..]) / sum(&values[..third.max(1)]).max(f64::MIN_POSITIVE)
+    };
+    let last = layers.iter().map(|layer| thirds(&layer[3])).collect::<Vec<_>>();
+    let mean = last.iter().sum::<f64>() / last.len().max(1) as f64;
+    let (first, end) = (share(layers.first()), share(layers.last()));
+    format!(
+        "The last token pays {first:.1} % of its attention to the image in the first layer and {end:.1} % in layer {}.\n\
+         Over all layers it pays {mean:.2} times as much to the last third of the visual tokens as to the first; [CLS] pays {:.2} times as much.",
+        layers.len(),
+        thirds(cls),
+    )
+}
+
+/// The share of the last token's attention that goes to visual tokens, in percent.
+fn share(layer: Option<&[Vec<f32>; 4]>) -> f64 {
+    layer.map_or(0.0, |layer| 100.0 * layer[3].iter().map(|&value| f64::from(value)).sum::<f64>())
+}
+
+/// What the spread of attention comes to, in two sentences.
+fn summary_of_dispersion(spreads: &[Spread; 2]) -> String {
+    let tenth = |spread: &Spread| {
+        let at = (spread.cumulative.len() / 10).min(spread.cumulative.len().saturating_sub(1));
+        100.0 * spread.cumulative.get(at).copied().unwrap_or(0.0)
+    };
+    format!(
+        "A tenth of the visual tokens gets {:.1} % of [CLS]'s attention to all of them.\n\
+         A tenth gets {:.1} % of the last token's, in the second layer of the decoder.",
+        tenth(&spreads[0]),
+        tenth(&spreads[1]),
+    )
+}
+
 /// Writes data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
 pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
     let (cls, layers) = (shift.cls(), shift.layers());
@@ -58,7 +95,7 @@ pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Resu
         save(&folder.join("dist.png"), &columns(&charts, COLUMNS.min(layers.len())))?;
         save(&folder.join("map.png"), &columns(&maps, COLUMNS.min(layers.len())))?;
     }
-    Ok(print(&out.display().to_string())?)
+    Ok(print(&format!("{}\n{}", out.display(), summary_of_shift(&cls, &layers)))?)
 }
 
 pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
@@ -107,7 +144,7 @@ pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::R
         let labels = Labels { title, x: "attention, the largest being 1", y: "share of all values" };
         save(&out.join(format!("{name}_attn_dist.png")), &shares(labels, &bins))?;
     }
-    Ok(print(&out.display().to_string())?)
+    Ok(print(&format!("{}\n{}", out.display(), summary_of_dispersion(&spreads)))?)
 }
 
 fn proportions(histogram: &Histogram) -> Vec<f32> {

@@ -25,9 +25,9 @@ pub(in crate::cli) struct ShowArgs {
     /// The colours of numbers; by default viridis for scores and jet, as in CDPruner's figures, for relevance
     #[arg(long)]
     pub(in crate::cli) colormap: Option<Scale>,
-    /// Where the images go
-    #[arg(long, value_name = "DIR", default_value = "secateur-show")]
-    pub(in crate::cli) out: PathBuf,
+    /// Where the images go; by default a folder of the image and the budget in secateur-show
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) out: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

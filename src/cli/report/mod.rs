@@ -118,12 +118,5 @@ fn of<'a>(series: &'a mut Vec<Series>, method: &str, name: &str) -> &'a mut Seri
 fn scatter(group: &Group, x: &str, doublings: bool, baseline: Option<f64>, series: Vec<Series>) -> Scatter {
     let headline = group.task.card().headline(group.runs[0].config.protocol);
     let unit = if group.task.card().unit == Unit::Share { ", %" } else { "" };
-    Scatter {
-        title: format!("{}, {}", group.task.name(), group.model),
-        x: x.to_owned(),
-        y: headline.replace('_', " ") + unit,
-        doublings,
-        baseline,
-        series,
-    }
+    Scatter { title: group.title(), x: x.to_owned(), y: headline.replace('_', " ") + unit, doublings, baseline, series }
 }

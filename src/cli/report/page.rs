@@ -57,9 +57,8 @@ fn section(html: &mut String, part: &Part) {
     let mut backends: Vec<&str> = group.runs.iter().map(|run| run.config.backend.as_str()).collect();
     backends.sort_unstable();
     backends.dedup();
-    let (name, model) = (escape(group.task.name()), escape(&group.model));
-    let _ =
-        write!(html, "<section>\n<h2>{name}, {model}</h2>\n<p class=\"note\">{}; ", escape(group.task.card().about));
+    let (title, about) = (escape(&group.title()), escape(group.task.card().about));
+    let _ = write!(html, "<section>\n<h2>{title}</h2>\n<p class=\"note\">{about}; ");
     let (count, settings) = (group.runs[0].answers.len(), escape(&group.settings()));
     let _ = write!(html, "{count} questions, {settings}, answered on {}.", escape(&backends.join(" and ")));
     html.push_str("</p>\n<div class=\"charts\">\n");

@@ -27,6 +27,15 @@ pub(super) struct Stored {
 }
 
 impl Group {
+    /// The benchmark and the model, with what keeps this group apart from others of the same, and the number of answers.
+    pub(super) fn title(&self) -> String {
+        let Self { task, model, apart, .. } = self;
+        match apart.is_empty() {
+            true => format!("{}, {model}", task.name()),
+            false => format!("{}, {model} ({apart})", task.name()),
+        }
+    }
+
     /// The settings that distinguish this group from others of the same benchmark and model; empty for a usual run.
     pub(super) fn settings(&self) -> String {
         let RunConfig { protocol, limit, dtype, clip, grid, merge, temperature, .. } = &self.runs[0].config;
@@ -66,6 +75,8 @@ impl Stored {
 pub(super) struct Group {
     pub(super) task: &'static dyn Task,
     pub(super) model: String,
+    /// What keeps it apart from other groups of the same benchmark and model; empty where there are none.
+    pub(super) apart: String,
     pub(super) runs: Vec<Stored>,
 }
 
@@ -134,6 +145,28 @@ fn run_folders(given: &[impl AsRef<Path>]) -> anyhow::Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
+/// Names in each group's title what keeps it apart from others of the same benchmark and model.
+fn tell_apart(groups: &mut [Group]) {
+    let settings: Vec<_> =
+        groups.iter().map(|group| (group.task.name(), group.model.clone(), group.settings())).collect();
+    for (i, group) in groups.iter_mut().enumerate() {
+        let (task, model, own) = &settings[i];
+        let others: Vec<_> =
+            settings.iter().enumerate().filter(|(j, (t, m, _))| *j != i && t == task && m == model).collect();
+        if others.is_empty() {
+            continue;
+        }
+        group.apart = match others.iter().any(|(_, (.., other))| other == own) {
+            false => own.clone(),
+            // The same settings with other files.
+            true => format!(
+                "{own}, checkpoint {:.8}, data {:.8}",
+                group.runs[0].config.checkpoint_sha256, group.runs[0].config.data_sha256
+            ),
+        };
+    }
+}
+
 fn is_run(path: &Path) -> bool {
     path.join("config.json").is_file()
 }
@@ -158,10 +191,11 @@ pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>>
             Some(group) => group.runs.push(run),
             None => {
                 let (task, model) = (task(&run.config.benchmark)?, run.config.model_name());
-                groups.push(Group { task, model, runs: vec![run] });
+                groups.push(Group { task, model, apart: String::new(), runs: vec![run] });
             }
         }
     }
+    tell_apart(&mut groups);
     for group in &mut groups {
         let place = |method: &str| order.iter().position(|name| *name == method);
         group.runs.sort_by_key(|run| (place(&run.config.method), std::cmp::Reverse(run.config.kept())));
