@@ -40,6 +40,9 @@ rm -rf target/gpu/kernels target/gpu/cuda target/gpu/flex
 cd target/gpu
 printf '[compilation]\ncache = { file = "kernels" }\n[autotune.logger]\nlevel = "disabled"\n' >cubecl.toml
 
+step 'every operation beside its reference body, and the built-in checkpoint'
+"$built/secateur" check --backend cuda || failed+=('secateur check')
+
 step 'the official outputs in f32, and every operation in f32, f16 and bf16'
 CARGO_MANIFEST_DIR=$root SECATEUR_TEST_CUDA=1 "$built/engine" goldens:: contracts:: --skip goldens::preprocess --skip goldens::tokenizer ||
     failed+=('official outputs and operations')

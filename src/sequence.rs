@@ -16,7 +16,7 @@ pub enum Merge {
     Flat,
     /// The whole image, then all tiles row by row as one large grid.
     Spatial,
-    /// The same without the rows and columns that are padding, and with a newline token after every row.
+    /// The grid of `spatial` without rows and columns of padding, and with a newline token after every row.
     #[cfg_attr(feature = "cli", value(alias = "spatial_unpad"))]
     SpatialUnpad,
 }
@@ -46,7 +46,7 @@ pub enum Visual {
     Blend {
         /// The crop.
         crop: usize,
-        /// Which of the crop's blends.
+        /// The number of the crop's blend.
         index: usize,
     },
     /// The end of a row of the grid.

@@ -12,7 +12,7 @@ use crate::{BACKENDS, BackendError, Job, VlmBackend, devices_of, resolve, run_on
 pub struct DeviceInfo {
     /// The name that its driver gives it.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: DeviceKind,
     /// Its memory in bytes, where the driver tells.
     pub memory: Option<u64>,

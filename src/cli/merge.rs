@@ -43,6 +43,11 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
         bail!("{}: there are other answers here already; --force throws them away", path.display());
     }
     let mut folder = RunFolder::open(&out, &whole, &samples, args.force)?;
+    if folder.answered() == 0 {
+        for part in &shards {
+            folder.take_over_costs(&part.folder, part.shard.range(samples.len()).start)?;
+        }
+    }
     for (i, answer) in answers.into_iter().enumerate() {
         if !folder.has(i) {
             folder.append(i, answer)?;

@@ -11,7 +11,7 @@ use super::{args::PruneArgs, plan::MethodPlan, print_json};
 use crate::{
     Error,
     files::address,
-    pruner::{Budget, Cues, Selector, selector},
+    pruner::{Blend, Budget, Cues, Selector, selector},
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
@@ -37,6 +37,26 @@ struct Pruned {
     method: &'static str,
     tokens: usize,
     kept: Vec<Vec<usize>>,
+    /// The tokens that a method makes of several patches, for each crop; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    merged: Vec<Vec<Merged>>,
+}
+
+/// A token made of several patches: their sum by these weights.
+#[derive(Serialize)]
+struct Merged {
+    patches: Vec<usize>,
+    weights: Vec<f64>,
+}
+
+impl From<&Blend> for Merged {
+    fn from(Blend { centre, others }: &Blend) -> Self {
+        let mean = std::iter::repeat_n(1.0 / others.len() as f64, others.len());
+        Self {
+            patches: centre.iter().chain(others).copied().collect(),
+            weights: centre.iter().map(|_| 1.0).chain(mean).collect(),
+        }
+    }
 }
 
 impl Job for Prune {
@@ -45,6 +65,7 @@ impl Job for Prune {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let file = Checkpoint::open_file(&self.cues)?;
         let (method, tokens) = (self.plan.method, self.plan.tokens);
+        let mut merged = Vec::new();
         let kept = match selector::<B>(method, self.plan.params)? {
             Selector::Before(pruner) => {
                 let cues = read_cues::<B>(&self.cues, &file, &device)?;
@@ -53,7 +74,11 @@ impl Job for Prune {
                     budget => cues.grid(method).and_then(|(_, tokens)| budget.map_or(Ok(tokens), |b| b.of(tokens))),
                 };
                 let kept = tokens.and_then(|tokens| pruner.keep(&cues, tokens));
-                kept.map_err(|error| beside(error, &self.cues, &file))?.indices().to_vec()
+                let keep = kept.map_err(|error| beside(error, &self.cues, &file))?;
+                if keep.blends().iter().any(|crop| !crop.is_empty()) {
+                    merged = keep.blends().iter().map(|crop| crop.iter().map(Merged::from).collect()).collect();
+                }
+                keep.indices().to_vec()
             }
             Selector::Inside(pruner) => {
                 let (cue, shape) = ("prompt_attention", "[heads, visual tokens]");
@@ -66,7 +91,7 @@ impl Job for Prune {
             }
         };
         let tokens = kept.first().map_or(0, Vec::len);
-        Ok(Pruned { method, tokens, kept })
+        Ok(Pruned { method, tokens, kept, merged })
     }
 }
 

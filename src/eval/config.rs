@@ -1,4 +1,4 @@
-//! What a run was asked for: all that is needed to run it again.
+//! The settings of a run: all that is needed to run it again.
 
 use std::{
     collections::BTreeMap,
@@ -83,7 +83,7 @@ impl RunConfig {
         self.as_one_of(other) == *other
     }
 
-    /// The same settings, with those of `other` where a difference changes no answer.
+    /// These settings, with those of `other` where a difference changes no answer.
     pub(super) fn as_one_of(&self, other: &Self) -> Self {
         let mut same = Self { limit: other.limit, protocol: other.protocol, ..self.clone() };
         let known = |sum: &String| !sum.is_empty();
@@ -165,7 +165,7 @@ impl RunConfig {
     }
 }
 
-/// What a run folder was made for.
+/// The settings that a run folder was made for.
 ///
 /// # Errors
 /// When the folder holds no run's settings.

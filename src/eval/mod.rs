@@ -4,6 +4,7 @@
 
 mod ahead;
 mod config;
+mod cost;
 mod media;
 mod run;
 
@@ -17,9 +18,12 @@ use std::{
 use ahead::Ahead;
 use config::CONFIG;
 pub use config::{RunConfig, read_config};
+pub use cost::{Cost, Session};
+use cost::{Summary, Times};
 pub use media::{Looked, look_through};
-pub use run::{Asking, Batching, Run, ask, check_lengths, decoding, evaluate, groups, prompt};
+pub use run::{Asking, Batching, Given, Run, ask, check_lengths, decoding, evaluate, groups, prompt};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     Error,
@@ -36,6 +40,7 @@ pub struct RunFolder {
     answers: Vec<Answer>,
     /// Answers to questions after the next one.
     ahead: Ahead,
+    times: Times,
     /// Whether there is a score of an earlier run, which stays, with the settings that it was measured with, until something
     /// takes its place.
     scored: bool,
@@ -47,6 +52,9 @@ struct Metrics<'a> {
     #[serde(flatten)]
     report: &'a Report,
     run: &'a RunConfig,
+    /// What the answers cost, as far as it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Summary>,
 }
 
 /// The answers in a run folder.
@@ -110,12 +118,13 @@ impl RunFolder {
             check_answers(&answers, samples, &answers_path)?;
         }
         let ahead = Ahead::open(&path, answers.len(), samples, force)?;
+        let times = Times::open(&path, force)?;
         file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
         if force {
             remove(&path.join(METRICS))?;
         }
         let scored = path.join(METRICS).is_file();
-        let mut folder = Self { path, config: config.clone(), file, locked, answers, ahead, scored };
+        let mut folder = Self { path, config: config.clone(), file, locked, answers, ahead, times, scored };
         if !scored {
             folder.write_config()?;
         }
@@ -138,7 +147,7 @@ impl RunFolder {
         self.locked
     }
 
-    /// What it was made for.
+    /// The settings that it was made for.
     pub fn config(&self) -> &RunConfig {
         &self.config
     }
@@ -197,6 +206,30 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Adds what the answer to question number `question` cost. It is written before the answer, so that every answer's cost is known.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add_cost(&self, question: usize, question_id: &Value, cost: Cost) -> Result<(), Error> {
+        self.times.add(question, question_id, cost)
+    }
+
+    /// Takes over the costs in another run's folder, whose first question is number `first` here.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn take_over_costs(&self, folder: &Path, first: usize) -> Result<(), Error> {
+        self.times.take_over(folder, first)
+    }
+
+    /// Adds a part of the run that a process answered.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add_session(&self, session: Session) -> Result<(), Error> {
+        self.times.add_session(session)
+    }
+
     /// Writes what the benchmark's server takes, under the name `name`; without `bytes`, removes what an earlier run left.
     ///
     /// # Errors
@@ -212,7 +245,7 @@ impl RunFolder {
     /// When it cannot be written; a half-written file never has its final name.
     pub fn finish(&self, report: &Report) -> Result<(), Error> {
         self.write_config()?;
-        write_json(&self.path.join(METRICS), &Metrics { report, run: &self.config })
+        write_json(&self.path.join(METRICS), &Metrics { report, run: &self.config, cost: self.times.summary() })
     }
 }
 

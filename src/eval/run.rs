@@ -1,14 +1,15 @@
 //! The questions of a run: those about an image together, several side by side, and the answers in the file's order.
 
-use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc, time::Instant};
 
 use secateur_backends::VlmBackend;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{RunConfig, RunFolder};
+use super::{Cost, RunConfig, RunFolder};
 use crate::{
     Error,
-    engine::{Decoding, Engine, Event, Limits, Media, Request, RequestId, Sampling, SharedMedia},
+    engine::{Answered, Decoding, Engine, Event, Limits, Media, Request, RequestId, Sampling, SharedMedia, kept},
     model::Model,
     pruner::{Budget, Selector},
     task::{Answer, MediaSource, Sample, Task},
@@ -30,7 +31,7 @@ impl Default for Batching {
     }
 }
 
-/// What is to be asked.
+/// The questions of a run, and how they are asked.
 #[derive(Clone, Copy)]
 pub struct Run<'a> {
     /// The benchmark.
@@ -61,7 +62,8 @@ pub fn evaluate<B: VlmBackend>(
         Asking { selector, tokens: config.tokens, decoding: decoding(task, config.temperature, config.seed), batching };
     check_lengths(model, selector, left.iter().map(|&i| &samples[i]), config.tokens)?;
     let left = if batching.reuse { by_image(left, samples) } else { left };
-    ask(model, asked, samples, left, |i, text| {
+    ask(model, asked, samples, left, |i, Given { text, cost }| {
+        folder.add_cost(i, &samples[i].question_id, cost)?;
         folder.append(i, Answer::new(&samples[i], text, &config.model_name()))?;
         on_answer();
         Ok(())
@@ -85,8 +87,17 @@ pub struct Asking<'a, B: VlmBackend> {
     pub tokens: Option<Budget>,
     /// How answers are decoded.
     pub decoding: Decoding,
-    /// What is computed together.
+    /// The work that questions share.
     pub batching: Batching,
+}
+
+/// An answer, and what it cost.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Given {
+    /// The answer.
+    pub text: String,
+    /// Its cost.
+    pub cost: Cost,
 }
 
 /// Asks the questions with these numbers, in this order; `on_answer` takes the number and the answer of each as it comes.
@@ -98,21 +109,22 @@ pub fn ask<B: VlmBackend>(
     asking: Asking<B>,
     samples: &[Sample],
     questions: impl IntoIterator<Item = usize>,
-    mut on_answer: impl FnMut(usize, String) -> Result<(), Error>,
+    mut on_answer: impl FnMut(usize, Given) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut left = questions.into_iter();
     let Batching { batch, reuse } = asking.batching;
     let limits = Limits { batch: batch.max(1), ..Limits::default() };
     let mut engine = Engine::new(model, if reuse { limits } else { limits.without_reuse() });
     let mut asker = Asker { model, asking, last: None };
-    let mut asked: HashMap<RequestId, usize> = HashMap::new();
+    let mut asked: HashMap<RequestId, Asked> = HashMap::new();
     let mut wrong = None;
     loop {
         while wrong.is_none() && engine.unfinished() < limits.batch {
             let Some(i) = left.next() else { break };
+            let began = Instant::now();
             match asker.request(&samples[i]) {
                 Ok(request) => {
-                    asked.insert(engine.submit(request), i);
+                    asked.insert(engine.submit(request), Asked { question: i, began, first: None });
                 }
                 Err(error) => wrong = Some(of_question(&samples[i], error)),
             }
@@ -122,21 +134,52 @@ pub fn ask<B: VlmBackend>(
         }
         let mut ended = Vec::new();
         engine.step(&mut |event| {
-            if let Event::Ended { id, outcome } = event {
-                ended.push((id, outcome.map(|answered| answered.generated.ids)));
+            match event {
+                Event::Token { id, .. } => {
+                    if let Some(asked) = asked.get_mut(&id) {
+                        asked.first.get_or_insert_with(Instant::now);
+                    }
+                }
+                Event::Ended { id, outcome } => ended.push((id, outcome)),
             }
             ControlFlow::Continue(())
         });
         for (id, outcome) in ended {
-            let Some(i) = asked.remove(&id) else { continue };
+            let Some(asked) = asked.remove(&id) else { continue };
+            let i = asked.question;
             match outcome {
-                Ok(ids) => on_answer(i, strip(&model.tokenizer().decode(&ids)).to_owned())?,
+                Ok(answered) => {
+                    let text = strip(&model.tokenizer().decode(&answered.generated.ids)).to_owned();
+                    on_answer(i, Given { text, cost: asked.cost(&answered) })?;
+                }
                 Err(error) if wrong.is_none() => wrong = Some(of_question(&samples[i], error)),
                 Err(_) => {}
             }
         }
     }
     wrong.map_or(Ok(()), Err)
+}
+
+/// A question that is being answered.
+struct Asked {
+    question: usize,
+    began: Instant,
+    /// When its first token came.
+    first: Option<Instant>,
+}
+
+impl Asked {
+    fn cost<B: VlmBackend>(&self, answered: &Answered<B>) -> Cost {
+        let since = |at: Instant| 1e3 * at.duration_since(self.began).as_secs_f64();
+        let now = Instant::now();
+        Cost {
+            ttft_ms: since(self.first.unwrap_or(now)),
+            total_ms: since(now),
+            tokens: answered.generated.ids.len(),
+            visual_tokens: kept(&answered.visual, &answered.generated).1,
+            visual_tokens_before: answered.visual.iter().map(|seen| seen.unpruned).sum(),
+        }
+    }
 }
 
 /// The error of a question, with the question's id.

@@ -84,6 +84,7 @@ fn a_run_leaves_settings_answers_and_score() {
         serde_json::from_str(&std::fs::read_to_string(folder.join("metrics.json")).unwrap()).unwrap();
     // The score, and what it was measured on.
     assert_eq!(metrics.as_object_mut().unwrap().remove("run"), Some(config));
+    assert_eq!(metrics.as_object_mut().unwrap().remove("cost").unwrap()["questions"], 8);
     assert_eq!(metrics, result);
 
     // A finished run is not run again, and scoring its answers gives the same.

@@ -92,3 +92,29 @@ fn what_is_missing_and_what_is_there_is_named() {
         }
     }
 }
+
+/// VisionZip's merged tokens: their patches, and the weights with which these are added up.
+#[test]
+fn tokens_made_of_several_patches_come_with_their_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let cues = folder.path().join("cues.safetensors");
+    let attention: Vec<f32> = (1..=16).map(|i| i as f32 / 136.0).collect();
+    let keys: Vec<f32> = (0..16 * 4).map(|i| ((i * 37) % 61) as f32 / 20.0 - 1.5).collect();
+    write_tensors(&cues, &[("cls_attention", vec![1, 1, 1, 16], attention), ("keys", vec![1, 16, 4], keys)]);
+    let (code, stdout, stderr) = secateur(&["prune", "--method", "visionzip", "--tokens", "8", cues.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let found: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(found["kept"][0].as_array().unwrap().len(), 8);
+    let merged = found["merged"][0].as_array().unwrap();
+    assert!(!merged.is_empty(), "{found}");
+    for token in merged {
+        let [patches, weights] = ["patches", "weights"].map(|key| token[key].as_array().unwrap());
+        assert_eq!(patches.len(), weights.len(), "{token}");
+        assert!(found["kept"][0].as_array().unwrap().contains(&patches[0]), "{token}");
+        let rest: f64 = weights[1..].iter().map(|weight| weight.as_f64().unwrap()).sum();
+        assert_eq!(weights[0], 1.0, "{token}");
+        assert!(weights.len() == 1 || (rest - 1.0).abs() < 1e-12, "{token}");
+    }
+    let (_, stdout, _) = secateur(&["prune", "--method", "fastervlm", "--tokens", "8", cues.to_str().unwrap()]);
+    assert!(!stdout.contains("merged"), "{stdout}");
+}

@@ -29,9 +29,24 @@ fn answers_and_score_are_those_of_one_process() {
     for more in [&["--workers", "3"][..], &["--devices", "0", "--workers", "2", "--batch-size", "4", "--force"]] {
         let (code, found, stderr) = eval(several.path(), &[&["--limit", "21"], more].concat());
         assert_eq!((code, &found), (0, &stdout), "{stderr}");
-        for name in ["answers.jsonl", "metrics.json", "config.json"] {
+        for name in ["answers.jsonl", "config.json"] {
             assert_eq!(file(several.path(), name), file(one.path(), name), "{more:?}");
         }
+        let metrics = |out: &Path| {
+            let mut metrics: Value = serde_json::from_str(&file(out, "metrics.json")).unwrap();
+            let cost = metrics.as_object_mut().unwrap().remove("cost").unwrap();
+            (metrics, cost)
+        };
+        let ((expected, alone), (found, shared)) = (metrics(one.path()), metrics(several.path()));
+        assert_eq!(found, expected, "{more:?}");
+        assert_eq!((alone["questions"].as_u64(), alone["visual_tokens"].as_f64()), (Some(21), Some(64.0)));
+        assert_eq!((shared["questions"].as_u64(), shared["answered"].as_u64()), (Some(21), Some(21)));
+        assert!(alone["peak_bytes"].as_u64() > Some(1 << 20) && alone["workers"].is_null(), "{alone}");
+        assert!(shared["workers"].as_u64() >= Some(2) && shared["backend"] == "flex", "{shared}");
+        for time in ["ttft_ms_median", "ttft_ms_p95", "answering_s", "wall_s", "visual_tokens_before"] {
+            assert!([&alone, &shared].iter().all(|cost| cost[time].as_f64() > Some(0.0)), "{time}: {alone} {shared}");
+        }
+        assert_eq!(file(several.path(), "times.jsonl").lines().count(), 22);
     }
     // More questions: only those that are left are asked.
     assert_eq!(eval(one.path(), &["--limit", "30"]).0, 0);
@@ -103,6 +118,28 @@ fn an_error_of_a_question_is_that_of_one_process() {
     let alone = run(&[]);
     assert!(alone.0 == 1 && alone.1.contains("question 2"), "{alone:?}");
     assert_eq!(run(&["--workers", "2", "--force"]), alone);
+}
+
+/// What a worker finds when it loads the model is told as by one process, and nothing is left behind.
+#[test]
+fn a_model_that_cannot_be_loaded_is_refused_as_by_one_process() {
+    let (model, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    crate::common::copy_folder(&crate::common::fixture("tiny-llava-1.5/llava-1.5-tiny-hf"), model.path());
+    let config = model.path().join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let mut settings: Value = serde_json::from_str(&text).unwrap();
+    settings["text_config"]["num_hidden_layers"] = 5.into();
+    std::fs::write(config, settings.to_string()).unwrap();
+    let run = |more: &[&str]| {
+        let (model, out) = (model.path().to_str().unwrap(), out.path().to_str().unwrap());
+        let fixed = ["eval", "demo", "--model", model, "--limit", "4", "--out", out];
+        let (code, _, stderr) = secateur(&[&fixed[..], more].concat());
+        (code, stderr[stderr.find("error: ").unwrap()..].to_owned())
+    };
+    let alone = run(&[]);
+    assert!(alone.0 == 1 && alone.1.contains("layers.4"), "{alone:?}");
+    assert_eq!(run(&["--workers", "2"]), alone);
+    assert!(std::fs::read_dir(out.path()).unwrap().next().is_none());
 }
 
 #[cfg(target_os = "linux")]

@@ -204,5 +204,5 @@ fn a_run_in_batches_has_the_same_answers() {
     assert_eq!(plain, run("batches", &["--batch-size", "4"]));
     assert_eq!(plain, run("anew", &["--no-reuse"]));
     let none = Command::cargo_bin("secateur").unwrap().args(["eval", "demo", "--batch-size", "0"]).output().unwrap();
-    assert_eq!(none.status.code(), Some(1));
+    assert_eq!(none.status.code(), Some(2));
 }

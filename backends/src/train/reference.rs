@@ -94,10 +94,12 @@ mod tests {
     use burn::tensor::TensorData;
 
     use super::*;
-    use crate::Flex;
+    use crate::{Flex, train::Gradients};
 
     const ROWS: usize = 3;
     const WIDTH: usize = 5;
+    const QUERIES: usize = 3;
+    const KEYS: usize = 4;
     const EPS: f64 = 1e-5;
 
     /// A list of numbers from −1.5 to 1.5.
@@ -172,5 +174,46 @@ mod tests {
         check("layer_norm's x", of_x, &x, &grad, |x| norm(x, &weight, &bias, true));
         check("layer_norm's weight", of_weight, &weight, &grad, |weight| norm(&x, weight, &bias, true));
         check("layer_norm's bias", of_bias, &bias, &grad, |bias| norm(&x, &weight, bias, true));
+    }
+
+    /// Attention of 4 query heads to 2 heads of keys, in loops: `q` `[4, QUERIES, WIDTH]`, `k` and `v` `[2, KEYS, WIDTH]`.
+    fn grouped(q: &[f64], k: &[f64], v: &[f64], mask: Mask) -> Vec<f64> {
+        let row = |x: &[f64], head: usize, rows: usize, at: usize| x[(head * rows + at) * WIDTH..][..WIDTH].to_vec();
+        let mut out = Vec::new();
+        for (head, query) in (0..4).flat_map(|head| (0..QUERIES).map(move |query| (head, query))) {
+            let own = row(q, head, QUERIES, query);
+            let seen = if mask == Mask::Causal { KEYS - QUERIES + query + 1 } else { KEYS };
+            let score = |key| {
+                let both = own.iter().zip(row(k, head / 2, KEYS, key));
+                (both.map(|(a, b)| a * b).sum::<f64>() / (WIDTH as f64).sqrt()).exp()
+            };
+            let shares: Vec<f64> = (0..seen).map(score).collect();
+            let total: f64 = shares.iter().sum();
+            let mean =
+                |i: usize| (0..seen).map(|key| shares[key] * row(v, head / 2, KEYS, key)[i]).sum::<f64>() / total;
+            out.extend((0..WIDTH).map(mean));
+        }
+        out
+    }
+
+    /// The heads that share a key head add to its gradient.
+    #[test]
+    fn gradients_of_grouped_attention_are_what_small_steps_change() {
+        let (of_q, of_kv) = ([1, 4, QUERIES, WIDTH], [1, 2, KEYS, WIDTH]);
+        let count = |shape: [usize; 4]| shape.iter().product::<usize>();
+        let (q, k, v) = (numbers(count(of_q), 1), numbers(count(of_kv), 2), numbers(count(of_kv), 3));
+        let grad = numbers(count(of_q), 4);
+        for mask in [Mask::None, Mask::Causal] {
+            let inputs = [tensor(&q, of_q), tensor(&k, of_kv), tensor(&v, of_kv)];
+            let bodies = [
+                ("reference", attend(inputs.clone(), tensor(&grad, of_q), mask)),
+                ("flex", Flex::attend_backward(inputs, tensor(&grad, of_q), mask)),
+            ];
+            for (body, [found_q, found_k, found_v]) in bodies {
+                check(&format!("{body}, q, {mask:?}"), found_q, &q, &grad, |q| grouped(q, &k, &v, mask));
+                check(&format!("{body}, k, {mask:?}"), found_k, &k, &grad, |k| grouped(&q, k, &v, mask));
+                check(&format!("{body}, v, {mask:?}"), found_v, &v, &grad, |v| grouped(&q, &k, v, mask));
+            }
+        }
     }
 }

@@ -104,7 +104,7 @@ impl Job for Measure<'_, '_> {
     }
 }
 
-/// What a question gives: the attention, or the reason why it is skipped. One bad image among thousands should not cost the results of the
+/// The outcome of a question: the attention, or the reason why it is skipped. One bad image among thousands should not cost the results of the
 /// others; an error of the model is the same for every question.
 fn outcome(
     instruction: &Instruction,

@@ -15,7 +15,7 @@ use crate::{
 /// The number of charts side by side in a sheet.
 const COLUMNS: usize = 8;
 
-/// What the attention of an analysis comes to, in two sentences.
+/// The attention by place, in two sentences.
 fn summary_of_shift(cls: &[f32], layers: &[[Vec<f32>; 4]]) -> String {
     let thirds = |values: &[f32]| {
         let third = values.len() / 3;
@@ -38,7 +38,7 @@ fn share(layer: Option<&[Vec<f32>; 4]>) -> f64 {
     layer.map_or(0.0, |layer| 100.0 * layer[3].iter().map(|&value| f64::from(value)).sum::<f64>())
 }
 
-/// What the spread of attention comes to, in two sentences.
+/// The spread of attention, in two sentences.
 fn summary_of_dispersion(spreads: &[Spread; 2]) -> String {
     let tenth = |spread: &Spread| {
         let at = (spread.cumulative.len() / 10).min(spread.cumulative.len().saturating_sub(1));

@@ -75,7 +75,7 @@ pub(in crate::cli) struct AnalyzeArgs {
 /// The analyses that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Analysis {
-    /// Which tokens attention goes to, by their place
+    /// The tokens that attention goes to, by their place
     AttentionShift,
     /// On how many tokens it is spread
     AttentionDispersion,

@@ -83,7 +83,7 @@ fn products<B: VlmBackend>(checker: &mut Checker<B>, [rows, inputs, outputs]: [u
     let shape = format!("{rows}×{inputs} to {outputs}");
     let exact = || linear(x.clone(), weight.clone(), false);
     checker.compare(Operation::Linear, &shape, large, checker.tolerance(), exact);
-    // What `--dtype bf16` lets CPUs round.
+    // `--dtype bf16` lets CPUs round.
     if checker.weights == DType::BF16 && checker.activations == DType::F32 {
         let rounded = || linear(x.clone(), weight.clone(), true);
         checker.compare(Operation::Linear, format!("{shape}, rounded"), large, 1.6e-2, rounded);

@@ -16,7 +16,7 @@ use crate::{
     text::strip,
 };
 
-/// What is recorded: written by the test below, with `SECATEUR_TEST_RECORD`, from the backend whose runs equal the official code's.
+/// The recorded answers: written by the test below, with `SECATEUR_TEST_RECORD`, from the backend whose runs equal the official code's.
 const RECORDED: &str = include_str!("recorded.json");
 /// The runs: without pruning, and with it.
 const RUNS: [(&str, Option<usize>); 2] = [("none", None), ("fastervlm", Some(64))];
@@ -33,7 +33,7 @@ struct Outcome {
     logits: Vec<f32>,
 }
 
-/// What the checkpoint gave on a device.
+/// The answers of the checkpoint on a device, compared.
 pub(super) struct Answers {
     pub(super) weights: DType,
     /// How many answers are the recorded ones, of how many.

@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(compare(&[1.0], &[1.0, 1.0]), f64::INFINITY);
     }
 
-    /// What the table must show of a kernel that is wrong, and of one that does not run.
+    /// The table must show a kernel that is wrong, and one that does not run.
     #[test]
     fn a_wrong_kernel_fails_and_the_others_go_on() {
         let device = Default::default();

@@ -1,4 +1,4 @@
-//! What `check` prints.
+//! The table that `check` prints.
 
 use std::{fmt::Write, time::Duration};
 
@@ -28,7 +28,7 @@ pub(super) struct Table {
     pub(super) took: Duration,
 }
 
-/// What failed.
+/// The failed checks.
 pub(super) struct Failures {
     /// The number of rows.
     pub(super) rows: usize,

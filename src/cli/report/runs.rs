@@ -75,7 +75,7 @@ impl Stored {
 pub(super) struct Group {
     pub(super) task: &'static dyn Task,
     pub(super) model: String,
-    /// What keeps it apart from other groups of the same benchmark and model; empty where there are none.
+    /// The settings that differ from those of other groups of the same benchmark and model; empty where there are none.
     pub(super) apart: String,
     pub(super) runs: Vec<Stored>,
 }

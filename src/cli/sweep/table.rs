@@ -112,7 +112,7 @@ impl Table {
         serde_json::from_str(json).map(|Written { rows }| rows).unwrap_or_default()
     }
 
-    /// What papers' tables call a benchmark's missing percentage.
+    /// The reasons why rows have no percentage, one for each benchmark.
     fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = Vec::new();
         for row in self.rows.iter().filter(|row| row.percent.is_none()) {

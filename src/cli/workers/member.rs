@@ -14,7 +14,7 @@ use super::{
     protocol::{Order, Reply},
 };
 
-/// What comes from the workers.
+/// Something that a worker did.
 pub(super) enum Event {
     Reply(Reply),
     /// A line on stderr.
@@ -34,6 +34,8 @@ pub(super) struct Member {
     pub(super) is_busy: bool,
     /// The questions of its order that have no result.
     left: VecDeque<usize>,
+    /// Why it cannot load the model, if it said so.
+    pub(super) failure: Option<String>,
     /// Whether it was started a second time.
     pub(super) is_second: bool,
     /// Whether it ended, and is not started again.
@@ -74,6 +76,7 @@ impl Member {
             is_ready: false,
             is_busy: false,
             left: VecDeque::new(),
+            failure: None,
             is_second: false,
             is_gone: false,
         })

@@ -19,13 +19,16 @@ use crate::{cli::terminal::say_once, words::count};
 /// Worker processes.
 pub(in crate::cli) struct Pool {
     members: Vec<Member>,
+    target: Target,
+    /// The threads of a worker.
+    threads: usize,
     events: Receiver<(usize, Event)>,
     sender: Sender<(usize, Event)>,
-    /// How the last worker that is not started again ended.
+    /// Why no worker is left, when none is.
     last_end: String,
 }
 
-/// What [`Pool::next`] finds.
+/// The content of an event that a run acts on.
 enum News {
     Result {
         question: usize,
@@ -44,17 +47,31 @@ impl Pool {
     /// When a device is not there, or no worker can load the model.
     pub(in crate::cli) fn start(args: &WorkerArgs, target: Target) -> anyhow::Result<Option<Self>> {
         let Some(seats) = args.seats(target)? else { return Ok(None) };
+        let threads = seats.first().and_then(|seat| seat.threads).unwrap_or_else(rayon::current_num_threads);
         let (sender, events) = channel();
         let start = |(number, seat)| Member::start(seat, number, &sender).context("a worker cannot be started");
         let members = seats.into_iter().enumerate().map(start).collect::<anyhow::Result<_>>()?;
-        let mut pool = Self { members, events, sender, last_end: String::new() };
+        let mut pool = Self { members, target, threads, events, sender, last_end: String::new() };
         while !pool.members.iter().any(|member| member.is_ready) {
             pool.check_some_left()?;
-            if let News::Failed(message) = pool.next(&mut |text| say_once(text))? {
-                bail!("{message}");
-            }
+            pool.next(&mut |text| say_once(text))?;
         }
         Ok(Some(pool))
+    }
+
+    /// The backend, and the device that was asked for.
+    pub(in crate::cli) fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The number of workers that were started.
+    pub(in crate::cli) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The threads of each worker.
+    pub(in crate::cli) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Hands out the groups of questions of a run in turn, and takes the results as they come; `say` prints a line beside the progress.
@@ -115,10 +132,19 @@ impl Pool {
                 News::Nothing
             }
             Event::Reply(Reply::Failed { message }) => {
-                // It has nothing more to say, and is not to be started again.
-                member.is_second = true;
+                // It ends by itself, and would fail again.
                 member.forget();
-                News::Failed(message)
+                match member.is_ready {
+                    true => {
+                        member.is_gone = true;
+                        News::Failed(message)
+                    }
+                    // Where the model cannot be loaded on one device, the others go on.
+                    false => {
+                        member.failure = Some(message);
+                        News::Nothing
+                    }
+                }
             }
             Event::Ended => News::Left(self.bury(number, say)?),
         })
@@ -128,27 +154,36 @@ impl Pool {
     fn bury(&mut self, number: usize, say: &mut dyn FnMut(&str)) -> anyhow::Result<Vec<usize>> {
         let member = &mut self.members[number];
         let (left, end) = member.bury()?;
-        let end = format!("{} {end}", member.name(number));
-        if !member.is_second {
-            say(&format!("note: {end}; it is started again"));
-            member.restart(number, &self.sender).context("a worker cannot be started again")?;
-        } else {
-            member.is_gone = true;
-            let others = self.members.iter().filter(|member| !member.is_gone).count();
-            if others > 0 {
-                say(&format!("note: {end}; its questions go to the other {}", count(others, "worker")));
-            }
-            self.last_end = end;
+        if member.is_gone {
+            return Ok(left);
         }
+        let name = member.name(number);
+        if !member.is_second && member.failure.is_none() {
+            say(&format!("note: {name} {end}; it is started again"));
+            member.restart(number, &self.sender).context("a worker cannot be started again")?;
+            return Ok(left);
+        }
+        member.is_gone = true;
+        let (short, whole) = match member.failure.take() {
+            Some(message) => (format!("{name}: {message}"), message),
+            None => {
+                let whole = format!(
+                    "every worker ended, the last one twice: {name} {end}; answers are kept, and the same command goes on from there"
+                );
+                (format!("{name} {end}"), whole)
+            }
+        };
+        let others = self.members.iter().filter(|member| !member.is_gone).count();
+        if others > 0 {
+            say(&format!("note: {short}; its questions go to the other {}", count(others, "worker")));
+        }
+        self.last_end = whole;
         Ok(left)
     }
 
     fn check_some_left(&self) -> anyhow::Result<()> {
         if self.members.iter().all(|member| member.is_gone) {
-            bail!(
-                "every worker ended, the last one twice: {}; answers are kept, and the same command goes on from there",
-                self.last_end
-            );
+            bail!("{}", self.last_end);
         }
         Ok(())
     }

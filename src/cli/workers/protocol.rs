@@ -14,7 +14,7 @@ pub(in crate::cli) struct Order {
     pub(in crate::cli) questions: Vec<usize>,
 }
 
-/// What a worker says.
+/// A line from a worker.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Reply {
