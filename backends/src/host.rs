@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 use crate::{DeviceInfo, DeviceKind};
 
 /// Prepares the host's memory and threads for tensors. Call it first in a program's `main`, if that thread runs models:
@@ -60,6 +61,7 @@ fn processor() -> String {
 }
 
 /// The machine's memory in bytes, where the system has a file of it: on Linux.
+#[cfg(any(feature = "flex", feature = "ndarray", all(feature = "wgpu", target_vendor = "apple")))]
 pub(crate) fn memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
