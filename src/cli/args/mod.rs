@@ -10,10 +10,8 @@ pub(in crate::cli) use benchmarks::{EvalArgs, JudgeArgs, MergeArgs, PullArgs, Ru
 use burn::tensor::DType;
 use clap::{Arg, ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
-use secateur_backends::{
-    BackendError, Target,
-    operations::{Operation, use_reference},
-};
+use names::Operations;
+use secateur_backends::{BackendError, Target, operations::use_reference};
 
 use super::workers::own_device;
 use crate::{image::GridRule, model::DEMO, pruner::Budget, sequence::Merge};
@@ -176,14 +174,19 @@ pub(in crate::cli) struct TargetArgs {
     #[arg(long, value_name = "N")]
     pub(in crate::cli) device: Option<usize>,
     /// Operations that run by their reference bodies, with commas: those that `secateur check` finds wrong on a device
-    #[arg(long, value_delimiter = ',', value_name = "OPERATION,…", env = "SECATEUR_REFERENCE")]
-    pub(in crate::cli) reference: Vec<Operation>,
+    #[arg(long, value_parser = names::operations, value_name = "OPERATION,…", env = "SECATEUR_REFERENCE")]
+    pub(in crate::cli) reference: Option<Operations>,
 }
 
 impl TargetArgs {
+    /// Lets operations go by their reference bodies, where this is asked for.
+    pub(in crate::cli) fn use_reference(&self) {
+        use_reference(self.reference.as_ref().map_or(&[][..], |Operations(operations)| operations));
+    }
+
     /// The backend and its device, which must answer. Operations go by their reference bodies from now on, where this is asked for.
     pub(in crate::cli) fn choose(&self) -> Result<Target, BackendError> {
-        use_reference(&self.reference);
+        self.use_reference();
         Target::choose(self.backend.as_deref(), own_device().or(self.device))
     }
 }

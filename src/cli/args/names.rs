@@ -1,6 +1,6 @@
 //! Names on the command line: case is ignored, and the nearest known name is suggested.
 
-use secateur_backends::BACKENDS;
+use secateur_backends::{BACKENDS, operations::Operation};
 
 use crate::{
     pruner::{Params, methods},
@@ -27,6 +27,16 @@ pub(super) fn benchmark(text: &str) -> Result<String, String> {
 pub(super) fn backend(text: &str) -> Result<String, String> {
     let known: Vec<&str> = BACKENDS.iter().map(|row| row.name).collect();
     read("backend", text, &known)
+}
+
+/// Operations that go by their reference bodies.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::cli) struct Operations(pub(super) Vec<Operation>);
+
+/// Operations, with commas; none in an empty variable.
+pub(super) fn operations(text: &str) -> Result<Operations, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::parse).collect::<Result<_, _>>().map(Operations)
 }
 
 fn read(what: &str, text: &str, known: &[&str]) -> Result<String, String> {
@@ -56,6 +66,9 @@ mod tests {
             assert!(method_list(wrong).unwrap_err().contains(&format!("did you mean `{right}`?")), "{wrong}");
         }
         assert!(benchmark("vqa-v2").unwrap_err().contains("did you mean `vqav2`?"));
+        assert_eq!(operations(""), Ok(Operations(Vec::new())));
+        assert_eq!(operations("attend, linear"), Ok(Operations(vec![Operation::Attend, Operation::Linear])));
+        assert!(operations("attention").is_err());
         assert!(!backend("tpu").unwrap_err().contains("did you mean"));
     }
 }

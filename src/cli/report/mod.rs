@@ -7,7 +7,7 @@ mod runs;
 use gallery::{Gallery, gallery, questions};
 use page::{Part, page};
 use runs::{Group, groups};
-use secateur_backends::{Target, operations::use_reference, resolve};
+use secateur_backends::{Target, resolve};
 
 use super::{args::ReportArgs, make_folder, print};
 use secateur_weights::stay_offline;
@@ -25,7 +25,7 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     stay_offline();
     let groups = groups(&args.runs)?;
     let target = Target { backend: resolve(args.target.backend.as_deref())?, device: args.target.device };
-    use_reference(&args.target.reference);
+    args.target.use_reference();
     make_folder(&args.out)?;
     let mut parts = Vec::new();
     let mut names: Vec<String> = Vec::new();
