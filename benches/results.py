@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables beside PyTorch in RESULTS.md from the runs in `runs/`, which `compare.py --json` measured.
+"""Writes the tables beside PyTorch in RESULTS.md from the runs in `runs/`, as `compare.py --json` writes them.
 
     python3 benches/results.py          # writes them anew
     python3 benches/results.py --check  # says whether they are those of the runs, for CI

@@ -12,9 +12,9 @@ use crate::{BACKENDS, BackendError, Job, VlmBackend, devices_of, resolve, run_on
 pub struct DeviceInfo {
     /// The name that its driver gives it.
     pub name: String,
-    /// Its kind.
+    /// The kind of the device.
     pub kind: DeviceKind,
-    /// Its memory in bytes, where the driver tells.
+    /// The memory of the device in bytes, where the driver tells.
     pub memory: Option<u64>,
     /// The bytes of the largest tensor that it holds; `None` without a limit but memory.
     pub largest: Option<u64>,

@@ -54,7 +54,7 @@ impl Turns {
         self.after.first().map_or(0, Vec::len)
     }
 
-    /// What each token sees: every conversation stands right behind the image, as if it were the only one.
+    /// The tokens that each token sees: every conversation stands right behind the image, as if it were the only one.
     pub(crate) fn mask(&self, visual: usize) -> Mask {
         Mask::Turns { shared: self.before.len() + visual, turn: self.turn }
     }
@@ -185,7 +185,7 @@ impl Maker {
     }
 }
 
-/// What is asked about each image of a phase.
+/// The questions about each image of a phase.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
     /// Questions that take yes or no.

@@ -52,7 +52,7 @@ struct Metrics<'a> {
     #[serde(flatten)]
     report: &'a Report,
     run: &'a RunConfig,
-    /// What the answers cost, as far as it is known.
+    /// The cost of the answers, as far as it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     cost: Option<Summary>,
 }

@@ -120,7 +120,7 @@ fn an_error_of_a_question_is_that_of_one_process() {
     assert_eq!(run(&["--workers", "2", "--force"]), alone);
 }
 
-/// What a worker finds when it loads the model is told as by one process, and nothing is left behind.
+/// An error in loading the model is told as by one process, and nothing is left behind.
 #[test]
 fn a_model_that_cannot_be_loaded_is_refused_as_by_one_process() {
     let (model, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -12,7 +12,8 @@ use secateur_backends::{
 use super::operations::Checker;
 
 /// Rows, inputs and outputs of linear layers.
-const LINEAR_SMALL: [[usize; 3]; 4] = [[1, 128, 344], [5, 96, 31], [2, 32, 16], [70, 300, 130]];
+const LINEAR_SMALL: [[usize; 3]; 6] =
+    [[1, 128, 344], [5, 96, 31], [2, 32, 16], [70, 300, 130], [576, 40, 2], [600, 616, 128]];
 const LINEAR: [[usize; 3]; 8] = [
     // LLaVA-1.5-7B: a tower layer, a token, the MLP of a prompt of 64 visual tokens.
     [577, 1024, 4096],
@@ -83,6 +84,9 @@ fn products<B: VlmBackend>(checker: &mut Checker<B>, [rows, inputs, outputs]: [u
     let shape = format!("{rows}×{inputs} to {outputs}");
     let exact = || linear(x.clone(), weight.clone(), false);
     checker.compare(Operation::Linear, &shape, large, checker.tolerance(), exact);
+    if !large {
+        checker.compare_with_float64(&shape, [&x, &weight], exact);
+    }
     // `--dtype bf16` lets CPUs round.
     if checker.weights == DType::BF16 && checker.activations == DType::F32 {
         let rounded = || linear(x.clone(), weight.clone(), true);

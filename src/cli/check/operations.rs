@@ -120,6 +120,47 @@ impl<'a, B: VlmBackend> Checker<'a, B> {
     }
 }
 
+impl<B: VlmBackend> Checker<'_, B> {
+    /// Compares some outputs of a linear layer with dot products in float64 on the processor. On a device whose linear layer is its reference
+    /// body, this alone can find a product that is wrong.
+    pub(super) fn compare_with_float64(
+        &mut self,
+        shape: &str,
+        [x, weight]: [&Tensor<B, 2>; 2],
+        work: impl Fn() -> Tensor<B, 2>,
+    ) {
+        const OUTPUTS: usize = 16;
+        let ([rows, inputs], outputs) = (x.dims(), weight.dims()[0]);
+        let row = |x: &Tensor<B, 2>, at: usize| -> Vec<f64> {
+            x.clone().narrow(0, at, 1).into_data().convert::<f64>().into_vec().unwrap_or_default()
+        };
+        let began = Instant::now();
+        let found = quietly(|| {
+            let found: Vec<f64> = work().into_data().convert::<f64>().into_vec().unwrap_or_default();
+            let time = 1e3 * began.elapsed().as_secs_f64();
+            let (mut worst, mut largest) = (0.0f64, f64::MIN_POSITIVE);
+            for at in [0, rows - 1] {
+                let x = row(x, at);
+                for output in (0..OUTPUTS).map(|i| i * (outputs - 1) / (OUTPUTS - 1)) {
+                    let expected: f64 = x.iter().zip(row(weight, output)).map(|(a, b)| a * b).sum();
+                    let difference =
+                        found.get(at * outputs + output).map_or(f64::INFINITY, |found| (found - expected).abs());
+                    worst =
+                        if difference.is_finite() && x.len() == inputs { worst.max(difference) } else { f64::INFINITY };
+                    largest = largest.max(expected.abs());
+                }
+            }
+            (worst / largest, time)
+        });
+        let (error, time) = match found {
+            Ok((error, time)) => (Ok(error), time),
+            Err(reason) => (Err(reason.unwrap_or_else(|| "it panicked".to_owned())), f64::NAN),
+        };
+        let (weights, allowed, shape) = (self.weights, self.tolerance(), format!("{shape}, by float64"));
+        self.rows.push(Row { operation: Operation::Linear, shape, weights, error, allowed, time, first: 0.0 });
+    }
+}
+
 /// The largest difference as a share of the largest number of `reference`; infinite where numbers are not finite or the shapes differ.
 fn error<B: VlmBackend, const D: usize>(own: Tensor<B, D>, reference: Tensor<B, D>) -> f64 {
     let values = |x: Tensor<B, D>| x.into_data().convert::<f32>().into_vec::<f32>().unwrap_or_default();
@@ -152,6 +193,22 @@ mod tests {
         assert_eq!(compare(&[1.0, f32::NAN], &[1.0, 1.0]), f64::INFINITY);
         assert_eq!(compare(&[1.0], &[f32::INFINITY]), f64::INFINITY);
         assert_eq!(compare(&[1.0], &[1.0, 1.0]), f64::INFINITY);
+    }
+
+    /// A product that is wrong in the same way with its reference body is found.
+    #[test]
+    fn float64_finds_a_product_that_is_wrong_in_itself() {
+        let device = Default::default();
+        let mut checker = Checker::<Flex>::new(&device, DType::F32, 1 << 20, Instant::now());
+        let (x, weight) = (checker.activations([3, 40]), checker.activations([7, 40]));
+        let right = || x.clone().matmul(weight.clone().transpose());
+        checker.compare_with_float64("right", [&x, &weight], right);
+        checker.compare_with_float64("one number", [&x, &weight], || right() + 0.01);
+        checker.compare_with_float64("none", [&x, &weight], || right() * f32::NAN);
+        checker.compare_with_float64("short", [&x, &weight], || right().narrow(0, 0, 1));
+        checker.compare_with_float64("broken", [&x, &weight], || panic!("no such kernel"));
+        let right: Vec<bool> = checker.rows.iter().map(Row::is_right).collect();
+        assert_eq!(right, [true, false, false, false, false]);
     }
 
     /// The table must show a kernel that is wrong, and one that does not run.

@@ -22,7 +22,7 @@ pub(super) struct Row {
     tokens: Option<usize>,
     /// The benchmark's headline metric.
     metric: String,
-    /// Its value: shares in percent, points as they are; `None` where a server or a judge scores.
+    /// The value of the metric: shares in percent, points as they are; `None` where a server or a judge scores.
     score: Option<f64>,
     /// The score, where it is a share of right answers.
     accuracy: Option<f64>,

@@ -121,7 +121,7 @@ impl Member {
         Ok(())
     }
 
-    /// Its name for people.
+    /// The name of the worker for people.
     pub(super) fn name(&self, number: usize) -> String {
         let device = self.seat.device.map_or_else(String::new, |device| format!(" (device {device})"));
         format!("worker {}{device}", number + 1)
