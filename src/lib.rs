@@ -64,6 +64,7 @@ pub mod pruner;
 mod published;
 pub mod sequence;
 pub mod shard;
+pub mod statistics;
 pub mod task;
 mod tensor;
 pub mod text;

@@ -4,25 +4,28 @@
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
-use secateur::cli::{Args, Usage, plain, run, without_numbers};
+use secateur::cli::{Unread, Usage, parse, plain, run, without_numbers};
 
 /// 0; 1 with `error: …` on stderr; 2 for wrong usage.
 fn main() -> ExitCode {
     secateur_backends::prepare_host();
-    let args = match Args::try_parse() {
+    let args = match parse(std::env::args_os()) {
         Ok(args) => args,
-        Err(error) => return usage(&error),
+        Err(Unread::Clap(error)) => return usage(&error),
+        Err(Unread::File(error)) => return failed(&error),
     };
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A stderr that nobody reads must not panic.
-            let _ = writeln!(std::io::stderr(), "error: {}", plain(&without_numbers(&format!("{error:#}"))));
-            if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Reports an error.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    // A stderr that nobody reads must not panic.
+    let _ = writeln!(std::io::stderr(), "error: {}", plain(&without_numbers(&format!("{error:#}"))));
+    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 /// Reports wrong arguments with the message of clap, without the control characters that a terminal would obey.

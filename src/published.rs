@@ -6,10 +6,10 @@
 
 use std::sync::LazyLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// A published figure.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Published {
     model: String,
     pub(crate) method: String,
@@ -26,6 +26,11 @@ static FIGURES: LazyLock<Vec<Published>> = LazyLock::new(|| {
     // A test reads every row.
     reader.deserialize().flatten().collect()
 });
+
+/// All figures.
+pub(crate) fn all_published() -> &'static [Published] {
+    &FIGURES
+}
 
 /// All figures for a checkpoint and a benchmark.
 pub(crate) fn figures(checkpoint: &str, benchmark: &str) -> impl Iterator<Item = &'static Published> {

@@ -13,10 +13,12 @@ use serde_json::Value;
 
 use super::{
     benchmark::Benchmark,
+    interrupt::goodbye,
     memory::peak_memory,
     plan::{MethodPlan, ModelPlan},
     progress::{Progress, progress},
     terminal::say_once,
+    version::version,
     workers::{Pool, WorkerArgs, serve},
 };
 use crate::{
@@ -100,7 +102,7 @@ fn session(target: Target, began: Instant, answered: usize) -> Session {
         workers: None,
         peak_bytes: None,
         date: date.to_rfc3339_opts(SecondsFormat::Secs, true),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: version(),
     }
 }
 
@@ -132,6 +134,7 @@ fn begin(run: Run, folder: &RunFolder) -> anyhow::Result<Progress> {
         // An old upload is of answers that --force threw away.
         folder.write_upload(name, None)?;
     }
+    goodbye(format!("the answers so far are in {}; the same command goes on from there", folder.path().display()));
     Ok(progress(run.samples.len(), folder.answered()))
 }
 

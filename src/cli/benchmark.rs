@@ -1,17 +1,21 @@
 //! A benchmark with its questions, which are checked before any weight is read.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::bail;
 
 use super::{
     args::{JudgeArgs, RunArgs},
-    data_folder, judge, writable_name,
+    data_folder, judge,
+    workers::is_worker,
+    writable_name,
 };
 use crate::{
     Error,
     checksum::data_sha256,
+    eval::asked,
     task::{Answer, MediaSource, Protocol, Sample, Task},
+    words::count,
 };
 
 /// Refuses questions whose images are not there.
@@ -33,7 +37,20 @@ fn check_images(samples: &[Sample]) -> Result<(), Error> {
     Err(Error::data(first, format!("{counts}, {advice}")))
 }
 
-/// The first questions of a benchmark, up to the limit.
+/// Says that a limited run asks some of every category.
+fn note_spread(task: &dyn Task, samples: &[Sample]) {
+    let categories: BTreeSet<&str> = samples.iter().map(|sample| sample.category.as_str()).collect();
+    if categories.len() > 1 {
+        say!(
+            "note: the {} of {} are spread over {} categories; --first takes the first of the file",
+            count(samples.len(), "question"),
+            task.name(),
+            categories.len()
+        );
+    }
+}
+
+/// The questions of a benchmark, up to the limit, in the order in which they are asked.
 pub(super) struct Benchmark {
     pub(super) task: &'static dyn Task,
     pub(super) data: PathBuf,
@@ -44,14 +61,24 @@ pub(super) struct Benchmark {
 
 impl Benchmark {
     /// Looks for the benchmark's data, which may fetch them.
-    pub(super) fn new(task: &'static dyn Task, data: Option<PathBuf>, limit: Option<usize>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        task: &'static dyn Task,
+        data: Option<PathBuf>,
+        limit: Option<usize>,
+        first: bool,
+    ) -> anyhow::Result<Self> {
         let data = writable_name(data_folder(task, data)?)?;
-        let mut samples = task.samples(&data)?;
+        let samples = task.samples(&data)?;
         let data_sha256 = data_sha256(&samples);
         if samples.is_empty() {
             bail!("{}: there is no question in the benchmark's files", data.display());
         }
-        samples.truncate(limit.unwrap_or(usize::MAX));
+        let in_order: Vec<_> = samples.iter().map(|sample| sample.question_id.clone()).collect();
+        let samples = asked(task, samples, limit, first);
+        let moved = samples.iter().zip(&in_order).any(|(sample, id)| sample.question_id != *id);
+        if moved && !is_worker() {
+            note_spread(task, &samples);
+        }
         check_images(&samples)?;
         Ok(Self { task, data, samples, data_sha256 })
     }

@@ -22,6 +22,7 @@ use crate::{
     model::DEMO,
     pruner::{Budget, method},
     shard::{Shard, ShardChoice},
+    statistics::Marks,
     task::{Answer, Report, Sample, Task, holes, task},
     words::count,
 };
@@ -33,7 +34,7 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
     let batching = args.run.batching()?;
     let shard = shard(args.shard)?;
     let methods = vec![MethodPlan::new(&args.model.method)?];
-    let benchmark = Benchmark::new(task, args.data, *limit)?;
+    let benchmark = Benchmark::new(task, args.data, *limit, args.run.first)?;
     if let Some(shard) = shard.filter(|shard| shard.count > benchmark.samples.len()) {
         bail!("shard {shard} is not possible: there are {} questions", benchmark.samples.len());
     }
@@ -94,7 +95,8 @@ fn run_shard(plan: ModelPlan, asked: Run, args: &RunArgs, there: &RunStatus) -> 
     print(&format!("{}: {} answers; `secateur merge` joins the shards", folder.display(), samples.len()))?;
     if args.json {
         let (benchmark, n) = (task.name(), samples.len());
-        print_json(&Report { benchmark, protocol: args.protocol, n, metrics: Vec::new(), notes: Vec::new() })?;
+        let (protocol, metrics, marks) = (args.protocol, Vec::new(), Marks::default());
+        print_json(&Report { benchmark, protocol, n, metrics, marks, notes: Vec::new() })?;
     }
     Ok(())
 }
@@ -140,7 +142,7 @@ pub(super) fn check_images(samples: &[Sample]) -> anyhow::Result<()> {
 /// Answers the questions that are left.
 fn answer(plan: ModelPlan, run: Run, args: &RunArgs) -> anyhow::Result<RunFolder> {
     let RunArgs { out, force, .. } = args;
-    let left = if *force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.answers.len()..] };
+    let left = if *force { run.samples } else { &run.samples[status(out, run.config, run.samples)?.next..] };
     check_images(left)?;
     with_answerer(plan, &args.workers, |answerer| {
         // The folder is opened only now: a run that cannot start leaves nothing behind and destroys nothing.
@@ -240,6 +242,7 @@ impl Fixed {
                 temperature: run.temperature,
                 data: PathBuf::new(),
                 limit: run.limit,
+                first: run.first,
                 shard: None,
                 checkpoint_sha256: plan.checkpoint.sha256()?,
                 clip_sha256: String::new(),
@@ -271,6 +274,7 @@ impl Fixed {
                 Some(share @ Budget::Share(_)) => Some(share.of(self.whole)?),
                 _ => None,
             },
+            seed: plan.seed,
             data: data.clone(),
             clip_sha256: if method.card().needs.joint { self.clip_sha256.clone() } else { String::new() },
             data_sha256: data_sha256.clone(),

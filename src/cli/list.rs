@@ -12,6 +12,7 @@ use super::{
 use crate::{
     model::{DEMO, families::known},
     pruner::{Method, Params, Place, methods},
+    published::all_published,
     task::TASKS,
 };
 
@@ -22,8 +23,11 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         ("benchmarks", Listing::Benchmarks),
         ("backends", Listing::Backends),
         ("devices", Listing::Devices),
+        ("published", Listing::Published),
     ];
-    let chosen = all.into_iter().filter(|(_, listing)| args.what.is_none_or(|what| what == *listing));
+    let chosen = all
+        .into_iter()
+        .filter(|(_, listing)| args.what.map_or(*listing != Listing::Published, |what| what == *listing));
     if args.markdown && args.what.is_some_and(|what| what != Listing::Methods) {
         usage!("--markdown writes the table of methods; the other lists have none");
     }
@@ -32,18 +36,36 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     }
     if args.json {
         let lists: Map<String, Value> =
-            chosen.map(|(title, listing)| (title.to_owned(), Value::Array(rows(listing)))).collect();
+            chosen.map(|(title, listing)| (title.to_owned(), Value::Array(asked(listing, &args.words)))).collect();
         return print_json(&lists);
     }
     for (title, listing) in chosen {
         if args.what.is_none() {
             print(title)?;
         }
-        for row in rows(listing) {
+        let rows = asked(listing, &args.words);
+        if rows.is_empty() && !args.words.is_empty() {
+            say!("note: no line of {title} has all of these words");
+        }
+        for row in rows {
             print(&line(&row))?;
         }
     }
     Ok(())
+}
+
+/// The rows of a list that have all of `words`, each as one of their values or, longer texts, inside of one.
+fn asked(listing: Listing, words: &[String]) -> Vec<Value> {
+    let has = |row: &Value, word: &String| {
+        let values = row.as_object().into_iter().flat_map(Map::values);
+        let mut texts = values.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_lowercase));
+        let word = word.to_lowercase();
+        match listing {
+            Listing::Published => texts.any(|text| text == word),
+            _ => texts.any(|text| text.contains(&word)),
+        }
+    };
+    rows(listing).into_iter().filter(|row| words.iter().all(|word| has(row, word))).collect()
 }
 
 fn rows(listing: Listing) -> Vec<Value> {
@@ -56,6 +78,7 @@ fn rows(listing: Listing) -> Vec<Value> {
         }
         Listing::Benchmarks => TASKS.iter().map(|t| json!({"name": t.name(), "about": t.card().about})).collect(),
         Listing::Backends => BACKENDS.iter().map(backend).collect(),
+        Listing::Published => all_published().iter().map(|figure| json!(figure)).collect(),
         Listing::Devices => BACKENDS.iter().filter(|row| row.compiled).flat_map(devices_of).collect(),
     }
 }
@@ -121,6 +144,17 @@ fn line(row: &Value) -> String {
         let memory = row["memory"].as_u64().map(|bytes| format!(", {:.1} GiB", bytes as f64 / f64::from(1 << 30)));
         let target = format!("--backend {} --device {number}", text("backend"));
         return format!("{target:<33} {}: {}{}", text("kind"), text("name"), memory.unwrap_or_default());
+    }
+    if !row["score"].is_null() {
+        let tokens = row["tokens"].as_u64().map_or_else(|| "all".to_owned(), |tokens| tokens.to_string());
+        let score = row["score"].as_f64().unwrap_or_default();
+        return format!(
+            "{:<16} {:<12} {tokens:>4} {:<14} {score:>8.2}  {}",
+            text("model"),
+            text("method"),
+            text("benchmark"),
+            text("source")
+        );
     }
     let mut line = format!("{:<33} {}", text("name"), text("about"));
     if row["compiled"] == false {

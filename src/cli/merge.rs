@@ -20,14 +20,14 @@ pub(super) fn run(args: &MergeArgs) -> anyhow::Result<()> {
     let whole = RunConfig { shard: None, protocol: args.protocol.unwrap_or(first.protocol), data, ..first.clone() };
     let task = task(&whole.benchmark)?;
     let found = task.samples(&whole.data);
-    let mut samples = match &args.data {
+    let samples = match &args.data {
         Some(_) => found?,
         None => found.context("the shards' questions are not there any more; --data names where they are now")?,
     };
     if !whole.data_sha256.is_empty() && data_sha256(&samples) != whole.data_sha256 {
         bail!("{}: not the questions that the shards had; --data names another folder", whole.data.display());
     }
-    samples.truncate(whole.limit.unwrap_or(usize::MAX));
+    let samples = whole.asked(task, samples);
     let mut answers = Vec::new();
     for part in &shards {
         answers.extend(part.answers(&samples)?);
@@ -104,7 +104,7 @@ fn in_order(mut parts: Vec<Part>) -> anyhow::Result<Vec<Part>> {
             [config.checkpoint_sha256.clone(), config.clip_sha256.clone(), config.data_sha256.clone()]
         };
         let same = other.gives_answers_of(&a.config) && sums(&other) == sums(&a.config);
-        if !same || other.limit != a.config.limit || b.shard.count != count {
+        if !same || other.limit != a.config.limit || other.first != a.config.first || b.shard.count != count {
             bail!("{} and {} are not shards of one run", a.folder.display(), b.folder.display());
         }
         if a.shard == b.shard {

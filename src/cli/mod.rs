@@ -25,8 +25,11 @@ mod bench;
 mod benchmark;
 mod ceilings;
 mod check;
+mod compare;
 mod demo;
 mod eval;
+mod interrupt;
+mod json;
 mod judge;
 mod list;
 mod memory;
@@ -37,10 +40,12 @@ mod prune;
 mod pull;
 mod report;
 mod score;
+mod shell;
 mod show;
 mod sweep;
 mod terminal;
 mod trace;
+mod version;
 mod workers;
 
 use std::{
@@ -49,10 +54,10 @@ use std::{
     time::Duration,
 };
 
-pub use args::Args;
 use args::Command;
+pub use args::{Args, Unread, parse};
+use json::print_json;
 use secateur_backends::kernels_of;
-use serde::Serialize;
 use serde_json::{Value, json};
 pub use terminal::{plain, without_numbers};
 
@@ -79,6 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn run_command(args: Args) -> anyhow::Result<()> {
+    interrupt::say_goodbye_on_interrupt();
     terminal::keep_stdout_for_json(args.command.ends_with_json());
     match args.command {
         Command::Demo(args) => demo::run(args),
@@ -91,11 +97,14 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         Command::Score(args) => score::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Show(args) => show::run(args),
+        Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Analyze(args) => analyze::run(args),
         Command::Prune(args) => prune::run(args),
         Command::Check(args) => check::run(&args),
         Command::List(args) => list::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::man(),
     }
 }
 
@@ -196,13 +205,6 @@ fn print(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", terminal::for_stdout(text))?;
     out.flush()
-}
-
-/// Writes one JSON object as a line.
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", terminal::for_stdout(&serde_json::to_string(value)?))?;
-    Ok(out.flush()?)
 }
 
 /// An object with the instructions and the kernels of a backend, if it chooses among kernels.

@@ -6,12 +6,13 @@ use std::{
 };
 
 use anyhow::bail;
+use serde_json::Value;
 
 use super::{args::ScoreArgs, data_folder, judge, print, print_json};
 use crate::{
     eval::{ANSWERS, read_config},
     files::write_file,
-    task::{Answer, Task, holes, task},
+    task::{Answer, MustAnswer, Task, holes, task},
     words::count,
 };
 
@@ -62,14 +63,23 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An id as text: a number and its digits in a string are one question.
+fn key(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
+}
+
 /// Refuses answers of which none is to a question of the benchmark, where its questions are there; labels may be missing.
 fn check_questions(task: &dyn Task, data: &Path, answers: &[Answer], path: &Path) -> anyhow::Result<()> {
     if data.as_os_str().is_empty() || answers.is_empty() {
         return Ok(());
     }
-    let Ok(samples) = task.samples(data) else { return Ok(()) };
-    let asked: HashSet<String> = samples.iter().map(|sample| sample.question_id.to_string()).collect();
-    if !answers.iter().any(|answer| asked.contains(&answer.question_id.to_string())) {
+    // The images need not be there to know the questions.
+    let asked: HashSet<String> = match (task.samples(data), task.uploaded(data)) {
+        (Ok(samples), _) => samples.iter().map(|sample| key(&sample.question_id)).collect(),
+        (_, Ok(MustAnswer::Ids(ids))) => ids.iter().map(key).collect(),
+        _ => return Ok(()),
+    };
+    if !answers.iter().any(|answer| asked.contains(&key(&answer.question_id))) {
         let (name, first) = (task.name(), &answers[0].question_id);
         bail!(
             "{}: no answer is to a question of {name} in {}; the first is to {first}",

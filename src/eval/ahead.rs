@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::remove;
+use super::{order::Places, remove};
 use crate::{
     Error,
     files::read_bytes,
@@ -60,16 +60,41 @@ impl Ahead {
             return Ok(ahead);
         }
         let bytes = read_bytes(&ahead.path, "the answers cannot be read")?;
+        let mut moved = Vec::new();
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         for line in bytes[..whole].split(|&byte| byte == b'\n') {
             let Ok(Line { question, answer }) = serde_json::from_slice(line) else { continue };
-            if question >= next && samples.get(question).is_none_or(|sample| answer.answers(sample)) {
-                ahead.answers.insert(question, answer);
+            match samples.get(question) {
+                Some(sample) if !answer.answers(sample) => moved.push(answer),
+                _ if question >= next => drop(ahead.answers.insert(question, answer)),
+                _ => {}
+            }
+        }
+        // The questions come in another order than when these were answered.
+        let mut places = Places::new(samples);
+        for answer in &moved {
+            if let Some(question) = places.take(answer).filter(|question| *question >= next) {
+                ahead.answers.insert(question, answer.clone());
             }
         }
         let file = ahead.file()?.set_len(whole as u64);
         file.map_err(Error::io(&ahead.path, "a half-written answer cannot be removed"))?;
         Ok(ahead)
+    }
+
+    /// Adds all answers of a run whose questions came in another order; false, and adds none, where one is to a question that is not asked.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub(super) fn add_all(&mut self, answers: &[Answer], samples: &[Sample]) -> Result<bool, Error> {
+        let mut places = Places::new(samples);
+        let Some(questions) = answers.iter().map(|answer| places.take(answer)).collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        for (question, answer) in questions.into_iter().zip(answers) {
+            self.add(question, answer.clone())?;
+        }
+        Ok(true)
     }
 
     pub(super) fn has(&self, question: usize) -> bool {

@@ -12,7 +12,7 @@ use crate::{
     files::read_json,
     pruner::{Budget, Params, method},
     shard::Shard,
-    task::Protocol,
+    task::{Protocol, Sample, Task, spread},
 };
 
 /// Its name in a run folder.
@@ -58,6 +58,9 @@ pub struct RunConfig {
     pub data: PathBuf,
     /// Only the first so many questions.
     pub limit: Option<usize>,
+    /// Whether these are the first of the file, and not spread over categories.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub first: bool,
     /// The part of these, if the run is split.
     #[serde(default)]
     pub shard: Option<Shard>,
@@ -76,6 +79,11 @@ pub struct RunConfig {
     pub version: String,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 impl RunConfig {
     /// Whether each answer is the one that `other` gives: how many are asked for, and how they are scored, does not matter,
     /// nor where machines have the same files. Runs from before there were checksums may go on.
@@ -85,7 +93,7 @@ impl RunConfig {
 
     /// These settings, with those of `other` where a difference changes no answer.
     pub(super) fn as_one_of(&self, other: &Self) -> Self {
-        let mut same = Self { limit: other.limit, protocol: other.protocol, ..self.clone() };
+        let mut same = Self { limit: other.limit, first: other.first, protocol: other.protocol, ..self.clone() };
         let known = |sum: &String| !sum.is_empty();
         if known(&self.checkpoint_sha256) && self.checkpoint_sha256 == other.checkpoint_sha256 {
             same.model.clone_from(&other.model);
@@ -106,6 +114,11 @@ impl RunConfig {
             }
         }
         same
+    }
+
+    /// The questions that the run asks of all `samples`, in the order in which they are asked.
+    pub fn asked(&self, task: &dyn Task, samples: Vec<Sample>) -> Vec<Sample> {
+        asked(task, samples, self.limit, self.first)
     }
 
     /// The parameters that are not the method's own.
@@ -147,7 +160,7 @@ impl RunConfig {
     }
 
     /// Whether the method chooses by the seed.
-    fn reads_seed(&self) -> bool {
+    pub fn reads_seed(&self) -> bool {
         method(&self.method, Params::default()).is_ok_and(|method| method.card().needs.fingerprint)
     }
 
@@ -162,6 +175,18 @@ impl RunConfig {
         };
         let shard = self.shard.map_or_else(String::new, |shard| format!(".shard-{}-of-{}", shard.index, shard.count));
         format!("{}-{}-{}-{tokens}{seed}{shard}", self.benchmark, self.model_name(), self.method)
+    }
+}
+
+/// The questions of a run with a limit, in the order in which they are asked: spread over the categories, or the `first` of the file.
+pub fn asked(task: &dyn Task, mut samples: Vec<Sample>, limit: Option<usize>, first: bool) -> Vec<Sample> {
+    match limit {
+        None => samples,
+        Some(limit) if first || limit >= samples.len() => {
+            samples.truncate(limit);
+            samples
+        }
+        Some(limit) => spread(samples, limit, task.card().together),
     }
 }
 

@@ -74,21 +74,24 @@ enum Line {
 
 /// The costs of a run's questions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Summary {
+pub struct CostSummary {
     /// The number of questions whose cost is known.
-    questions: usize,
-    ttft_ms_median: f64,
-    ttft_ms_p95: f64,
+    pub questions: usize,
+    /// Milliseconds to the first token, the median of all questions.
+    pub ttft_ms_median: f64,
+    /// Milliseconds to the first token that 95 % of the questions need at most.
+    pub ttft_ms_p95: f64,
     /// Tokens a second after the first; none where answers are single tokens.
-    tokens_per_second: Option<f64>,
-    /// Visual tokens of a question, kept and before pruning.
-    visual_tokens: f64,
-    visual_tokens_before: f64,
+    pub tokens_per_second: Option<f64>,
+    /// Visual tokens of a question that were kept, on average.
+    pub visual_tokens: f64,
+    /// Visual tokens of a question before pruning, on average.
+    pub visual_tokens_before: f64,
     /// The questions' seconds, added up.
-    answering_s: f64,
+    pub answering_s: f64,
     /// The last part of the run.
     #[serde(flatten)]
-    session: Option<Session>,
+    pub session: Option<Session>,
 }
 
 /// The file of costs in a run folder.
@@ -150,17 +153,24 @@ impl Times {
     }
 
     /// The summary of the questions whose cost is known, each once; `None` where there are none. A line that was cut off is passed over.
-    pub(super) fn summary(&self) -> Option<Summary> {
-        // A question that was asked again, after a kill, counts as it was asked last.
+    pub(super) fn summary(&self) -> Option<CostSummary> {
+        // A question that was asked again, after a kill, counts as it was asked last. Its number may have changed, and its id may be that of others.
         let (mut costs, mut last) = (BTreeMap::new(), None);
         for line in lines(&self.path) {
             match line {
-                Line::Question { question, cost, .. } => drop(costs.insert(question, cost)),
+                Line::Question { question, question_id, cost } => {
+                    let _ = costs.insert((question, question_id.to_string()), cost);
+                }
                 Line::Session { session } => last = Some(session),
             }
         }
-        Some(Summary { session: last, ..summary(&costs.into_values().collect::<Vec<_>>())? })
+        Some(CostSummary { session: last, ..summary(&costs.into_values().collect::<Vec<_>>())? })
     }
+}
+
+/// The costs in a run's folder; `None` where none are known.
+pub fn read_cost(folder: &Path) -> Option<CostSummary> {
+    Times { path: folder.join(TIMES) }.summary()
 }
 
 /// The lines of a file that can be read; none where there is no file.
@@ -169,7 +179,7 @@ fn lines(path: &Path) -> Vec<Line> {
     bytes.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
-fn summary(costs: &[Cost]) -> Option<Summary> {
+fn summary(costs: &[Cost]) -> Option<CostSummary> {
     let mut first: Vec<f64> = costs.iter().map(|cost| cost.ttft_ms).collect();
     first.sort_by(f64::total_cmp);
     let last = first.len().checked_sub(1)?;
@@ -179,7 +189,7 @@ fn summary(costs: &[Cost]) -> Option<Summary> {
     let later = costs.iter().map(|cost| cost.tokens.saturating_sub(1)).sum::<usize>() as f64;
     let decoding = sum(|cost| cost.total_ms - cost.ttft_ms) / 1e3;
     let questions = last + 1;
-    Some(Summary {
+    Some(CostSummary {
         questions,
         ttft_ms_median: at(0.5),
         ttft_ms_p95: at(0.95),

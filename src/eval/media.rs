@@ -94,6 +94,7 @@ mod tests {
             text: String::new(),
             suffix: "",
             clip_text: String::new(),
+            category: String::new(),
             more: Map::new(),
         };
         // The name of the sound one is a part of the first damaged one's.

@@ -6,6 +6,7 @@ mod ahead;
 mod config;
 mod cost;
 mod media;
+mod order;
 mod run;
 
 use std::{
@@ -17,10 +18,11 @@ use std::{
 
 use ahead::Ahead;
 use config::CONFIG;
-pub use config::{RunConfig, read_config};
-pub use cost::{Cost, Session};
-use cost::{Summary, Times};
+pub use config::{RunConfig, asked, read_config};
+use cost::Times;
+pub use cost::{Cost, CostSummary, Session, read_cost};
 pub use media::{Looked, look_through};
+use order::in_order;
 pub use run::{Asking, Batching, Given, Run, ask, check_lengths, decoding, evaluate, groups, prompt};
 use serde::Serialize;
 use serde_json::Value;
@@ -28,6 +30,7 @@ use serde_json::Value;
 use crate::{
     Error,
     files::{read_bytes, read_json, write_file, write_json},
+    statistics::Marks,
     task::{Answer, Report, Sample},
 };
 
@@ -54,18 +57,22 @@ struct Metrics<'a> {
     run: &'a RunConfig,
     /// The cost of the answers, as far as it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    cost: Option<Summary>,
+    cost: Option<CostSummary>,
 }
 
 /// The answers in a run folder.
 pub(crate) const ANSWERS: &str = "answers.jsonl";
 const METRICS: &str = "metrics.json";
+/// The marks of the answers, for comparisons with other runs.
+const MARKS: &str = "marks.json";
 
 /// How far a run is.
 #[derive(Clone, Debug, Default)]
 pub struct RunStatus {
-    /// The answers to the samples asked for.
+    /// The answers to the samples asked for, in their order.
     pub answers: Vec<Answer>,
+    /// How many of the first samples have an answer, without a gap.
+    pub next: usize,
     /// All answers in the folder; more than [`Self::answers`] where a longer run was there before.
     pub on_disk: usize,
     /// Whether the folder has a score.
@@ -89,14 +96,24 @@ pub fn status_in(path: &Path, config: &RunConfig, samples: &[Sample]) -> Result<
     if !answers_path.is_file() {
         return Ok(RunStatus::default());
     }
-    let (mut answers, _) = whole_answers(&answers_path)?;
+    let (answers, _) = whole_answers(&answers_path)?;
     let on_disk = answers.len();
     if on_disk > 0 || ahead::waits(path) {
         check_same(config, &path.join(CONFIG))?;
-        answers.truncate(samples.len());
-        check_answers(&answers, samples, &answers_path)?;
     }
-    Ok(RunStatus { answers, on_disk, scored: path.join(METRICS).is_file() })
+    let (answers, next) = in_order(answers, samples);
+    if answers.len() < on_disk.min(samples.len()) {
+        return Err(other_questions(&answers_path));
+    }
+    Ok(RunStatus { answers, next, on_disk, scored: path.join(METRICS).is_file() })
+}
+
+/// The marks of a scored run.
+///
+/// # Errors
+/// When the folder has none: it is of an older version, or the run is not scored.
+pub fn read_marks(folder: &Path) -> Result<Marks, Error> {
+    read_json(&folder.join(MARKS), "not there; `secateur eval` scores the run, with the flags that it had")
 }
 
 impl RunFolder {
@@ -115,13 +132,24 @@ impl RunFolder {
         let (answers, whole) = if force { (Vec::new(), 0) } else { whole_answers(&answers_path)? };
         if !force && (!answers.is_empty() || ahead::waits(&path)) {
             check_same(config, &path.join(CONFIG))?;
-            check_answers(&answers, samples, &answers_path)?;
         }
-        let ahead = Ahead::open(&path, answers.len(), samples, force)?;
+        let mut ahead = Ahead::open(&path, answers.len(), samples, force)?;
+        let (answers, whole) = if answers.iter().zip(samples).all(|(answer, sample)| answer.answers(sample))
+            && answers.len() <= samples.len()
+        {
+            (answers, whole)
+        } else {
+            // The questions come in another order than before: all answers wait for their turn.
+            ahead
+                .add_all(&answers, samples)
+                .and_then(|known| if known { Ok(()) } else { Err(other_questions(&answers_path)) })?;
+            (Vec::new(), 0)
+        };
         let times = Times::open(&path, force)?;
         file.set_len(whole).map_err(Error::io(&answers_path, "a half-written answer cannot be removed"))?;
         if force {
             remove(&path.join(METRICS))?;
+            remove(&path.join(MARKS))?;
         }
         let scored = path.join(METRICS).is_file();
         let mut folder = Self { path, config: config.clone(), file, locked, answers, ahead, times, scored };
@@ -196,6 +224,7 @@ impl RunFolder {
     fn append_next(&mut self, answer: Answer) -> Result<(), Error> {
         if self.scored {
             remove(&self.path.join(METRICS))?;
+            remove(&self.path.join(MARKS))?;
             self.write_config()?;
             self.scored = false;
         }
@@ -230,6 +259,11 @@ impl RunFolder {
         self.times.add_session(session)
     }
 
+    /// The cost of the answers so far, as far as it is known.
+    pub fn cost(&self) -> Option<CostSummary> {
+        self.times.summary()
+    }
+
     /// Writes what the benchmark's server takes, under the name `name`; without `bytes`, removes what an earlier run left.
     ///
     /// # Errors
@@ -245,6 +279,7 @@ impl RunFolder {
     /// When it cannot be written; a half-written file never has its final name.
     pub fn finish(&self, report: &Report) -> Result<(), Error> {
         self.write_config()?;
+        write_json(&self.path.join(MARKS), &report.marks)?;
         write_json(&self.path.join(METRICS), &Metrics { report, run: &self.config, cost: self.times.summary() })
     }
 }
@@ -288,18 +323,10 @@ fn whole_answers(path: &Path) -> Result<(Vec<Answer>, u64), Error> {
     Ok((Answer::parse_all(path, &bytes[..whole])?, whole as u64))
 }
 
-fn check_answers(answers: &[Answer], samples: &[Sample], path: &Path) -> Result<(), Error> {
-    if answers.len() > samples.len() {
-        let counts = format!("{} answers for {} questions", answers.len(), samples.len());
-        return Err(Error::data(path, format!("{counts}; --force starts again")));
-    }
-    match answers.iter().zip(samples).position(|(answer, sample)| !answer.answers(sample)) {
-        None => Ok(()),
-        Some(i) => {
-            let line = i + 1;
-            Err(Error::data(path, format!("line {line} does not answer question {line}; --force starts again")))
-        }
-    }
+/// The error for answers to questions that are not asked.
+fn other_questions(path: &Path) -> Error {
+    let advice = "leave out --limit, or give --first as before, or another --out; --force throws the answers away";
+    Error::data(path, format!("answers to questions that this run does not ask; {advice}"))
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -1,7 +1,10 @@
 //! A chart that compares methods: points joined by lines, with a colour and a marker for each method, as SVG for pages
 //! and as an image.
 
-use plotters::{coord::Shift, prelude::*};
+use plotters::{
+    coord::{Shift, types::RangedCoordf64},
+    prelude::*,
+};
 use plotters_backend::{DrawingBackend, text_anchor::HPos, text_anchor::Pos, text_anchor::VPos};
 
 use super::{
@@ -13,6 +16,9 @@ use super::{
 use crate::image::Rgb;
 
 const HEIGHT: u32 = 320;
+/// The width of a chart in a page, with names beside the lines, and the room for these.
+const WIDE: u32 = 480;
+const NAMES: i32 = 108;
 const GRID: RGBColor = RGBColor(221, 221, 222);
 /// A point in the chart.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +27,8 @@ pub struct Point {
     pub x: f64,
     /// The vertical coordinate.
     pub y: f64,
+    /// The standard error of the vertical coordinate, which is drawn as a bar.
+    pub error: Option<f64>,
 }
 
 /// The points of one method.
@@ -36,6 +44,9 @@ pub struct Series {
     pub published: Vec<Point>,
 }
 
+/// A chart's coordinates.
+type Chart<'a, B> = ChartContext<'a, B, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
 /// A chart of methods.
 #[derive(Clone, Debug)]
 pub struct Scatter {
@@ -47,6 +58,8 @@ pub struct Scatter {
     pub y: String,
     /// Whether the horizontal axis has a logarithmic scale, on which doublings are equal steps.
     pub doublings: bool,
+    /// Whether the points that no other beats in both directions are joined.
+    pub front: bool,
     /// The value without pruning, drawn as a line.
     pub baseline: Option<f64>,
     /// The methods.
@@ -58,7 +71,7 @@ impl Scatter {
     pub fn image(&self) -> Rgb {
         let mut image = white(2 * WIDTH as usize, 2 * self.height() as usize);
         // Drawing into memory cannot fail.
-        let _ = self.draw(&Canvas(&mut image).into_drawing_area(), 2);
+        let _ = self.draw(&Canvas(&mut image).into_drawing_area(), 2, &self.series, true);
         image
     }
 
@@ -70,10 +83,10 @@ impl Scatter {
     /// The chart as SVG inside of a page that is light or dark: it takes the text's colour for ink, `var(--grid)` for
     /// the grid, and the width of the page.
     pub fn inline(&self) -> String {
-        let size = format!("width=\"{WIDTH}\" height=\"{}\"", self.height());
         let hex = |colour: RGBColor| format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2);
-        let svg =
-            self.transparent().replacen(&size, &format!("role=\"img\" aria-label=\"{}\"", attribute(&self.title)), 1);
+        let size = format!("width=\"{WIDE}\" height=\"{HEIGHT}\"");
+        let label = format!("role=\"img\" aria-label=\"{}\"", attribute(&self.title));
+        let svg = self.in_groups().replacen(&size, &label, 1);
         let svg = svg.replace(&hex(INK), "currentColor").replace(&hex(GRID), "var(--grid)");
         // An SVG inside of a page has no XML declaration.
         svg.split_once("<svg").map_or(svg.clone(), |(_, rest)| format!("<svg{rest}"))
@@ -81,8 +94,72 @@ impl Scatter {
 
     fn transparent(&self) -> String {
         let mut text = String::new();
-        let _ = self.draw(&SVGBackend::with_string(&mut text, (WIDTH, self.height())).into_drawing_area(), 1);
+        let area = SVGBackend::with_string(&mut text, (WIDTH, self.height())).into_drawing_area();
+        let _ = self.draw(&area, 1, &self.series, true);
+        drop(area);
         text
+    }
+
+    /// The chart without a legend, with names beside the lines, and each method in a group of its own: `<g data-method="0">`.
+    fn in_groups(&self) -> String {
+        const END: &str = "</svg>\n";
+        let with = |series: &[Series]| {
+            let (mut text, mut points) = (String::new(), Vec::new());
+            let area = SVGBackend::with_string(&mut text, (WIDE, HEIGHT)).into_drawing_area();
+            if let Some(found) = self.draw(&area, 1, series, false) {
+                points = found;
+            }
+            drop(area);
+            (text, points)
+        };
+        let (empty, _) = with(&[]);
+        let body = empty.strip_suffix(END).unwrap_or(&empty);
+        let mut svg = body.to_owned();
+        for (i, (series, label)) in self.series.iter().zip(self.labels()).enumerate() {
+            let (whole, points) = with(std::slice::from_ref(series));
+            // Everything before the method is the same in both.
+            let own = whole.strip_prefix(body).and_then(|rest| rest.strip_suffix(END)).unwrap_or_default();
+            let (colour, _) = look(&series.method);
+            let hex = format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2);
+            let hover: String = points
+                .iter()
+                .map(|([x, y], text)| {
+                    let text = attribute(text);
+                    format!(
+                        "<circle cx=\"{x}\" cy=\"{y}\" r=\"9\" fill=\"transparent\"><title>{text}</title></circle>\n"
+                    )
+                })
+                .collect();
+            let (left, name) = (WIDE as i32 - NAMES + 6, attribute(&series.name));
+            svg += &format!(
+                "<g data-method=\"{i}\">\n{own}<text x=\"{left}\" y=\"{label}\" font-size=\"13\" font-family=\"sans-serif\" \
+                 fill=\"{hex}\">{name}</text>\n{hover}</g>\n"
+            );
+        }
+        svg + END
+    }
+
+    /// The heights of the names beside the lines, each near its method's last point, as far as they leave room for each other.
+    fn labels(&self) -> Vec<i32> {
+        const ROOM: i32 = 15;
+        let [_, (low, high)] = self.ranges();
+        let (top, bottom) = (44, HEIGHT as i32 - 56);
+        let height = |series: &Series| {
+            let points = if series.measured.is_empty() { &series.published } else { &series.measured };
+            let last = points.iter().max_by(|a, b| a.x.total_cmp(&b.x)).map_or(low, |point| point.y);
+            bottom - ((last - low) / (high - low) * f64::from(bottom - top)) as i32
+        };
+        let mut order: Vec<(i32, usize)> =
+            self.series.iter().enumerate().map(|(i, series)| (height(series), i)).collect();
+        order.sort_unstable();
+        let mut labels = vec![0; order.len()];
+        let mut least = top;
+        for (left, (height, i)) in (1..=order.len() as i32).rev().zip(order) {
+            // Those below must have room, too.
+            labels[i] = height.min(bottom - (left - 1) * ROOM).max(least);
+            least = labels[i] + ROOM;
+        }
+        labels
     }
 
     fn height(&self) -> u32 {
@@ -102,14 +179,22 @@ impl Scatter {
         Legend(entries)
     }
 
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, scale: i32) -> Option<()> {
+    /// Draws the chart with some of its methods, with a legend below or room for names at the right; gives the places of the measured points, and what
+    /// they say.
+    fn draw<B: DrawingBackend>(
+        &self,
+        area: &DrawingArea<B, Shift>,
+        scale: i32,
+        series: &[Series],
+        legend_below: bool,
+    ) -> Option<Vec<([i32; 2], String)>> {
         let font = |size: i32| TextStyle::from((FONT, size * scale)).color(&INK);
         let (chart_area, legend) = area.split_vertically(HEIGHT as i32 * scale);
         let [xs, ys] = self.ranges();
         let mut chart = ChartBuilder::on(&chart_area)
             .caption(&self.title, font(19))
             .margin(8 * scale)
-            .margin_right(22 * scale)
+            .margin_right(if legend_below { 22 } else { NAMES } * scale)
             .x_label_area_size(46 * scale)
             .y_label_area_size(62 * scale)
             .build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)
@@ -144,7 +229,9 @@ impl Scatter {
             });
             chart.draw_series(dashes).ok()?;
         }
-        for Series { method, measured, published, .. } in &self.series {
+        self.draw_front(&mut chart, scale)?;
+        let mut places = Vec::new();
+        for Series { method, name, measured, published } in series {
             let (colour, marker) = look(method);
             let place = |point: &Point| (self.across(point.x), point.y);
             // Each piece is drawn by itself: a polyline's corner may reach far beyond the point where two pieces turn back.
@@ -152,6 +239,16 @@ impl Scatter {
                 PathElement::new([place(&pair[0]), place(&pair[1])], colour.stroke_width(2 * scale as u32))
             });
             chart.draw_series(pieces).ok()?;
+            let bars = measured.iter().filter_map(|point| {
+                let (x, error) = (self.across(point.x), point.error?);
+                Some(PathElement::new([(x, point.y - error), (x, point.y + error)], colour.stroke_width(scale as u32)))
+            });
+            chart.draw_series(bars).ok()?;
+            for point in measured {
+                let (x, y) = chart.backend_coord(&place(point));
+                let error = point.error.map_or_else(String::new, |error| format!(" ± {error:.2}"));
+                places.push(([x, y], format!("{name}: {:.2}{error} at {}", point.y, short(point.x, 99.0))));
+            }
             for (points, filled) in [(measured, true), (published, false)] {
                 for point in points {
                     let at = chart.backend_coord(&place(point));
@@ -159,8 +256,30 @@ impl Scatter {
                 }
             }
         }
-        self.legend().draw(&legend, scale)?;
-        area.present().ok()
+        if legend_below {
+            self.legend().draw(&legend, scale)?;
+        }
+        area.present().ok()?;
+        Some(places)
+    }
+
+    /// Joins the measured points that no other beats in both directions: fewer tokens or less time, and a better score.
+    fn draw_front<B: DrawingBackend>(&self, chart: &mut Chart<B>, scale: i32) -> Option<()> {
+        let mut points: Vec<&Point> = self.series.iter().flat_map(|series| &series.measured).collect();
+        points.sort_by(|a, b| a.x.total_cmp(&b.x).then(b.y.total_cmp(&a.y)));
+        let mut best = f64::NEG_INFINITY;
+        points.retain(|point| {
+            point.y > best && {
+                best = point.y;
+                true
+            }
+        });
+        if self.front && points.len() > 1 {
+            let line = points.iter().map(|point| (self.across(point.x), point.y));
+            let style = INK.mix(0.18).stroke_width(7 * scale as u32);
+            chart.draw_series([PathElement::new(line.collect::<Vec<_>>(), style)]).ok()?;
+        }
+        Some(())
     }
 
     fn across(&self, x: f64) -> f64 {
@@ -200,7 +319,8 @@ impl Scatter {
             let more = (0.08 * (high - low)).max(least);
             (low - more, high + more)
         };
-        let ys = points().map(|point| point.y).chain(self.baseline).collect();
+        let ends = |point: &Point| [point.y - point.error.unwrap_or(0.0), point.y + point.error.unwrap_or(0.0)];
+        let ys = points().flat_map(ends).chain(self.baseline).collect();
         let (low, high) = room(points().map(|point| self.across(point.x)).collect(), 0.1);
         [(if self.doublings { low } else { low.max(0.0) }, high), room(ys, 0.5)]
     }
@@ -222,19 +342,22 @@ mod tests {
     use super::*;
 
     fn example() -> Scatter {
-        let points = |start: f64| [29.0, 64.0, 192.0].iter().map(|&x| Point { x, y: start + x / 50.0 }).collect();
+        let points = |start: f64| {
+            [29.0, 64.0, 192.0].iter().map(|&x| Point { x, y: start + x / 50.0, error: Some(0.5) }).collect()
+        };
         let series = ["fastervlm", "cdpruner", "grid"];
         let series = series.iter().enumerate().map(|(i, method)| Series {
             method: (*method).to_owned(),
             name: (*method).to_owned(),
             measured: points(80.0 + 3.0 * i as f64),
-            published: vec![Point { x: 64.0, y: 81.0 }],
+            published: vec![Point { x: 64.0, y: 81.0, error: None }],
         });
         Scatter {
             title: "POPE".to_owned(),
             x: "visual tokens".to_owned(),
             y: "F1".to_owned(),
             doublings: true,
+            front: true,
             baseline: Some(90.0),
             series: series.collect(),
         }
@@ -245,8 +368,16 @@ mod tests {
         let svg = example().inline();
         assert!(svg.starts_with("<svg") && svg.contains("viewBox") && svg.contains("currentColor"), "{svg}");
         assert!(svg.contains("var(--grid)") && !svg.contains("width=\"420\""));
-        for text in ["POPE", "visual tokens", "F1", "fastervlm", "published", "no pruning"] {
-            assert!(svg.contains(text), "{text}");
+        for text in
+            ["POPE", "visual tokens", "F1", ">fastervlm</text>", "<title>fastervlm: 83.84 ± 0.50 at 192</title>"]
+        {
+            assert!(svg.contains(text), "{text}: {svg}");
+        }
+        // A group for each method, which has its line and its markers.
+        let groups: Vec<&str> = svg.split("<g data-method=").skip(1).collect();
+        assert_eq!(groups.len(), 3);
+        for group in groups {
+            assert!(group.contains("<polyline") && group.contains("<circle") && group.contains("</g>"), "{group}");
         }
         let file = example().svg();
         assert!(file.contains("width=\"420\"") && file.contains("background:#fff"));

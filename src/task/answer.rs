@@ -6,11 +6,12 @@ use secateur_weights::parse_json;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::Sample;
+use super::{Sample, ids::key};
 use crate::{
     Error,
     files::{Object, from_value, objects, parse_objects, read_text},
     hash::fnv1a,
+    statistics::Mark,
 };
 
 /// One answer.
@@ -60,6 +61,16 @@ impl Answer {
     /// Whether it answers this question.
     pub fn answers(&self, sample: &Sample) -> bool {
         self.question_id == sample.question_id && self.prompt == sample.text
+    }
+
+    /// The mark of this answer, which is right or wrong.
+    pub fn mark(&self, is_right: bool, right: &str) -> Mark {
+        self.worth(if is_right { 1.0 } else { 0.0 }, right)
+    }
+
+    /// The mark of this answer, which is worth `credit`, from 0 to 1; `right` is the right answer.
+    pub fn worth(&self, credit: f64, right: &str) -> Mark {
+        Mark { id: key(&self.question_id), prompt: self.prompt.clone(), credit, right: right.to_owned() }
     }
 
     /// The answer as a line of JSON, with its newline.

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Error,
     demo::{Category, Question, Region, Scene, YES_OR_NO, ask},
+    statistics::Marks,
 };
 
 /// The demo benchmark.
@@ -48,6 +49,8 @@ impl Task for Demo {
             name: "demo",
             about: "drawn images for the built-in checkpoint: yes / no questions in 4 of MME's categories",
             headline: "accuracy",
+            points: &["existence", "count", "position", "color", "total"],
+            together: true,
             max_new_tokens: 8,
             ..Card::default()
         }
@@ -64,6 +67,7 @@ impl Task for Demo {
             text: question.text.clone(),
             suffix: "",
             clip_text: question.text.replace(YES_OR_NO, "").trim_end().to_owned(),
+            category: item.category.name().to_owned(),
             more: Map::from_iter([("category".to_owned(), Value::from(item.category.name()))]),
         };
         Ok(items().iter().flat_map(|item| item.questions.iter().map(|question| sample(item, question))).collect())
@@ -82,7 +86,11 @@ impl Task for Demo {
                 return Err(Error::data(&place, format!("{asked} is none of its questions")));
             };
             let right = yes_or_no(&answer.text, protocol) == Some(question.answer == "Yes");
-            categories.entry(item.category.name()).or_default().add(item.id.clone(), question.text.clone(), right);
+            categories.entry(item.category.name()).or_default().add(
+                item.id.clone(),
+                question.text.clone(),
+                answer.mark(right, &question.answer),
+            );
         }
         Ok(report(&categories, 2 * items.len()))
     }
@@ -90,6 +98,7 @@ impl Task for Demo {
 
 fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
     let (mut metrics, mut total, mut right, mut n, mut incomplete) = (Vec::new(), 0.0, 0, 0, 0);
+    let mut marks = Marks::new("accuracy");
     for category in Category::ALL {
         let Some(pairs) = categories.get(category.name()) else { continue };
         let scored = Scored::new(pairs);
@@ -98,6 +107,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
             total += scored.score();
             right += scored.right;
             n += 2 * scored.pairs;
+            pairs.add_marks(&mut marks, 0, |right, _| [right, 2.0]);
             metrics.push((category.name().to_owned(), scored.score()));
         }
     }
@@ -113,7 +123,7 @@ fn report(categories: &BTreeMap<&str, Pairs>, asked: usize) -> Report {
     if incomplete > 0 {
         notes.push(left_out(incomplete));
     }
-    Report { benchmark: "demo", protocol: Protocol::Llava, n, metrics, notes }
+    Report { benchmark: "demo", protocol: Protocol::Llava, n, metrics, marks, notes }
 }
 
 /// Every image, the categories in turn, so that the first few questions cover all categories.

@@ -45,6 +45,13 @@ const TWICE: &str = "couldn'tve>couldn't've couldnt've>couldn't've hadnt've>hadn
     whod've>who'd've who'dve>who'd've wouldnt've>wouldn't've wouldn'tve>wouldn't've yall'll>y'all'll y'allll>y'all'll \
     yall'd've>y'all'd've y'alld've>y'all'd've y'all'dve>y'all'd've youd've>you'd've you'dve>you'd've";
 
+/// The answer that most people gave; of several the first.
+pub(super) fn most_said(people: &[String]) -> String {
+    let count = |said: &&String| people.iter().filter(|other| other == said).count();
+    // The last of the largest is taken, so that the order is turned round.
+    people.iter().rev().max_by_key(count).cloned().unwrap_or_default()
+}
+
 /// An answer as EvalAI compares it.
 pub fn normalise(answer: &str) -> String {
     let text = answer.to_lowercase().replace([',', '?'], "").replace("'s", " 's");

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::Marks,
     text::{SINGLE_WORD, strip},
 };
 
@@ -88,26 +89,33 @@ impl Task for Gqa {
         let Some(path) = places.iter().map(|name| data.join(name)).find(|path| path.is_file()) else {
             let mut notes = by_id.repeated();
             notes.push(format!("no accuracy: GQA's label file is not there; looked for {}", places.join(", ")));
-            return Ok(Report { benchmark: "gqa", protocol, n: answers.len(), metrics: Vec::new(), notes });
+            return Ok(Report {
+                benchmark: "gqa",
+                protocol,
+                n: answers.len(),
+                metrics: Vec::new(),
+                marks: Marks::default(),
+                notes,
+            });
         };
         let labels: HashMap<String, Label> = read_json(&path)?;
-        let (mut right, mut n) = (0, 0);
+        let mut marks = Marks::new("acc");
         for (id, answer) in by_id.in_order() {
             let label = labels
                 .get(id)
                 .ok_or_else(|| Error::data(&path, format!("no label for the question {id} of an answer")))?;
-            right += usize::from(match protocol {
+            let right = match protocol {
                 Protocol::Llava => prediction(answer) == label.answer,
                 Protocol::LmmsEval => plain(&answer.text) == plain(&label.answer),
-            });
-            n += 1;
+            };
+            marks.mark(answer.mark(right, &label.answer));
         }
-        let mut notes = by_id.repeated();
+        let (mut notes, n) = (by_id.repeated(), marks.answers.len());
         if n < labels.len() {
             notes.push(format!("{} of {} questions have no answer and are left out", labels.len() - n, labels.len()));
         }
-        let metrics = vec![("acc".to_owned(), right as f64 / n.max(1) as f64)];
-        Ok(Report { benchmark: "gqa", protocol, n, metrics, notes })
+        let metrics = vec![("acc".to_owned(), marks.score().unwrap_or(0.0))];
+        Ok(Report { benchmark: "gqa", protocol, n, metrics, marks, notes })
     }
 }
 

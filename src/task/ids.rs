@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::Answer;
+use crate::statistics::Mark;
 
 /// An id as text: a number and its digits in a string are the same question.
 pub(super) fn key(id: &Value) -> String {
@@ -39,6 +40,14 @@ impl<'a> ById<'a> {
 
     pub(super) fn get(&self, id: &Value) -> Option<&'a Answer> {
         self.answers.get(&key(id)).copied()
+    }
+
+    /// The mark of the answer to a question, which is right or wrong; wrong without an answer.
+    pub(super) fn mark(&self, id: &Value, is_right: bool, right: &str) -> Mark {
+        match self.get(id) {
+            Some(answer) => answer.mark(is_right, right),
+            None => Mark { id: key(id), prompt: String::new(), credit: 0.0, right: right.to_owned() },
+        }
     }
 
     /// Each question once, in the order of their first answers, with its last answer.

@@ -27,6 +27,7 @@ use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
     judge::Request,
+    statistics::{Marks, Unit},
 };
 
 /// The LLaVA-Bench benchmark.
@@ -92,7 +93,14 @@ impl Task for LlavaBench {
     fn score(&self, _data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         let mut notes = ById::new(answers).repeated();
         notes.push("no score without a judge: --judge-url, or LLaVA's eval_gpt_review_bench.py".to_owned());
-        Ok(Report { benchmark: "llava-bench", protocol, n: answers.len(), metrics: Vec::new(), notes })
+        Ok(Report {
+            benchmark: "llava-bench",
+            protocol,
+            n: answers.len(),
+            metrics: Vec::new(),
+            marks: Marks::default(),
+            notes,
+        })
     }
 }
 
@@ -156,11 +164,14 @@ impl Judged for LlavaBench {
     ) -> Result<Report, Error> {
         let questions = questions(data)?;
         let by_id = ById::new(answers);
-        let mut points = Vec::new();
-        for ((id, _), verdict) in by_id.in_order().zip(verdicts) {
+        let (mut points, mut marks) = (Vec::new(), Marks::new("all"));
+        for ((id, answer), verdict) in by_id.in_order().zip(verdicts) {
             let question = question(&questions, id, data)?;
             if let Some([reference, own]) = verdict.as_deref() {
                 points.push((question.category.as_str(), *reference, *own));
+                // The judge gives up to 10 points.
+                marks.answers.push(answer.worth(own / 10.0, ""));
+                marks.units.push(Unit { key: id.to_owned(), stratum: 0, part: *own, whole: *reference });
             }
         }
         let share = |category: Option<&str>| {
@@ -176,7 +187,7 @@ impl Judged for LlavaBench {
         if without > 0 {
             notes.push(format!("{without} answer(s) got no score from the judge and are left out"));
         }
-        Ok(Report { benchmark: "llava-bench", protocol, n: points.len(), metrics, notes })
+        Ok(Report { benchmark: "llava-bench", protocol, n: points.len(), metrics, marks, notes })
     }
 }
 

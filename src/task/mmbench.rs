@@ -36,6 +36,7 @@ use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
     files::read_text,
+    statistics::{Marks, Unit},
 };
 
 /// The MMBench benchmark, or MMBench-CN.
@@ -71,6 +72,8 @@ struct Row {
     #[serde(default)]
     image: String,
     #[serde(default)]
+    category: String,
+    #[serde(default)]
     split: String,
 }
 
@@ -104,6 +107,7 @@ impl Row {
             clip_text: text.clone(),
             text,
             suffix,
+            category: self.category,
             more,
         }
     }
@@ -301,6 +305,7 @@ impl Task for MmBench {
         let by_id = ById::new(answers);
         let ids: Vec<Value> = labels.keys().map(|index| json!(index)).collect();
         let mut notes = if ids.is_empty() { by_id.repeated() } else { by_id.notes(&ids, "count as wrong") };
+        let mut marks = Marks::new("circular_acc");
         let (mut questions, mut single) = (BTreeMap::<u64, bool>::new(), Vec::new());
         for (&index, label) in &labels {
             let right = by_id.get(&index.into()).is_some_and(|answer| match protocol {
@@ -309,11 +314,19 @@ impl Task for MmBench {
                     choice::named(&answer.text, &options[&index]).is_some_and(|named| named.to_string() == *label)
                 }
             });
+            marks.answers.push(by_id.mark(&index.into(), right, label));
             *questions.entry(index % ROTATION).or_insert(true) &= right;
             if index < ROTATION {
                 single.push(right);
             }
         }
+        // A question with all of its rotations is one.
+        marks.units.extend(questions.iter().map(|(index, &right)| Unit {
+            key: index.to_string(),
+            stratum: 0,
+            part: f64::from(u8::from(right)),
+            whole: 1.0,
+        }));
         let share = |right: usize, all: usize| right as f64 / all.max(1) as f64;
         let mut metrics = Vec::new();
         if labels.is_empty() {
@@ -323,7 +336,7 @@ impl Task for MmBench {
             metrics.push(("circular_acc".to_owned(), share(all_right, questions.len())));
             metrics.push(("single_acc".to_owned(), share(single.iter().filter(|right| **right).count(), single.len())));
         }
-        Ok(Report { benchmark: self.name(), protocol, n: answers.len(), metrics, notes })
+        Ok(Report { benchmark: self.name(), protocol, n: answers.len(), metrics, marks, notes })
     }
 }
 

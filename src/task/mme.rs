@@ -28,6 +28,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::{Combine, Marks},
     text::SINGLE_WORD,
 };
 
@@ -50,6 +51,7 @@ impl Task for Mme {
             data: "playground/data/eval/MME",
             headline: "perception",
             unit: Unit::Points,
+            together: true,
             max_new_tokens: 128,
             hub: Some(DataSet { id: "lmms-lab-encoder/MME", files: &["data/test"], unpack }),
             ..Card::default()
@@ -88,7 +90,8 @@ impl Task for Mme {
                 )
             })?;
             let right = yes_or_no(&answer.text, protocol) == Some(label);
-            categories.entry(category).or_default().add(file, question, right);
+            let mark = answer.mark(right, if label { "yes" } else { "no" });
+            categories.entry(category).or_default().add(file, question, mark);
         }
         Ok(report(&categories, labels.len(), protocol))
     }
@@ -99,9 +102,10 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
     let mut sums = Vec::new();
     let mut n = 0;
     let mut incomplete = 0;
+    let mut marks = Marks { combine: Combine::Sum, ..Marks::new("perception") };
     for (sum, names) in [("perception", &PERCEPTION[..]), ("cognition", &COGNITION[..])] {
         let (mut total, before) = (0.0, n);
-        for name in names {
+        for (stratum, name) in names.iter().enumerate() {
             let Some(images) = categories.get(*name) else { continue };
             let scored = Scored::new(images);
             incomplete += scored.incomplete;
@@ -111,6 +115,9 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
             n += 2 * scored.pairs;
             total += scored.score();
             metrics.push(((*name).to_owned(), scored.score()));
+            if sum == "perception" {
+                images.add_marks(&mut marks, stratum, |right, both| [100.0 * (right / 2.0 + both), 1.0]);
+            }
         }
         // Without answers there is no score.
         if n > before {
@@ -132,7 +139,7 @@ fn report(categories: &BTreeMap<String, Pairs>, labelled: usize, protocol: Proto
     if incomplete > 0 {
         notes.push(left_out(incomplete));
     }
-    Report { benchmark: "mme", protocol, n, metrics, notes }
+    Report { benchmark: "mme", protocol, n, metrics, marks, notes }
 }
 
 /// Category and label file of an answer, from an id like `artwork/images/00002.jpg`.

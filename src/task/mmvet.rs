@@ -26,6 +26,7 @@ use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
     judge::Request,
+    statistics::Marks,
     text::strip,
     words::count,
 };
@@ -108,7 +109,14 @@ impl Task for MmVet {
     fn score(&self, _data: &Path, answers: &[Answer], protocol: Protocol) -> Result<Report, Error> {
         let mut notes = ById::new(answers).repeated();
         notes.push("no score without a judge: --judge-url, or MM-Vet's server".to_owned());
-        Ok(Report { benchmark: "mm-vet", protocol, n: answers.len(), metrics: Vec::new(), notes })
+        Ok(Report {
+            benchmark: "mm-vet",
+            protocol,
+            n: answers.len(),
+            metrics: Vec::new(),
+            marks: Marks::default(),
+            notes,
+        })
     }
 }
 
@@ -154,10 +162,12 @@ impl Judged for MmVet {
     ) -> Result<Report, Error> {
         let labels = labels(data)?;
         let by_id = ById::new(answers);
-        let mut graded = Vec::new();
-        for ((id, _), verdict) in by_id.in_order().zip(verdicts) {
+        let (mut graded, mut marks) = (Vec::new(), Marks::new("total"));
+        for ((id, answer), verdict) in by_id.in_order().zip(verdicts) {
             let grade = verdict.as_ref().and_then(|verdict| verdict.first().copied());
-            graded.push((label(&labels, id, data)?, grade.unwrap_or(0.0)));
+            let (label, grade) = (label(&labels, id, data)?, grade.unwrap_or(0.0));
+            marks.mark(answer.worth(grade, &label.answer));
+            graded.push((label, grade));
         }
         let mean = |of: &dyn Fn(&Label) -> bool| {
             let grades: Vec<f64> = graded.iter().filter(|(label, _)| of(label)).map(|(_, grade)| *grade).collect();
@@ -182,7 +192,7 @@ impl Judged for MmVet {
             let counts = if without == 1 { "counts" } else { "count" };
             notes.push(format!("{} got no grade from the judge and {counts} as 0", count(without, "answer")));
         }
-        Ok(Report { benchmark: "mm-vet", protocol, n: graded.len(), metrics, notes })
+        Ok(Report { benchmark: "mm-vet", protocol, n: graded.len(), metrics, marks, notes })
     }
 }
 

@@ -19,6 +19,7 @@ mod questions;
 mod report;
 mod scienceqa;
 mod seed;
+mod spread;
 mod textvqa;
 mod unread;
 mod videoqa;
@@ -45,6 +46,7 @@ pub use scienceqa::ScienceQa;
 pub use seed::Seed;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+pub use spread::spread;
 pub use textvqa::TextVqa;
 pub use unread::{MustAnswer, holes, unread};
 pub use videoqa::VideoQa;
@@ -144,6 +146,8 @@ pub struct Sample {
     pub suffix: &'static str,
     /// The question as CDPruner's evaluation of this benchmark gives it to CLIP.
     pub clip_text: String,
+    /// The category of the question; empty where the benchmark has none.
+    pub category: String,
     /// Fields that this benchmark's answer lines have beside the usual ones.
     pub more: Map<String, Value>,
 }
@@ -199,6 +203,10 @@ pub struct Card {
     pub headline_of_lmms_eval: Option<&'static str>,
     /// The unit of the headline metric.
     pub unit: Unit,
+    /// Metrics in points where the headline metric is a share.
+    pub points: &'static [&'static str],
+    /// Whether questions about an image that stand one after another are scored together.
+    pub together: bool,
     /// The length of the longest answer, in tokens.
     pub max_new_tokens: usize,
     /// The benchmark's data set on the hub, if there is one that can be unpacked into LLaVA's layout.
@@ -216,6 +224,8 @@ impl Default for Card {
             headline: "",
             headline_of_lmms_eval: None,
             unit: Unit::Share,
+            points: &[],
+            together: false,
             max_new_tokens: 128,
             hub: None,
             upload: None,
@@ -224,6 +234,11 @@ impl Default for Card {
 }
 
 impl Card {
+    /// The unit of a metric.
+    pub fn unit_of(&self, metric: &str) -> Unit {
+        if self.points.contains(&metric) { Unit::Points } else { self.unit }
+    }
+
     /// The metric that papers report under the rules of `protocol`.
     pub fn headline(&self, protocol: Protocol) -> &'static str {
         match protocol {

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Protocol, ids::repeated};
-use crate::words::count;
+use crate::{
+    statistics::{Mark, Marks, Unit},
+    words::count,
+};
 
 /// One category's answers, by image.
 #[derive(Clone, Debug, Default)]
@@ -18,18 +21,31 @@ pub(super) struct Pairs {
 struct Judged {
     question: String,
     right: bool,
+    mark: Mark,
 }
 
 impl Pairs {
     /// Adds an answer; of several to one question the last counts.
-    pub(super) fn add(&mut self, image: String, question: String, right: bool) {
+    pub(super) fn add(&mut self, image: String, question: String, mark: Mark) {
+        let right = mark.credit > 0.0;
         let judged = self.images.entry(image).or_default();
         match judged.iter_mut().find(|other| other.question == question) {
             Some(before) => {
-                before.right = right;
+                (before.right, before.mark) = (right, mark);
                 self.replaced += 1;
             }
-            None => judged.push(Judged { question, right }),
+            None => judged.push(Judged { question, right, mark }),
+        }
+    }
+
+    /// Adds the marks of the images with two answers, each of which is a unit with the worth that `worth` gives to the numbers of right answers
+    /// and of images with both right.
+    pub(super) fn add_marks(&self, marks: &mut Marks, stratum: usize, worth: impl Fn(f64, f64) -> [f64; 2]) {
+        for (image, judged) in self.images.iter().filter(|(_, judged)| judged.len() == 2) {
+            let right = judged.iter().filter(|judged| judged.right).count();
+            let [part, whole] = worth(right as f64, f64::from(u8::from(right == 2)));
+            marks.units.push(Unit { key: format!("{stratum}/{image}"), stratum, part, whole });
+            marks.answers.extend(judged.iter().map(|judged| judged.mark.clone()));
         }
     }
 
@@ -124,13 +140,19 @@ mod tests {
 
     #[test]
     fn one_right_of_two_scores_50_and_both_200() {
+        let mark = |right| Mark {
+            id: String::new(),
+            prompt: String::new(),
+            credit: f64::from(u8::from(right)),
+            right: String::new(),
+        };
         let score = |rows: &[[bool; 2]]| {
             let mut pairs = Pairs::default();
             for (i, row) in rows.iter().enumerate() {
                 for (question, &right) in row.iter().enumerate() {
                     // The last of two answers to the same question counts.
-                    pairs.add(i.to_string(), question.to_string(), !right);
-                    pairs.add(i.to_string(), question.to_string(), right);
+                    pairs.add(i.to_string(), question.to_string(), mark(!right));
+                    pairs.add(i.to_string(), question.to_string(), mark(right));
                 }
             }
             assert!(Pairs::notes([&pairs])[0].starts_with(&format!("{} answer(s)", 2 * rows.len())));

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::{Marks, Unit},
     text::{SINGLE_WORD, strip},
 };
 
@@ -95,15 +96,19 @@ impl Task for Pope {
         let mut notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
         let mut f1s = Vec::new();
         let mut exact = Exact::default();
-        for category in CATEGORIES {
+        let (mut marks, mut strict) = (Marks::new("f1_mean"), Marks::new("f1"));
+        for (stratum, category) in CATEGORIES.into_iter().enumerate() {
             let own: Vec<&Question> = questions.iter().filter(|question| question.category == category).collect();
             let labels = labels(data, category, &own)?;
             let mut counts = Counts::default();
             for (question, label) in own.iter().zip(&labels) {
                 if let Some(answer) = by_id.get(&question.question_id) {
                     let is = label.label != "no";
-                    counts.add(says_yes(&answer.text), is);
+                    let said = says_yes(&answer.text);
+                    counts.add(said, is);
                     exact.add(&answer.text, is);
+                    add_mark(&mut marks, answer, stratum, Some(said), is);
+                    add_mark(&mut strict, answer, 0, exact_answer(&answer.text), is);
                 }
             }
             if counts.all() == 0 {
@@ -122,14 +127,28 @@ impl Task for Pope {
         }
         if protocol == Protocol::LmmsEval {
             let notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
-            return Ok(Report { benchmark: "pope", protocol, n: answers.len(), metrics: exact.metrics(), notes });
+            let (metrics, n) = (exact.metrics(), answers.len());
+            return Ok(Report { benchmark: "pope", protocol, n, metrics, marks: strict, notes });
         }
         if f1s.len() < CATEGORIES.len() {
             notes.push(format!("f1_mean is over {} of {} categories", f1s.len(), CATEGORIES.len()));
         }
         metrics.push(("f1_mean".to_owned(), f1s.iter().sum::<f64>() / f1s.len() as f64));
-        Ok(Report { benchmark: "pope", protocol, n: answers.len(), metrics, notes })
+        Ok(Report { benchmark: "pope", protocol, n: answers.len(), metrics, marks, notes })
     }
+}
+
+/// Adds a question to the marks of an F1, 2 · true positives / (said yes + is yes). Questions that are neither said nor labelled yes count nothing
+/// there. An answer that is `None` says neither, and lowers no recall, as in lmms-eval.
+fn add_mark(marks: &mut Marks, answer: &Answer, stratum: usize, said: Option<bool>, is: bool) {
+    let number = |yes: bool| f64::from(u8::from(yes));
+    let (part, whole) = match said {
+        Some(said) => (2.0 * number(said && is), number(said) + number(is)),
+        None => (0.0, 0.0),
+    };
+    let mark = answer.mark(said == Some(is), if is { "yes" } else { "no" });
+    marks.units.push(Unit { key: mark.id.clone(), stratum, part, whole });
+    marks.answers.push(mark);
 }
 
 /// The labels of a category, each of which must be that of the question at its place.
@@ -206,6 +225,15 @@ impl Counts {
     }
 }
 
+/// An answer by lmms-eval's rule: exactly yes or no, or neither.
+fn exact_answer(text: &str) -> Option<bool> {
+    match strip(text).to_lowercase().as_str() {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
 /// lmms-eval's rule: an answer is exactly yes or no, or wrong; one F1 over all categories. A positive that is answered
 /// with something else does not lower recall there, and so not here.
 #[derive(Default)]
@@ -217,11 +245,7 @@ struct Exact {
 
 impl Exact {
     fn add(&mut self, text: &str, is: bool) {
-        let said = match strip(text).to_lowercase().as_str() {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        };
+        let said = exact_answer(text);
         self.all += 1;
         self.right += usize::from(said == Some(is));
         if let Some(said) = said {

@@ -73,7 +73,15 @@ fn expected(data: &Path, what: &str, place: &str) -> Error {
 /// A question about an image, as `model_vqa_loader` asks it.
 pub(super) fn sample(question_id: Value, image: PathBuf, text: String) -> Sample {
     let clip_text = clip_question(&text);
-    Sample { question_id, media: Some(MediaSource::File(image)), text, suffix: "", clip_text, more: Map::new() }
+    Sample {
+        question_id,
+        media: Some(MediaSource::File(image)),
+        text,
+        suffix: "",
+        clip_text,
+        category: String::new(),
+        more: Map::new(),
+    }
 }
 
 /// The samples of the question file `name`, with images in the first of the folders `images` that is there.
@@ -85,5 +93,6 @@ pub(super) fn samples(data: &Path, name: &str, images: &[&str]) -> Result<Vec<Sa
 pub(super) fn samples_of(data: &Path, path: &Path, images: &[&str]) -> Result<Vec<Sample>, Error> {
     let questions: Vec<Question> = lines(path, "question")?;
     let folder = folder(data, images, "the images")?;
-    Ok(questions.into_iter().map(|q| sample(q.question_id, folder.join(&q.image), q.text)).collect())
+    let read = |q: Question| Sample { category: q.category, ..sample(q.question_id, folder.join(&q.image), q.text) };
+    Ok(questions.into_iter().map(read).collect())
 }

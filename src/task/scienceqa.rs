@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::Marks,
     text::{IMAGE_PLACEHOLDER, strip},
 };
 
@@ -107,6 +108,7 @@ impl Task for ScienceQa {
                 text: format!("{placeholder}{asked}{CHOOSE}"),
                 suffix: "",
                 clip_text: asked,
+                category: String::new(),
                 more: Map::new(),
             }
         });
@@ -140,7 +142,7 @@ impl Task for ScienceQa {
         let by_id = ById::new(answers);
         let mut notes = by_id.notes(labels.iter().map(|label| &label.id), "count as wrong");
         notes.extend(source);
-        let (mut all, mut images) = (Tally::default(), Tally::default());
+        let (mut all, mut images) = (Marks::new("acc"), Marks::new("img_acc"));
         for label in &labels {
             let answer = by_id.get(&label.id);
             let named = answer.and_then(|answer| match protocol {
@@ -148,16 +150,17 @@ impl Task for ScienceQa {
                 Protocol::LmmsEval => lmms_letter(&answer.text),
             });
             let right = named.filter(|named| *named < label.choices) == Some(label.answer);
-            all.add(right);
+            let mark = by_id.mark(&label.id, right, LETTERS.get(label.answer).copied().unwrap_or_default());
             if answer.is_some_and(|answer| answer.prompt.contains(IMAGE_PLACEHOLDER)) {
-                images.add(right);
+                images.mark(mark.clone());
             }
+            all.mark(mark);
         }
-        let mut metrics = vec![("acc".to_owned(), all.share())];
-        if images.all > 0 {
-            metrics.push(("img_acc".to_owned(), images.share()));
-        }
-        Ok(Report { benchmark: "scienceqa", protocol, n: all.all, metrics, notes })
+        let n = all.answers.len();
+        let mut metrics = vec![("acc".to_owned(), all.score().unwrap_or(0.0))];
+        metrics.extend(images.score().map(|share| ("img_acc".to_owned(), share)));
+        let marks = if images.answers.is_empty() { all } else { images };
+        Ok(Report { benchmark: "scienceqa", protocol, n, metrics, marks, notes })
     }
 }
 
@@ -224,23 +227,6 @@ fn lmms_letter(text: &str) -> Option<usize> {
     let text = strip(text);
     let index = |found: &str| LETTERS.iter().position(|letter| *letter == found);
     index(&text.to_uppercase()).or_else(|| index(text.split_once('.')?.0))
-}
-
-#[derive(Default)]
-struct Tally {
-    right: usize,
-    all: usize,
-}
-
-impl Tally {
-    fn add(&mut self, right: bool) {
-        self.right += usize::from(right);
-        self.all += 1;
-    }
-
-    fn share(&self) -> f64 {
-        self.right as f64 / self.all.max(1) as f64
-    }
 }
 
 /// Unpacks a row of the hub's data set: `question`, `choices`, `answer` (a number), `hint`, `image`, which may be

@@ -11,14 +11,17 @@
 //! question is wrong. By lmms-eval's rule the first character counts, in any case. Official scorer: LLaVA's
 //! `scripts/convert_seed_for_submission.py`, which crashes where a type has answers of which none is right.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     Answer, Card, Protocol, Report, Sample, Task,
-    ids::ById,
+    ids::{ById, key},
     python_json,
     questions::{json as read_json, one_of, push, samples},
     scienceqa::CHOOSE,
@@ -26,6 +29,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::Marks,
     text::strip,
 };
 
@@ -71,7 +75,18 @@ impl Task for Seed {
     }
 
     fn samples(&self, data: &Path) -> Result<Vec<Sample>, Error> {
-        samples(data, "llava-seed-bench.jsonl", &["."])
+        let mut samples = samples(data, "llava-seed-bench.jsonl", &["."])?;
+        // The question file has no categories. Questions can be asked without the labels.
+        let types: HashMap<String, u32> = match labels(data) {
+            Ok(labels) => {
+                labels.questions.iter().map(|label| (key(&label.question_id), label.question_type_id)).collect()
+            }
+            Err(_) => HashMap::new(),
+        };
+        for sample in &mut samples {
+            sample.category = types.get(&key(&sample.question_id)).map(u32::to_string).unwrap_or_default();
+        }
+        Ok(samples)
     }
 
     fn lacks(&self, answer: &Answer, protocol: Protocol) -> Option<&'static str> {
@@ -102,6 +117,11 @@ impl Task for Seed {
             });
             (!own.is_empty()).then(|| right.count() as f64 / own.len() as f64)
         };
+        let mut marks = Marks::new("acc");
+        for label in &questions {
+            let right = by_id.get(&label.question_id).is_some_and(|a| is_right(&a.text, &label.answer, protocol));
+            marks.mark(by_id.mark(&label.question_id, right, &label.answer));
+        }
         let mut metrics = Vec::new();
         metrics.extend(share(&|_| true).map(|acc| ("acc".to_owned(), acc)));
         for kind in ["image", "video"] {
@@ -113,7 +133,7 @@ impl Task for Seed {
             metrics.extend(share(&|label| label.question_type_id == *id).map(|acc| (name.clone(), acc)));
         }
         let notes = by_id.notes(questions.iter().map(|label| &label.question_id), "count as wrong");
-        Ok(Report { benchmark: "seed-bench", protocol, n: questions.len(), metrics, notes })
+        Ok(Report { benchmark: "seed-bench", protocol, n: questions.len(), metrics, marks, notes })
     }
 }
 

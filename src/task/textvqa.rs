@@ -18,13 +18,14 @@ use serde_json::json as json_value;
 
 use super::{
     Answer, Card, Protocol, Report, Sample, Task,
-    evalai::accuracy,
+    evalai::{accuracy, most_said},
     ids::key,
     questions::{json, one_of, push, samples},
 };
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::Marks,
     text::{SINGLE_WORD, capitalize},
 };
 
@@ -73,7 +74,7 @@ impl Task for TextVqa {
             .iter()
             .map(|label| ((label.image_id.as_str(), label.question.to_lowercase()), &label.answers))
             .collect();
-        let mut sum = 0.0;
+        let mut marks = Marks::new("acc");
         for answer in answers {
             let (image, question) = (key(&answer.question_id), question(answer, &path)?);
             let people = labels
@@ -83,7 +84,7 @@ impl Task for TextVqa {
                 let reason = format!("{} answers to `{question}` about {image}; expected {PEOPLE}", people.len());
                 return Err(Error::data(&path, reason));
             }
-            sum += accuracy(&answer.text, people);
+            marks.mark(answer.worth(accuracy(&answer.text, people), &most_said(people)));
         }
         let mut notes = Vec::new();
         if answers.len() != labels.len() {
@@ -93,8 +94,8 @@ impl Task for TextVqa {
                 labels.len()
             ));
         }
-        let metrics = vec![("acc".to_owned(), sum / answers.len().max(1) as f64)];
-        Ok(Report { benchmark: "textvqa", protocol, n: answers.len(), metrics, notes })
+        let metrics = vec![("acc".to_owned(), marks.score().unwrap_or(0.0))];
+        Ok(Report { benchmark: "textvqa", protocol, n: answers.len(), metrics, marks, notes })
     }
 }
 

@@ -37,7 +37,7 @@ use super::{
     llava_only, python_json,
     questions::{folder, json, one_of},
 };
-use crate::{Error, words::count};
+use crate::{Error, statistics::Marks, words::count};
 
 /// One of the four video benchmarks.
 #[derive(Clone, Copy, Debug)]
@@ -161,6 +161,7 @@ impl Task for VideoQa {
             about: self.about,
             data: self.data,
             headline: "accuracy",
+            points: &["score"],
             max_new_tokens: 1024,
             upload: Some("merge.jsonl"),
             ..Card::default()
@@ -180,7 +181,16 @@ impl Task for VideoQa {
             };
             let clip_text = question.clone();
             let media = Some(MediaSource::Video(video));
-            samples.push(Sample { question_id, media, text: question, suffix: "", clip_text, more: Map::new() });
+            let sample = Sample {
+                question_id,
+                media,
+                text: question,
+                suffix: "",
+                clip_text,
+                category: String::new(),
+                more: Map::new(),
+            };
+            samples.push(sample);
         }
         if let Some(first) = missing.first() {
             let extensions = EXTENSIONS.join(", ");
@@ -236,7 +246,8 @@ impl VideoQa {
         let questions = questions(data)?;
         let ids = questions.iter().map(|question| &question.question_id);
         let notes = ById::new(answers).notes(ids, "are left out");
-        Ok(Report { benchmark: self.name, protocol, n: answered.len(), metrics, notes })
+        let (n, marks) = (answered.len(), Marks::default());
+        Ok(Report { benchmark: self.name, protocol, n, metrics, marks, notes })
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     Answer, Card, Protocol, Report, Sample, Task,
-    evalai::accuracy,
+    evalai::{accuracy, most_said},
     ids::ById,
     normalise, python_json,
     questions::{Question, file, json as read_json, lines, samples},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::Marks,
     text::{SINGLE_WORD, capitalize},
 };
 
@@ -86,7 +87,8 @@ impl Task for VizWiz {
         }
         let mut notes = ById::new(answers).repeated();
         notes.push("scored by the EvalAI server".to_owned());
-        Ok(Report { benchmark: "vizwiz", protocol, n: answers.len(), metrics: Vec::new(), notes })
+        let (metrics, marks) = (Vec::new(), Marks::default());
+        Ok(Report { benchmark: "vizwiz", protocol, n: answers.len(), metrics, marks, notes })
     }
 }
 
@@ -108,17 +110,16 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
     let labels: HashMap<String, Vec<String>> = labels.into_iter().map(people).collect();
     let questions: Vec<Question> = lines(&file(data, QUESTIONS)?, "question")?;
     let by_id = ById::new(answers);
-    let (mut sum, mut n) = (0.0, 0u32);
+    let mut marks = Marks::new("acc");
     for question in &questions {
         let Some(answer) = by_id.get(&question.question_id) else { continue };
         let people = labels.get(&question.image);
         let people = people.ok_or_else(|| Error::data(&path, format!("no label for the image {}", question.image)))?;
-        sum += accuracy(&answer.text, people);
-        n += 1;
+        marks.mark(answer.worth(accuracy(&answer.text, people), &most_said(people)));
     }
     let notes = by_id.notes(questions.iter().map(|question| &question.question_id), "are left out");
-    let metrics = vec![("acc".to_owned(), sum / f64::from(n.max(1)))];
-    Ok(Report { benchmark: "vizwiz", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
+    let (n, metrics) = (marks.answers.len(), vec![("acc".to_owned(), marks.score().unwrap_or(0.0))]);
+    Ok(Report { benchmark: "vizwiz", protocol: Protocol::LmmsEval, n, metrics, marks, notes })
 }
 
 /// Unpacks a row of the hub's data set: `question_id`, `image`, `question`. The official image,

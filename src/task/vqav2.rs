@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     Answer, Card, MustAnswer, Protocol, Report, Sample, Task,
-    evalai::parts_accuracy,
+    evalai::{most_said, parts_accuracy},
     ids::{ById, key},
     normalise, python_json,
     questions::{file, json as read_json, lines, samples},
@@ -28,6 +28,7 @@ use super::{
 use crate::{
     Error,
     dataset::{DataSet, Folder, Record},
+    statistics::Marks,
     text::SINGLE_WORD,
 };
 
@@ -101,7 +102,8 @@ impl Task for VqaV2 {
         }
         let mut notes = ById::new(answers).repeated();
         notes.push("scored by the EvalAI server".to_owned());
-        Ok(Report { benchmark: "vqav2", protocol, n: answers.len(), metrics: Vec::new(), notes })
+        let (metrics, marks) = (Vec::new(), Marks::default());
+        Ok(Report { benchmark: "vqav2", protocol, n: answers.len(), metrics, marks, notes })
     }
 }
 
@@ -128,24 +130,19 @@ fn validation(data: &Path, answers: &[Answer]) -> Result<Report, Error> {
         |label: Annotation| (key(&label.question_id), label.answers.into_iter().map(|said| said.answer).collect());
     let labels: HashMap<String, Vec<String>> = annotations.into_iter().map(people).collect();
     let by_id = ById::new(answers);
-    let (mut sum, mut n) = (0.0, 0u32);
+    let mut marks = Marks::new("acc");
     for (id, answer) in by_id.in_order() {
         let people = labels.get(id);
         let people =
             people.ok_or_else(|| Error::data(&path, format!("no label for the question {id} of an answer")))?;
-        sum += parts_accuracy(&answer.text, people);
-        n += 1;
+        marks.mark(answer.worth(parts_accuracy(&answer.text, people), &most_said(people)));
     }
-    let mut notes = by_id.repeated();
-    if (n as usize) < labels.len() {
-        notes.push(format!(
-            "{} of {} questions have no answer and are left out",
-            labels.len() - n as usize,
-            labels.len()
-        ));
+    let (mut notes, n) = (by_id.repeated(), marks.answers.len());
+    if n < labels.len() {
+        notes.push(format!("{} of {} questions have no answer and are left out", labels.len() - n, labels.len()));
     }
-    let metrics = vec![("acc".to_owned(), sum / f64::from(n.max(1)))];
-    Ok(Report { benchmark: "vqav2", protocol: Protocol::LmmsEval, n: n as usize, metrics, notes })
+    let metrics = vec![("acc".to_owned(), marks.score().unwrap_or(0.0))];
+    Ok(Report { benchmark: "vqav2", protocol: Protocol::LmmsEval, n, metrics, marks, notes })
 }
 
 /// Unpacks a row of the hub's data set: `question_id`, `image_id`, `image`, `question`. The server wants every question

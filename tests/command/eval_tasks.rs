@@ -5,7 +5,11 @@ use std::path::Path;
 use crate::common::{copy_folder, fixture};
 use assert_cmd::Command;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use secateur::{task::TASKS, text::SINGLE_WORD};
+use secateur::{
+    eval::{asked, read_marks},
+    task::{Protocol, TASKS},
+    text::SINGLE_WORD,
+};
 use serde_json::{Value, json};
 
 const IMAGES: [&str; 2] = ["boat_123x90.png", "kitchen_85x120.png"];
@@ -13,7 +17,7 @@ const VIDEOS: [&str; 4] = ["tgif-qa", "msvd-qa", "msrvtt-qa", "activitynet-qa"];
 const CHOOSE: &str = "\nAnswer with the option's letter from the given choices directly.";
 
 /// Writes a benchmark of three questions about two images in LLaVA's layout. A new benchmark needs a row here.
-fn write_data(benchmark: &str, data: &Path) {
+pub(super) fn write_data(benchmark: &str, data: &Path) {
     let images = |folder: &str| {
         std::fs::create_dir_all(data).unwrap();
         let folder = data.join(folder);
@@ -173,10 +177,22 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
         let answers = std::fs::read_to_string(run.join("answers.jsonl")).unwrap();
         let mut samples = task.samples(&data).unwrap();
         let whole = samples.len() <= 9;
-        samples.truncate(9);
+        samples = asked(*task, samples, Some(9), false);
         assert_eq!(answers.lines().count(), samples.len(), "{}", task.name());
         assert_eq!(report["benchmark"], task.name());
         assert!(run.join("metrics.json").is_file() && run.join("config.json").is_file());
+        // The headline metric follows from the marks, unless a server or a judge gives it.
+        let marks = read_marks(&run).unwrap();
+        match marks.score() {
+            Some(score) => {
+                let found = report["metrics"][&marks.metric].as_f64().unwrap();
+                assert!((score - found).abs() < 1e-9, "{}: {score}, not {found}", task.name());
+                assert_eq!(marks.metric, task.card().headline(Protocol::Llava), "{}", task.name());
+                assert_eq!(report["standard_errors"][&marks.metric].is_number(), marks.standard_error().is_some());
+                assert_eq!(marks.answers.len(), samples.len(), "{}", task.name());
+            }
+            None => assert!(task.judged().is_some() || task.card().upload.is_some(), "{} has no marks", task.name()),
+        }
         for (line, sample) in answers.lines().zip(&samples) {
             let answer: Value = serde_json::from_str(line).unwrap();
             assert_eq!(answer["prompt"], sample.text.as_str(), "{}", task.name());

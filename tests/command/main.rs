@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod check;
 mod cli;
+mod compare;
 mod datasets;
 mod eval_mme;
 mod eval_tasks;

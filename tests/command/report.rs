@@ -37,6 +37,7 @@ fn a_page_holds_charts_tables_and_what_methods_disagree_on() {
     let html = std::fs::read_to_string(page.join("report.html")).unwrap();
     assert_eq!(html.matches("<svg").count(), 2, "scores by tokens and by time");
     assert_eq!(html.matches("class=\"question\"").count(), 2);
+    assert_eq!(html.matches("<tr data-marks=").count(), 12);
     // An image, and what two methods keep of it, twice.
     assert_eq!(html.matches("src=\"data:image/jpeg;base64,").count(), 6);
     for text in [
@@ -46,13 +47,20 @@ fn a_page_holds_charts_tables_and_what_methods_disagree_on() {
         "existence",
         "to the first token",
         "no pruning",
-        "first 12 questions",
+        "llava rules, 12 questions",
+        "class=\"finding\">At 4 of ",
+        "Beside no pruning, on the same questions",
+        "right answer: <b>",
+        "data-marks=\"",
+        "✓ ",
+        "✗ ",
+        "class=\"question slide\" hidden",
     ] {
         assert!(html.contains(text), "{text}");
     }
     // Nothing is fetched: the only addresses name the language of drawings.
     let addresses = html.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xlink", "");
-    for fetched in ["http://", "https://", "@import", "<script", "<link"] {
+    for fetched in ["http://", "https://", "@import", "<script src", "<link"] {
         assert!(!addresses.contains(fetched), "{fetched}");
     }
     for file in ["demo-demo-tokens.svg", "demo-demo-tokens.png", "demo-demo-time.svg", "demo-demo-time.png"] {
@@ -74,6 +82,14 @@ fn without_its_checkpoint_a_run_has_no_gallery_and_says_so() {
     assert!(success && stderr.contains("has no gallery: the checkpoint is not there any more"), "{stderr}");
     let html = std::fs::read_to_string(page.join("report.html")).unwrap();
     assert!(html.contains("No images here: the checkpoint is not there any more"));
+    // The runs know their times themselves.
+    assert_eq!(html.matches("<svg").count(), 2);
+    for folder in &folders {
+        std::fs::remove_file(folder.join("times.jsonl")).unwrap();
+    }
+    assert!(report(&folders, &page, &[]).0);
+    let html = std::fs::read_to_string(page.join("report.html")).unwrap();
+    assert!(html.contains("No chart of times: the time of a run is not known"));
     assert_eq!(html.matches("<svg").count(), 1);
     assert!(!page.join("demo-demo-time.svg").exists());
 }

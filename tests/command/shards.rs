@@ -46,7 +46,7 @@ fn merged_shards_are_the_whole_run() {
     let (code, stdout, stderr) = eval(split.path(), &[], &["--shard", "0/3", "--json"]);
     assert_eq!(code, 0, "{stderr}");
     let part: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
-    assert_eq!(part, json!({"benchmark": "demo", "protocol": "llava", "n": 4, "metrics": {}}));
+    assert_eq!(part, json!({"schema": 1, "benchmark": "demo", "protocol": "llava", "n": 4, "metrics": {}}));
     let slurm = [("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "3")];
     let (code, stdout, stderr) = eval(split.path(), &slurm, &["--shard", "auto"]);
     assert_eq!(code, 0, "{stderr}");

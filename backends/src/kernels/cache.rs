@@ -92,7 +92,9 @@ mod tests {
         use DType::{BF16, F32};
         for (dtype, of_new) in [(F32, F32), (BF16, F32), (BF16, BF16)] {
             let (buffer, new) = (random([1, 3, 9, 5]).cast(dtype), random([1, 3, 4, 5]).cast(of_new));
-            let expected = buffer.clone().slice_assign([0..1, 0..3, 2..6, 0..5], new.clone().cast(dtype));
+            // Burn's own cast rounds a few numbers near the middle of two the wrong way.
+            let rounded = Tensor::<Flex, 4>::from_data(new.to_data().convert_dtype(dtype), (&new.device(), dtype));
+            let expected = buffer.clone().slice_assign([0..1, 0..3, 2..6, 0..5], rounded);
             let shared = buffer.clone();
             let primitive = buffer.into_primitive().tensor();
             let new = new.into_primitive().tensor();

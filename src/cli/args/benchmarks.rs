@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, names::benchmark};
 use crate::{
@@ -33,9 +33,12 @@ pub(in crate::cli) struct EvalArgs {
 /// Flags for the questions of a run, and for its folder.
 #[derive(Clone, Debug, ClapArgs)]
 pub(in crate::cli) struct RunArgs {
-    /// Only the first N questions
+    /// Only N questions, spread over the benchmark's categories
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) limit: Option<usize>,
+    /// With --limit: the first N questions of the file, whatever their categories
+    #[arg(long, requires = "limit")]
+    pub(in crate::cli) first: bool,
     /// 0 takes the best token; higher draws more freely. Video-LLaVA's scripts for videos draw at 0.1
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub(in crate::cli) temperature: f32,
@@ -104,14 +107,38 @@ fn price(text: &str) -> Result<[f64; 2], String> {
     }
 }
 
+/// Forms of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Format {
+    /// Aligned columns, for a terminal
+    Table,
+    /// Markdown, the best in bold
+    Markdown,
+    /// LaTeX with booktabs, the best in bold
+    Latex,
+    /// A row for each score, for spreadsheets
+    Csv,
+    /// One JSON object, as with --json
+    Json,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct SweepArgs {
+    /// A TOML file with flags, and `benchmarks`; flags on the command line count before it
+    #[arg(long, value_name = "FILE.toml")]
+    pub(in crate::cli) config: Option<PathBuf>,
     /// The benchmarks; see `secateur list benchmarks`
     #[arg(required = true, value_name = "BENCHMARK", value_parser = benchmark)]
     pub(in crate::cli) benchmarks: Vec<String>,
     /// Budgets, with commas: visual tokens kept per crop
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub(in crate::cli) budgets: Vec<Budget>,
+    /// Runs of methods that draw at random, with seeds from --seed on: the table has their mean
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub(in crate::cli) seeds: u64,
+    /// The form of the table on stdout
+    #[arg(long, default_value = "table")]
+    pub(in crate::cli) format: Format,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`
@@ -119,6 +146,16 @@ pub(in crate::cli) struct SweepArgs {
     pub(in crate::cli) data: Option<PathBuf>,
     #[command(flatten)]
     pub(in crate::cli) run: RunArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct CompareArgs {
+    /// Run folders of one benchmark; each is compared with the first
+    #[arg(required = true, num_args = 2.., value_name = "RUN")]
+    pub(in crate::cli) runs: Vec<PathBuf>,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

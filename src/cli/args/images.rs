@@ -35,9 +35,12 @@ pub(in crate::cli) struct ReportArgs {
     /// Run folders, as `eval` and `sweep` leave them
     #[arg(required = true, value_name = "RUN")]
     pub(in crate::cli) runs: Vec<PathBuf>,
-    /// Questions on which methods disagree that are shown with their images, and timed; 0 leaves both out and loads no model
+    /// Questions on which methods disagree that are shown with their images; 0 leaves them out and loads no model
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(in crate::cli) gallery: usize,
+    /// Measures the time to the first token here, on the gallery's questions, in place of the times of the runs
+    #[arg(long)]
+    pub(in crate::cli) measure: bool,
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
     /// Where the page and its charts go

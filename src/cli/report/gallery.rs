@@ -10,7 +10,11 @@ use clap::ValueEnum;
 use image::{RgbImage, imageops};
 use secateur_backends::{Job, Target, VlmBackend};
 
-use super::runs::{Group, Stored};
+use super::{
+    browser::Graded,
+    runs::{Group, Stored},
+    slide::{Slide, slide},
+};
 use crate::{
     checksum::data_sha256,
     cli::{args::WeightType, arrange::arranged, median},
@@ -25,6 +29,8 @@ use crate::{
     video::Media,
 };
 
+/// The number of questions with a slider.
+const SLIDES: usize = 2;
 /// The longest side of an image on the page.
 const SIDE: u32 = 320;
 
@@ -33,16 +39,31 @@ pub(super) struct Shown {
     pub(super) question: String,
     /// The image as the model sees it, as a `data:` address.
     pub(super) image: String,
-    /// Method and budget, the answer, and an image of the kept patches.
-    pub(super) answers: Vec<(String, String, String)>,
+    /// The right answer; empty where it is not known.
+    pub(super) right: String,
+    /// The answers of the runs.
+    pub(super) answers: Vec<Given>,
     /// Whether the images are strips of frames.
     pub(super) wide: bool,
+}
+
+/// A run's answer to a question of the gallery.
+pub(super) struct Given {
+    /// Method and budget.
+    pub(super) run: String,
+    pub(super) text: String,
+    /// Whether it is right; `None` where that is not known.
+    pub(super) is_right: Option<bool>,
+    /// An image of the kept patches; empty if all were kept.
+    pub(super) overlay: String,
 }
 
 /// The part of a report for which a model must be loaded.
 #[derive(Default)]
 pub(super) struct Gallery {
     pub(super) shown: Vec<Shown>,
+    /// Questions with the budget as a slider.
+    pub(super) slides: Vec<Slide>,
     /// The time to the first token of each run in the group, the median over the gallery's questions.
     pub(super) first_token: Vec<Option<Duration>>,
     /// The number of questions that were timed.
@@ -50,8 +71,8 @@ pub(super) struct Gallery {
 }
 
 /// The numbers of the questions with the most different answers at any one budget, and that budget. If there are too
-/// few, the first of the other questions follow, which are only timed.
-pub(super) fn questions(group: &Group, count: usize) -> Vec<(usize, Option<usize>)> {
+/// few to `measure` with, the first of the other questions follow, which are only timed.
+pub(super) fn questions(group: &Group, count: usize, measure: bool) -> Vec<(usize, Option<usize>)> {
     let budgets: BTreeSet<usize> = group.runs.iter().filter_map(|run| run.config.kept()).collect();
     let questions = group.runs.iter().map(|run| run.answers.len()).min().unwrap_or(0);
     let mut found: Vec<(usize, usize, usize)> = Vec::new();
@@ -68,6 +89,9 @@ pub(super) fn questions(group: &Group, count: usize) -> Vec<(usize, Option<usize
     found.sort_by_key(|&(answers, question, _)| (std::cmp::Reverse(answers), question));
     let mut chosen: Vec<(usize, Option<usize>)> =
         found.into_iter().take(count).map(|(_, question, budget)| (question, Some(budget))).collect();
+    if !measure {
+        return chosen;
+    }
     let others: Vec<usize> = (0..questions).filter(|i| chosen.iter().all(|(question, _)| question != i)).collect();
     chosen.extend(others.into_iter().take(count - chosen.len()).map(|question| (question, None)));
     chosen
@@ -80,6 +104,7 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
     if !config.data_sha256.is_empty() && data_sha256(&samples) != config.data_sha256 {
         bail!("{}: the questions are others than when they were answered", config.data.display());
     }
+    let samples = config.asked(group.task, samples);
     let checkpoint = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
     let joint =
         group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.card().needs.joint));
@@ -94,7 +119,7 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
 }
 
 /// The parameters that a run was made with.
-fn params(run: &Stored) -> Params {
+pub(super) fn params(run: &Stored) -> Params {
     let given = |name: &str| run.config.params.get(name).copied();
     let default = Params::default();
     Params {
@@ -120,7 +145,8 @@ impl Job for Make<'_> {
         let Self { group, chosen, samples, checkpoint, options } = self;
         let model: Model<B> = checkpoint.load(options, &device)?;
         let mut times = vec![Vec::new(); group.runs.len()];
-        let (mut shown, mut timed) = (Vec::new(), 0);
+        let (mut shown, mut slides, mut timed) = (Vec::new(), Vec::new(), 0);
+        let graded = Graded::new(group);
         for &(question, budget) in chosen {
             // Answers were written in the order of the questions.
             let Some(sample) = samples.get(question) else { continue };
@@ -141,15 +167,22 @@ impl Job for Make<'_> {
                 let (time, overlay) = one(&model, &media, &prompt, run)?;
                 times.push(time);
                 if budget.is_some_and(|budget| run.config.kept().is_none_or(|tokens| tokens == budget)) {
-                    answers.push((run.name(), run.answers[question].text.clone(), overlay));
+                    let answer = &run.answers[question];
+                    let is_right = graded.mark(run, answer).map(|mark| mark.credit >= 0.5);
+                    answers.push(Given { run: run.name(), text: answer.text.clone(), is_right, overlay });
                 }
             }
             if budget.is_some() {
                 let wide = whole.width > 2 * whole.height;
-                shown.push(Shown { question: sample.text.clone(), image: data_address(&whole), answers, wide });
+                let right = graded.right(&group.runs[0].answers[question]);
+                let (question, image) = (sample.text.clone(), data_address(&whole));
+                shown.push(Shown { question, image, right, answers, wide });
+                if slides.len() < SLIDES {
+                    slides.extend(slide(&model, &media, (&prompt, &sample.text), group)?);
+                }
             }
         }
-        Ok(Gallery { shown, first_token: times.into_iter().map(median).collect(), timed })
+        Ok(Gallery { shown, slides, first_token: times.into_iter().map(median).collect(), timed })
     }
 }
 
@@ -174,7 +207,7 @@ fn one<B: VlmBackend>(
 }
 
 /// A small JPEG as a `data:` address.
-fn data_address(image: &Rgb) -> String {
+pub(super) fn data_address(image: &Rgb) -> String {
     let (width, height) = (image.width as u32, image.height as u32);
     let Some(whole) = RgbImage::from_raw(width, height, image.data.clone()) else { return String::new() };
     // Strips of frames are wide, and stay so.

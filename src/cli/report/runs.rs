@@ -12,10 +12,12 @@ use serde::{
 };
 
 use crate::{
-    eval::{RunConfig, read_config},
+    eval::{CostSummary, RunConfig, Session, read_config, read_cost, read_marks},
     files::read_json,
     pruner::{Params, methods},
+    statistics::Marks,
     task::{Answer, Task, task},
+    words::count,
 };
 
 /// A run with its score and answers.
@@ -24,9 +26,18 @@ pub(super) struct Stored {
     pub(super) metrics: Vec<(String, Option<f64>)>,
     pub(super) notes: Vec<String>,
     pub(super) answers: Vec<Answer>,
+    /// The marks of the answers; `None` for a run of an older version, or one that a server scores.
+    pub(super) marks: Option<Marks>,
+    /// The cost of the answers, where it is known.
+    pub(super) cost: Option<CostSummary>,
 }
 
 impl Group {
+    /// The run without pruning, which others are compared with.
+    pub(super) fn base(&self) -> Option<&Stored> {
+        self.runs.iter().find(|run| run.config.kept().is_none())
+    }
+
     /// The benchmark and the model, with what keeps this group apart from others of the same, and the number of answers.
     pub(super) fn title(&self) -> String {
         let Self { task, model, apart, .. } = self;
@@ -38,9 +49,11 @@ impl Group {
 
     /// The settings that distinguish this group from others of the same benchmark and model; empty for a usual run.
     pub(super) fn settings(&self) -> String {
-        let RunConfig { protocol, limit, dtype, clip, grid, merge, temperature, .. } = &self.runs[0].config;
+        let RunConfig { protocol, limit, first, dtype, clip, grid, merge, temperature, .. } = &self.runs[0].config;
         let mut settings = vec![format!("{} rules", protocol.name())];
-        settings.extend(limit.map(|limit| format!("first {limit} questions")));
+        settings.extend(
+            limit.map(|limit| if *first { format!("first {limit} questions") } else { count(limit, "question") }),
+        );
         for (name, value) in [("dtype", dtype), ("clip", clip), ("grid", grid), ("merge", merge)] {
             settings.extend(value.as_ref().map(|value| format!("{name} {value}")));
         }
@@ -57,17 +70,39 @@ impl Stored {
         Some(task.card().unit.in_papers(score))
     }
 
+    /// The standard error of the score, in the unit of papers.
+    pub(super) fn error(&self, task: &dyn Task) -> Option<f64> {
+        let marks = self.marks.as_ref().filter(|marks| marks.metric == task.card().headline(self.config.protocol))?;
+        Some(task.card().unit.in_papers(marks.standard_error()?))
+    }
+
+    /// Where the run was timed: runs at other places, or with other numbers of threads, cannot be compared.
+    pub(super) fn place(&self) -> Option<String> {
+        let Session { backend, device, instructions, threads, workers, .. } = self.cost.as_ref()?.session.as_ref()?;
+        let mut place = vec![backend.clone()];
+        place.extend([device.clone(), instructions.clone()].into_iter().flatten());
+        place.push(count(*threads, "thread"));
+        place.extend(workers.map(|workers| count(workers, "worker")));
+        Some(place.join(", "))
+    }
+
     /// The method, with parameters that are not its defaults.
     pub(super) fn method(&self) -> String {
         let name = &self.config.method;
-        let chosen = self.config.chosen_params().into_iter();
+        // Runs that differ by their seeds are one method.
+        let chosen = self.config.chosen_params().into_iter().filter(|(key, _)| *key != "seed");
         let chosen: Vec<String> = chosen.map(|(key, value)| format!("{} {value}", key.replace('_', " "))).collect();
         if chosen.is_empty() { name.clone() } else { format!("{name} ({})", chosen.join(", ")) }
     }
 
     /// The method, and its budget.
     pub(super) fn name(&self) -> String {
-        self.config.tokens.map_or_else(|| self.method(), |tokens| format!("{} {tokens}", self.method()))
+        let seed = if self.config.reads_seed() && self.config.seed > 0 {
+            format!(", seed {}", self.config.seed)
+        } else {
+            String::new()
+        };
+        self.config.tokens.map_or_else(|| self.method(), |tokens| format!("{} {tokens}{seed}", self.method()))
     }
 }
 
@@ -117,7 +152,8 @@ fn read(folder: &Path) -> anyhow::Result<Stored> {
     let path = folder.join("metrics.json");
     let Metrics { metrics, notes } = read_json(&path, "not there; `secateur eval` finishes the run")?;
     let answers = Answer::read_all(&folder.join("answers.jsonl"))?;
-    Ok(Stored { config, metrics, notes, answers })
+    let marks = read_marks(folder).ok().filter(|marks| !marks.units.is_empty());
+    Ok(Stored { config, metrics, notes, answers, marks, cost: read_cost(folder) })
 }
 
 /// The run folders: those that are given, and those in folders that are none, as `eval` and `sweep` write them. The tables of a sweep, which
@@ -180,10 +216,10 @@ pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>>
         let same = |group: &&mut Group| {
             let one = &group.runs[0].config;
             let keys = |config: &RunConfig| {
-                let RunConfig { benchmark, protocol, limit, dtype, clip, grid, merge, .. } = config;
+                let RunConfig { benchmark, protocol, limit, first, dtype, clip, grid, merge, .. } = config;
                 let sums = (config.checkpoint_sha256.clone(), config.data_sha256.clone(), config.model_name());
                 let settings = (dtype.clone(), clip.clone(), grid.clone(), merge.clone(), config.temperature.to_bits());
-                (benchmark.clone(), *protocol, *limit, sums, settings)
+                (benchmark.clone(), *protocol, (*limit, *first), sums, settings)
             };
             keys(one) == keys(&run.config)
         };

@@ -1,12 +1,16 @@
 //! `secateur sweep`: methods × budgets × benchmarks in one table, each run in its own folder as `eval` leaves it.
 
+mod layout;
+mod row;
 mod table;
 
-use table::{Row, Table};
+use layout::Layout;
+use row::Row;
+use table::Table;
 
 use super::{
     answer::{Answerer, Worker, with_answerer},
-    args::{JudgeArgs, MethodArgs, RunArgs, SweepArgs},
+    args::{Format, JudgeArgs, MethodArgs, RunArgs, SweepArgs},
     benchmark::Benchmark,
     check_videos,
     eval::{Fixed, Missing, check_images, finish},
@@ -16,7 +20,8 @@ use super::{
     workers::is_worker,
 };
 use crate::{
-    eval::{Batching, Run, RunConfig, RunFolder, RunStatus, status},
+    eval::{Batching, Run, RunConfig, RunFolder, RunStatus, read_cost, status},
+    pruner::{Params, method},
     task::{Answer, Report, Task, task},
 };
 
@@ -30,7 +35,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
     let tasks = args.benchmarks.iter().map(|name| task(name)).collect::<Result<Vec<_>, _>>()?;
     let mut benchmarks = Vec::new();
     for task in tasks {
-        let benchmark = Benchmark::new(task, args.data.clone(), args.run.limit)?;
+        let benchmark = Benchmark::new(task, args.data.clone(), args.run.limit, args.run.first)?;
         if !is_worker() {
             benchmark.check(&args.run, &judge_of(task, &args.run.judge))?;
         }
@@ -53,7 +58,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
                 true => RunStatus::default(),
                 false => status(&args.run.out, &fixed.config(method, benchmark)?, &benchmark.samples)?,
             };
-            answered = answered.min(there.answers.len());
+            answered = answered.min(there.next);
         }
         check_images(&benchmark.samples[answered..])?;
     }
@@ -69,9 +74,16 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         crate::files::write_file(&path, text.as_bytes())?;
         say!("{}", path.display());
     }
-    print(&table.text())?;
-    if *json {
-        print_json(&table.json())?;
+    let layout = Layout::new(&table);
+    match (*json, args.format) {
+        (true, _) | (_, Format::Json) => {
+            print(&layout.text())?;
+            print_json(&table.json())?;
+        }
+        (_, Format::Table) => print(&layout.text())?,
+        (_, Format::Markdown) => print(&layout.markdown())?,
+        (_, Format::Latex) => print(&layout.latex())?,
+        (_, Format::Csv) => print(table.csv()?.trim_end())?,
     }
     Ok(())
 }
@@ -79,6 +91,9 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
 /// The plans of all runs: without pruning, then each method at each budget.
 fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
     let budgets = budgets(&args.budgets, args.model.method.tokens);
+    if args.seeds == 0 {
+        usage!("--seeds 0 runs nothing; 1 is one seed");
+    }
     if budgets.is_empty() {
         usage!("a sweep needs budgets; give them with --budgets 192,128,64");
     }
@@ -87,9 +102,19 @@ fn plans(args: &SweepArgs) -> anyhow::Result<Vec<MethodPlan>> {
         vec![MethodPlan::new(&MethodArgs { method: Some("none".to_owned()), tokens: None, ..given.clone() })?];
     for tokens in budgets {
         let plans = MethodPlan::several(&MethodArgs { tokens: Some(tokens), ..given.clone() })?;
-        methods.extend(plans.into_iter().filter(|method| method.method != "none"));
+        methods.extend(
+            plans.into_iter().filter(|method| method.method != "none").flat_map(|plan| with_seeds(plan, args.seeds)),
+        );
     }
     Ok(methods)
+}
+
+/// A plan for each seed, if the method reads it.
+fn with_seeds(plan: MethodPlan, seeds: u64) -> Vec<MethodPlan> {
+    let reads = method(plan.method, plan.params).is_ok_and(|method| method.card().needs.fingerprint);
+    let count = if reads { seeds } else { 1 };
+    let with = |seed| MethodPlan { seed, params: Params { seed, ..plan.params }, ..plan.clone() };
+    (0..count).map(|i| with(plan.seed + i)).collect()
 }
 
 /// The judge's flags, if the benchmark has a judge.
@@ -112,7 +137,8 @@ fn complete(
         for method in methods {
             let config = fixed.config(method, benchmark)?;
             let report = one(answerer, rows.len(), benchmark, &config, batching, args)?;
-            rows.push(Row::new(&config, benchmark.task, &report));
+            let cost = read_cost(&args.out.join(config.folder_name()));
+            rows.push(Row::new(&config, benchmark.task, &report, cost.as_ref()));
             for note in report.notes {
                 if !notes.contains(&note) {
                     say!("note: {}: {note}", benchmark.task.name());

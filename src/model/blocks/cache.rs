@@ -156,7 +156,8 @@ mod tests {
                     let all = cache.append(0, new_keys, new_values);
                     cache.advance(at + count);
                     for (found, expected) in all.into_iter().zip(from(0, at + count)) {
-                        found.into_data().assert_eq(&expected.cast(dtype).into_data(), true);
+                        // Burn's own cast rounds a few numbers near the middle of two the wrong way.
+                        found.into_data().assert_eq(&expected.into_data().convert_dtype(dtype), true);
                     }
                 }
                 assert_eq!((cache.next_position(), cache.is_full()), (tokens, true));

@@ -34,7 +34,8 @@ pub(super) fn release_folder(data: &Path) -> Result<PathBuf, Error> {
 
 pub(super) fn samples_of_file(path: &Path, release: &Path) -> Result<Vec<Sample>, Error> {
     let questions: Vec<Question> = lines(path, "question")?;
-    Ok(questions.into_iter().map(|q| sample(q.question_id, release.join(q.image), q.text)).collect())
+    let read = |q: Question| Sample { category: q.category, ..sample(q.question_id, release.join(q.image), q.text) };
+    Ok(questions.into_iter().map(read).collect())
 }
 
 /// The questions as the label files have them, for a release without LLaVA's question file.
@@ -54,7 +55,8 @@ pub(super) fn samples_of_release(release: &Path) -> Result<Vec<Sample>, Error> {
                 .ok_or_else(|| Error::data(&folder, format!("no image for {stem}.txt")))?;
             for (question, _) in lines {
                 let text = format!("{}{SINGLE_WORD}", question.replace(YES_OR_NO, "").trim());
-                samples.push(sample(image.clone().into(), release.join(&image), text));
+                let sample = sample(image.clone().into(), release.join(&image), text);
+                samples.push(Sample { category: (*category).to_owned(), ..sample });
             }
         }
     }

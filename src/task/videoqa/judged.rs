@@ -8,6 +8,7 @@ use super::{Answered, VideoQa, answered};
 use crate::{
     Error,
     judge::Request,
+    statistics::Marks,
     task::{Answer, Judged, Protocol, Report},
 };
 
@@ -69,6 +70,14 @@ impl Judged for VideoQa {
         let given: Vec<&[f64]> = verdicts.iter().flatten().map(Vec::as_slice).collect();
         let said = |what: f64| given.iter().filter(|verdict| verdict.first() == Some(&what)).count();
         let (yes, no) = (said(1.0), said(0.0));
+        let mut marks = Marks::new("accuracy");
+        for (Answered { label, answer, .. }, verdict) in answered(data, answers)?.iter().zip(verdicts) {
+            let said = verdict.as_ref().and_then(|verdict| verdict.first());
+            if let Some(right) = said.filter(|said| **said >= 0.0) {
+                marks.mark(answer.worth(*right, &label.answer));
+            }
+        }
+        report.marks = marks;
         // Without verdicts there is no score.
         if !given.is_empty() {
             let score = given.iter().filter_map(|verdict| verdict.get(1)).sum::<f64>() / given.len() as f64;

@@ -1,0 +1,132 @@
+//! The flags of the subcommands that measure, check and list.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
+
+use super::{MethodArgs, ModelArgs, TargetArgs, WeightType};
+use crate::pruner::Budget;
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct BenchArgs {
+    /// A checkpoint folder or a Hugging Face id
+    #[arg(long, value_name = "ID|DIR", conflicts_with = "shape")]
+    pub(in crate::cli) model: Option<String>,
+    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo,
+    /// the built-in checkpoint, which is the default
+    #[arg(long, value_name = "NAME")]
+    pub(in crate::cli) shape: Option<String>,
+    /// Layers of a shape's decoder, if not all of them fit here
+    #[arg(long, value_name = "N", requires = "shape")]
+    pub(in crate::cli) layers: Option<usize>,
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
+    /// Budgets, with commas: visual tokens kept per crop; by default, without --tokens, 192,128,64,29
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub(in crate::cli) budgets: Vec<Budget>,
+    /// Tokens of text in the prompt
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub(in crate::cli) prompt_tokens: usize,
+    /// Tokens of every answer
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(in crate::cli) new_tokens: usize,
+    /// Measured rounds, after one that warms up
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(in crate::cli) repeats: usize,
+    /// The type of the weights, by default the checkpoint's, f16 for a shape; bf16 also lets CPUs multiply in bf16
+    #[arg(long)]
+    pub(in crate::cli) dtype: Option<WeightType>,
+    /// Measures a large product and a large copy, too, and prints which share of them prefill and decoding reach
+    #[arg(long)]
+    pub(in crate::cli) ceilings: bool,
+    /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
+    #[arg(long, value_name = "ID|DIR", requires = "model")]
+    pub(in crate::cli) clip: Option<String>,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("seen").args(["image", "video"]).required(true)))]
+pub(in crate::cli) struct TraceArgs {
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// The image
+    #[arg(long)]
+    pub(in crate::cli) image: Option<PathBuf>,
+    /// The video: a file, or a folder of frames that are taken in the order of their names and the numbers in them
+    #[arg(long)]
+    pub(in crate::cli) video: Option<PathBuf>,
+    /// The question, as it stands in the benchmark's file
+    #[arg(long)]
+    pub(in crate::cli) question: String,
+    /// The text that cdpruner and trim give CLIP; by default the question without "Answer the question using a single
+    /// word or phrase."
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) clip_text: Option<String>,
+    /// The longest answer
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    pub(in crate::cli) max_new_tokens: usize,
+    /// Adds the logits of the first generated position
+    #[arg(long)]
+    pub(in crate::cli) logits: bool,
+    /// Accepted for symmetry: the output is always one JSON object
+    #[arg(long, hide = true)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct PruneArgs {
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
+    /// A safetensors file with the f32 tensors that the method needs, of V crops with N patches: features [V,N,C],
+    /// projected [V,N,D], cls_attention [L,V,H,N], image_embeds [V,N,E], text_embeds [S,E], prompt_embeds [P,D],
+    /// keys [V,N,K], and prompt_attention [H,T] for fastv
+    pub(in crate::cli) cues: PathBuf,
+    /// Accepted for symmetry: the output is always one JSON object
+    #[arg(long, hide = true)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct CheckArgs {
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct ListArgs {
+    /// The list to print; all lists without it
+    pub(in crate::cli) what: Option<Listing>,
+    /// Only lines with all of these words, such as a model, a method, a budget and a benchmark of `published`
+    #[arg(value_name = "WORD")]
+    pub(in crate::cli) words: Vec<String>,
+    /// Prints the table of methods that README has
+    #[arg(long, hide = true)]
+    pub(in crate::cli) markdown: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+/// The lists that can be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Listing {
+    Methods,
+    Models,
+    Benchmarks,
+    Backends,
+    Devices,
+    /// The figures of papers, which are no part of `list` alone
+    Published,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct CompletionsArgs {
+    /// The shell
+    pub(in crate::cli) shell: clap_complete::Shell,
+}
