@@ -30,6 +30,12 @@ pub(super) fn arranged<B: VlmBackend>(
     columns(&[drawn.swap_remove(0), stack(&rows)], 2)
 }
 
+/// The image with its padding; frames and crops as [`arranged`] puts them.
+pub(super) fn arranged_whole<B: VlmBackend>(model: &Model<B>, media: &Media, draw: impl Fn(Rgb, usize) -> Rgb) -> Rgb {
+    let Shown { mut items, .. } = model.vlm().shown(media, None);
+    draw(items.swap_remove(0), 0)
+}
+
 /// Whether the model sees padding around an image, which is not drawn.
 pub(super) fn is_padded<B: VlmBackend>(model: &Model<B>, media: &Media) -> bool {
     model.vlm().shown(media, None).unpadded.is_some()

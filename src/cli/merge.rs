@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{args::MergeArgs, eval::finish, judge, print, print_json, writable_name};
+use super::{args::MergeArgs, complete::finish, judge, print, print_json, writable_name};
 use crate::{
     checksum::data_sha256,
     eval::{RunConfig, RunFolder, RunStatus, read_config, status, status_in},

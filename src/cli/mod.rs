@@ -26,8 +26,11 @@ mod benchmark;
 mod ceilings;
 mod check;
 mod compare;
+mod complete;
+mod cues;
 mod demo;
 mod eval;
+mod fixed;
 mod interrupt;
 mod json;
 mod judge;
@@ -45,6 +48,7 @@ mod show;
 mod sweep;
 mod terminal;
 mod trace;
+mod tune;
 mod version;
 mod workers;
 
@@ -63,9 +67,10 @@ pub use terminal::{plain, without_numbers};
 
 use crate::{
     Error,
+    demo::{looks_drawn, unknown_words},
     files::{address, check_regular},
     image::is_turned,
-    model::Checkpoint,
+    model::{Checkpoint, DEMO},
     task::{MediaSource, Sample, Task, fetch},
     video::{Media, check_reader, needs_ffmpeg},
 };
@@ -92,6 +97,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         Command::Ask(args) => ask::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Merge(args) => merge::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Score(args) => score::run(args),
@@ -156,6 +162,26 @@ fn see(path: &Path, frames: Option<usize>) -> Result<Media, Error> {
         );
     }
     Ok(media)
+}
+
+/// Notes what the built-in checkpoint cannot know: it was made for drawn shapes, and answers about anything.
+fn note_outside(model: &str, media: &[Media], question: &str) {
+    if model != DEMO {
+        return;
+    }
+    let words = unknown_words(question);
+    let others = media.iter().any(|media| matches!(media, Media::Image(image) if !looks_drawn(image)));
+    let parts = [
+        others.then(|| "an image that is none of its drawings".to_owned()),
+        (!words.is_empty()).then(|| format!("the words {}", words.join(", "))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if !parts.is_empty() {
+        say!(
+            "note: {DEMO} knows drawings of coloured shapes and questions about them; {} mean nothing to it",
+            parts.join(" and ")
+        );
+    }
 }
 
 /// Notes that people see an image another way up than it is stored and measured.

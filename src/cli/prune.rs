@@ -1,17 +1,27 @@
-//! `secateur prune`: one method on tensors from a file.
+//! `secateur prune`: methods on tensors from a file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use burn::tensor::{DType, Tensor, backend::Backend};
-use secateur_backends::{Job, VlmBackend};
-use secateur_weights::{Checkpoint, StoredTensor};
+use burn::tensor::Tensor;
+use secateur_backends::{Job, Target, VlmBackend};
+use secateur_weights::Checkpoint;
 use serde::Serialize;
 
-use super::{args::PruneArgs, plan::MethodPlan, print_json};
+use super::{
+    args::PruneArgs,
+    cues::{check_shares, read, read_cues, write_tensors},
+    plan::MethodPlan,
+    print_json,
+};
 use crate::{
     Error,
     files::address,
-    pruner::{Blend, Budget, Cues, Selector, selector},
+    pruner::{Blend, Budget, Selector, selector},
+    sequence::gather,
+    tensor::host,
 };
 
 pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
@@ -21,15 +31,51 @@ pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
     if let Some(error) = address(&args.cues) {
         return Err(error.into());
     }
-    let plan = MethodPlan::new(&args.method)?;
-    let target = plan.target;
-    let pruned = target.run(Prune { plan, cues: args.cues })??;
-    print_json(&pruned)
+    let plans = MethodPlan::several(&args.method)?;
+    if args.out.is_some() && plans.len() > 1 {
+        usage!("--out takes the tokens of one method; give one with --method");
+    }
+    // Tensors are read from a file, wherever in it they stand.
+    let piped = (args.cues == Path::new("-")).then(Piped::read).transpose()?;
+    let file = piped.as_ref().map_or_else(|| args.cues.clone(), |piped| piped.0.clone());
+    let target: Target = plans[0].target;
+    let results = target.run(Prune { plans, cues: args.cues, file, out: args.out })??;
+    print_json(&Results { first: &results[0], results: &results })
+}
+
+/// What comes on standard input, in a file that goes with this value.
+struct Piped(PathBuf);
+
+impl Piped {
+    fn read() -> Result<Self, Error> {
+        let path = std::env::temp_dir().join(format!("secateur-cues-{}.safetensors", std::process::id()));
+        let piped = Self(path);
+        let copied = std::fs::File::create(&piped.0).and_then(|mut file| io::copy(&mut io::stdin().lock(), &mut file));
+        copied.map_err(Error::io(&piped.0, "standard input cannot be kept"))?;
+        Ok(piped)
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 struct Prune {
-    plan: MethodPlan,
+    plans: Vec<MethodPlan>,
+    /// The name of the file as it was given.
     cues: PathBuf,
+    file: PathBuf,
+    out: Option<PathBuf>,
+}
+
+/// The results of all methods, and the first one's beside them: one shape for one method and for several.
+#[derive(Serialize)]
+struct Results<'a> {
+    #[serde(flatten)]
+    first: &'a Pruned,
+    results: &'a [Pruned],
 }
 
 #[derive(Serialize)]
@@ -60,33 +106,49 @@ impl From<&Blend> for Merged {
 }
 
 impl Job for Prune {
-    type Output = anyhow::Result<Pruned>;
+    type Output = anyhow::Result<Vec<Pruned>>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let file = Checkpoint::open_file(&self.cues)?;
-        let (method, tokens) = (self.plan.method, self.plan.tokens);
+        let file = Checkpoint::open_file(&self.file)?;
+        self.plans.iter().map(|plan| self.one::<B>(plan, &file, &device)).collect()
+    }
+}
+
+impl Prune {
+    fn one<B: VlmBackend>(&self, plan: &MethodPlan, file: &Checkpoint, device: &B::Device) -> anyhow::Result<Pruned> {
+        let (method, tokens) = (plan.method, plan.tokens);
         let mut merged = Vec::new();
-        let kept = match selector::<B>(method, self.plan.params)? {
+        let kept = match selector::<B>(method, plan.params)? {
             Selector::Before(pruner) => {
-                let cues = read_cues::<B>(&self.cues, &file, &device)?;
+                let cues = read_cues::<B>(&self.cues, file, device)?;
                 let tokens = match tokens {
                     Some(Budget::Tokens(tokens)) => Ok(tokens),
                     budget => cues.grid(method).and_then(|(_, tokens)| budget.map_or(Ok(tokens), |b| b.of(tokens))),
                 };
                 let kept = tokens.and_then(|tokens| pruner.keep(&cues, tokens));
-                let keep = kept.map_err(|error| beside(error, &self.cues, &file))?;
+                let keep = kept.map_err(|error| beside(error, &self.cues, file))?;
                 if keep.blends().iter().any(|crop| !crop.is_empty()) {
                     merged = keep.blends().iter().map(|crop| crop.iter().map(Merged::from).collect()).collect();
                 }
+                if let Some(out) = &self.out {
+                    let projected = cues.projected(method).map_err(|error| beside(error, &self.cues, file))?;
+                    let tokens = gather(projected, &keep);
+                    write_tensors(out, &[("tokens", tokens.dims().to_vec(), host(tokens))])?;
+                }
                 keep.indices().to_vec()
+            }
+            Selector::Inside(_) if self.out.is_some() => {
+                usage!("--out: {method} prunes inside the language model, and makes no tokens")
             }
             Selector::Inside(pruner) => {
                 let (cue, shape) = ("prompt_attention", "[heads, visual tokens]");
-                let missing = || beside(Error::MissingCue { method, cue, shape }, &self.cues, &file);
+                let missing = || beside(Error::MissingCue { method, cue, shape }, &self.cues, file);
                 let stored = file.tensors.get(cue).ok_or_else(missing)?;
                 let fail = |reason: String| Error::Cues { path: self.cues.clone(), reason };
-                let attention: Tensor<B, 2> = read(cue, stored, &device).map_err(fail)?;
-                let tokens = tokens.map_or(Ok(0), |budget| budget.of(attention.dims()[1]))?;
+                let attention: Tensor<B, 2> = read(cue, stored, device).map_err(fail)?;
+                let width = attention.dims()[1];
+                check_shares(cue, &host(attention.clone()), width).map_err(fail)?;
+                let tokens = tokens.map_or(Ok(0), |budget| budget.of(width))?;
                 vec![pruner.keep(attention, tokens)?]
             }
         };
@@ -105,95 +167,4 @@ fn beside(error: Error, path: &Path, file: &Checkpoint) -> anyhow::Error {
     let names: Vec<&str> = file.tensors.keys().map(String::as_str).collect();
     let names = if names.is_empty() { "no tensor".to_owned() } else { names.join(", ") };
     error.context(format!("{} has {names}", path.display()))
-}
-
-/// Reads the cues that are in the file. A method's error names the cues that are missing.
-fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::Device) -> Result<Cues<B>, Error> {
-    let fail = |reason: String| Error::Cues { path: path.to_owned(), reason };
-    let tensor3 = |name| file.tensors.get(name).map(|stored| read(name, stored, device)).transpose().map_err(fail);
-    let cues = Cues::<B> {
-        layout: None,
-        features: tensor3("features")?,
-        projected: tensor3("projected")?,
-        image_embeds: tensor3("image_embeds")?,
-        keys: tensor3("keys")?,
-        text_embeds: file
-            .tensors
-            .get("text_embeds")
-            .map(|t| read("text_embeds", t, device))
-            .transpose()
-            .map_err(fail)?,
-        fingerprint: 0,
-        cls_attention: file
-            .tensors
-            .get("cls_attention")
-            .map(|t| read("cls_attention", t, device))
-            .transpose()
-            .map_err(fail)?,
-        prompt_embeds: file.tensors.get("prompt_embeds").map(|t| read_text(t, device)).transpose().map_err(fail)?,
-    };
-    check_grids(&cues).map_err(fail)?;
-    Ok(cues)
-}
-
-/// Reads `prompt_embeds`, which may have no rows: then no text follows the image.
-fn read_text<B: Backend>(stored: &StoredTensor, device: &B::Device) -> Result<Option<Tensor<B, 2>>, String> {
-    if stored.shape.first() == Some(&0) { Ok(None) } else { read("prompt_embeds", stored, device).map(Some) }
-}
-
-/// Checks that all cues have the same crops and patches, and the same widths where they are multiplied.
-fn check_grids<B: Backend>(cues: &Cues<B>) -> Result<(), String> {
-    let of_features = |x: &Tensor<B, 3>| (x.dims()[0], x.dims()[1]);
-    let of_attention = |x: &Tensor<B, 4>| (x.dims()[1], x.dims()[3]);
-    let grids = [
-        ("features", cues.features.as_ref().map(of_features)),
-        ("projected", cues.projected.as_ref().map(of_features)),
-        ("image_embeds", cues.image_embeds.as_ref().map(of_features)),
-        ("keys", cues.keys.as_ref().map(of_features)),
-        ("cls_attention", cues.cls_attention.as_ref().map(of_attention)),
-    ];
-    let mut there = grids.iter().filter_map(|(name, grid)| grid.map(|grid| (name, grid)));
-    let Some((first, grid)) = there.next() else { return Ok(()) };
-    if let Some((other, (crops, patches))) = there.find(|(_, other)| *other != grid) {
-        let (v, n) = grid;
-        return Err(format!("`{first}` has {v} crops of {n} patches, `{other}` {crops} of {patches}; they must agree"));
-    }
-    let width = |x: &Tensor<B, 3>| x.dims()[2];
-    let text_width = |x: &Tensor<B, 2>| x.dims()[1];
-    let pairs = [
-        (
-            ("projected", cues.projected.as_ref().map(width)),
-            ("prompt_embeds", cues.prompt_embeds.as_ref().and_then(|text| text.as_ref().map(text_width))),
-        ),
-        (
-            ("image_embeds", cues.image_embeds.as_ref().map(width)),
-            ("text_embeds", cues.text_embeds.as_ref().map(text_width)),
-        ),
-    ];
-    for ((image, a), (text, b)) in pairs {
-        if let (Some(a), Some(b)) = (a, b)
-            && a != b
-        {
-            return Err(format!("`{image}` is {a} wide, `{text}` {b}; they must agree"));
-        }
-    }
-    Ok(())
-}
-
-fn read<B: Backend, const D: usize>(
-    name: &str,
-    tensor: &StoredTensor,
-    device: &B::Device,
-) -> Result<Tensor<B, D>, String> {
-    if tensor.shape.len() != D || tensor.shape.contains(&0) {
-        return Err(format!("`{name}` has shape {:?}; expected {D} dimensions, none of them 0", tensor.shape));
-    }
-    if !tensor.dtype.is_float() {
-        return Err(format!("`{name}` has type {:?}; expected f32", tensor.dtype));
-    }
-    let data = tensor.data().convert_dtype(DType::F32);
-    if data.iter::<f32>().any(|value| !value.is_finite()) {
-        return Err(format!("`{name}` holds NaN or infinity, which no method can rank"));
-    }
-    Ok(Tensor::from_data(data, (device, DType::F32)))
 }

@@ -1,13 +1,15 @@
 //! `secateur trace`: one question through every stage, greedily, as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
 use super::{
     args::TraceArgs,
-    check_there, ms, note_turned,
+    check_there,
+    cues::write_cues,
+    ms, note_turned,
     plan::{MethodPlan, ModelPlan},
     print_json,
 };
@@ -16,7 +18,7 @@ use crate::{
     engine::{Decoding, answer, go_on, kept},
     image::decode,
     model::{Model, VisualTokens},
-    pruner::selector,
+    pruner::{Needs, Selector, selector},
     text::{Prompt, clip_question, strip},
     video::{Media, Video},
 };
@@ -42,7 +44,8 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
     let text = checkpoint.chat().own.render(&args.question, &[media.placeholders()])?;
     let target = plan.method().target;
     let question = args.clip_text.unwrap_or_else(|| clip_question(&args.question));
-    let job = TraceJob { plan, media, text, question, limit: args.max_new_tokens, logits: args.logits };
+    let (limit, logits, cues) = (args.max_new_tokens, args.logits, args.cues);
+    let job = TraceJob { plan, media, text, question, limit, logits, cues };
     let trace = target.run(job)??;
     print_json(&trace)
 }
@@ -54,6 +57,8 @@ struct TraceJob {
     question: String,
     limit: usize,
     logits: bool,
+    /// Where the cues go.
+    cues: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -105,6 +110,16 @@ impl Job for TraceJob {
         let selector = selector::<B>(method.method, method.params)?;
         let model: Model<B> = self.plan.load(&device)?;
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
+        if let Some(path) = &self.cues {
+            let Selector::Before(pruner) = &selector else {
+                usage!("--cues: {} reads the language model's attention, and no cues of the tower", method.method);
+            };
+            let card = pruner.card();
+            // With them `prune --out` makes the tokens that stay.
+            let needs = Needs { projected: true, ..card.needs };
+            let encoded = model.encode_media(&self.media, card.tiling, needs)?;
+            write_cues(path, model.cues(&encoded, needs, &prompt, 0)?)?;
+        }
         let decoding = Decoding::greedy(self.limit);
         let (seen, answer) =
             answer(&model, std::slice::from_ref(&self.media), &prompt, &selector, method.tokens, decoding, go_on)?;

@@ -78,7 +78,7 @@ impl Colour {
         ["red", "green", "blue", "yellow", "purple"][self as usize]
     }
 
-    fn rgb(self) -> [i32; 3] {
+    pub(super) fn rgb(self) -> [i32; 3] {
         [[215, 45, 45], [40, 170, 70], [45, 85, 220], [232, 208, 50], [160, 55, 190]][self as usize]
     }
 }

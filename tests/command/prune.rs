@@ -118,3 +118,59 @@ fn tokens_made_of_several_patches_come_with_their_weights() {
     let (_, stdout, _) = secateur(&["prune", "--method", "fastervlm", "--tokens", "8", cues.to_str().unwrap()]);
     assert!(!stdout.contains("merged"), "{stdout}");
 }
+
+#[test]
+fn a_trace_writes_what_prune_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let [cues, tokens] = ["cues.safetensors", "tokens.safetensors"].map(|name| folder.path().join(name));
+    let [cues, tokens] = [&cues, &tokens].map(|path| path.to_str().unwrap());
+    let image = crate::common::fixture("tiny-llava-1.5/images/boat_123x90.png");
+    let asked = ["trace", "--model", "demo", "--image", image.to_str().unwrap(), "--question", "Is there a ring?"];
+    let method = ["--method", "visionzip", "--tokens", "64"];
+    let (code, stdout, stderr) = secateur(&[&asked[..], &method, &["--cues", cues]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let trace = last_json(&stdout);
+
+    // Several methods have one shape, which begins as that of one.
+    let (code, stdout, stderr) = secateur(&["prune", "--method", "visionzip,fastervlm", "--tokens", "64", cues]);
+    assert_eq!(code, 0, "{stderr}");
+    let several = last_json(&stdout);
+    assert_eq!((&several["method"], &several["kept"]), (&"visionzip".into(), &trace["kept"]));
+    let methods: Vec<_> = several["results"].as_array().unwrap().iter().map(|row| row["method"].clone()).collect();
+    assert_eq!(methods, ["visionzip", "fastervlm"]);
+
+    // From standard input, with the tokens that stay: pooled ones behind the others.
+    let mut command = assert_cmd::Command::cargo_bin("secateur").unwrap();
+    command.args(["prune", "-", "--out", tokens]).args(method).write_stdin(std::fs::read(cues).unwrap());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let piped = last_json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(piped["results"][0], several["results"][0]);
+    let (given, made) = (crate::common::tensors(cues), crate::common::tensors(tokens));
+    let merged = piped["merged"][0].as_array().unwrap();
+    let (projected, made) = (&given["projected"], &made["tokens"]);
+    assert_eq!(made.shape, [1, 64, projected.shape[2]]);
+    let width = projected.shape[2];
+    let row = |tensor: &crate::common::Golden, row: usize| tensor.values[row * width..][..width].to_vec();
+    let first = indices(&piped["kept"])[0].iter().copied().find(|&kept| {
+        merged.iter().all(|token| token["patches"].as_array().unwrap().iter().all(|patch| *patch != kept))
+    });
+    assert_eq!(row(made, 0), row(projected, first.unwrap()));
+    let last = merged.last().unwrap();
+    let numbers = |name: &str| last[name].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect::<Vec<_>>();
+    let mut expected = vec![0.0; width];
+    for (patch, weight) in numbers("patches").into_iter().zip(numbers("weights")) {
+        let values = row(projected, patch as usize);
+        expected.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * f64::from(value));
+    }
+    for (found, expected) in row(made, 63).into_iter().zip(expected) {
+        assert!((f64::from(found) - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{found}, not {expected}");
+    }
+
+    // Attention before the softmax is none.
+    write_tensors(std::path::Path::new(cues), &[("cls_attention", vec![1, 1, 1, 4], vec![2.0, -1.0, 0.5, 0.0])]);
+    let (code, _, stderr) = secateur(&["prune", "--method", "fastervlm", "--tokens", "2", cues]);
+    assert!(code == 1 && stderr.contains("holds no probabilities") && stderr.contains("row 0"), "{stderr}");
+    let (code, _, stderr) = secateur(&["prune", "--method", "fastervlm,grid", "--tokens", "2", cues, "--out", tokens]);
+    assert!(code == 2 && stderr.contains("--out takes the tokens of one method"), "{stderr}");
+}

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, names::benchmark};
 use crate::{
-    cli::{check_sampling, workers::WorkerArgs},
+    cli::{check_sampling, tune::share, workers::WorkerArgs},
     eval::Batching,
     pruner::Budget,
     shard::ShardChoice,
@@ -142,6 +142,23 @@ pub(in crate::cli) struct SweepArgs {
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
     /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) run: RunArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct TuneArgs {
+    /// The benchmark; see `secateur list benchmarks`
+    #[arg(value_parser = benchmark)]
+    pub(in crate::cli) benchmark: String,
+    /// The share of the score without pruning that must be kept, with its 95 % interval above it
+    #[arg(long, value_name = "SHARE", default_value = "99%", value_parser = share)]
+    pub(in crate::cli) target: f64,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    /// The benchmark's folder in LLaVA's layout; by default as for `eval`
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
     #[command(flatten)]

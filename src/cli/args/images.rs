@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, TargetArgs, WeightType};
-use crate::{cli::workers::WorkerArgs, plot::Scale};
+use crate::{
+    cli::{show::HeatBy, workers::WorkerArgs},
+    plot::Scale,
+};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct ShowArgs {
@@ -19,6 +22,12 @@ pub(in crate::cli) struct ShowArgs {
     /// Draws what each method ranks patches by, too, where it has such a number
     #[arg(long)]
     pub(in crate::cli) heat: bool,
+    /// How the numbers of --heat become colours
+    #[arg(long, default_value = "rank", value_name = "SCALE")]
+    pub(in crate::cli) heat_by: HeatBy,
+    /// Writes JPEG files, which are smaller than PNG files
+    #[arg(long)]
+    pub(in crate::cli) jpeg: bool,
     /// Words, with commas: where CLIP sees each of them in the image, as CDPruner counts it
     #[arg(long, value_delimiter = ',', value_name = "WORD,…")]
     pub(in crate::cli) relevance: Vec<String>,

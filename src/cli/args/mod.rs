@@ -10,7 +10,7 @@ mod tools;
 use std::path::PathBuf;
 
 pub(in crate::cli) use benchmarks::{
-    CompareArgs, EvalArgs, Format, JudgeArgs, MergeArgs, PullArgs, RunArgs, ScoreArgs, SweepArgs,
+    CompareArgs, EvalArgs, Format, JudgeArgs, MergeArgs, PullArgs, RunArgs, ScoreArgs, SweepArgs, TuneArgs,
 };
 use clap::{Arg, Args as ClapArgs, Parser, Subcommand};
 pub(in crate::cli) use environment::command;
@@ -44,6 +44,9 @@ pub(in crate::cli) enum Command {
     /// Runs methods × budgets × benchmarks, and makes one table
     #[command(mut_arg("method", several), mut_arg("tokens", one_budget))]
     Sweep(SweepArgs),
+    /// Finds the smallest budget at which each method keeps a share of the score without pruning
+    #[command(mut_arg("method", several), mut_arg("tokens", |arg| arg.hide(true)))]
+    Tune(TuneArgs),
     /// Joins the shards of a run, and scores it
     Merge(MergeArgs),
     /// Downloads a checkpoint or a benchmark's data ahead
@@ -64,8 +67,8 @@ pub(in crate::cli) enum Command {
     Report(ReportArgs),
     /// Measures the attention to visual tokens, in the tower and layer by layer in the decoder
     Analyze(AnalyzeArgs),
-    /// Runs one method on tensors exported from anywhere
-    #[command(mut_arg("tokens", |arg| arg.help("Patches kept of each crop; `none` alone goes without")))]
+    /// Runs methods on tensors exported from anywhere
+    #[command(mut_arg("method", several), mut_arg("tokens", |arg| arg.help("Patches kept of each crop; `none` alone goes without")))]
     Prune(PruneArgs),
     /// Checks whether a device computes what the papers' code did, and how fast
     Check(CheckArgs),
@@ -84,6 +87,7 @@ impl Command {
             Self::Demo(args) => args.json,
             Self::Ask(args) => args.json,
             Self::Eval(args) => args.run.json,
+            Self::Tune(args) => args.run.json,
             Self::Sweep(args) => args.run.json || args.format == Format::Json,
             Self::Merge(args) => args.json,
             Self::Score(args) => args.json,
@@ -148,6 +152,9 @@ pub(in crate::cli) struct DemoArgs {
     /// Seed of everything random
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
+    /// Seeds of the method that draws at random, whose mean the table has
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true)]
+    pub(in crate::cli) seeds: u64,
     /// Where images of the kept tokens go
     #[arg(long, value_name = "DIR", default_value = "secateur-demo")]
     pub(in crate::cli) out: PathBuf,

@@ -68,6 +68,9 @@ pub(in crate::cli) struct TraceArgs {
     /// The longest answer
     #[arg(long, default_value_t = 16, value_name = "N")]
     pub(in crate::cli) max_new_tokens: usize,
+    /// Writes the cues that the method reads to a safetensors file, in the form that `prune` takes
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) cues: Option<PathBuf>,
     /// Adds the logits of the first generated position
     #[arg(long)]
     pub(in crate::cli) logits: bool,
@@ -82,8 +85,11 @@ pub(in crate::cli) struct PruneArgs {
     pub(in crate::cli) method: MethodArgs,
     /// A safetensors file with the f32 tensors that the method needs, of V crops with N patches: features [V,N,C],
     /// projected [V,N,D], cls_attention [L,V,H,N], image_embeds [V,N,E], text_embeds [S,E], prompt_embeds [P,D],
-    /// keys [V,N,K], and prompt_attention [H,T] for fastv
+    /// keys [V,N,K], and prompt_attention [H,T] for fastv; `-` reads it from standard input
     pub(in crate::cli) cues: PathBuf,
+    /// Writes the tokens that stay, pooled ones behind the others, to a safetensors file: tokens [V,n,D], from projected
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) out: Option<PathBuf>,
     /// Accepted for symmetry: the output is always one JSON object
     #[arg(long, hide = true)]
     pub(in crate::cli) json: bool,

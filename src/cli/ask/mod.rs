@@ -16,7 +16,7 @@ use comparison::Comparison;
 
 use super::{
     args::AskArgs,
-    check_sampling, check_there, ms,
+    check_sampling, check_there, ms, note_outside,
     plan::{MethodPlan, ModelPlan},
     print_json, see,
     terminal::for_stdout,
@@ -47,6 +47,7 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
     let checkpoint = &plan.checkpoint;
     let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
+    note_outside(args.model.model(), &media, &question);
     let placeholders: Vec<usize> = media.iter().map(Media::placeholders).collect();
     let text = checkpoint.chat().own.render(&question, &placeholders)?;
     let target = plan.method().target;

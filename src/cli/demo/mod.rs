@@ -23,8 +23,9 @@ use crate::{
     files::write_file,
     image::{kept_patches, png},
     model::{DEMO, LoadOptions, Model, open},
-    plot::columns,
+    plot::{captioned, columns},
     pruner::{Needs, NoPruning, Params, Selector, selector},
+    statistics::Mark,
     task::{Answer, Demo, Protocol, Sample, Task},
     text::{Prompt, strip as trim},
     video::Media,
@@ -42,6 +43,9 @@ pub(super) fn run(args: DemoArgs) -> anyhow::Result<()> {
     let names: Vec<&'static str> = names(&args.method)?.into_iter().filter(|&name| name != "none").collect();
     if args.questions < 2 * IMAGES {
         usage!("--questions {} is not possible: it takes {} or more", args.questions, 2 * IMAGES);
+    }
+    if args.seeds == 0 {
+        usage!("--seeds 0 runs nothing; 1 is one seed");
     }
     let target = args.target.choose()?;
     target.run(Show { args, names, params, backend: target.backend })?
@@ -61,18 +65,34 @@ impl Job for Show {
         let model: Model<B> = open(DEMO, None)?.load(LoadOptions { joint: true, ..LoadOptions::default() }, &device)?;
         let mut selectors = vec![selector::<B>("none", self.params)?];
         for name in &self.names {
-            selectors.push(selector::<B>(name, self.params)?);
+            let first = selector::<B>(name, self.params)?;
+            let seeds = if first.method().card().needs.fingerprint { self.args.seeds } else { 1 };
+            selectors.push(first);
+            for seed in 1..seeds {
+                selectors.push(selector::<B>(name, Params { seed: self.params.seed + seed, ..self.params })?);
+            }
         }
         let mut samples = Demo.samples(Path::new(""))?;
         // Only whole images: both questions of each.
         samples.truncate(self.args.questions / 2 * 2);
         print("The checkpoint inside this binary sees drawn images: coloured shapes among grey clutter.\n")?;
         introduce(&model, &samples)?;
-        let saved = save_images(&model, &selectors[1..], &samples, &self.args.out)?;
+        let mut once = vec![true; selectors.len()];
+        for i in 1..selectors.len() {
+            once[i] = selectors[i].method().name() != selectors[i - 1].method().name();
+        }
+        let shown: Vec<&Selector<B>> =
+            selectors[1..].iter().zip(&once[1..]).filter(|(_, once)| **once).map(|(s, _)| s).collect();
+        let saved = save_images(&model, &shown, &samples, &self.args.out)?;
         let mut table = accuracies(&model, &selectors, &samples)?;
         costs(&model, &selectors, &samples, &mut table)?;
+        let table = table.over_seeds();
         print(&table.text(self.backend, samples.len()))?;
+        if let Some(winner) = table.winner(SHOWN) {
+            print(&format!("\n{winner}"))?;
+        }
         print(&saved)?;
+        print(&next_steps(&self.args.out, &samples))?;
         if self.args.json {
             print_json(&table.json(self.backend, samples.len()))?;
         }
@@ -80,23 +100,40 @@ impl Job for Show {
     }
 }
 
-/// Prints the first questions and their answers without pruning.
+/// Prints the first questions and their answers without pruning, and whether these are right.
 fn introduce<B: VlmBackend>(model: &Model<B>, samples: &[Sample]) -> anyhow::Result<()> {
     let whole = selector::<B>("none", Params::default())?;
+    let mut answers = Vec::new();
     for sample in samples.iter().take(2 * IMAGES) {
         let (images, prompt) = asked(model, sample)?;
         let (_, generated) = answer(model, &images, &prompt, &whole, None, decoding(), go_on)?;
-        let text = model.tokenizer().decode(&generated.ids);
-        let place = sample.question_id.as_str().unwrap_or_default();
-        print(&format!("  {place:<18} {:<80} {}", sample.text, trim(&text)))?;
+        answers.push(Answer::new(sample, trim(&model.tokenizer().decode(&generated.ids)).to_owned(), DEMO));
+    }
+    let marks = Demo.score(Path::new(""), &answers, Protocol::Llava)?.marks.answers;
+    for answer in &answers {
+        let is_right = |mark: &Mark| mark.prompt == answer.prompt && mark.credit > 0.5 && mark.id == answer.question_id;
+        let sign = if marks.iter().any(is_right) { "✓" } else { "✗" };
+        let place = answer.question_id.as_str().unwrap_or_default();
+        print(&format!("  {place:<18} {:<80} {:<4} {sign}", answer.prompt, answer.text))?;
     }
     Ok(())
+}
+
+/// Three commands to go on with, about the first image.
+fn next_steps(out: &Path, samples: &[Sample]) -> String {
+    let (image, question) = (out.join("image-1.png"), samples.first().map_or("", |sample| sample.text.as_str()));
+    let image = image.display();
+    format!(
+        "\nTo go on:\n  secateur ask --model demo --method trim --tokens 64 {image} \"{question}\"\n  \
+         secateur show --model demo --method all --tokens 64 --heat {image} \"{question}\"\n  \
+         secateur sweep demo --method fastervlm,random --budgets 64,29 --limit 100 --seeds 5"
+    )
 }
 
 /// Saves a strip for each of the first images: the image, and what every method keeps of it.
 fn save_images<B: VlmBackend>(
     model: &Model<B>,
-    selectors: &[Selector<B>],
+    selectors: &[&Selector<B>],
     samples: &[Sample],
     out: &Path,
 ) -> anyhow::Result<String> {
@@ -105,19 +142,19 @@ fn save_images<B: VlmBackend>(
         let (images, prompt) = asked(model, sample)?;
         let grid = model.grid();
         let Some(Media::Image(whole)) = images.first() else { continue };
-        let mut shown = vec![whole.clone()];
+        write_file(&out.join(format!("image-{}.png", i + 1)), &png(whole))?;
+        let mut shown = vec![captioned(whole, "the whole image")];
         for selector in selectors {
             let (seen, generated) = answer(model, &images, &prompt, selector, Some(SHOWN.into()), decoding(), go_on)?;
-            shown.push(kept_patches(whole, grid, &kept(&seen, &generated).0[0]));
+            let image = kept_patches(whole, grid, &kept(&seen, &generated).0[0]);
+            let text = trim(&model.tokenizer().decode(&generated.ids)).to_owned();
+            shown.push(captioned(&image, &format!("{}: {text}", selector.method().name())));
         }
-        write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&columns(&shown, shown.len())))?;
+        let strip = captioned(&columns(&shown, shown.len().div_ceil(2)), &sample.text);
+        write_file(&out.join(format!("kept-{}.png", i + 1)), &png(&strip))?;
     }
-    let names = std::iter::once("the whole image").chain(selectors.iter().map(|selector| selector.method().name()));
-    Ok(format!(
-        "\nWhat {SHOWN} tokens show of the first {IMAGES} images: {}, from left to right {}.",
-        out.join("kept-*.png").display(),
-        names.collect::<Vec<_>>().join(", ")
-    ))
+    let images = out.join("kept-*.png");
+    Ok(format!("\nWhat {SHOWN} tokens show of the first {IMAGES} images, with the answers: {}", images.display()))
 }
 
 /// The accuracy of every method at every budget on all questions. Each image is encoded once.
@@ -145,12 +182,14 @@ fn accuracies<B: VlmBackend>(model: &Model<B>, selectors: &[Selector<B>], sample
     let mut rows = Vec::new();
     for (&(selector, budget), answers) in runs.iter().zip(&answers) {
         let report = Demo.score(Path::new(""), answers, Protocol::Llava)?;
-        let accuracy =
-            report.metrics.iter().find(|(name, _)| name == "accuracy").map_or(0.0, |(_, value)| 100.0 * value);
+        let percent = |share: Option<f64>| 100.0 * share.unwrap_or_default();
         rows.push(Row {
             method: selectors[selector].method().name(),
             tokens: budget,
-            accuracy,
+            accuracy: percent(report.marks.score()),
+            standard_error: percent(report.marks.standard_error()),
+            seeds: 1,
+            marks: report.marks,
             times: Times::default(),
             flops: 0,
             kv_bytes: 0,

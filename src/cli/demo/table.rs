@@ -4,14 +4,22 @@ use std::{collections::BTreeSet, fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::cli::{median, ms};
+use crate::{
+    cli::{median, ms},
+    statistics::{Marks, compare, seeds},
+};
 
 /// A method at a budget.
 pub(super) struct Row {
     pub(super) method: &'static str,
     pub(super) tokens: usize,
-    /// The accuracy in percent.
+    /// The accuracy in percent, the mean of all seeds.
     pub(super) accuracy: f64,
+    /// The standard error of the accuracy: over the questions, and over the seeds where there are several.
+    pub(super) standard_error: f64,
+    pub(super) seeds: usize,
+    /// The marks of the answers, with the first seed.
+    pub(super) marks: Marks,
     pub(super) times: Times,
     /// The operations of the decoder's prefill over the visual tokens.
     pub(super) flops: u64,
@@ -47,6 +55,45 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// The table with rows that differ by their seeds as one, at the place of the first.
+    pub(super) fn over_seeds(self) -> Self {
+        let mut rows: Vec<Row> = Vec::new();
+        let mut scores: Vec<Vec<f64>> = Vec::new();
+        for row in self.rows {
+            match rows.iter().position(|other| (other.method, other.tokens) == (row.method, row.tokens)) {
+                Some(at) => scores[at].push(row.accuracy),
+                None => {
+                    scores.push(vec![row.accuracy]);
+                    rows.push(row);
+                }
+            }
+        }
+        for (row, scores) in rows.iter_mut().zip(&scores) {
+            if let Some(found) = seeds(scores) {
+                (row.accuracy, row.standard_error, row.seeds) = (found.mean, found.standard_error, scores.len());
+            }
+        }
+        Self { rows }
+    }
+
+    /// A sentence about the best method at a budget, and those that are as good for all that the questions tell.
+    pub(super) fn winner(&self, tokens: usize) -> Option<String> {
+        let own: Vec<&Row> = self.rows.iter().filter(|row| row.tokens == tokens).collect();
+        let best = *own.iter().rev().max_by(|a, b| a.accuracy.total_cmp(&b.accuracy))?;
+        let is_worse = |row: &&&Row| compare(&best.marks, &row.marks).is_some_and(|found| found.clear);
+        let (worse, equal): (Vec<&Row>, Vec<&Row>) =
+            own.iter().copied().filter(|row| row.method != best.method).partition(|row| is_worse(&row));
+        let names = |rows: &[&Row]| rows.iter().map(|row| row.method).collect::<Vec<_>>().join(", ");
+        let worse =
+            if worse.is_empty() { String::new() } else { format!(" It is surely better than {}.", names(&worse)) };
+        let equal = match equal.is_empty() {
+            true => String::new(),
+            false => format!(" The questions do not tell it apart from {}.", names(&equal)),
+        };
+        let (name, accuracy, error) = (best.method, best.accuracy, best.standard_error);
+        Some(format!("At {tokens} tokens {name} wins: {accuracy:.1} ± {error:.1} % right.{worse}{equal}"))
+    }
+
     /// The table as text for people.
     pub(super) fn text(&self, backend: &str, questions: usize) -> String {
         let mut budgets: BTreeSet<usize> = self.rows.iter().map(|row| row.tokens).collect();
@@ -66,9 +113,12 @@ impl Table {
         };
         line("", &|_| String::new());
         line("visual tokens", &|tokens| tokens.to_string());
-        line(&format!("right answers, % of {questions} questions; 50 is chance"), &|_| String::new());
+        line(&format!("right answers, % of {questions} questions ± standard error; 50 is chance"), &|_| String::new());
         for method in &methods {
-            let cell = |tokens| find(method, tokens).map_or_else(String::new, |row| format!("{:.1}", row.accuracy));
+            let cell = |tokens| {
+                find(method, tokens)
+                    .map_or_else(String::new, |row| format!("{:.1} ± {:.1}", row.accuracy, row.standard_error))
+            };
             line(&format!("  {method}"), &cell);
         }
         line(&format!("milliseconds to the first token on {backend}, and how many times as fast"), &|_| String::new());
@@ -113,6 +163,8 @@ impl Table {
                 "method": row.method,
                 "tokens": row.tokens,
                 "accuracy": row.accuracy,
+                "standard_error": row.standard_error,
+                "seeds": row.seeds,
                 "ttft_ms": ms(row.times.first_token),
                 "vision_ms": ms(row.times.vision),
                 "prune_ms": ms(row.times.prune),

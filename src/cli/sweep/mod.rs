@@ -10,19 +10,19 @@ use table::Table;
 
 use super::{
     answer::{Answerer, Worker, with_answerer},
-    args::{Format, JudgeArgs, MethodArgs, RunArgs, SweepArgs},
+    args::{Format, MethodArgs, RunArgs, SweepArgs},
     benchmark::Benchmark,
     check_videos,
-    eval::{Fixed, Missing, check_images, finish},
-    judge,
+    complete::{check_images, complete, judge_of},
+    fixed::Fixed,
     plan::{MethodPlan, ModelPlan, budgets},
     print, print_json,
     workers::is_worker,
 };
 use crate::{
-    eval::{Batching, Run, RunConfig, RunFolder, RunStatus, read_cost, status},
+    eval::{Batching, RunStatus, read_cost, status},
     pruner::{Params, method},
-    task::{Answer, Report, Task, task},
+    task::task,
 };
 
 pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
@@ -63,9 +63,8 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         check_images(&benchmark.samples[answered..])?;
     }
     let RunArgs { workers, out, json, .. } = &args.run;
-    let rows = with_answerer(plan, workers, |answerer| {
-        complete(answerer, &methods, &fixed, &benchmarks, batching, &args.run)
-    })?;
+    let rows =
+        with_answerer(plan, workers, |answerer| rows(answerer, &methods, &fixed, &benchmarks, batching, &args.run))?;
     // Earlier sweeps in this folder keep their rows.
     let before = std::fs::read_to_string(out.join(format!("sweep-{}.json", fixed.model_name()))).unwrap_or_default();
     let table = Table::new(rows, Table::rows_of(&before));
@@ -117,13 +116,8 @@ fn with_seeds(plan: MethodPlan, seeds: u64) -> Vec<MethodPlan> {
     (0..count).map(|i| with(plan.seed + i)).collect()
 }
 
-/// The judge's flags, if the benchmark has a judge.
-fn judge_of(task: &dyn Task, args: &JudgeArgs) -> JudgeArgs {
-    task.judged().map(|_| args.clone()).unwrap_or_default()
-}
-
 /// The rows of all runs, which are completed first.
-fn complete(
+fn rows(
     answerer: &mut dyn Answerer,
     methods: &[MethodPlan],
     fixed: &Fixed,
@@ -136,7 +130,7 @@ fn complete(
         let mut notes: Vec<String> = Vec::new();
         for method in methods {
             let config = fixed.config(method, benchmark)?;
-            let report = one(answerer, rows.len(), benchmark, &config, batching, args)?;
+            let report = complete(answerer, rows.len(), benchmark, &config, batching, args)?;
             let cost = read_cost(&args.out.join(config.folder_name()));
             rows.push(Row::new(&config, benchmark.task, &report, cost.as_ref()));
             for note in report.notes {
@@ -148,29 +142,4 @@ fn complete(
         }
     }
     Ok(rows)
-}
-
-/// The result of run number `number`; missing answers and a missing score are made first.
-fn one(
-    answerer: &mut dyn Answerer,
-    number: usize,
-    benchmark: &Benchmark,
-    config: &RunConfig,
-    batching: Batching,
-    args: &RunArgs,
-) -> anyhow::Result<Report> {
-    let Benchmark { task, data, samples, .. } = benchmark;
-    let judge = judge_of(*task, &args.judge);
-    let path = args.out.join(config.folder_name());
-    let there = if args.force { RunStatus::default() } else { status(&args.out, config, samples)? };
-    let score = |answers: &[Answer]| judge::score(*task, data, answers, config.protocol, &judge, &path);
-    match Missing::new(&there, samples.len(), &judge) {
-        Missing::Nothing => score(&there.answers),
-        Missing::Score | Missing::Answers => {
-            say!("{}", path.display());
-            let mut folder = RunFolder::open(&args.out, config, samples, args.force)?;
-            answerer.answer(number, Run { task: *task, samples, config, batching }, &mut folder)?;
-            finish(&folder, *task, data, score(folder.answers())?)
-        }
-    }
 }

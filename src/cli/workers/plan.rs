@@ -54,12 +54,17 @@ pub(super) struct Seat {
 }
 
 impl WorkerArgs {
+    /// Whether the flags ask for workers.
+    pub(in crate::cli) fn are_asked(&self) -> bool {
+        self.devices.is_some() || self.workers.is_some()
+    }
+
     /// The workers; `None` where this process is to answer by itself.
     ///
     /// # Errors
     /// When a device is not there.
     pub(super) fn seats(&self, target: Target) -> anyhow::Result<Option<Vec<Seat>>> {
-        if self.devices.is_none() && self.workers.is_none() {
+        if !self.are_asked() {
             return Ok(None);
         }
         let there = devices(target.backend)?;

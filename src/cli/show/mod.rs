@@ -1,8 +1,14 @@
 //! `secateur show`: the patches that each method keeps of an image or a video, as images.
 
+mod heat;
+
+pub(in crate::cli) use heat::HeatBy;
+use heat::{ALPHA, drawn, with_bar};
+
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::bail;
@@ -10,29 +16,32 @@ use secateur_backends::{Job, VlmBackend};
 
 use super::{
     args::ShowArgs,
-    arrange::{arranged, in_padding, is_padded},
-    check_there, make_folder,
+    arrange::{arranged, arranged_whole, in_padding, is_padded},
+    check_there, make_folder, ms, note_outside,
     plan::{MethodPlan, ModelPlan},
     print, see,
 };
 use crate::{
     engine::{Decoding, answer, go_on, kept},
     files::write_file,
-    image::{Rgb, Tiles, kept_patches, png},
+    image::{Rgb, Tiles, jpeg, kept_patches, png},
     model::Model,
-    plot::{Scale, captioned, columns, heat, reach},
+    plot::{Scale, captioned, columns, heat, reach, stack},
     pruner::{Needs, Selector, relevance, selector},
     tensor::host,
     text::{Prompt, clip_question},
     video::Media,
+    words::excerpt,
 };
 
-/// The share of the image that colours hide.
-const ALPHA: f32 = 0.5;
 /// The largest number of letters of a word in a file's name.
 const LONGEST: usize = 40;
 /// The largest number of bytes of a word that is looked for in an image.
 const LONGEST_WORD: usize = 300;
+/// The longest answer in a caption, in tokens.
+const ANSWER: usize = 12;
+/// The quality of JPEG files.
+const QUALITY: u8 = 92;
 /// The number of images side by side in a sheet.
 const COLUMNS: usize = 3;
 
@@ -58,6 +67,7 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     let checkpoint = &plan.checkpoint;
     let media = see(&args.media, checkpoint.frames())?;
     let question = args.question.clone().unwrap_or_default();
+    note_outside(args.model.model(), std::slice::from_ref(&media), &question);
     let text = checkpoint.chat().own.render(&question, &[media.placeholders()])?;
     let out = args.out.clone().unwrap_or_else(|| usual_folder(&args));
     make_folder(&out)?;
@@ -89,6 +99,8 @@ struct Shown {
     counts: [usize; 2],
     /// The scores by which the method ranks patches, for each crop.
     scores: Option<Vec<Vec<f32>>>,
+    /// The answer to the question, and the time to its first token.
+    answer: Option<(String, Duration)>,
 }
 
 impl Job for Show {
@@ -102,52 +114,99 @@ impl Job for Show {
         let whole = arranged(&model, &media, None, |square, _| square);
         let title =
             if is_padded(&model, &media) { "as the model sees it, without padding" } else { "as the model sees it" };
-        let mut sheet = vec![captioned(&whole, title)];
+        let title = if question.is_empty() { title.to_owned() } else { format!("{title}: {question}") };
+        let mut rows = vec![vec![captioned(&whole, &title)]];
         let mut files = Vec::new();
+        // Methods that rank alike share one heat map.
+        let mut ranked: Vec<(&str, Vec<Vec<f32>>)> = Vec::new();
         for method in methods.iter().filter(|method| method.tokens.is_some()) {
-            let shown = look::<B>(&model, &media, &prompt, method)?;
+            let shown = look::<B>(&model, &media, &prompt, method, !question.is_empty())?;
             let grid = model.grid();
-            let dimmed = |square: Rgb, crop: usize| kept_patches(&square, grid, &shown.kept[crop]);
-            let image = arranged(&model, &media, shown.tiles, dimmed);
-            files.push(save(&out, method.method, &image)?);
-            let [left, before] = shown.counts;
-            let hidden = match in_padding(&model, &media, &shown.kept) {
-                0 => String::new(),
-                count => format!(", {count} in the padding"),
+            let hidden = in_padding(&model, &media, &shown.kept);
+            let arrange = |draw: &dyn Fn(Rgb, usize) -> Rgb| match hidden {
+                0 => arranged(&model, &media, shown.tiles, draw),
+                // What is kept of the padding must be seen.
+                _ => arranged_whole(&model, &media, draw),
             };
-            sheet.push(captioned(&image, &format!("{} · {left} of {before} tokens{hidden}", method.method)));
-            if args.heat && shown.scores.is_none() {
-                say!("note: --heat: {} has no score for each patch, and no heat map", method.method);
+            let image = arrange(&|square, crop| kept_patches(&square, grid, &shown.kept[crop]));
+            files.push(save(&out, method.method, &image, args.jpeg)?);
+            let mut row = vec![captioned(&image, &caption(method.method, &shown, hidden))];
+            match shown.scores.as_ref().filter(|_| args.heat) {
+                None if args.heat => {
+                    say!("note: --heat: {} has no score for each patch, and no heat map", method.method);
+                }
+                Some(scores) => match ranked.iter().find(|(_, other)| other == scores) {
+                    Some((other, _)) => {
+                        say!("note: --heat: {} ranks as {other}, whose heat map stands for both", method.method)
+                    }
+                    None => {
+                        let scale = args.colormap.unwrap_or(Scale::Viridis);
+                        let (numbers, names) = args.heat_by.numbers(scores);
+                        // All crops or frames share one scale.
+                        let ends = reach(numbers.iter().flatten());
+                        let image = arrange(&|square, crop| {
+                            drawn(&square, grid, &numbers[crop], ends, scale, &shown.kept[crop])
+                        });
+                        let image = with_bar(&image, scale, names);
+                        files.push(save(&out, &format!("{}-score", method.method), &image, args.jpeg)?);
+                        row.push(captioned(&image, &format!("{} · score, kept patches outlined", method.method)));
+                        ranked.push((method.method, scores.clone()));
+                    }
+                },
+                None => {}
             }
-            if let Some(scores) = shown.scores.as_ref().filter(|_| args.heat) {
-                let scale = args.colormap.unwrap_or(Scale::Viridis);
-                // All crops or frames share one scale.
-                let ends = reach(scores.iter().flatten());
-                let under = |square: Rgb, crop: usize| heat(&square, grid, &scores[crop], ends, scale, ALPHA);
-                let image = arranged(&model, &media, shown.tiles, under);
-                files.push(save(&out, &format!("{}-score", method.method), &image)?);
-                sheet.push(captioned(&image, &format!("{} · score", method.method)));
-            }
+            rows.push(row);
         }
         for (word, image) in relevances(&model, &media, &args)? {
             let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(LONGEST).collect();
             let is_new = |name: &String| files.iter().all(|file: &PathBuf| file.file_stem() != Some(OsStr::new(name)));
             let names = std::iter::once(String::new()).chain((2..).map(|i| format!("-{i}")));
             let name = names.map(|end| format!("relevance-{name}{end}")).find(is_new).unwrap_or_default();
-            files.push(save(&out, &name, &image)?);
-            sheet.push(captioned(&image, &word));
+            files.push(save(&out, &name, &image, args.jpeg)?);
+            rows.push(vec![captioned(&image, &word)]);
         }
-        // Frames and tiles make wide images.
-        let wide = sheet.iter().any(|image| image.width > 2 * image.height);
-        files.push(save(&out, "sheet", &columns(&sheet, if wide { 1 } else { COLUMNS }))?);
+        files.push(save(&out, "sheet", &sheet(rows, args.heat), args.jpeg)?);
         files.iter().try_for_each(|file| print(&file.display().to_string()))?;
         Ok(())
     }
 }
 
-/// Runs one method on the image or video.
-fn look<B: VlmBackend>(model: &Model<B>, media: &Media, prompt: &Prompt, method: &MethodPlan) -> anyhow::Result<Shown> {
+/// The name of a method, what it keeps, and its answer with the time to the first token.
+fn caption(method: &str, shown: &Shown, hidden: usize) -> String {
+    let [left, before] = shown.counts;
+    let hidden = if hidden == 0 { String::new() } else { format!(", {hidden} in the padding") };
+    let answer =
+        shown.answer.as_ref().map_or_else(String::new, |(text, time)| format!(" · {text} · {:.0} ms", ms(*time)));
+    format!("{method} · {left} of {before} tokens{hidden}{answer}")
+}
+
+/// All drawings on one sheet: with heat maps a row for each method, else as many side by side as fit.
+fn sheet(rows: Vec<Vec<Rgb>>, heat: bool) -> Rgb {
+    // Frames and tiles make wide images.
+    let wide = rows.iter().flatten().any(|image| image.width > 2 * image.height);
+    if heat && !wide {
+        return stack(&rows.iter().map(|row| columns(row, row.len())).collect::<Vec<_>>());
+    }
+    columns(&rows.concat(), if wide { 1 } else { COLUMNS })
+}
+
+/// Runs one method on the image or video, and asks the question if there is one.
+fn look<B: VlmBackend>(
+    model: &Model<B>,
+    media: &Media,
+    prompt: &Prompt,
+    method: &MethodPlan,
+    ask: bool,
+) -> anyhow::Result<Shown> {
     let selector = selector::<B>(method.method, method.params)?;
+    let mut said = None;
+    if ask {
+        let decoding = Decoding::greedy(ANSWER);
+        let (seen, generated) =
+            answer(model, std::slice::from_ref(media), prompt, &selector, method.tokens, decoding, go_on)?;
+        let text = excerpt(&model.tokenizer().decode(&generated.ids));
+        said = Some((text, seen[0].vision + seen[0].prune + generated.prefill));
+    }
     match &selector {
         Selector::Before(pruner) => {
             let look = model.encode_media(media, pruner.card().tiling, pruner.card().needs)?;
@@ -155,7 +214,7 @@ fn look<B: VlmBackend>(model: &Model<B>, media: &Media, prompt: &Prompt, method:
             let score = pruner.score(&model.cues(&look, pruner.card().needs, prompt, 0)?)?;
             let scores = score.map(|score| host(score).chunks(seen.grid.tokens()).map(<[f32]>::to_vec).collect());
             let counts = [seen.order.len(), seen.unpruned];
-            Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores })
+            Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores, answer: said })
         }
         // Only the decoder can say.
         Selector::Inside(_) => {
@@ -163,7 +222,7 @@ fn look<B: VlmBackend>(model: &Model<B>, media: &Media, prompt: &Prompt, method:
             let media = std::slice::from_ref(media);
             let (seen, generated) = answer(model, media, prompt, &selector, method.tokens, first, go_on)?;
             let (kept, left) = kept(&seen, &generated);
-            Ok(Shown { tiles: seen[0].tiles, kept, counts: [left, seen[0].unpruned], scores: None })
+            Ok(Shown { tiles: seen[0].tiles, kept, counts: [left, seen[0].unpruned], scores: None, answer: said })
         }
     }
 }
@@ -197,8 +256,9 @@ fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -
     Ok(maps)
 }
 
-fn save(out: &Path, name: &str, image: &Rgb) -> anyhow::Result<PathBuf> {
-    let path = out.join(format!("{name}.png"));
-    write_file(&path, &png(image))?;
+fn save(out: &Path, name: &str, image: &Rgb, as_jpeg: bool) -> anyhow::Result<PathBuf> {
+    let (extension, bytes) = if as_jpeg { ("jpg", jpeg(image, QUALITY)) } else { ("png", png(image)) };
+    let path = out.join(format!("{name}.{extension}"));
+    write_file(&path, &bytes)?;
     Ok(path)
 }
