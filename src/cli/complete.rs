@@ -39,10 +39,11 @@ impl Missing {
     }
 }
 
-/// The result of run number `number`; missing answers and a missing score are made first.
+/// The result of run number `number`; missing answers and a missing score are made first. `place` says which of how many runs it is, if that is known.
 pub(super) fn complete(
     answerer: &mut dyn Answerer,
     number: usize,
+    place: Option<[usize; 2]>,
     benchmark: &Benchmark,
     config: &RunConfig,
     batching: Batching,
@@ -56,7 +57,7 @@ pub(super) fn complete(
     match Missing::new(&there, samples.len(), &judge) {
         Missing::Nothing => score(&there.answers),
         Missing::Score | Missing::Answers => {
-            say!("{}", path.display());
+            say!("{}{}", path.display(), place.map_or_else(String::new, |[i, of]| format!(" (run {i} of {of})")));
             let mut folder = RunFolder::open(&args.out, config, samples, args.force)?;
             answerer.answer(number, Run { task: *task, samples, config, batching }, &mut folder)?;
             finish(&folder, *task, data, score(folder.answers())?)

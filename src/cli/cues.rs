@@ -11,14 +11,11 @@ use crate::{Error, files::write_file, pruner::Cues, tensor::host};
 /// How far above 1 a row of attention may add up, for rows that were rounded to 16 bits.
 const ROUNDING: f32 = 0.02;
 
-/// A tensor for a file: its name, shape and numbers.
-type Named = (&'static str, Vec<usize>, Vec<f32>);
-
 /// Writes tensors of f32 to a file.
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn write_tensors(path: &Path, tensors: &[Named]) -> Result<(), Error> {
+pub(super) fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) -> Result<(), Error> {
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(.., numbers)| numbers.iter().flat_map(|number| number.to_le_bytes()).collect()).collect();
     let views = tensors
@@ -35,6 +32,7 @@ pub(super) fn write_tensors(path: &Path, tensors: &[Named]) -> Result<(), Error>
 /// # Errors
 /// When the file cannot be written.
 pub(super) fn write_cues<B: Backend>(path: &Path, cues: Cues<B>) -> Result<(), Error> {
+    type Named = (&'static str, Vec<usize>, Vec<f32>);
     fn named<B: Backend, const D: usize>(name: &'static str, tensor: Option<Tensor<B, D>>) -> Option<Named> {
         tensor.map(|tensor| (name, tensor.dims().to_vec(), host(tensor)))
     }
@@ -47,7 +45,9 @@ pub(super) fn write_cues<B: Backend>(path: &Path, cues: Cues<B>) -> Result<(), E
         named("text_embeds", cues.text_embeds),
         named("keys", cues.keys),
     ];
-    write_tensors(path, &tensors.into_iter().flatten().collect::<Vec<_>>())
+    let there: Vec<Named> = tensors.into_iter().flatten().collect();
+    let views: Vec<_> = there.iter().map(|(name, shape, numbers)| (*name, shape.clone(), &numbers[..])).collect();
+    write_tensors(path, &views)
 }
 
 /// Reads the cues that are in the file. A method's error names the cues that are missing.

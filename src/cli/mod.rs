@@ -173,13 +173,13 @@ fn note_outside(model: &str, media: &[Media], question: &str) {
     let others = media.iter().any(|media| matches!(media, Media::Image(image) if !looks_drawn(image)));
     let parts = [
         others.then(|| "an image that is none of its drawings".to_owned()),
-        (!words.is_empty()).then(|| format!("the words {}", words.join(", "))),
+        (!words.is_empty()).then(|| format!("a question with {}", words.join(", "))),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if !parts.is_empty() {
         say!(
-            "note: {DEMO} knows drawings of coloured shapes and questions about them; {} mean nothing to it",
-            parts.join(" and ")
+            "note: {DEMO} knows nothing but drawings of coloured shapes and questions about them; here is {}",
+            parts.join(", and ")
         );
     }
 }

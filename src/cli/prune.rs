@@ -133,7 +133,7 @@ impl Prune {
                 if let Some(out) = &self.out {
                     let projected = cues.projected(method).map_err(|error| beside(error, &self.cues, file))?;
                     let tokens = gather(projected, &keep);
-                    write_tensors(out, &[("tokens", tokens.dims().to_vec(), host(tokens))])?;
+                    write_tensors(out, &[("tokens", tokens.dims().to_vec(), &host(tokens))])?;
                 }
                 keep.indices().to_vec()
             }

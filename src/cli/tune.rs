@@ -85,7 +85,7 @@ pub(super) fn run(args: TuneArgs) -> anyhow::Result<()> {
     let table = with_answerer(plan, &args.run.workers, |answerer| {
         let mut marks = |number: usize, plan: &MethodPlan| -> anyhow::Result<Marks> {
             let config = fixed.config(plan, &benchmark)?;
-            Ok(complete(answerer, number, &benchmark, &config, batching, &args.run)?.marks)
+            Ok(complete(answerer, number, None, &benchmark, &config, batching, &args.run)?.marks)
         };
         let base = marks(0, &plans[0])?;
         let score = base.score().with_context(|| format!("{}: a server or a judge scores it", task.name()))?;
@@ -163,14 +163,6 @@ impl Table {
     }
 }
 
-/// A share in percent: `99%` or `99`.
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    let number: Option<f64> = text.trim().trim_end_matches('%').trim().parse().ok();
-    number
-        .filter(|share| *share > 0.0 && *share < 100.0)
-        .ok_or_else(|| "a share of the score without pruning, above 0 and below 100 %, as in 99%".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,14 +179,6 @@ mod tests {
             let row = smallest("grid", 576, 99.0, measure).unwrap();
             assert_eq!((row.tokens, row.at.is_none()), (least, least == 576));
             assert!(measured <= 10 && row.tried.len() == measured);
-        }
-    }
-
-    #[test]
-    fn shares_are_read() {
-        assert_eq!((share("99%"), share(" 97.5 ")), (Ok(99.0), Ok(97.5)));
-        for wrong in ["0", "100%", "most", "-3", "nan"] {
-            assert!(share(wrong).is_err(), "{wrong}");
         }
     }
 }

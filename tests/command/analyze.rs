@@ -47,8 +47,9 @@ fn shift_is_the_official_means() {
     for file in [
         "cls_attn/dist.png",
         "cls_attn/map.png",
-        "full_attn/dist/layer_3.png",
-        "last_attn/map/layer_0.png",
+        "full_attn/dist/layer_4.png",
+        "last_attn/map/layer_1.png",
+        "index.html",
         "text_attn/map.png",
     ] {
         assert!(folder.path().join(file).is_file(), "{file}");

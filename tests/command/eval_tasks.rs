@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use secateur::{
     eval::{asked, read_marks},
-    task::{Protocol, TASKS},
+    task::{Protocol, Sample, TASKS},
     text::SINGLE_WORD,
 };
 use serde_json::{Value, json};
@@ -189,7 +189,12 @@ fn every_benchmark_runs_scores_and_writes_its_upload() {
                 assert!((score - found).abs() < 1e-9, "{}: {score}, not {found}", task.name());
                 assert_eq!(marks.metric, task.card().headline(Protocol::Llava), "{}", task.name());
                 assert_eq!(report["standard_errors"][&marks.metric].is_number(), marks.standard_error().is_some());
-                assert_eq!(marks.answers.len(), samples.len(), "{}", task.name());
+                // ScienceQA's headline is that of questions with an image.
+                let counts = |sample: &&Sample| task.name() != "scienceqa" || sample.media.is_some();
+                let counted = samples.iter().filter(counts).count();
+                // An image with one of its two questions is left out.
+                let counted = if task.card().together { counted / 2 * 2 } else { counted };
+                assert_eq!(marks.answers.len(), counted, "{}", task.name());
             }
             None => assert!(task.judged().is_some() || task.card().upload.is_some(), "{} has no marks", task.name()),
         }

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use safetensors::{Dtype, serialize, tensor::TensorView};
-
 use crate::{
     analysis::{Dispersion, Histogram, KINDS, Shift, Spread},
-    cli::{make_folder, print},
+    cli::{cues::write_tensors, make_folder, print},
     files::write_file,
     image::{Grid, Rgb, png},
     plot::{Labels, bars, columns, curves, map, shares},
@@ -58,8 +56,9 @@ pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Resu
     let side = grid.columns;
     let by_kind: Vec<Vec<f32>> =
         (0..KINDS.len()).map(|kind| layers.iter().flat_map(|layer| layer[kind].clone()).collect()).collect();
-    let mut tensors = vec![("cls", vec![cls.len()], &cls)];
-    tensors.extend(KINDS.iter().zip(&by_kind).map(|(kind, values)| (*kind, vec![layers.len(), cls.len()], values)));
+    let mut tensors = vec![("cls", vec![cls.len()], &cls[..])];
+    let of_layers = vec![layers.len(), cls.len()];
+    tensors.extend(KINDS.iter().zip(&by_kind).map(|(kind, values)| (*kind, of_layers.clone(), &values[..])));
     write_tensors(&out.join("attention-shift.safetensors"), &tensors)?;
 
     let mut table = csv::Writer::from_writer(Vec::new());
@@ -89,13 +88,17 @@ pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Resu
             let title = format!("{name} attention, layer {}", i + 1);
             charts.push(chart(&title, &layer[kind]));
             maps.push(map(&title, &layer[kind], grid));
-            save(&folder.join(format!("dist/layer_{i}.png")), &charts[i])?;
-            save(&folder.join(format!("map/layer_{i}.png")), &maps[i])?;
+            save(&folder.join(format!("dist/layer_{}.png", i + 1)), &charts[i])?;
+            save(&folder.join(format!("map/layer_{}.png", i + 1)), &maps[i])?;
         }
         save(&folder.join("dist.png"), &columns(&charts, COLUMNS.min(layers.len())))?;
         save(&folder.join("map.png"), &columns(&maps, COLUMNS.min(layers.len())))?;
     }
-    Ok(print(&format!("{}\n{}", out.display(), summary_of_shift(&cls, &layers)))?)
+    let sentences = summary_of_shift(&cls, &layers);
+    let of_cls = ["cls_attn/dist.png", "cls_attn/map.png"].map(str::to_owned).into_iter();
+    let of_kinds = KINDS.iter().flat_map(|name| ["dist", "map"].map(|what| format!("{name}_attn/{what}.png")));
+    write_index(out, "Where attention goes", &sentences, &of_cls.chain(of_kinds).collect::<Vec<_>>())?;
+    Ok(print(&format!("{}\n{sentences}", out.display()))?)
 }
 
 pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
@@ -106,8 +109,8 @@ pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::R
         names.iter().map(|name| ["cumulative", "proportion"].map(|what| format!("{name}_{what}"))).collect();
     let proportions = spreads.each_ref().map(|Spread { histogram, .. }| proportions(histogram));
     for ((keys, spread), proportions) in keys.iter().zip(&spreads).zip(&proportions) {
-        tensors.push((keys[0].as_str(), vec![spread.cumulative.len()], &spread.cumulative));
-        tensors.push((keys[1].as_str(), vec![proportions.len()], proportions));
+        tensors.push((keys[0].as_str(), vec![spread.cumulative.len()], &spread.cumulative[..]));
+        tensors.push((keys[1].as_str(), vec![proportions.len()], &proportions[..]));
     }
     write_tensors(&out.join("attention-dispersion.safetensors"), &tensors)?;
 
@@ -144,7 +147,10 @@ pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::R
         let labels = Labels { title, x: "attention, the largest being 1", y: "share of all values" };
         save(&out.join(format!("{name}_attn_dist.png")), &shares(labels, &bins))?;
     }
-    Ok(print(&format!("{}\n{}", out.display(), summary_of_dispersion(&spreads)))?)
+    let sentences = summary_of_dispersion(&spreads);
+    let images = ["cdf.png", "cls_attn_dist.png", "last_attn_dist.png"].map(str::to_owned);
+    write_index(out, "On how many tokens attention is spread", &sentences, &images)?;
+    Ok(print(&format!("{}\n{sentences}", out.display()))?)
 }
 
 fn proportions(histogram: &Histogram) -> Vec<f32> {
@@ -152,14 +158,23 @@ fn proportions(histogram: &Histogram) -> Vec<f32> {
     histogram.counts.iter().map(|&count| count as f32 / total.max(1) as f32).collect()
 }
 
-fn write_tensors(path: &Path, tensors: &[(&str, Vec<usize>, &Vec<f32>)]) -> anyhow::Result<()> {
-    let bytes: Vec<Vec<u8>> =
-        tensors.iter().map(|(.., values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
-    let mut views = Vec::new();
-    for ((name, shape, _), bytes) in tensors.iter().zip(&bytes) {
-        views.push((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?));
+/// Writes a page with the sentences of an analysis and its images, so that a reader finds them in one place.
+fn write_index(out: &Path, title: &str, sentences: &str, images: &[String]) -> anyhow::Result<()> {
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, \
+         initial-scale=1\">\n<title>{title}</title>\n<style>:root {{ color-scheme: light dark; }} body {{ font: 16px/1.45 system-ui, sans-serif; \
+         margin: 0 auto; max-width: 1200px; padding: 12px; }} img {{ background: #fff; max-width: 100%; }}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+    );
+    for sentence in sentences.lines() {
+        html += &format!("<p>{sentence}</p>\n");
     }
-    Ok(write_file(path, &serialize(views, None)?)?)
+    for image in images {
+        html += &format!(
+            "<h2>{image}</h2>\n<p><a href=\"{image}\"><img src=\"{image}\" alt=\"{image}\" loading=\"lazy\"></a></p>\n"
+        );
+    }
+    write_file(&out.join("index.html"), (html + "</body>\n</html>\n").as_bytes())?;
+    Ok(())
 }
 
 fn save(path: &Path, image: &Rgb) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, names::benchmark};
 use crate::{
-    cli::{check_sampling, tune::share, workers::WorkerArgs},
+    cli::{check_sampling, workers::WorkerArgs},
     eval::Batching,
     pruner::Budget,
     shard::ShardChoice,
@@ -18,8 +18,6 @@ pub(in crate::cli) struct EvalArgs {
     /// The benchmark; see `secateur list benchmarks`
     #[arg(value_parser = benchmark)]
     pub(in crate::cli) benchmark: String,
-    #[command(flatten)]
-    pub(in crate::cli) model: ModelArgs,
     /// The benchmark's folder in LLaVA's layout; by default where a checkout of LLaVA has it, else fetched from the hub
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
@@ -27,11 +25,14 @@ pub(in crate::cli) struct EvalArgs {
     #[arg(long, value_name = "I/N|auto")]
     pub(in crate::cli) shard: Option<ShardChoice>,
     #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
+    #[command(flatten)]
     pub(in crate::cli) run: RunArgs,
 }
 
 /// Flags for the questions of a run, and for its folder.
 #[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Run")]
 pub(in crate::cli) struct RunArgs {
     /// Only N questions, spread over the benchmark's categories
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -45,8 +46,6 @@ pub(in crate::cli) struct RunArgs {
     /// Questions that are answered side by side: the same answers up to rounding, for more memory
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) batch_size: usize,
-    #[command(flatten)]
-    pub(in crate::cli) workers: WorkerArgs,
     /// Computes what questions have in common for each of them again, to measure what reuse saves
     #[arg(long)]
     pub(in crate::cli) no_reuse: bool,
@@ -59,11 +58,13 @@ pub(in crate::cli) struct RunArgs {
     /// Whose scoring rules
     #[arg(long, default_value = "llava")]
     pub(in crate::cli) protocol: Protocol,
-    #[command(flatten)]
-    pub(in crate::cli) judge: JudgeArgs,
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) workers: WorkerArgs,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
 }
 
 impl RunArgs {
@@ -82,6 +83,7 @@ impl RunArgs {
 
 /// The judge of mm-vet, llava-bench and the video benchmarks.
 #[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Judge")]
 pub(in crate::cli) struct JudgeArgs {
     /// mm-vet, llava-bench, videos: a server that speaks OpenAI's chat interface, up to `/v1`; the key is read from
     /// OPENAI_API_KEY
@@ -139,11 +141,11 @@ pub(in crate::cli) struct SweepArgs {
     /// The form of the table on stdout
     #[arg(long, default_value = "table")]
     pub(in crate::cli) format: Format,
-    #[command(flatten)]
-    pub(in crate::cli) model: ModelArgs,
     /// The folder of the only benchmark in LLaVA's layout; by default as for `eval`
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
     #[command(flatten)]
     pub(in crate::cli) run: RunArgs,
 }
@@ -156,11 +158,11 @@ pub(in crate::cli) struct TuneArgs {
     /// The share of the score without pruning that must be kept, with its 95 % interval above it
     #[arg(long, value_name = "SHARE", default_value = "99%", value_parser = share)]
     pub(in crate::cli) target: f64,
-    #[command(flatten)]
-    pub(in crate::cli) model: ModelArgs,
     /// The benchmark's folder in LLaVA's layout; by default as for `eval`
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
     #[command(flatten)]
     pub(in crate::cli) run: RunArgs,
 }
@@ -192,11 +194,11 @@ pub(in crate::cli) struct MergeArgs {
     /// Whose scoring rules; by default those of the first shard
     #[arg(long)]
     pub(in crate::cli) protocol: Option<Protocol>,
-    #[command(flatten)]
-    pub(in crate::cli) judge: JudgeArgs,
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -223,9 +225,30 @@ pub(in crate::cli) struct ScoreArgs {
     /// Whose scoring rules
     #[arg(long, default_value = "llava")]
     pub(in crate::cli) protocol: Protocol,
-    #[command(flatten)]
-    pub(in crate::cli) judge: JudgeArgs,
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) judge: JudgeArgs,
+}
+
+/// A share in percent: `99%` or `99`.
+fn share(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.trim().trim_end_matches('%').trim().parse().ok();
+    number
+        .filter(|share| *share > 0.0 && *share < 100.0)
+        .ok_or_else(|| "a share of the score without pruning, above 0 and below 100 %, as in 99%".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_read() {
+        assert_eq!((share("99%"), share(" 97.5 ")), (Ok(99.0), Ok(97.5)));
+        for wrong in ["0", "100%", "most", "-3", "nan"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -17,8 +17,6 @@ pub(in crate::cli) struct ShowArgs {
     pub(in crate::cli) media: PathBuf,
     /// The question, which some methods read
     pub(in crate::cli) question: Option<String>,
-    #[command(flatten)]
-    pub(in crate::cli) model: ModelArgs,
     /// Draws what each method ranks patches by, too, where it has such a number
     #[arg(long)]
     pub(in crate::cli) heat: bool,
@@ -37,6 +35,8 @@ pub(in crate::cli) struct ShowArgs {
     /// Where the images go; by default a folder of the image and the budget in secateur-show
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -50,11 +50,11 @@ pub(in crate::cli) struct ReportArgs {
     /// Measures the time to the first token here, on the gallery's questions, in place of the times of the runs
     #[arg(long)]
     pub(in crate::cli) measure: bool,
-    #[command(flatten)]
-    pub(in crate::cli) target: TargetArgs,
     /// Where the page and its charts go
     #[arg(long, value_name = "DIR", default_value = "secateur-report")]
     pub(in crate::cli) out: PathBuf,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -75,13 +75,13 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
+    /// Where images and data go
+    #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
+    pub(in crate::cli) out: PathBuf,
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
     #[command(flatten)]
     pub(in crate::cli) workers: WorkerArgs,
-    /// Where images and data go
-    #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
-    pub(in crate::cli) out: PathBuf,
 }
 
 /// The analyses that can be run.

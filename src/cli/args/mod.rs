@@ -35,46 +35,88 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     /// Shows what pruning does to accuracy and speed, with the checkpoint inside the binary
+    #[command(after_help = "Examples:\n  secateur demo\n  secateur demo --questions 400 --seeds 5 --json")]
     Demo(DemoArgs),
     /// Answers a question about images or a video
     #[command(override_usage = "secateur ask [OPTIONS] <IMAGE|VIDEO>... <QUESTION>", mut_arg("method", several))]
+    #[command(
+        after_help = "Examples:\n  secateur ask --tokens 64 photo.jpg \"What is unusual here?\"\n  secateur ask --model demo --method fastervlm,trim --tokens 64 image.png \"Is there a red ring in the image?\""
+    )]
     Ask(AskArgs),
     /// Runs a benchmark, resumes an interrupted run, scores it
+    #[command(
+        after_help = "Examples:\n  secateur eval pope --tokens 64 --limit 300\n  secateur eval mme --method vispruner --tokens 12.5% --devices all"
+    )]
     Eval(EvalArgs),
     /// Runs methods × budgets × benchmarks, and makes one table
     #[command(mut_arg("method", several), mut_arg("tokens", one_budget))]
+    #[command(
+        after_help = "Examples:\n  secateur sweep pope gqa --method fastervlm,random --budgets 192,64 --seeds 5\n  secateur sweep --config sweep.toml --format latex"
+    )]
     Sweep(SweepArgs),
     /// Finds the smallest budget at which each method keeps a share of the score without pruning
     #[command(mut_arg("method", several), mut_arg("tokens", |arg| arg.hide(true)))]
+    #[command(
+        after_help = "Examples:\n  secateur tune demo --target 97%\n  secateur tune pope --method fastervlm,trim --limit 900"
+    )]
     Tune(TuneArgs),
     /// Joins the shards of a run, and scores it
+    #[command(after_help = "Examples:\n  secateur merge runs/*.shard-*\n  secateur merge runs/*.shard-* --out whole")]
     Merge(MergeArgs),
     /// Downloads a checkpoint or a benchmark's data ahead
+    #[command(after_help = "Examples:\n  secateur pull llava-hf/llava-1.5-7b-hf\n  secateur pull pope")]
     Pull(PullArgs),
     /// Scores an answers file without a model
+    #[command(
+        after_help = "Examples:\n  secateur score pope answers.jsonl\n  secateur score gqa runs/gqa-llava-v1.5-7b-fastervlm-64 --json"
+    )]
     Score(ScoreArgs),
     /// Prints everything that a port must agree on, as one JSON object
+    #[command(
+        after_help = "Examples:\n  secateur trace --model demo --image image.png --question \"Is there a red ring in the image?\"\n  secateur trace --model demo --image image.png --question \"What is it?\" --cues cues.safetensors"
+    )]
     Trace(TraceArgs),
     /// Measures the time of every stage, and counts FLOPs and cache size
     #[command(mut_arg("method", several), mut_arg("tokens", one_budget))]
+    #[command(
+        after_help = "Examples:\n  secateur bench --shape llava-1.5-7b --layers 2 --method none,fastervlm --tokens 64\n  secateur bench --ceilings --json"
+    )]
     Bench(BenchArgs),
     /// Draws what each method keeps of an image or a video, or where CLIP sees words
     #[command(mut_arg("method", several), mut_arg("tokens", drawn))]
+    #[command(
+        after_help = "Examples:\n  secateur show photo.jpg \"What is unusual here?\" --method fastervlm,cdpruner --tokens 64 --heat\n  secateur show photo.jpg --relevance dog,grass"
+    )]
     Show(ShowArgs),
     /// Compares finished runs on the questions that they share
+    #[command(
+        after_help = "Examples:\n  secateur compare runs/pope-llava-v1.5-7b-none-all runs/pope-llava-v1.5-7b-fastervlm-64\n  secateur compare runs/demo-* --json"
+    )]
     Compare(CompareArgs),
     /// Makes one page of finished runs: charts, tables, and questions on which methods disagree
+    #[command(after_help = "Examples:\n  secateur report runs\n  secateur report runs --gallery 0 --out page")]
     Report(ReportArgs),
     /// Measures the attention to visual tokens, in the tower and layer by layer in the decoder
+    #[command(
+        after_help = "Examples:\n  secateur analyze attention-shift questions.jsonl --images images\n  secateur analyze attention-dispersion questions.jsonl --limit 100"
+    )]
     Analyze(AnalyzeArgs),
     /// Runs methods on tensors exported from anywhere
     #[command(mut_arg("method", several), mut_arg("tokens", |arg| arg.help("Patches kept of each crop; `none` alone goes without")))]
+    #[command(
+        after_help = "Examples:\n  secateur prune cues.safetensors --method fastervlm --tokens 64\n  secateur prune - --method all --tokens 12.5% < cues.safetensors"
+    )]
     Prune(PruneArgs),
     /// Checks whether a device computes what the papers' code did, and how fast
+    #[command(after_help = "Examples:\n  secateur check\n  secateur check --backend wgpu --device 1 --json")]
     Check(CheckArgs),
     /// Lists what is there
+    #[command(after_help = "Examples:\n  secateur list methods\n  secateur list published llava-1.5-7b fastervlm gqa")]
     List(ListArgs),
     /// Prints a script that completes commands, flags and names in a shell
+    #[command(
+        after_help = "Examples:\n  secateur completions bash > ~/.local/share/bash-completion/completions/secateur\n  secateur completions zsh"
+    )]
     Completions(CompletionsArgs),
     /// Prints the manual page
     Man,
@@ -123,20 +165,23 @@ pub(in crate::cli) struct AskArgs {
     /// Images, or videos for a model that sees them (files, or folders of frames), then the question
     #[arg(required = true, num_args = 2.., value_names = ["IMAGE|VIDEO", "QUESTION"])]
     pub(in crate::cli) images_and_question: Vec<String>,
-    #[command(flatten)]
-    pub(in crate::cli) model: ModelArgs,
     /// The longest answer
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub(in crate::cli) max_new_tokens: usize,
     /// 0 takes the best token; higher draws more freely
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub(in crate::cli) temperature: f32,
+    /// Draws in the terminal what is kept of the first image: images in kitty's protocol, coloured cells elsewhere
+    #[arg(long)]
+    pub(in crate::cli) watch: bool,
     /// Draws among the best tokens that together have this chance
     #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     pub(in crate::cli) top_p: f32,
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -147,8 +192,6 @@ pub(in crate::cli) struct DemoArgs {
     /// Questions for each method and budget, up to 400
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(in crate::cli) questions: usize,
-    #[command(flatten)]
-    pub(in crate::cli) target: TargetArgs,
     /// Seed of everything random
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
@@ -161,4 +204,6 @@ pub(in crate::cli) struct DemoArgs {
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
 }

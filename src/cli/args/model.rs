@@ -8,12 +8,11 @@ use super::names::{self, Operations};
 use crate::{cli::workers::own_device, image::GridRule, model::DEMO, pruner::Budget, sequence::Merge};
 
 #[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Model")]
 pub(in crate::cli) struct ModelArgs {
     /// A checkpoint folder, a Hugging Face id, or `demo`; by default liuhaotian/llava-v1.5-7b, and `demo` for the benchmark `demo`
     #[arg(long, value_name = "ID|DIR")]
     pub(in crate::cli) model: Option<String>,
-    #[command(flatten)]
-    pub(in crate::cli) method: MethodArgs,
     /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
     #[arg(long)]
     pub(in crate::cli) dtype: Option<WeightType>,
@@ -26,9 +25,12 @@ pub(in crate::cli) struct ModelArgs {
     /// LLaVA-NeXT: how crops become one sequence; by default as in the method's own repository
     #[arg(long)]
     pub(in crate::cli) merge: Option<Merge>,
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Method")]
 pub(in crate::cli) struct MethodArgs {
     /// The pruning method, by default fastervlm; see `secateur list methods`
     #[arg(long, value_parser = names::method_list, value_name = "NAME")]
@@ -45,11 +47,11 @@ pub(in crate::cli) struct MethodArgs {
     /// fastv: how many layers of the decoder see all tokens; by default 2
     #[arg(long, value_name = "K")]
     pub(in crate::cli) fastv_layer: Option<usize>,
-    #[command(flatten)]
-    pub(in crate::cli) target: TargetArgs,
     /// Seed of everything random
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(in crate::cli) seed: u64,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
 }
 
 impl ModelArgs {
@@ -76,6 +78,7 @@ impl MethodArgs {
 
 /// Where to run.
 #[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Device")]
 pub(in crate::cli) struct TargetArgs {
     /// Where to run; see `secateur list backends`. By default the first that is compiled in
     #[arg(long, value_name = "NAME", value_parser = names::backend)]

@@ -19,8 +19,6 @@ pub(in crate::cli) struct BenchArgs {
     /// Layers of a shape's decoder, if not all of them fit here
     #[arg(long, value_name = "N", requires = "shape")]
     pub(in crate::cli) layers: Option<usize>,
-    #[command(flatten)]
-    pub(in crate::cli) method: MethodArgs,
     /// Budgets, with commas: visual tokens kept per crop; by default, without --tokens, 192,128,64,29
     #[arg(long, value_delimiter = ',', value_name = "N,…")]
     pub(in crate::cli) budgets: Vec<Budget>,
@@ -45,13 +43,13 @@ pub(in crate::cli) struct BenchArgs {
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 #[command(group(ArgGroup::new("seen").args(["image", "video"]).required(true)))]
 pub(in crate::cli) struct TraceArgs {
-    #[command(flatten)]
-    pub(in crate::cli) model: ModelArgs,
     /// The image
     #[arg(long)]
     pub(in crate::cli) image: Option<PathBuf>,
@@ -77,12 +75,12 @@ pub(in crate::cli) struct TraceArgs {
     /// Accepted for symmetry: the output is always one JSON object
     #[arg(long, hide = true)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) model: ModelArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct PruneArgs {
-    #[command(flatten)]
-    pub(in crate::cli) method: MethodArgs,
     /// A safetensors file with the f32 tensors that the method needs, of V crops with N patches: features [V,N,C],
     /// projected [V,N,D], cls_attention [L,V,H,N], image_embeds [V,N,E], text_embeds [S,E], prompt_embeds [P,D],
     /// keys [V,N,K], and prompt_attention [H,T] for fastv; `-` reads it from standard input
@@ -93,15 +91,17 @@ pub(in crate::cli) struct PruneArgs {
     /// Accepted for symmetry: the output is always one JSON object
     #[arg(long, hide = true)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) method: MethodArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct CheckArgs {
-    #[command(flatten)]
-    pub(in crate::cli) target: TargetArgs,
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) target: TargetArgs,
 }
 
 #[derive(Debug, ClapArgs)]

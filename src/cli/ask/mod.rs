@@ -1,6 +1,7 @@
 //! `secateur ask`: images and a question in, a streamed answer out.
 
 use std::{
+    cell::RefCell,
     io::Write,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -11,11 +12,13 @@ use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
 mod comparison;
+mod watch;
 
 use comparison::Comparison;
 
 use super::{
     args::AskArgs,
+    arrange::arranged,
     check_sampling, check_there, ms, note_outside,
     plan::{MethodPlan, ModelPlan},
     print_json, see,
@@ -24,6 +27,7 @@ use super::{
 use crate::{
     Error,
     engine::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
+    image::{Grid, Tiles, kept_patches},
     model::{Model, VisualTokens},
     pruner::selector,
     text::{Prompt, clip_question, strip},
@@ -52,7 +56,8 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let text = checkpoint.chat().own.render(&question, &placeholders)?;
     let target = plan.method().target;
     let question = clip_question(&question);
-    let job = Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json };
+    let job =
+        Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json, watch: args.watch };
     target.run(job)?
 }
 
@@ -77,6 +82,7 @@ struct Ask {
     sampling: Sampling,
     limit: usize,
     json: bool,
+    watch: bool,
 }
 
 /// The last line of `ask --json`.
@@ -95,6 +101,14 @@ pub(super) struct AskResult {
     pub(super) total_ms: f64,
 }
 
+/// One answer: its fields, and the list that several answers have.
+#[derive(Serialize)]
+struct Single<'a> {
+    #[serde(flatten)]
+    result: &'a AskResult,
+    answers: [&'a AskResult; 1],
+}
+
 impl Job for Ask {
     type Output = anyhow::Result<()>;
 
@@ -103,10 +117,15 @@ impl Job for Ask {
         let model: Model<B> = self.plan.load(&device)?;
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
         let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, stops: true };
+        let watched: RefCell<Option<Watched>> = RefCell::default();
+        let show = || watched.borrow_mut().take().iter().for_each(|kept| draw(&model, &self.media[0], kept));
         let ask = |method: &MethodPlan, on_token: &mut dyn FnMut(&[u32]) -> ControlFlow<()>| {
             let selector = selector::<B>(method.method, method.params)?;
             let (seen, answer) = answer(&model, &self.media, &prompt, &selector, method.tokens, decoding, on_token)?;
             let text = model.tokenizer().decode(&answer.ids);
+            if self.watch && method.tokens.is_some() {
+                *watched.borrow_mut() = Some((seen[0].grid, seen[0].tiles, kept(&seen[..1], &answer).0));
+            }
             anyhow::Ok(summary(&seen, &answer, text, method))
         };
         if let [method] = &methods[..] {
@@ -124,8 +143,9 @@ impl Job for Ask {
             written?;
             writeln!(out, "{}", for_stdout(&stream.finish(&result.text)))?;
             drop(out);
+            show();
             say!("{}", line(&result));
-            return if self.json { print_json(&result) } else { Ok(()) };
+            return if self.json { print_json(&Single { result: &result, answers: [&result] }) } else { Ok(()) };
         }
         let mut comparison = Comparison::new(&methods)?;
         // Otherwise the first method's time would include the work of the first use (GPU kernels, pages of a mapped file).
@@ -136,6 +156,7 @@ impl Job for Ask {
                 Ok(mut result) => {
                     result.text = strip(&result.text).to_owned();
                     comparison.add(result)?;
+                    show();
                 }
                 // Such a model has no answer that is worth a row.
                 Err(error) if matches!(error.downcast_ref(), Some(Error::NotFinite { .. })) => return Err(error),
@@ -148,6 +169,15 @@ impl Job for Ask {
         }
         comparison.check()
     }
+}
+
+/// What a method keeps of the first image: its grid, its tiles, and the patches of each item.
+type Watched = (Grid, Option<Tiles>, Vec<Vec<usize>>);
+
+/// Draws in the terminal what stays of the first image.
+fn draw<B: VlmBackend>(model: &Model<B>, media: &Media, (grid, tiles, kept): &Watched) {
+    let image = arranged(model, media, *tiles, |item, crop| kept_patches(&item, *grid, &kept[crop]));
+    watch::draw(&image, *grid, kept);
 }
 
 fn summary<B: VlmBackend>(

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    page::escape,
+    html::escape,
     runs::{Group, Stored},
 };
 use crate::{

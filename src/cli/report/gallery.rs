@@ -4,14 +4,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, bail};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use burn::tensor::DType;
 use clap::ValueEnum;
-use image::{RgbImage, imageops};
 use secateur_backends::{Job, Target, VlmBackend};
 
 use super::{
-    browser::Graded,
+    graded::Graded,
+    html::data_address,
     runs::{Group, Stored},
     slide::{Slide, slide},
 };
@@ -20,9 +19,9 @@ use crate::{
     cli::{args::WeightType, arrange::arranged, median},
     engine::{Decoding, answer, go_on, kept},
     eval::prompt,
-    image::{GridRule, Rgb, jpeg, kept_patches},
+    image::{GridRule, kept_patches},
     model::{Checkpoint, LoadOptions, Model, TilingChoice, open},
-    pruner::{Params, method, selector},
+    pruner::{method, selector},
     sequence::Merge,
     task::{Sample, normalise},
     text::Prompt,
@@ -31,8 +30,6 @@ use crate::{
 
 /// The number of questions with a slider.
 const SLIDES: usize = 2;
-/// The longest side of an image on the page.
-const SIDE: u32 = 320;
 
 /// A question with the answers of all runs.
 pub(super) struct Shown {
@@ -107,7 +104,7 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
     let samples = config.asked(group.task, samples);
     let checkpoint = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
     let joint =
-        group.runs.iter().any(|run| method(&run.config.method, params(run)).is_ok_and(|m| m.card().needs.joint));
+        group.runs.iter().any(|run| method(&run.config.method, run.params()).is_ok_and(|m| m.card().needs.joint));
     // Settings that this version does not know leave the page without images.
     let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
     let merge = config.merge.as_deref().map(|name| Merge::from_str(name, true)).transpose();
@@ -116,18 +113,6 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
     let tiling = TilingChoice { grid: grid.map_err(anyhow::Error::msg)?, merge: merge.map_err(anyhow::Error::msg)? };
     let options = LoadOptions { dtype, joint, tiling };
     target.run(Make { group, chosen, samples, checkpoint, options })?
-}
-
-/// The parameters that a run was made with.
-pub(super) fn params(run: &Stored) -> Params {
-    let given = |name: &str| run.config.params.get(name).copied();
-    let default = Params::default();
-    Params {
-        important_ratio: given("important_ratio").unwrap_or(default.important_ratio),
-        theta: given("theta"),
-        fastv_layer: given("fastv_layer").map_or(default.fastv_layer, |layer| layer as usize),
-        seed: run.config.seed,
-    }
 }
 
 struct Make<'a> {
@@ -193,7 +178,7 @@ fn one<B: VlmBackend>(
     prompt: &Prompt,
     run: &Stored,
 ) -> anyhow::Result<(Duration, String)> {
-    let selector = selector::<B>(&run.config.method, params(run))?;
+    let selector = selector::<B>(&run.config.method, run.params())?;
     let first = Decoding::greedy(1);
     let tokens = run.config.tokens;
     let (seen, generated) = answer(model, std::slice::from_ref(media), prompt, &selector, tokens, first, go_on)?;
@@ -204,16 +189,4 @@ fn one<B: VlmBackend>(
     let (kept, grid) = (kept(&seen, &generated).0, seen[0].grid);
     let image = arranged(model, media, seen[0].tiles, |square, crop| kept_patches(&square, grid, &kept[crop]));
     Ok((time, data_address(&image)))
-}
-
-/// A small JPEG as a `data:` address.
-pub(super) fn data_address(image: &Rgb) -> String {
-    let (width, height) = (image.width as u32, image.height as u32);
-    let Some(whole) = RgbImage::from_raw(width, height, image.data.clone()) else { return String::new() };
-    // Strips of frames are wide, and stay so.
-    let share = f64::from(SIDE) / f64::from(height.max(width.min(3 * height)));
-    let size = |length: u32| ((f64::from(length) * share.min(1.0)).round() as u32).max(1);
-    let small = imageops::resize(&whole, size(width), size(height), imageops::FilterType::Triangle);
-    let small = Rgb { width: small.width() as usize, height: small.height() as usize, data: small.into_raw() };
-    format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg(&small, 85)))
 }

@@ -3,6 +3,8 @@
 mod browser;
 mod finding;
 mod gallery;
+mod graded;
+mod html;
 mod page;
 mod runs;
 mod slide;

@@ -6,6 +6,7 @@ use super::{
     browser,
     finding::{self, beside, finding},
     gallery::{Gallery, Given, Shown},
+    html::escape,
     runs::{Group, Stored},
     slide::Slide,
 };
@@ -214,9 +215,4 @@ fn table(html: &mut String, group: &Group) {
         html.push_str("</tr>\n");
     }
     html.push_str("</tbody>\n</table>\n</div>\n");
-}
-
-/// Text for HTML.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -86,6 +86,18 @@ impl Stored {
         Some(place.join(", "))
     }
 
+    /// The parameters that a run was made with.
+    pub(super) fn params(&self) -> Params {
+        let given = |name: &str| self.config.params.get(name).copied();
+        let default = Params::default();
+        Params {
+            important_ratio: given("important_ratio").unwrap_or(default.important_ratio),
+            theta: given("theta"),
+            fastv_layer: given("fastv_layer").map_or(default.fastv_layer, |layer| layer as usize),
+            seed: self.config.seed,
+        }
+    }
+
     /// The method, with parameters that are not its defaults.
     pub(super) fn method(&self) -> String {
         let name = &self.config.method;

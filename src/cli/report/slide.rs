@@ -4,7 +4,7 @@ use secateur_backends::VlmBackend;
 use serde::Serialize;
 
 use super::{
-    gallery::{data_address, params},
+    html::data_address,
     runs::{Group, Stored},
 };
 use crate::{
@@ -61,7 +61,7 @@ pub(super) fn slide<B: VlmBackend>(
     }
     let (mut steps, mut grid) = (Vec::new(), model.grid());
     for run in &runs {
-        let selector = selector::<B>(&run.config.method, params(run))?;
+        let selector = selector::<B>(&run.config.method, run.params())?;
         let mut own = Vec::new();
         let all = grid.tokens();
         let budgets = BUDGETS.into_iter().filter(|budget| *budget < all).map(Some);

@@ -125,12 +125,13 @@ fn rows(
     batching: Batching,
     args: &RunArgs,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut rows = Vec::new();
+    let (mut rows, runs) = (Vec::new(), benchmarks.len() * methods.len());
     for benchmark in benchmarks {
         let mut notes: Vec<String> = Vec::new();
         for method in methods {
             let config = fixed.config(method, benchmark)?;
-            let report = complete(answerer, rows.len(), benchmark, &config, batching, args)?;
+            let report =
+                complete(answerer, rows.len(), Some([rows.len() + 1, runs]), benchmark, &config, batching, args)?;
             let cost = read_cost(&args.out.join(config.folder_name()));
             rows.push(Row::new(&config, benchmark.task, &report, cost.as_ref()));
             for note in report.notes {

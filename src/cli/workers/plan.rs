@@ -8,6 +8,7 @@ use secateur_backends::{DeviceKind, Target, devices};
 
 /// Several devices, or several processes on one.
 #[derive(Clone, Debug, Default, ClapArgs)]
+#[command(next_help_heading = "Device")]
 pub(in crate::cli) struct WorkerArgs {
     /// Devices that share the questions, `all` or numbers with commas: a process for each, one run folder
     #[arg(long, value_name = "all|N,…", conflicts_with = "device")]
