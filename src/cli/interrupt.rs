@@ -12,7 +12,7 @@ static GOODBYE: Mutex<Option<String>> = Mutex::new(None);
 
 /// Ends the program on Ctrl-C with a line on stderr. Answers are written as they come, so that nothing is lost.
 pub(super) fn say_goodbye_on_interrupt() {
-    // Without a handler, Ctrl-C ends the program as it ends others.
+    // Not on a hang-up, which `nohup` lets a run survive. Without a handler, Ctrl-C ends the program as it ends others.
     let _ = ctrlc::set_handler(|| {
         // Workers end with the process that started them, which speaks for all.
         if !is_worker() {

@@ -2,8 +2,9 @@
 
 use anyhow::bail;
 use secateur_weights::find;
+use serde_json::json;
 
-use super::{args::PullArgs, print};
+use super::{args::PullArgs, print, print_json};
 use crate::{
     model::{is_tower, open},
     task::{TASKS, Task, fetch},
@@ -39,5 +40,9 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
             }
         }
     };
-    Ok(print(&folder.display().to_string())?)
+    print(&folder.display().to_string())?;
+    if args.json {
+        print_json(&json!({ "folder": folder }))?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::remove;
-use crate::{Error, files::read_bytes};
+use crate::{Error, files::read_bytes, words::count};
 
 /// The file in a run folder.
 const TIMES: &str = "times.jsonl";
@@ -92,6 +92,18 @@ pub struct CostSummary {
     /// The last part of the run.
     #[serde(flatten)]
     pub session: Option<Session>,
+}
+
+impl CostSummary {
+    /// Where the questions were timed: times of other devices, or with other numbers of threads, cannot be compared.
+    pub fn place(&self) -> Option<String> {
+        let Session { backend, device, instructions, threads, workers, .. } = self.session.as_ref()?;
+        let mut place = vec![backend.clone()];
+        place.extend([device.clone(), instructions.clone()].into_iter().flatten());
+        place.push(count(*threads, "thread"));
+        place.extend(workers.map(|workers| count(workers, "worker")));
+        Some(place.join(", "))
+    }
 }
 
 /// The file of costs in a run folder.

@@ -4,7 +4,7 @@
 /// the chance that a fair coin falls at least as unevenly, as SciPy's `binomtest(first, first + second)`; 1 where the runs never differ.
 pub fn mcnemar(first: usize, second: usize) -> f64 {
     let tosses = first + second;
-    // The smaller tail, as a sum of chances relative to the largest term, which no number of tosses lets underflow.
+    // The smaller tail from its largest term down: only a chance that no number can hold becomes 0.
     let mut chance = log_chance(tosses, first.min(second)).exp();
     let mut tail = 0.0;
     for heads in (0..=first.min(second)).rev() {

@@ -145,6 +145,14 @@ fn a_limit_has_all_categories_and_a_run_goes_on_in_another_order() {
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("the 4 questions of pope are spread over 3 categories; --first"), "{stderr}");
     let spread = ids();
+    // As if it was killed while it went over to the new order: the answers wait, and are still in the old one.
+    let text = std::fs::read_to_string(run.join("answers.jsonl")).unwrap();
+    let waiting: String = [0, 3, 6, 1]
+        .iter()
+        .zip(text.lines())
+        .map(|(place, answer)| format!("{{\"question\":{place},\"answer\":{answer}}}\n"))
+        .collect();
+    std::fs::write(run.join("answers-ahead.jsonl"), waiting).unwrap();
     let (code, _, stderr) = secateur(&fixed);
     assert_eq!(code, 0, "{stderr}");
     assert!(stderr.contains("resuming at 4 of"), "{stderr}");

@@ -43,6 +43,7 @@ fn every_combination_has_a_row_and_a_run_folder() {
     }
     let csv = std::fs::read_to_string(out.path().join("sweep-demo.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 5, "{csv}");
+    assert!(out.path().join("sweep-demo-demo.svg").is_file() && out.path().join("sweep-demo-demo.png").is_file());
     assert_eq!((rows[1]["run"].as_str(), rows[1]["n"].as_u64()), (Some("demo-demo-fastervlm-64"), Some(8)));
     assert!(table["averages"].as_array().unwrap().is_empty(), "an average of one benchmark");
 

@@ -9,11 +9,12 @@ use anyhow::{Context, bail};
 use burn::tensor::DType;
 use secateur_backends::{Job, VlmBackend};
 use sent::Sent;
+use serde_json::json;
 use write::{write_dispersion, write_shift};
 
 use super::{
     args::{Analysis, AnalyzeArgs},
-    make_folder, note_turned,
+    make_folder, note_turned, print, print_json,
     progress::{Progress, progress},
     terminal::say_once,
     workers::{Pool, is_worker, serve},
@@ -61,10 +62,15 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
         }
     }
     let (shift, dispersion) = sums.finish()?;
-    match what {
-        Analysis::AttentionShift => write_shift(&shift, grid, &out),
-        Analysis::AttentionDispersion => write_dispersion(&dispersion, &out),
+    let sentences = match what {
+        Analysis::AttentionShift => write_shift(&shift, grid, &out)?,
+        Analysis::AttentionDispersion => write_dispersion(&dispersion, &out)?,
+    };
+    print(&format!("{}\n{sentences}", out.display()))?;
+    if args.json {
+        print_json(&json!({ "folder": out, "sentences": sentences.lines().collect::<Vec<_>>() }))?;
     }
+    Ok(())
 }
 
 /// Measures the attention of every question: into `sums`, or, in a worker, of those that are asked for on stdin.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     analysis::{Dispersion, Histogram, KINDS, Shift, Spread},
-    cli::{cues::write_tensors, make_folder, print},
+    cli::{cues::write_tensors, make_folder},
     files::write_file,
     image::{Grid, Rgb, png},
     plot::{Labels, bars, columns, curves, map, shares},
@@ -50,8 +50,8 @@ fn summary_of_dispersion(spreads: &[Spread; 2]) -> String {
     )
 }
 
-/// Writes data, a chart and a map of every kind and layer as in the official folders, and a sheet of each.
-pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<()> {
+/// Writes data, a chart and a map of every kind and layer as in the official folders, and a sheet of each; gives the sentences about them.
+pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Result<String> {
     let (cls, layers) = (shift.cls(), shift.layers());
     let side = grid.columns;
     let by_kind: Vec<Vec<f32>> =
@@ -98,10 +98,11 @@ pub(super) fn write_shift(shift: &Shift, grid: Grid, out: &Path) -> anyhow::Resu
     let of_cls = ["cls_attn/dist.png", "cls_attn/map.png"].map(str::to_owned).into_iter();
     let of_kinds = KINDS.iter().flat_map(|name| ["dist", "map"].map(|what| format!("{name}_attn/{what}.png")));
     write_index(out, "Where attention goes", &sentences, &of_cls.chain(of_kinds).collect::<Vec<_>>())?;
-    Ok(print(&format!("{}\n{sentences}", out.display()))?)
+    Ok(sentences)
 }
 
-pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<()> {
+/// Writes data, tables and charts of both spreads; gives the sentences about them.
+pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::Result<String> {
     let spreads = dispersion.spreads();
     let names = ["cls", "last"];
     let mut tensors = Vec::new();
@@ -150,7 +151,7 @@ pub(super) fn write_dispersion(dispersion: &Dispersion, out: &Path) -> anyhow::R
     let sentences = summary_of_dispersion(&spreads);
     let images = ["cdf.png", "cls_attn_dist.png", "last_attn_dist.png"].map(str::to_owned);
     write_index(out, "On how many tokens attention is spread", &sentences, &images)?;
-    Ok(print(&format!("{}\n{sentences}", out.display()))?)
+    Ok(sentences)
 }
 
 fn proportions(histogram: &Histogram) -> Vec<f32> {

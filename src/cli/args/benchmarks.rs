@@ -206,6 +206,9 @@ pub(in crate::cli) struct PullArgs {
     /// A Hugging Face id, or the name of a benchmark
     #[arg(value_name = "MODEL|BENCHMARK")]
     pub(in crate::cli) id: String,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -35,6 +35,9 @@ pub(in crate::cli) struct ShowArgs {
     /// Where the images go; by default a folder of the image and the budget in secateur-show
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) out: Option<PathBuf>,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
 }
@@ -53,6 +56,9 @@ pub(in crate::cli) struct ReportArgs {
     /// Where the page and its charts go
     #[arg(long, value_name = "DIR", default_value = "secateur-report")]
     pub(in crate::cli) out: PathBuf,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
 }
@@ -78,6 +84,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Where images and data go
     #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
     pub(in crate::cli) out: PathBuf,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
     #[command(flatten)]
     pub(in crate::cli) target: TargetArgs,
     #[command(flatten)]

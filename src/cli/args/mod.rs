@@ -138,9 +138,11 @@ impl Command {
             Self::Check(args) => args.json,
             Self::List(args) => args.json,
             Self::Trace(_) | Self::Prune(_) => true,
-            Self::Completions(_) | Self::Man | Self::Pull(_) | Self::Show(_) | Self::Report(_) | Self::Analyze(_) => {
-                false
-            }
+            Self::Show(args) => args.json,
+            Self::Report(args) => args.json,
+            Self::Analyze(args) => args.json,
+            Self::Pull(args) => args.json,
+            Self::Completions(_) | Self::Man => false,
         }
     }
 }

@@ -11,13 +11,15 @@ mod slide;
 
 use std::collections::BTreeSet;
 
+use finding::{beside, finding};
 use gallery::{Gallery, gallery, questions};
 use page::{Part, page};
 use runs::{Group, Stored, groups};
 use secateur_backends::{Target, resolve};
 
-use super::{args::ReportArgs, make_folder, print};
+use super::{args::ReportArgs, make_folder, print, print_json};
 use secateur_weights::stay_offline;
+use serde_json::json;
 
 use crate::{
     files::write_file,
@@ -74,7 +76,13 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<()> {
         parts.push(Part { group, tokens, times, gallery, missing });
     }
     write_file(&args.out.join("report.html"), page(&parts).as_bytes())?;
-    Ok(print(&args.out.join("report.html").display().to_string())?)
+    let page = args.out.join("report.html");
+    print(&page.display().to_string())?;
+    if args.json {
+        let section = |part: &Part| json!({ "title": part.group.title(), "finding": finding(&beside(part.group)) });
+        print_json(&json!({ "page": page, "sections": parts.iter().map(section).collect::<Vec<_>>() }))?;
+    }
+    Ok(())
 }
 
 /// The chart of scores against budgets, with the figures of papers.

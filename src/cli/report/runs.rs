@@ -12,7 +12,7 @@ use serde::{
 };
 
 use crate::{
-    eval::{CostSummary, RunConfig, Session, read_config, read_cost, read_marks},
+    eval::{CostSummary, RunConfig, read_config, read_cost, read_marks},
     files::read_json,
     pruner::{Params, methods},
     statistics::Marks,
@@ -78,12 +78,7 @@ impl Stored {
 
     /// Where the run was timed: runs at other places, or with other numbers of threads, cannot be compared.
     pub(super) fn place(&self) -> Option<String> {
-        let Session { backend, device, instructions, threads, workers, .. } = self.cost.as_ref()?.session.as_ref()?;
-        let mut place = vec![backend.clone()];
-        place.extend([device.clone(), instructions.clone()].into_iter().flatten());
-        place.push(count(*threads, "thread"));
-        place.extend(workers.map(|workers| count(workers, "worker")));
-        Some(place.join(", "))
+        self.cost.as_ref()?.place()
     }
 
     /// The parameters that a run was made with.

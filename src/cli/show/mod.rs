@@ -13,13 +13,14 @@ use std::{
 
 use anyhow::bail;
 use secateur_backends::{Job, VlmBackend};
+use serde_json::json;
 
 use super::{
     args::ShowArgs,
     arrange::{arranged, arranged_whole, in_padding, is_padded},
     check_there, make_folder, ms, note_outside,
     plan::{MethodPlan, ModelPlan},
-    print, see,
+    print, print_json, see,
 };
 use crate::{
     engine::{Decoding, answer, go_on, kept},
@@ -116,7 +117,7 @@ impl Job for Show {
             if is_padded(&model, &media) { "as the model sees it, without padding" } else { "as the model sees it" };
         let title = if question.is_empty() { title.to_owned() } else { format!("{title}: {question}") };
         let mut rows = vec![vec![captioned(&whole, &title)]];
-        let mut files = Vec::new();
+        let (mut files, mut results) = (Vec::new(), Vec::new());
         // Methods that rank alike share one heat map.
         let mut ranked: Vec<(&str, Vec<Vec<f32>>)> = Vec::new();
         for method in methods.iter().filter(|method| method.tokens.is_some()) {
@@ -156,6 +157,16 @@ impl Job for Show {
                 None => {}
             }
             rows.push(row);
+            let [left, before] = shown.counts;
+            let (text, time) = shown.answer.unzip();
+            results.push(json!({
+                "method": method.method,
+                "visual_tokens": left,
+                "visual_tokens_before": before,
+                "kept": shown.kept,
+                "text": text,
+                "ttft_ms": time.map(ms),
+            }));
         }
         for (word, image) in relevances(&model, &media, &args)? {
             let name: String = word.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).take(LONGEST).collect();
@@ -167,6 +178,9 @@ impl Job for Show {
         }
         files.push(save(&out, "sheet", &sheet(rows, args.heat), args.jpeg)?);
         files.iter().try_for_each(|file| print(&file.display().to_string()))?;
+        if args.json {
+            print_json(&json!({ "files": files, "methods": results }))?;
+        }
         Ok(())
     }
 }

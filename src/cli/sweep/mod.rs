@@ -1,5 +1,6 @@
 //! `secateur sweep`: methods × budgets × benchmarks in one table, each run in its own folder as `eval` leaves it.
 
+mod chart;
 mod layout;
 mod row;
 mod table;
@@ -72,6 +73,14 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         let path = out.join(format!("sweep-{}.{extension}", fixed.model_name()));
         crate::files::write_file(&path, text.as_bytes())?;
         say!("{}", path.display());
+    }
+    let (charts, without) = chart::write(&table.rows, out)?;
+    charts.iter().for_each(|path| say!("{path}"));
+    if !without.is_empty() {
+        say!(
+            "note: no chart of times for {}: its runs were not all timed on one device, or not all questions are equal",
+            without.join(", ")
+        );
     }
     let layout = Layout::new(&table);
     match (*json, args.format) {

@@ -43,6 +43,9 @@ pub(super) struct Row {
     /// Milliseconds to the first token, the median of the questions, on the machine of the run.
     #[serde(default)]
     pub(super) ttft_ms: Option<f64>,
+    /// Where the time was measured.
+    #[serde(default)]
+    pub(super) place: Option<String>,
     pub(super) published: Option<f64>,
     pub(super) source: Option<String>,
 }
@@ -77,6 +80,7 @@ impl Row {
             half_width: None,
             run: config.folder_name(),
             ttft_ms: cost.map(|cost| readable(cost.ttft_ms_median)),
+            place: cost.and_then(CostSummary::place),
             published: figure.map(|figure| figure.score),
             source: figure.map(|figure| figure.source.clone()),
             model,
