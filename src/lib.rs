@@ -35,6 +35,7 @@
 //! | prefill, decode | reading a prompt, then one token at a time |
 //! | engine, request | what answers many questions side by side, one of them |
 //! | run, shard | a benchmark's questions answered once, a part of them |
+//! | mark, unit | what an answer is worth; what is drawn at random when questions are drawn |
 //! | baseline | a method to compare with: none, random, grid |
 
 #![forbid(unsafe_code)]
