@@ -43,7 +43,7 @@ pub(super) fn run(args: PruneArgs) -> anyhow::Result<()> {
     print_json(&Results { first: &results[0], results: &results })
 }
 
-/// What comes on standard input, in a file that goes with this value.
+/// The content of standard input, in a file that goes with this value.
 struct Piped(PathBuf);
 
 impl Piped {

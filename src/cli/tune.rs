@@ -37,7 +37,7 @@ struct Row {
     method: &'static str,
     /// The smallest budget that keeps the target; all tokens where no smaller one does.
     tokens: usize,
-    /// What was measured there; none where all tokens stay.
+    /// The measurement there; none where all tokens stay.
     at: Option<Tried>,
     /// All budgets that were tried, in their order.
     tried: Vec<Tried>,

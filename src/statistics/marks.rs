@@ -11,22 +11,22 @@ pub struct Mark {
     pub id: String,
     /// The question as the answers file has it; questions may share an id.
     pub prompt: String,
-    /// What the answer is worth, from 0 (wrong) to 1 (right).
+    /// The worth of the answer, from 0 (wrong) to 1 (right).
     pub credit: f64,
     /// The right answer, for people; empty where there is none to show.
     pub right: String,
 }
 
-/// What is drawn at random when questions are drawn: a question, or all questions about an image where these are scored together.
+/// A unit that is drawn at random when questions are drawn: a question, or all questions about an image where these are scored together.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Unit {
     /// The name that the unit has in every run.
     pub key: String,
     /// The number of its category, where each category has a score of its own.
     pub stratum: usize,
-    /// What it adds to the numerator of its category's score.
+    /// The addend to the numerator of its category's score.
     pub part: f64,
-    /// What it adds to the denominator.
+    /// The addend to the denominator.
     pub whole: f64,
 }
 
@@ -48,7 +48,7 @@ pub struct Marks {
     pub metric: String,
     /// The answers, in the order in which they are scored.
     pub answers: Vec<Mark>,
-    /// What is drawn at random.
+    /// The units that are drawn at random.
     pub units: Vec<Unit>,
     /// How categories are combined.
     pub combine: Combine,

@@ -20,7 +20,7 @@ const LARGE: usize = 20_000;
 /// The chance of being wrong that is accepted.
 const LEVEL: f64 = 0.05;
 
-/// What the questions that two runs share tell about them.
+/// The differences between two runs, on the questions that they share.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// The number of questions that both answer.

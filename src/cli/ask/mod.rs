@@ -171,7 +171,7 @@ impl Job for Ask {
     }
 }
 
-/// What a method keeps of the first image: its grid, its tiles, and the patches of each item.
+/// The part of the first image that a method keeps: its grid, its tiles, and the patches of each item.
 type Watched = (Grid, Option<Tiles>, Vec<Vec<usize>>);
 
 /// Draws in the terminal what stays of the first image.

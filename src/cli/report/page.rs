@@ -24,7 +24,7 @@ pub(super) struct Part<'a> {
 }
 
 const STYLE: &str = include_str!("page.css");
-/// What chooses among things that the page has anyway.
+/// The script, which chooses among things that the page has anyway.
 const SCRIPT: &str = include_str!("page.js");
 
 /// The whole page. Writing to a string cannot fail, so the results are dropped here.
@@ -74,7 +74,7 @@ fn section(html: &mut String, part: &Part) {
     html.push_str("</section>\n");
 }
 
-/// What the runs have in common, in a fold.
+/// Writes the settings that the runs have in common, in a fold.
 fn settings(html: &mut String, group: &Group) {
     let mut places: Vec<String> =
         group.runs.iter().map(|run| run.place().unwrap_or(run.config.backend.clone())).collect();
@@ -101,7 +101,7 @@ fn settings(html: &mut String, group: &Group) {
     );
 }
 
-/// The boxes that show and hide methods in the charts.
+/// Writes the boxes that show and hide methods in the charts.
 fn choices(html: &mut String, chart: &Scatter) {
     html.push_str("<div class=\"methods\">\n");
     for (i, series) in chart.series.iter().enumerate() {
@@ -111,7 +111,7 @@ fn choices(html: &mut String, chart: &Scatter) {
     html.push_str("</div>\n");
 }
 
-/// What the signs in the charts mean.
+/// Writes the meaning of the signs in the charts.
 fn legend(html: &mut String, chart: &Scatter) {
     let mut signs = vec!["grey band: the best that any run reaches with so little"];
     if chart.baseline.is_some() {

@@ -35,7 +35,7 @@ pub(super) struct Slide {
     pub(super) steps: Vec<Vec<Step>>,
 }
 
-/// What is kept at a budget, and the answer.
+/// The tokens that are kept at a budget, and the answer.
 #[derive(Serialize)]
 pub(super) struct Step {
     tokens: usize,
