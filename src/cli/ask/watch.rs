@@ -16,7 +16,7 @@ const WIDEST: usize = 96;
 /// The largest part of an image in one escape sequence of kitty's protocol.
 const CHUNK: usize = 4096;
 
-/// What a terminal can show.
+/// The forms of a drawing, of which a terminal shows one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Screen {
     /// Images, by kitty's protocol.
