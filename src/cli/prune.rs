@@ -50,7 +50,10 @@ impl Piped {
     fn read() -> Result<Self, Error> {
         let path = std::env::temp_dir().join(format!("secateur-cues-{}.safetensors", std::process::id()));
         let piped = Self(path);
-        let copied = std::fs::File::create(&piped.0).and_then(|mut file| io::copy(&mut io::stdin().lock(), &mut file));
+        // A file or a link of this name is another's, or left by a process that was killed: it is never written through.
+        let _ = std::fs::remove_file(&piped.0);
+        let copied =
+            std::fs::File::create_new(&piped.0).and_then(|mut file| io::copy(&mut io::stdin().lock(), &mut file));
         copied.map_err(Error::io(&piped.0, "standard input cannot be kept"))?;
         Ok(piped)
     }

@@ -6,13 +6,12 @@ use std::{
 };
 
 use anyhow::bail;
-use serde_json::Value;
 
 use super::{args::ScoreArgs, data_folder, judge, print, print_json};
 use crate::{
     eval::{ANSWERS, read_config},
     files::write_file,
-    task::{Answer, MustAnswer, Task, holes, task},
+    task::{Answer, MustAnswer, Task, holes, key, task},
     words::count,
 };
 
@@ -61,11 +60,6 @@ pub(super) fn run(args: ScoreArgs) -> anyhow::Result<()> {
         print_json(&report)?;
     }
     Ok(())
-}
-
-/// An id as text: a number and its digits in a string are one question.
-fn key(id: &Value) -> String {
-    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 /// Refuses answers of which none is to a question of the benchmark, where its questions are there; labels may be missing.

@@ -219,11 +219,6 @@ impl RunFolder {
         self.times.add_session(session)
     }
 
-    /// The cost of the answers so far, as far as it is known.
-    pub fn cost(&self) -> Option<CostSummary> {
-        self.times.summary()
-    }
-
     /// Writes what the benchmark's server takes, under the name `name`; without `bytes`, removes what an earlier run left.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::Answer;
 use crate::statistics::Mark;
 
 /// An id as text: a number and its digits in a string are the same question.
-pub(super) fn key(id: &Value) -> String {
+pub(crate) fn key(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 

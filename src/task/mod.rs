@@ -35,6 +35,8 @@ pub use answer::Answer;
 pub use demo::Demo;
 pub use evalai::normalise;
 pub use gqa::Gqa;
+#[cfg(feature = "cli")]
+pub(crate) use ids::key;
 pub use judged::Judged;
 pub use llava_bench::LlavaBench;
 pub use mmbench::MmBench;

@@ -120,7 +120,7 @@ fn with_file(mut arguments: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
                 _ => usage!("{}: {key} is true or false", path.display()),
             },
             (Some(_), _) => added.push(format!("--{long}={}", plain(value, key, path)?.join(",")).into()),
-            // What the command is about may stand in the file, too.
+            // Positional values, such as the benchmarks, may stand in the file, too.
             (None, Some(_)) => added.extend(plain(value, key, path)?.into_iter().map(OsString::from)),
             (None, None) => {
                 usage!("{}: {key} is no flag of `secateur {name}`; see `secateur help {name}`", path.display())

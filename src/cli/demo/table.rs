@@ -84,8 +84,11 @@ impl Table {
         let (worse, equal): (Vec<&Row>, Vec<&Row>) =
             own.iter().copied().filter(|row| row.method != best.method).partition(|row| is_worse(&row));
         let names = |rows: &[&Row]| rows.iter().map(|row| row.method).collect::<Vec<_>>().join(", ");
-        let worse =
-            if worse.is_empty() { String::new() } else { format!(" It is surely better than {}.", names(&worse)) };
+        let worse = if worse.is_empty() {
+            String::new()
+        } else {
+            format!(" The questions show it to be better than {}.", names(&worse))
+        };
         let equal = match equal.is_empty() {
             true => String::new(),
             false => format!(" The questions do not tell it apart from {}.", names(&equal)),

@@ -126,7 +126,7 @@ impl Job for Show {
             let hidden = in_padding(&model, &media, &shown.kept);
             let arrange = |draw: &dyn Fn(Rgb, usize) -> Rgb| match hidden {
                 0 => arranged(&model, &media, shown.tiles, draw),
-                // What is kept of the padding must be seen.
+                // Kept patches of the padding must be seen.
                 _ => arranged_whole(&model, &media, draw),
             };
             let image = arrange(&|square, crop| kept_patches(&square, grid, &shown.kept[crop]));
