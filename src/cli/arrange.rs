@@ -5,11 +5,11 @@ use secateur_backends::VlmBackend;
 use crate::{
     image::{Rgb, Tiles},
     model::{Model, Shown},
-    plot::{columns, cut, stack},
+    plot::{captioned, columns, cut, stack},
     video::Media,
 };
 
-/// The image, or every frame or crop in its place; `draw` draws each as a whole number of patches.
+/// The image, or every crop in its place, or every frame under its time; `draw` draws each as a whole number of patches.
 pub(super) fn arranged<B: VlmBackend>(
     model: &Model<B>,
     media: &Media,
@@ -17,7 +17,13 @@ pub(super) fn arranged<B: VlmBackend>(
     draw: impl Fn(Rgb, usize) -> Rgb,
 ) -> Rgb {
     let Shown { items, columns: wide, unpadded } = model.vlm().shown(media, tiles);
-    let mut drawn: Vec<Rgb> = items.into_iter().enumerate().map(|(i, item)| draw(item, i)).collect();
+    let timed = |frame: Rgb, i: usize| match media {
+        Media::Video(video) if i < video.times.len() => {
+            captioned(&frame, &format!("{:.1} s", video.times[i].as_secs_f64()))
+        }
+        _ => frame,
+    };
+    let mut drawn: Vec<Rgb> = items.into_iter().enumerate().map(|(i, item)| timed(draw(item, i), i)).collect();
     if let Some([at, size]) = unpadded {
         return cut(&drawn[0], at, size);
     }

@@ -9,12 +9,13 @@ use std::{
     io::{BufRead, BufReader, ErrorKind, Read},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use ffmpeg_sidecar::{child::FfmpegChild, command::FfmpegCommand, ffprobe::ffprobe_path, paths::ffmpeg_path};
 use serde::Deserialize;
 
-use super::{check_frame, distinct, frame_numbers, repeated};
+use super::{Frames, check_frame, distinct, frame_numbers, repeated};
 use crate::{Error, image::Rgb};
 
 /// The formats that are videos. ffmpeg reads others, too: it draws text files as images of text, and playlists lead to
@@ -33,6 +34,9 @@ struct Probe {
 struct Stream {
     width: Option<u64>,
     height: Option<u64>,
+    /// Frames a second, as fractions: on average, and by the clock of the file.
+    avg_frame_rate: Option<String>,
+    r_frame_rate: Option<String>,
     nb_read_packets: Option<String>,
     nb_read_frames: Option<String>,
 }
@@ -52,12 +56,12 @@ enum Count {
     Frames,
 }
 
-pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
+pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let mut reason = String::new();
     // A file that is cut short has packets that give no frame: then the frames that can be decoded are counted.
     for how in [Count::Packets, Count::Frames] {
-        let count = count(path, how)?;
+        let (count, rate) = count(path, how)?;
         if count == 0 {
             continue;
         }
@@ -65,15 +69,19 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
         let chosen = distinct(&numbers);
         let (frames, said) = pick(path, &chosen)?;
         if frames.len() == chosen.len() {
-            return Ok((numbers.clone(), repeated(&numbers, frames)));
+            let frames = repeated(&numbers, frames);
+            let at = |rate| numbers.iter().map(|number| Duration::from_secs_f64(*number as f64 / rate)).collect();
+            let times = rate.map(at).unwrap_or_default();
+            return Ok(Frames { numbers, frames, times });
         }
         reason = format!("ffmpeg gave {} of {} frames; {said}", frames.len(), chosen.len());
     }
     Err(fail(if reason.is_empty() { "no frame in it can be decoded".to_owned() } else { reason }))
 }
 
-/// The number of frames in the first video stream; a cover image is not a video stream.
-fn count(path: &Path, how: Count) -> Result<usize, Error> {
+/// The number of frames in the first video stream, and of frames a second where that is known; a cover image is not a
+/// video stream.
+fn count(path: &Path, how: Count) -> Result<(usize, Option<f64>), Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let (flag, entry) = match how {
         Count::None => ("-show_format", "nb_frames"),
@@ -93,7 +101,7 @@ fn count(path: &Path, how: Count) -> Result<usize, Error> {
             flag,
             "-show_entries",
         ])
-        .arg(format!("stream=width,height,{entry}"))
+        .arg(format!("stream=width,height,avg_frame_rate,r_frame_rate,{entry}"))
         .args(["-of", "json"])
         .arg(local(path))
         .stdin(Stdio::null())
@@ -111,7 +119,16 @@ fn count(path: &Path, how: Count) -> Result<usize, Error> {
     };
     check_frame(path, stream.width.unwrap_or(0), stream.height.unwrap_or(0))?;
     let count = stream.nb_read_packets.as_ref().or(stream.nb_read_frames.as_ref());
-    Ok(count.and_then(|count| count.parse().ok()).unwrap_or(0))
+    let rates = [&stream.avg_frame_rate, &stream.r_frame_rate];
+    let rate = rates.into_iter().flatten().find_map(|rate| fraction(rate));
+    Ok((count.and_then(|count| count.parse().ok()).unwrap_or(0), rate))
+}
+
+/// The value of a fraction such as `30000/1001`, where it is a number above 0.
+fn fraction(text: &str) -> Option<f64> {
+    let (above, below) = text.split_once('/')?;
+    let value = above.parse::<f64>().ok()? / below.parse::<f64>().ok()?;
+    (value.is_finite() && value > 1e-6).then_some(value)
 }
 
 /// The frames of these numbers, which ascend, as far as they can be decoded, and the first error of ffmpeg.

@@ -6,15 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{check_frame, distinct, frame_numbers, repeated};
-use crate::{
-    Error,
-    image::{Rgb, decode},
-};
+use super::{Frames, check_frame, distinct, frame_numbers, repeated};
+use crate::{Error, image::decode};
 
 /// Reads `wanted` frames; only these are decoded. Files without an image's extension, and files in folders, are no
 /// frames.
-pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
+pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
     let fail = || Error::io(path, "the frames cannot be listed");
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail())? {
@@ -37,7 +34,8 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
         Ok::<_, Error>(frame)
     };
     let frames = distinct(&numbers).into_iter().map(frame).collect::<Result<Vec<_>, _>>()?;
-    Ok((numbers.clone(), repeated(&numbers, frames)))
+    let frames = repeated(&numbers, frames);
+    Ok(Frames { numbers, frames, times: Vec::new() })
 }
 
 /// The key by which names are sorted: the parts of the name before its extension, then the whole name.

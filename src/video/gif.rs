@@ -1,10 +1,10 @@
 //! GIFs, each frame as it is shown: drawn over the frames before it.
 
-use std::{fs::File, io::BufReader, path::Path};
+use std::{fs::File, io::BufReader, path::Path, time::Duration};
 
 use image::{AnimationDecoder, Frame, ImageDecoder, codecs::gif::GifDecoder};
 
-use super::{check_frame, distinct, frame_numbers, repeated};
+use super::{Frames, check_frame, distinct, frame_numbers, repeated};
 use crate::{
     Error,
     image::{Rgb, limits},
@@ -14,13 +14,16 @@ use crate::{
 const MAX_DRAWN: u64 = 2_200_000_000;
 
 /// Reads `wanted` frames in two passes: one to count, one for the wanted frames.
-pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>), Error> {
+pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
-    let (mut count, mut drawn) = (0, 0);
+    let (mut drawn, mut now) = (0, Duration::ZERO);
+    // The time at which each frame is shown.
+    let mut times = Vec::new();
     for frame in frames(path)? {
         match frame {
             Ok(frame) => {
-                count += 1;
+                times.push(now);
+                now += Duration::from(frame.delay());
                 drawn += u64::from(frame.buffer().width()) * u64::from(frame.buffer().height());
                 if drawn > MAX_DRAWN {
                     let reason =
@@ -29,10 +32,11 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
                 }
             }
             // The frames before the damage still are a video.
-            Err(_) if count > 0 => break,
+            Err(_) if !times.is_empty() => break,
             Err(_) => return Err(fail("the GIF is damaged".to_owned())),
         }
     }
+    let count = times.len();
     let numbers = frame_numbers(count, wanted);
     let chosen = distinct(&numbers);
     let mut kept = Vec::with_capacity(chosen.len());
@@ -42,7 +46,9 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<(Vec<usize>, Vec<Rgb>),
             kept.push(opaque(&frame));
         }
     }
-    Ok((numbers.clone(), repeated(&numbers, kept)))
+    let times = numbers.iter().map(|number| times[*number]).collect();
+    let frames = repeated(&numbers, kept);
+    Ok(Frames { numbers, frames, times })
 }
 
 fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {

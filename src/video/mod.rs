@@ -9,6 +9,7 @@ mod gif;
 use std::{
     io::Read,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use secateur_weights::impostor;
@@ -29,6 +30,15 @@ pub struct Video {
     pub frames: Vec<Rgb>,
     /// The numbers of these frames in the video, from 0.
     pub numbers: Vec<usize>,
+    /// The time of each frame from the start; empty where the video has no times, as a folder of frames.
+    pub times: Vec<Duration>,
+}
+
+/// Frames of a video as a reader finds them, with the fields of [`Video`].
+struct Frames {
+    numbers: Vec<usize>,
+    frames: Vec<Rgb>,
+    times: Vec<Duration>,
 }
 
 /// An image or a video, as a model reads it.
@@ -115,7 +125,7 @@ impl Video {
         if let Some(impostor) = impostor(&start) {
             return Err(fail(impostor.to_owned()));
         }
-        let (numbers, frames) = if meta.is_dir() {
+        let Frames { numbers, frames, times } = if meta.is_dir() {
             folder::read(path, wanted)?
         } else if is_gif(path) {
             gif::read(path, wanted)?
@@ -130,7 +140,7 @@ impl Video {
                 numbers[0], a.width, a.height, numbers[i], b.width, b.height
             )));
         }
-        Ok(Self { path: path.to_owned(), frames, numbers })
+        Ok(Self { path: path.to_owned(), frames, numbers, times })
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{path::Path, process::Command};
 
 use crate::common::fixture;
-use image::{Frame, RgbaImage, codecs::gif::GifEncoder};
+use image::{Delay, Frame, RgbaImage, codecs::gif::GifEncoder};
 use secateur::{
     Error,
     video::{Media, Video},
@@ -87,6 +87,7 @@ fn rates_titles_and_names_are_no_obstacle() {
     let video = Video::read(&fast, 8).unwrap();
     assert_eq!(video.numbers.last(), Some(&29));
     assert!(video.frames[7].data == frame(&fast, 29));
+    assert_eq!([video.times[0], video.times[7]].map(|time| time.as_millis()), [0, 29]);
     for name in ["-i.mkv", "it's 100% a:b, [x].mkv", "http:.mkv"] {
         let path = folder.path().join(name);
         std::fs::copy(&fast, &path).unwrap();
@@ -200,7 +201,9 @@ pub(super) fn gif(path: &Path, frames: usize) {
     let mut encoder = GifEncoder::new(std::fs::File::create(path).unwrap());
     for i in 0..frames {
         let colour = if i % 2 == 0 { [200, 0, 0, 255] } else { [0, 0, 200, 255] };
-        encoder.encode_frame(Frame::new(RgbaImage::from_pixel(40, 30, image::Rgba(colour)))).unwrap();
+        let image = RgbaImage::from_pixel(40, 30, image::Rgba(colour));
+        let delay = Delay::from_numer_denom_ms(500, 1);
+        encoder.encode_frame(Frame::from_parts(image, 0, 0, delay)).unwrap();
     }
 }
 
@@ -211,6 +214,7 @@ fn a_short_video_repeats_frames_and_sizes_must_agree() {
     gif(&short, 2);
     let video = Video::read(&short, 8).unwrap();
     assert_eq!(video.numbers, [0, 0, 0, 0, 0, 0, 0, 1]);
+    assert_eq!([video.times[0], video.times[7]].map(|time| time.as_millis()), [0, 500]);
     assert_eq!(video.frames[0].data[..3], [200, 0, 0]);
     assert_eq!(video.frames[7].data[..3], [0, 0, 200]);
     // A GIF is an image to a model without videos, anything else with a video's name is refused.

@@ -173,7 +173,7 @@ pub(in crate::cli) struct AskArgs {
     /// 0 takes the best token; higher draws more freely
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub(in crate::cli) temperature: f32,
-    /// Draws in the terminal what is kept of the first image: images in kitty's protocol, coloured cells elsewhere
+    /// Draws in the terminal what is kept of the first image: images in kitty's protocol or sixel, coloured cells elsewhere
     #[arg(long)]
     pub(in crate::cli) watch: bool,
     /// Draws among the best tokens that together have this chance

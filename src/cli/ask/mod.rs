@@ -12,6 +12,7 @@ use secateur_backends::{Job, VlmBackend};
 use serde::Serialize;
 
 mod comparison;
+mod sixel;
 mod watch;
 
 use comparison::Comparison;

@@ -7,12 +7,15 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use super::sixel::sixel;
 use crate::image::{Grid, Rgb, png};
 
 /// The pixels of an image that one pixel of the terminal stands for: half a patch.
 const SHRINK: usize = 7;
 /// The largest width in cells.
 const WIDEST: usize = 96;
+/// Words in the names of terminals that draw sixels.
+const SIXEL: [&str; 5] = ["sixel", "foot", "mlterm", "contour", "yaft"];
 /// The largest part of an image in one escape sequence of kitty's protocol.
 const CHUNK: usize = 4096;
 
@@ -21,6 +24,8 @@ const CHUNK: usize = 4096;
 enum Screen {
     /// Images, by kitty's protocol.
     Kitty,
+    /// Images as DEC's terminals draw them.
+    Sixel,
     /// Colours in cells.
     Blocks,
     /// Characters.
@@ -36,7 +41,13 @@ impl Screen {
         let kitty = has("KITTY_WINDOW_ID")
             || variable("TERM").is_some_and(|term| term.contains("kitty") || term.contains("ghostty"))
             || variable("TERM_PROGRAM").is_some_and(|program| ["WezTerm", "ghostty"].contains(&program.as_str()));
-        if kitty { Self::Kitty } else { Self::Blocks }
+        let sixel = variable("TERM").is_some_and(|term| SIXEL.iter().any(|known| term.contains(known)))
+            || variable("TERM_PROGRAM").is_some_and(|program| ["iTerm.app", "mintty"].contains(&program.as_str()));
+        match () {
+            () if kitty => Self::Kitty,
+            () if sixel => Self::Sixel,
+            () => Self::Blocks,
+        }
     }
 }
 
@@ -45,6 +56,7 @@ pub(super) fn draw(image: &Rgb, grid: Grid, kept: &[Vec<usize>]) {
     let stderr = std::io::stderr();
     let drawing = match Screen::of(|name| std::env::var(name).ok(), stderr.is_terminal()) {
         Screen::Kitty => kitty(image),
+        Screen::Sixel => sixel(image),
         Screen::Blocks => blocks(image),
         Screen::Plain => kept.iter().map(|kept| plain(grid, kept)).collect(),
     };
@@ -113,6 +125,7 @@ mod tests {
             Screen::of(found, is_terminal)
         };
         assert_eq!(screen(&[("TERM", "xterm-kitty")], true), Screen::Kitty);
+        assert_eq!(screen(&[("TERM", "foot-extra")], true), Screen::Sixel);
         assert_eq!(screen(&[("TERM", "xterm-256color")], true), Screen::Blocks);
         assert_eq!(screen(&[("TERM", "xterm-kitty"), ("NO_COLOR", "1")], true), Screen::Plain);
         assert_eq!(screen(&[("TERM", "xterm-kitty")], false), Screen::Plain);

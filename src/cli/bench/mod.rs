@@ -217,9 +217,12 @@ fn media(checkpoint: &Checkpoint, name: &str) -> Media {
     let image = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
     match checkpoint.frames() {
         None => image.into(),
-        Some(frames) => {
-            Media::Video(Video { path: name.into(), frames: vec![image; frames], numbers: (0..frames).collect() })
-        }
+        Some(frames) => Media::Video(Video {
+            path: name.into(),
+            frames: vec![image; frames],
+            numbers: (0..frames).collect(),
+            times: Vec::new(),
+        }),
     }
 }
 
