@@ -5,14 +5,14 @@ use std::{env::args, error::Error, ops::ControlFlow};
 use secateur::{
     engine::{Decoding, Stream, answer},
     image::decode,
-    model::{DEMO, LoadOptions, open},
+    model::{Beside, DEMO, LoadOptions, open},
     pruner::{Budget, Params, selector},
     text::Prompt,
 };
 use secateur_backends::Flex;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let model = open(DEMO, None)?.load::<Flex>(LoadOptions::default(), &Default::default())?;
+    let model = open(DEMO, Beside::default())?.load::<Flex>(LoadOptions::default(), &Default::default())?;
     let image = decode(args().nth(1).ok_or("which image?")?.as_ref())?;
     let question = "Is there a red square in the image?";
     let prompt = Prompt::new(&model.chat().render(question, &[1])?, question, model.tokenizer())?;

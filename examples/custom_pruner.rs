@@ -16,7 +16,7 @@ use secateur::{
     Error,
     engine::{Decoding, answer},
     image::decode,
-    model::{LoadOptions, Model, open},
+    model::{Beside, LoadOptions, Model, open},
     pruner::{Card, Cues, Keep, Method, Needs, Pruner, Selector, top_k},
     text::Prompt,
 };
@@ -56,7 +56,7 @@ impl Job for Ask {
     type Output = Result<(), Error>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let model: Model<B> = open(&self.model, None)?.load(LoadOptions::default(), &device)?;
+        let model: Model<B> = open(&self.model, Beside::default())?.load(LoadOptions::default(), &device)?;
         let image = decode(self.image.as_ref())?;
         let prompt = Prompt::new(&model.chat().render(&self.question, &[1])?, &self.question, model.tokenizer())?;
         let decoding = Decoding::greedy(32);

@@ -16,7 +16,7 @@
 use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur::{
     image::decode,
-    model::{LoadOptions, Model, open},
+    model::{Beside, LoadOptions, Model, open},
     pruner::{Cues, Params, Place, Selector, methods, selector},
     text::{Prompt, clip_question},
 };
@@ -40,9 +40,10 @@ impl Job for Rounding {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-llava-1.5");
         let cases: Vec<Case> = serde_json::from_str(&std::fs::read_to_string(format!("{root}/cases.json"))?)?;
         let options = LoadOptions { dtype: Some(DType::F32), joint: true, ..LoadOptions::default() };
-        let model: Model<B> = open(&format!("{root}/llava-v1.5-tiny"), None)?.load(options, &device)?;
+        let model: Model<B> = open(&format!("{root}/llava-v1.5-tiny"), Beside::default())?.load(options, &device)?;
         let narrow = LoadOptions { dtype: Some(DType::BF16), ..options };
-        let rounded_model: Model<B> = open(&format!("{root}/llava-v1.5-tiny"), None)?.load(narrow, &device)?;
+        let rounded_model: Model<B> =
+            open(&format!("{root}/llava-v1.5-tiny"), Beside::default())?.load(narrow, &device)?;
         println!(
             "| method | bf16 weights: same | in common | f16 cues: same | in common | bf16 cues: same | in common |"
         );

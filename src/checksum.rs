@@ -1,6 +1,6 @@
 //! Checksums of the checkpoints and questions that a result was measured on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use secateur_weights::Checkpoint;
@@ -32,6 +32,14 @@ pub(crate) fn checkpoint_sha256(parts: &[Part]) -> Result<String, Error> {
             files.extend(Checkpoint::files(folder)?);
         }
     }
+    files_sha256(&files)
+}
+
+/// The checksum of files, with their names.
+///
+/// # Errors
+/// When a file cannot be read.
+pub(crate) fn files_sha256(files: &[PathBuf]) -> Result<String, Error> {
     let sums = files.par_iter().map(|path| file_sha256(path)).collect::<Result<Vec<_>, _>>()?;
     let mut all = Sha256::new();
     for (path, sum) in files.iter().zip(sums) {

@@ -64,11 +64,10 @@ pub fn kv_bytes(config: &DecoderConfig, layers: &[usize], bytes: usize) -> u64 {
     (2 * config.num_key_value_heads * config.head_dim * tokens * bytes) as u64
 }
 
-/// The bytes that a step of decoding reads after `layers` tokens in each layer: every weight of the layers and of the
-/// last product, in `weight` bytes a number, and the keys and values, in `value` bytes a number.
-pub fn step_bytes(config: &DecoderConfig, layers: &[usize], weight: usize, value: usize) -> u64 {
-    let weights = layers.len() * layer_weights(config) + config.hidden_size * config.vocab_size;
-    (weights * weight) as u64 + kv_bytes(config, layers, value)
+/// The bytes that a step of decoding reads after `layers` tokens in each layer: the `weights` bytes of the layers and of the last
+/// product, and the keys and values, in `value` bytes a number.
+pub fn step_bytes(config: &DecoderConfig, layers: &[usize], weights: u64, value: usize) -> u64 {
+    weights + kv_bytes(config, layers, value)
 }
 
 #[cfg(test)]
@@ -92,7 +91,7 @@ mod tests {
         assert_eq!(kv_bytes(&config, &[2880; 32], 2), 1440 << 20);
         // 6.6 billion weights.
         let weights = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008) + 4096 * 32_000_u64;
-        assert_eq!(step_bytes(&config, &[616; 32], 2, 2), 2 * weights + (308 << 20));
+        assert_eq!(step_bytes(&config, &[616; 32], 2 * weights, 2), 2 * weights + (308 << 20));
         assert_eq!(weights / 100_000_000, 66);
     }
 }

@@ -27,7 +27,8 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 
 pub use host::prepare_host;
 pub use mask::Mask;
-pub use ops::VlmBackend;
+pub use ops::{Rounding, VlmBackend};
+pub use secateur_blocks::{BlockType, Blocks, RowOrder};
 pub use target::{DeviceInfo, DeviceKind, Target, devices, quietly};
 #[cfg(any(feature = "train", test))]
 pub use train::Gradients;

@@ -10,18 +10,21 @@ use std::{
 
 use burn::tensor::{Int, Tensor, TensorPrimitive, activation};
 
+use secateur_blocks::Blocks;
+
 use crate::{
-    Mask, VlmBackend, dpp,
+    Mask, Rounding, VlmBackend, dpp,
     ops::{
         reference_add_bias, reference_apply_rope, reference_attend, reference_layer_norm, reference_linear,
-        reference_quick_gelu, reference_rms_norm, reference_silu_mul, reference_write_positions,
+        reference_linear_blocks, reference_quick_gelu, reference_rms_norm, reference_silu_mul,
+        reference_write_positions,
     },
 };
 
 /// An operation of [`VlmBackend`] that backends have bodies of their own for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// [`VlmBackend::linear_rows`] and [`VlmBackend::linear_rows_bf16`].
+    /// [`VlmBackend::linear_rows`], [`VlmBackend::linear_rows_bf16`] and [`VlmBackend::linear_blocks`].
     Linear,
     /// [`VlmBackend::attend`] and [`VlmBackend::attend_bf16`].
     Attend,
@@ -127,6 +130,15 @@ pub fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bf16: bool) 
         (false, false) => B::linear_rows(x, weight),
     };
     Tensor::from_primitive(TensorPrimitive::Float(product))
+}
+
+/// A linear layer, `x · weightᵀ`, with the weight `[out, in]` in blocks.
+pub fn linear_blocks<B: VlmBackend>(x: Tensor<B, 2>, weight: &Blocks, rounding: Rounding) -> Tensor<B, 2> {
+    let x = x.into_primitive().tensor();
+    Tensor::from_primitive(TensorPrimitive::Float(match is_reference(Operation::Linear) {
+        true => reference_linear_blocks::<B>(x, weight),
+        false => B::linear_blocks(x, weight, rounding),
+    }))
 }
 
 /// Attention, as [`VlmBackend::attend`] says. With `bf16`, everything may be rounded to bf16.

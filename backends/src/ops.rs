@@ -1,8 +1,23 @@
 //! The operations that Secateur adds to Burn's, each with a reference body in plain tensor code.
 
-use burn::tensor::{DType, Int, Tensor, TensorPrimitive, activation, backend::Backend, ops::FloatTensor};
+use burn::tensor::{DType, Int, Tensor, TensorData, TensorPrimitive, activation, backend::Backend, ops::FloatTensor};
+
+use rayon::prelude::*;
+use secateur_blocks::Blocks;
 
 use crate::{Mask, dpp};
+
+/// What a product with weights in blocks may round its inputs to, where that is faster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// Nothing: inputs are f32.
+    #[default]
+    None,
+    /// bf16, weights too.
+    Bf16,
+    /// Whole numbers of 8 bits with a scale for every 16 of them, as llama.cpp does.
+    Int8,
+}
 
 /// A Burn backend that can run Secateur's models.
 ///
@@ -38,6 +53,16 @@ pub trait VlmBackend: Backend {
     /// is for users who asked for 16 bits.
     fn linear_rows_bf16(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::linear_rows(x, weight)
+    }
+
+    /// Whether weights in blocks stay in blocks. If not, they become 16-bit weights when they are loaded.
+    fn keeps_blocks() -> bool {
+        true
+    }
+
+    /// A linear layer as [`Self::linear_rows`], for a weight in blocks, `[out, in]`.
+    fn linear_blocks(x: FloatTensor<Self>, weight: &Blocks, _rounding: Rounding) -> FloatTensor<Self> {
+        reference_linear_blocks::<Self>(x, weight)
     }
 
     /// Attention, `softmax(q·kᵀ/√head_dim)·v`, for queries `[batch, heads, tokens, head_dim]`, and keys and values
@@ -181,6 +206,16 @@ pub(crate) fn reference_linear<B: VlmBackend>(x: FloatTensor<B>, weight: FloatTe
     let weight = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(weight));
     let weight = if weight.dtype() == x.dtype() { weight } else { weight.cast(x.dtype()) };
     B::matmul_f32(x, weight.transpose()).into_primitive().tensor()
+}
+
+/// The reference body of [`VlmBackend::linear_blocks`]: take the blocks apart, then multiply.
+pub(crate) fn reference_linear_blocks<B: VlmBackend>(x: FloatTensor<B>, weight: &Blocks) -> FloatTensor<B> {
+    let [_, inputs] = weight.shape();
+    let mut values = vec![0.0f32; weight.shape().iter().product()];
+    values.par_chunks_mut(inputs.max(1)).enumerate().for_each(|(row, to)| weight.unpack_row(row, to));
+    let device = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(x.clone())).device();
+    let weight = Tensor::<B, 2>::from_data(TensorData::new(values, weight.shape()), (&device, DType::F32));
+    reference_linear::<B>(x, weight.into_primitive().tensor())
 }
 
 /// The reference body of [`VlmBackend::rms_norm_rows`].

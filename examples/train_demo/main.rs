@@ -38,7 +38,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use optimiser::Optimiser;
 use secateur::{
     demo::GRID,
-    model::{LlavaConfig, TextSide, families::llava::Llava, open},
+    model::{Beside, LlavaConfig, TextSide, families::llava::Llava, open},
 };
 use secateur_backends::Flex;
 use student::{Student, fork};
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
         phase("all sizes", all, &ALL_SIZES, 6e-4, Asked { yes_or_no: 14, open: 7, together: false }),
     ];
     std::fs::write(args.out.join("tokenizer.model"), tokenizer::model())?;
-    let checkpoint = open(&args.out.display().to_string(), None)?;
+    let checkpoint = open(&args.out.display().to_string(), Beside::default())?;
     let TextSide { config: text, tokenizer: clip, .. } = checkpoint.text_side()?;
     let Llava { config, processor, .. } = Llava::read(&args.out)?;
     let maker = Maker { processor, llama: checkpoint.tokenizer, clip };

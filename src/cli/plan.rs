@@ -1,6 +1,5 @@
 //! Plans: the typed arguments, resolved and checked before any weight is read.
 
-use burn::tensor::DType;
 use secateur_backends::{Target, VlmBackend};
 
 use super::{
@@ -31,6 +30,7 @@ pub(super) struct MethodPlan {
 pub(super) struct ModelPlan {
     pub(super) methods: Vec<MethodPlan>,
     pub(super) model: String,
+    pub(super) mmproj: Option<String>,
     pub(super) checkpoint: Checkpoint,
     pub(super) options: LoadOptions,
 }
@@ -152,12 +152,33 @@ pub(super) fn text_side<T>(
     }
 }
 
+/// Refuses methods that read what the checkpoint cannot give. If all methods were asked for, they are left out.
+pub(super) fn check_needs<T>(
+    methods: &mut Vec<T>,
+    of: impl Fn(&T) -> (&'static str, Params),
+    args: &MethodArgs,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<()> {
+    let mut checked = Vec::new();
+    for plan in methods.drain(..) {
+        let (name, params) = of(&plan);
+        match checkpoint.check_needs(method(name, params)?.card().needs) {
+            Ok(()) => checked.push(plan),
+            Err(error) if args.list() == "all" => say!("note: {name} is left out: {error}"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    *methods = checked;
+    Ok(())
+}
+
 impl ModelPlan {
     /// Finds the checkpoint, which may fetch it: all other errors should be found before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
-        let checkpoint = open(args.model(), args.clip.as_deref())?;
+        let checkpoint = open(args.model(), args.weights.beside())?;
         checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
         let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.card().needs.joint);
+        check_needs(&mut methods, |plan| (plan.method, plan.params), &args.method, &checkpoint)?;
         let joint = text_side(&mut methods, reads_text, &args.method, || checkpoint.check_text_side())?;
         for plan in &methods {
             if let Some(budget) = plan.tokens {
@@ -173,8 +194,9 @@ impl ModelPlan {
             Err(Error::Config { reason, .. }) if args.model() == DEMO => usage!("{DEMO}: {reason}"),
             checked => checked?,
         }
-        let options = LoadOptions { dtype: args.dtype.map(DType::from), joint, tiling };
-        Ok(Self { methods, model: args.model().to_owned(), checkpoint, options })
+        let options = LoadOptions { tiling, ..args.weights.options(joint) };
+        let (model, mmproj) = (args.model().to_owned(), args.weights.mmproj.clone());
+        Ok(Self { methods, model, mmproj, checkpoint, options })
     }
 
     /// The only method, or the first.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{args::PullArgs, print, print_json};
 use crate::{
-    model::{is_tower, open},
+    model::{Beside, is_tower, open},
     task::{TASKS, Task, fetch},
 };
 
@@ -31,7 +31,7 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
                 find(&args.id, None)?
             } else {
                 // Opening a model fetches the tower's checkpoint too, if it has one.
-                let checkpoint = open(&args.id, None)?;
+                let checkpoint = open(&args.id, Beside::default())?;
                 checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
                 if let Some(id) = checkpoint.text_side_id() {
                     say!("note: cdpruner and trim also read CLIP's text side: secateur pull {id}");

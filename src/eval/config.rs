@@ -40,6 +40,18 @@ pub struct RunConfig {
     pub backend: String,
     /// The weights' type, if it was asked for.
     pub dtype: Option<String>,
+    /// The image encoder of a language model in GGUF, if it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mmproj: Option<String>,
+    /// The mixture of blocks that the language model's weights were put into, if this was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<String>,
+    /// What products with weights in blocks multiplied by, if not numbers as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activations: Option<String>,
+    /// The layouts of blocks that the weights' file has, from the most frequent down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<String>,
     /// The CLIP checkpoint whose text side is read, if it was named.
     #[serde(default)]
     pub clip: Option<String>,
@@ -97,6 +109,7 @@ impl RunConfig {
         let known = |sum: &String| !sum.is_empty();
         if known(&self.checkpoint_sha256) && self.checkpoint_sha256 == other.checkpoint_sha256 {
             same.model.clone_from(&other.model);
+            same.mmproj.clone_from(&other.mmproj);
         }
         if known(&self.clip_sha256) && self.clip_sha256 == other.clip_sha256 {
             same.clip.clone_from(&other.clip);

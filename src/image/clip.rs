@@ -170,6 +170,11 @@ impl ClipProcessor {
         Self::new(size, MEAN, STD, false)
     }
 
+    /// CLIP's processor with a mean and a deviation of its own, both from 0 to 1 for each channel.
+    pub fn clip(size: usize, mean: [f64; 3], std: [f64; 3]) -> Self {
+        Self::new(size, mean, std, false)
+    }
+
     pub(super) fn new(size: usize, mean: [f64; 3], std: [f64; 3], smooth: bool) -> Self {
         let (mean_f32, std) = (mean.map(|v| v as f32), std.map(|v| v as f32));
         Self { size, mean: mean_f32, std, mean_f64: mean, rescale: one_of_255(), smooth }

@@ -12,8 +12,9 @@ use secateur_backends::VlmBackend;
 use secateur_weights::{Checkpoint as TensorFiles, Dtypes, StoredTensor, load};
 
 use super::{
-    Build,
+    Build, Slots,
     finite::Source,
+    mixture::Mixture,
     towers::clip::{ClipJoint, ClipVisionConfig, JOINT, Joint, POST_LAYERNORM, TextSide},
 };
 use crate::Error;
@@ -29,6 +30,11 @@ pub struct Fill<'a, B: Backend> {
     text: Option<TextSide>,
     /// The tensors that networks were filled from, kept for the search for numbers that are not finite.
     source: Source,
+    /// The places for weights in blocks.
+    slots: Slots,
+    /// The layouts of blocks that the decoder's matrices are put into.
+    mixture: Option<Mixture>,
+    int8: bool,
     device: &'a B::Device,
 }
 
@@ -56,7 +62,20 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
         let weights = dtype.or((activations != DType::F32).then_some(activations));
         let source = Source::new(weights.map_or(DType::F32, |dtype| B::weight_dtype(dtype, device)));
         let from = Weights::Stored { tensors, folder, norm };
-        Self { weights: from, dtype: weights, activations, bf16: dtype == Some(DType::BF16), text, source, device }
+        let bf16 = dtype == Some(DType::BF16);
+        let slots = Slots::default();
+        Self {
+            weights: from,
+            dtype: weights,
+            activations,
+            bf16,
+            text,
+            source,
+            slots,
+            mixture: None,
+            int8: false,
+            device,
+        }
     }
 
     /// A fill with random numbers, in 16 bits as in published checkpoints unless `dtype` says otherwise.
@@ -65,12 +84,25 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
         let activations = B::activation_dtype(weights);
         let random = Random { weights, vectors: activations, count: 0 };
         let (bf16, source) = (dtype == Some(DType::BF16), Source::default());
-        Self { weights: Weights::Random(random), dtype, activations, bf16, text, source, device }
+        let (weights, slots) = (Weights::Random(random), Slots::default());
+        Self { weights, dtype, activations, bf16, text, source, slots, mixture: None, int8: false, device }
+    }
+
+    /// Puts the decoder's matrices into blocks, where the backend keeps blocks.
+    pub(super) fn quantised(mut self, mixture: Option<Mixture>) -> Self {
+        self.mixture = mixture.filter(|_| B::keeps_blocks());
+        self
+    }
+
+    /// Lets products with weights in blocks round their inputs to 8 bits.
+    pub(super) fn with_int8(mut self, int8: bool) -> Self {
+        self.int8 = int8;
+        self
     }
 
     /// The settings that networks are built with. A request for bf16 gets bf16 products.
-    pub fn build(&self) -> Build<'a, B> {
-        Build { device: self.device, bf16: self.bf16 }
+    pub fn build(&self) -> Build<'_, B> {
+        Build { device: self.device, bf16: self.bf16, int8: self.int8, slots: Some(&self.slots) }
     }
 
     /// The device of the networks.
@@ -95,13 +127,25 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
     /// When a tensor is missing, unused or of another shape.
     pub fn module<M: Module<B>>(&mut self, prefix: &str, module: M) -> Result<M, Error> {
         match &mut self.weights {
-            Weights::Random(random) => Ok(module.map(random)),
+            Weights::Random(random) => {
+                let mixture = self.mixture.as_ref();
+                Ok(module.map(&mut RandomFill { random, mixture, slots: &self.slots, path: Vec::new() }))
+            }
             Weights::Stored { tensors, folder, .. } => {
                 let tensors = split_off(tensors, prefix);
                 self.source.add("", tensors.clone());
-                let dtypes = Dtypes { weights: self.dtype, vectors: self.activations };
+                let unpacked = if B::keeps_blocks() { DType::F32 } else { DType::F16 };
+                let dtypes = Dtypes { weights: self.dtype, vectors: self.activations, unpacked };
                 let kept = |dtype| B::weight_dtype(dtype, self.device);
-                Ok(load::<B, _>(module, tensors, dtypes, kept, folder)?)
+                let (slots, mixture) = (&self.slots, self.mixture.as_ref());
+                let mut take = |path: &str, id, tensor: &StoredTensor| {
+                    let blocks = || match tensor.blocks() {
+                        Some(blocks) => Some(blocks),
+                        None => mixture?.quantise(path, tensor),
+                    };
+                    B::keeps_blocks() && slots.has(id) && blocks().is_some_and(|blocks| slots.fill(id, blocks))
+                };
+                Ok(load::<B, _>(module, tensors, dtypes, kept, &mut take, folder)?)
             }
         }
     }
@@ -117,7 +161,8 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
         let clip = match &mut self.weights {
             Weights::Random(random) => {
                 let weights = if self.activations == DType::F32 { random.weights } else { DType::F32 };
-                clip.map(&mut Random { weights, vectors: DType::F32, count: 0 })
+                let random = &mut Random { weights, vectors: DType::F32, count: 0 };
+                clip.map(&mut RandomFill { random, mixture: None, slots: &self.slots, path: Vec::new() })
             }
             Weights::Stored { norm, .. } => {
                 let mut tensors = JOINT.apply(TensorFiles::open(&folder)?)?;
@@ -125,8 +170,9 @@ impl<'a, B: VlmBackend> Fill<'a, B> {
                     tensors.insert(path.replace(POST_LAYERNORM, "post_layernorm."), tensor);
                 }
                 self.source.add("clip.", tensors.clone());
-                let dtypes = Dtypes { weights: None, vectors: DType::F32 };
-                load::<B, _>(clip, tensors, dtypes, |dtype| widest::<B>(dtype, self.device), &folder)?
+                let dtypes = Dtypes { weights: None, vectors: DType::F32, unpacked: DType::F32 };
+                let kept = |dtype| widest::<B>(dtype, self.device);
+                load::<B, _>(clip, tensors, dtypes, kept, &mut |_, _, _| false, &folder)?
             }
         };
         Ok(Some(Joint { clip, tokenizer }))
@@ -152,8 +198,38 @@ struct Random {
     count: u64,
 }
 
-impl<B: Backend> ModuleMapper<B> for Random {
+/// Fills a network with random numbers.
+struct RandomFill<'f> {
+    random: &'f mut Random,
+    mixture: Option<&'f Mixture>,
+    slots: &'f Slots,
+    path: Vec<String>,
+}
+
+impl<B: Backend> ModuleMapper<B> for RandomFill<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let shape = param.lazy_shape();
+        if let (Some(mixture), [rows, columns]) = (self.mixture, shape.as_slice())
+            && self.slots.has(param.id)
+            && let Some(blocks) = mixture.random(&self.path.join("."), [*rows, *columns])
+            && self.slots.fill(param.id, blocks)
+        {
+            return param;
+        }
+        self.random.map(param)
+    }
+}
+
+impl Random {
+    fn map<B: Backend, const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         self.count += 1;
         let shape = param.lazy_shape();
         let device = param.lazy_device();

@@ -5,7 +5,9 @@ use std::ops::Range;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
 
-use super::{Chunk, Decoder, DecoderConfig, Fill, KvCache, LayerCut, Stage, Vlm, families::Chat, finite::Source};
+use super::{
+    Chunk, Decoder, DecoderConfig, Fill, KvCache, LayerCut, Stage, Vlm, Weights, families::Chat, finite::Source,
+};
 use crate::{
     Error,
     image::{Grid, GridRule},
@@ -101,8 +103,8 @@ impl<B: VlmBackend> Model<B> {
         self.cache
     }
 
-    /// The dtype that the decoder's matrices are kept in.
-    pub fn decoder_weights(&self) -> DType {
+    /// The type that the decoder's matrices are kept in.
+    pub fn decoder_weights(&self) -> Weights {
         self.decoder().weights()
     }
 
@@ -251,7 +253,7 @@ impl<B: VlmBackend> Model<B> {
 
     /// Embeddings of tokens, `[1, ids, hidden]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<B, 3> {
-        self.decoder().embed(ids, self.activations)
+        self.decoder().embed(ids, self.activations, &self.device)
     }
 
     /// Waits for queued work, so that times mean something on GPUs.

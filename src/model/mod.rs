@@ -10,17 +10,21 @@ pub mod families;
 mod fill;
 mod finite;
 mod loaded;
+mod mixture;
 mod preset;
 mod towers;
 mod vlm;
 
-pub use blocks::{Build, Chunk, Decoder, KvCache, LayerCut, LayerNorm, Linear, Outputs, Positions, RmsNorm, Rope};
-pub use checkpoint::{Checkpoint, DEMO, LoadOptions, open};
+pub use blocks::{
+    Build, Chunk, Decoder, KvCache, LayerCut, LayerNorm, Linear, Outputs, Positions, RmsNorm, Rope, Slots, Weights,
+};
+pub use checkpoint::{Beside, Checkpoint, DEMO, LoadOptions, Pair, open};
 pub use config::{DecoderConfig, Llama3Scaling, RopeConfig, RopeScaling};
 pub use encode::{EmbeddedPrompt, EncodedMedia, RowKey, VisualTokens};
 pub use families::llava::{LlavaConfig, Projector};
 pub use fill::Fill;
 pub use loaded::{Model, TilingChoice, check_layer};
+pub use mixture::Quantise;
 pub use preset::{preset, presets};
 pub use towers::{
     clip::{ClipJoint, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Joint, TextSide, VisionOutput},

@@ -1,7 +1,7 @@
 //! Presets: models of a named shape with random weights, made on the machine where they run, so that a benchmark needs no checkpoint of 13 GB.
 
 use super::{
-    Checkpoint, DEMO,
+    Beside, Checkpoint, DEMO,
     families::{Family, presets as shapes},
     open,
     towers::clip::{ClipTextConfig, TextSide},
@@ -21,11 +21,11 @@ pub fn presets() -> Vec<&'static str> {
 /// When there is no such shape.
 pub fn preset(name: &str) -> Result<Checkpoint, Error> {
     if name == DEMO {
-        return open(DEMO, None);
+        return open(DEMO, Beside::default());
     }
     let known = || presets().join(", ");
     let family = Family::preset(name).ok_or_else(|| Error::UnknownShape { name: name.to_owned(), known: known() })?;
-    Ok(Checkpoint { family, random: true, ..open(DEMO, None)? })
+    Ok(Checkpoint { family, random: true, ..open(DEMO, Beside::default())? })
 }
 
 /// CLIP-L's text side for a preset, with the tokenizer of the built-in checkpoint, whose own text side is smaller.
@@ -37,5 +37,5 @@ pub(super) fn text_side(checkpoint: &Checkpoint) -> Result<TextSide, Error> {
     let mut config = ClipTextConfig::default();
     (config.hidden_size, config.intermediate_size) = (768, 3072);
     (config.num_attention_heads, config.projection_dim) = (12, 768);
-    Ok(TextSide { config, ..open(DEMO, None)?.text_side()? })
+    Ok(TextSide { config, ..open(DEMO, Beside::default())?.text_side()? })
 }

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use secateur::{
     engine::{Decoding, answer, kept},
     image::decode,
-    model::{LoadOptions, Model, open},
+    model::{Beside, LoadOptions, Model, open},
     pruner::{Params, Selector, selector},
     text::{Prompt, clip_question, strip},
 };
@@ -25,7 +25,8 @@ pub fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 /// The checkpoint in the fixture folder `layout`, with CLIP's text side from the folder `clip` if it is given.
 pub fn load<B: VlmBackend>(layout: &str, clip: Option<&str>, dtype: Option<DType>, device: &B::Device) -> Model<B> {
     let clip = clip.map(|name| fixture(name).to_str().unwrap().to_owned());
-    let opened = open(fixture(layout).to_str().unwrap(), clip.as_deref()).unwrap();
+    let opened =
+        open(fixture(layout).to_str().unwrap(), Beside { clip: clip.as_deref(), ..Beside::default() }).unwrap();
     let options = LoadOptions { dtype, joint: clip.is_some(), ..LoadOptions::default() };
     opened.load(options, device).unwrap()
 }

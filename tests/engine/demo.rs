@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use secateur::{
     demo::{Category, Question, ask},
     engine::{Decoding, answer_encoded, go_on},
-    model::{Chunk, DEMO, LoadOptions, Model, Outputs, Positions, open},
+    model::{Beside, Chunk, DEMO, LoadOptions, Model, Outputs, Positions, open},
     pruner::{Needs, NoPruning, Params, Selector, selector},
     task::{Answer, Demo, MediaSource, Protocol, Sample, Task},
     text::{Prompt, strip},
@@ -20,7 +20,10 @@ const BUDGETS: [usize; 1] = [64];
 const METHODS: [&str; 5] = ["fastervlm", "vispruner", "cdpruner", "datp", "random"];
 
 fn load<B: VlmBackend>(device: &B::Device, dtype: Option<DType>) -> Model<B> {
-    open(DEMO, None).unwrap().load(LoadOptions { joint: true, dtype, ..LoadOptions::default() }, device).unwrap()
+    open(DEMO, Beside::default())
+        .unwrap()
+        .load(LoadOptions { joint: true, dtype, ..LoadOptions::default() }, device)
+        .unwrap()
 }
 
 fn samples() -> Vec<Sample> {

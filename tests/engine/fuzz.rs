@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use secateur::{
     image::{MAX_PIXELS, decode},
-    model::open,
+    model::{Beside, open},
     task::{Answer, task},
     text::{ClipTokenizer, Pooling, Tokenizer},
     video::Video,
@@ -95,7 +95,7 @@ fn tokenizers() {
 #[test]
 fn checkpoints() {
     let (_folder, original) = damaged_copy();
-    let open_original = || said(open(original.to_str().unwrap(), None));
+    let open_original = || said(open(original.to_str().unwrap(), Beside::default()));
     for name in ["config.json", "pytorch_model.bin.index.json", "tokenizer_config.json"] {
         let seed = fixture(LAYOUTS[0]).join(name);
         each_mutant(&seed, &original.join(name), || open_original().and_then(|()| weights(&original)));
@@ -105,7 +105,9 @@ fn checkpoints() {
     copy_folder(&fixture(LAYOUTS[1]), folder.path());
     for name in ["config.json", "preprocessor_config.json"] {
         let seed = fixture(LAYOUTS[1]).join(name);
-        each_mutant(&seed, &folder.path().join(name), || said(open(folder.path().to_str().unwrap(), None)));
+        each_mutant(&seed, &folder.path().join(name), || {
+            said(open(folder.path().to_str().unwrap(), Beside::default()))
+        });
         std::fs::copy(&seed, folder.path().join(name)).unwrap();
     }
 }

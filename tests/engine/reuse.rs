@@ -8,7 +8,7 @@ use secateur::{
     Error,
     engine::{Decoding, Engine, Event, Generated, Limits, Media, Request, RequestId, SharedMedia},
     image::decode,
-    model::{LoadOptions, Model, open},
+    model::{Beside, LoadOptions, Model, open},
     pruner::{Budget, Params, selector},
     text::Prompt,
 };
@@ -38,7 +38,11 @@ fn ask<'m>(
 #[test]
 fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
     let clip = fixture("tiny-llava-1.5/clip-vit-tiny-patch14-336").display().to_string();
-    let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), Some(&clip)).unwrap();
+    let checkpoint = open(
+        &fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(),
+        Beside { clip: Some(&clip), ..Beside::default() },
+    )
+    .unwrap();
     let device = Default::default();
     let model = checkpoint.load::<Flex>(LoadOptions { joint: true, ..LoadOptions::default() }, &device).unwrap();
     let decoding = Decoding::greedy(12);
@@ -109,7 +113,7 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
 /// An error of a request, or a client that goes away, touches no other request; a budget of bytes makes requests wait.
 #[test]
 fn requests_do_not_touch_each_other() {
-    let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), None).unwrap();
+    let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), Beside::default()).unwrap();
     let model = checkpoint.load::<Flex>(LoadOptions::default(), &Default::default()).unwrap();
     let selector = selector::<Flex>("fastervlm", Params::default()).unwrap();
     let image = SharedMedia::new(decode(&fixture("tiny-llava-1.5/images/boat_123x90.png")).unwrap().into());

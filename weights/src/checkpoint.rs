@@ -210,7 +210,7 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, StoredTensor>, WeightsError
         return Err(WeightsError::Unsupported { path: path.to_owned(), reason: impostor.to_owned() });
     }
     if file.bytes().starts_with(b"GGUF") {
-        let reason = "a GGUF file, which is not read yet; give the folder of a Hugging Face checkpoint".to_owned();
+        let reason = "a GGUF file, in the place of another form of weights; give it as --model FILE.gguf".to_owned();
         return Err(WeightsError::Unsupported { path: path.to_owned(), reason });
     }
     let is_bin = path.extension().is_some_and(|extension| extension == "bin");

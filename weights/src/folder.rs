@@ -59,7 +59,8 @@ pub(crate) fn what_else_of(names: &[String], base: &str) -> Option<String> {
     } else if begins("global_step") || has("zero_to_fp32.py") || ends("_optim_states.pt") || ends("_model_states.pt") {
         "the state of a training with DeepSpeed: `python zero_to_fp32.py . .` in it makes a checkpoint of it".to_owned()
     } else if ends(".gguf") {
-        "GGUF files, which are not read yet; give the folder of a Hugging Face checkpoint".to_owned()
+        "GGUF files: name the language model, as in --model DIR/FILE.gguf, or owner/name:FILE.gguf on the hub, and its image encoder as --mmproj"
+            .to_owned()
     } else if begins("consolidated.") {
         "weights in Meta's own form (consolidated.*.pth); give the folder that is converted for transformers".to_owned()
     } else if has("optimizer.pt") || has("trainer_state.json") || has("scheduler.pt") {

@@ -20,9 +20,16 @@ pub struct Dtypes {
     pub weights: Option<DType>,
     /// The type of vectors (norms, biases), which are applied to activations element by element.
     pub vectors: DType,
+    /// The type of matrices whose blocks are taken apart, where `weights` does not say.
+    pub unpacked: DType,
 }
 
-/// Fills `module` with `tensors`, named by their paths in it; `from` is for error messages.
+/// A layer's place for a weight in blocks, by the id of the parameter that it takes the place of. It returns whether the layer
+/// takes the weight; else the parameter is filled with the blocks' values.
+pub type TakeBlocks<'a> = dyn FnMut(&str, ParamId, &StoredTensor) -> bool + 'a;
+
+/// Fills `module` with `tensors`, named by their paths in it; `from` is for error messages. Weights are offered to
+/// `take_blocks` first.
 ///
 /// Tensors are mapped or converted one at a time, so that the model is never in memory twice. `narrow` gives the type
 /// in which a matrix of a given file type is kept.
@@ -34,20 +41,25 @@ pub fn load<B: Backend, M: Module<B>>(
     tensors: BTreeMap<String, StoredTensor>,
     dtypes: Dtypes,
     narrow: impl Fn(DType) -> DType,
+    take_blocks: &mut TakeBlocks,
     from: &Path,
 ) -> Result<M, WeightsError> {
-    check::<B, M>(&module, &tensors, from)?;
+    let ids = check::<B, M>(&module, &tensors, from)?;
+    let (taken, tensors): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        tensors.into_iter().partition(|(path, tensor)| ids.get(path).is_some_and(|id| take_blocks(path, *id, tensor)));
     let snapshots = tensors
         .into_iter()
         .map(|(path, tensor)| {
             let matrix = tensor.shape.len() > 1;
-            let dtype = if matrix { narrow(dtypes.weights.unwrap_or(tensor.dtype)) } else { dtypes.vectors };
+            let stored = if tensor.blocks.is_some() { dtypes.unpacked } else { tensor.dtype };
+            let dtype = if matrix { narrow(dtypes.weights.unwrap_or(stored)) } else { dtypes.vectors };
             snapshot(&path, tensor, dtype)
         })
         .collect();
     let mut module = module;
     let result = module.apply(snapshots, None, None, false);
-    if result.errors.is_empty() && result.missing.is_empty() && result.unused.is_empty() {
+    let is_taken = |(path, _): &(String, String)| taken.contains_key(path);
+    if result.errors.is_empty() && result.missing.iter().all(is_taken) && result.unused.is_empty() {
         return Ok(module);
     }
     Err(WeightsError::Mismatch { path: from.to_owned(), report: result.to_string() })
@@ -63,15 +75,16 @@ fn snapshot(path: &str, tensor: StoredTensor, dtype: DType) -> TensorSnapshot {
     TensorSnapshot::from_closure(Rc::new(read), dtype, shape, stack, Vec::new(), ParamId::new())
 }
 
-/// Compares names and shapes without reading a value, so that a mistake is reported before gigabytes are read.
+/// Compares names and shapes without reading a value, so that a mistake is reported before gigabytes are read. Returns the ids
+/// of the parameters by their paths.
 fn check<B: Backend, M: Module<B>>(
     module: &M,
     tensors: &BTreeMap<String, StoredTensor>,
     from: &Path,
-) -> Result<(), WeightsError> {
+) -> Result<BTreeMap<String, ParamId>, WeightsError> {
     let mut expected = Shapes::default();
     module.visit(&mut expected);
-    let expected = expected.shapes;
+    let Shapes { shapes: expected, ids, .. } = expected;
     let mut missing = Vec::new();
     let mut misshaped = Vec::new();
     let mut not_floats = Vec::new();
@@ -114,7 +127,7 @@ fn check<B: Backend, M: Module<B>>(
         }
     }
     if report.is_empty() {
-        return Ok(());
+        return Ok(ids);
     }
     report.push_str("  check that config.json belongs to these weights");
     Err(WeightsError::Mismatch { path: from.to_owned(), report })
@@ -140,25 +153,27 @@ fn quantised(name: &str) -> Option<&'static str> {
 struct Shapes {
     path: Vec<String>,
     shapes: BTreeMap<String, Vec<usize>>,
+    ids: BTreeMap<String, ParamId>,
 }
 
 impl Shapes {
-    fn add(&mut self, shape: burn::tensor::Shape) {
+    fn add(&mut self, id: ParamId, shape: burn::tensor::Shape) {
         self.shapes.insert(self.path.join("."), shape.to_vec());
+        self.ids.insert(self.path.join("."), id);
     }
 }
 
 impl<B: Backend> ModuleVisitor<B> for Shapes {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.add(param.lazy_shape());
+        self.add(param.id, param.lazy_shape());
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        self.add(param.lazy_shape());
+        self.add(param.id, param.lazy_shape());
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        self.add(param.lazy_shape());
+        self.add(param.id, param.lazy_shape());
     }
 
     fn enter_module(&mut self, name: &str, _container_type: &str) {

@@ -40,6 +40,11 @@ impl Mapped {
         &self.bytes
     }
 
+    /// A part of the file, which shares its pages.
+    pub(crate) fn shared(&self, range: Range<usize>) -> Shared {
+        self.bytes.slice(range)
+    }
+
     /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path

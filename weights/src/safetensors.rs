@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use burn::tensor::{BoolStore, DType};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::Metadata};
 
+use secateur_blocks::RowOrder;
+
 use crate::{StoredTensor, WeightsError, mapped::Mapped};
 
 /// Every tensor of the file.
@@ -25,6 +27,8 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
             let tensor = StoredTensor {
                 shape: info.shape.clone(),
                 dtype,
+                blocks: None,
+                order: RowOrder::Plain,
                 name: name.as_str().into(),
                 file: file.clone(),
                 range: start + from..start + to,

@@ -4,6 +4,8 @@ use std::{ops::Range, path::Path, sync::Arc};
 
 use burn::tensor::{Bytes, DType, TensorData};
 
+use secateur_blocks::{BlockType, Blocks, RowOrder};
+
 use crate::mapped::Mapped;
 
 /// A tensor in a file: its place, its shape and its type.
@@ -11,8 +13,12 @@ use crate::mapped::Mapped;
 pub struct StoredTensor {
     /// The dimensions of the tensor.
     pub shape: Vec<usize>,
-    /// The type of the tensor in the file.
+    /// The type of the tensor's values; f32 for values in blocks.
     pub dtype: DType,
+    /// The layout of the tensor's blocks, if its values lie in blocks.
+    pub blocks: Option<BlockType>,
+    /// The order of the rows in the file, of a matrix.
+    pub order: RowOrder,
     /// The name of the tensor in the file.
     pub name: Arc<str>,
     pub(crate) file: Mapped,
@@ -28,8 +34,23 @@ impl StoredTensor {
         self.file.path()
     }
 
+    /// The tensor's blocks, if its values lie in blocks and it is a matrix: the file's own pages.
+    pub fn blocks(&self) -> Option<Blocks> {
+        let (Some(kind), [rows, columns]) = (self.blocks, &self.shape[..]) else { return None };
+        Blocks::new(kind, [*rows, *columns], self.order, self.file.shared(self.range.clone()))
+    }
+
     /// The values in order: the file's own pages if they lie in order and are aligned, else a copy.
     pub fn data(&self) -> TensorData {
+        if let Some(kind) = self.blocks {
+            return self.unpacked(kind);
+        }
+        if let RowOrder::Interleaved { .. } = self.order {
+            let (rows, row) = (self.shape[0], self.range.len() / self.shape[0].max(1));
+            let from = &self.file.bytes()[self.range.clone()];
+            let bytes = (0..rows).flat_map(|i| &from[self.order.place(i) * row..][..row]).copied().collect();
+            return TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), self.dtype);
+        }
         match &self.strides {
             None => self.file.tensor(self.range.clone(), &self.shape, self.dtype),
             Some(strides) => {
@@ -39,6 +60,19 @@ impl StoredTensor {
                 TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), self.dtype)
             }
         }
+    }
+}
+
+impl StoredTensor {
+    /// The values of blocks of any shape, in f32.
+    fn unpacked(&self, kind: BlockType) -> TensorData {
+        let columns = self.shape.last().copied().unwrap_or(1).max(1);
+        let rows = self.shape.iter().product::<usize>() / columns;
+        let mut values = vec![0.0f32; rows * columns];
+        if let Some(blocks) = Blocks::new(kind, [rows, columns], self.order, self.file.shared(self.range.clone())) {
+            values.chunks_exact_mut(columns).enumerate().for_each(|(row, to)| blocks.unpack_row(row, to));
+        }
+        TensorData::new(values, self.shape.clone())
     }
 }
 

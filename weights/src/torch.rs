@@ -10,6 +10,8 @@ use std::{
 
 use zip::{CompressionMethod, ZipArchive};
 
+use secateur_blocks::RowOrder;
+
 use crate::{
     StoredTensor, WeightsError,
     mapped::Mapped,
@@ -51,7 +53,16 @@ pub(crate) fn list(path: &Path, file: &Mapped) -> Result<BTreeMap<String, Stored
                 let (range, strides) =
                     locate(&tensor, &storages).map_err(|why| damaged(format!("tensor `{name}`: {why}")))?;
                 let (shape, dtype, name) = (tensor.shape.clone(), tensor.storage.dtype, name.as_ref().into());
-                let stored = StoredTensor { shape, dtype, name, file: file.clone(), range, strides };
+                let stored = StoredTensor {
+                    shape,
+                    dtype,
+                    blocks: None,
+                    order: RowOrder::Plain,
+                    name,
+                    file: file.clone(),
+                    range,
+                    strides,
+                };
                 tensors.insert(stored.name.to_string(), stored);
             }
             (key, _) => return Err(unsupported(format!("its state dict has an entry {key:?} that is no tensor"))),

@@ -39,7 +39,14 @@ fn file(tensors: &[(&str, safetensors::Dtype, Vec<usize>)]) -> (tempfile::TempDi
 }
 
 fn fill(tensors: BTreeMap<String, StoredTensor>, weights: Option<DType>) -> Result<Layer<Flex>, WeightsError> {
-    load::<Flex, _>(layer(), tensors, Dtypes { weights, vectors: DType::F32 }, |dtype| dtype, Path::new("here"))
+    load::<Flex, _>(
+        layer(),
+        tensors,
+        Dtypes { weights, vectors: DType::F32, unpacked: DType::F32 },
+        |dtype| dtype,
+        &mut |_, _, _| false,
+        Path::new("here"),
+    )
 }
 
 use safetensors::Dtype::{F16, I8};

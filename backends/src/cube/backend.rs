@@ -38,6 +38,10 @@ impl<R: Gpu, BT: BoolElement> VlmBackend for CubeBackend<R, f32, i32, BT> {
         R::activation_dtype(weights)
     }
 
+    fn keeps_blocks() -> bool {
+        false
+    }
+
     /// Splits each factor into two parts that the matrix units hold exactly, where they would round.
     fn matmul_f32<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         if !R::ROUNDS || a.dtype() != DType::F32 {

@@ -6,7 +6,6 @@ mod write;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
-use burn::tensor::DType;
 use secateur_backends::{Job, VlmBackend};
 use sent::Sent;
 use serde_json::json;
@@ -23,7 +22,7 @@ use crate::{
     Error,
     analysis::{Attention, Dispersion, Instruction, Shift, read},
     image::decode,
-    model::{Checkpoint, LoadOptions, Model, open},
+    model::{Checkpoint, Model, open},
     text::{Prompt, clip_question},
 };
 
@@ -36,7 +35,7 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
     if without > 0 {
         say!("note: {without} entries have no image or no question and are skipped");
     }
-    let checkpoint = open(&args.model, None)?;
+    let checkpoint = open(&args.model, args.weights.beside())?;
     if args.what == Analysis::AttentionDispersion && checkpoint.decoder().num_hidden_layers < 2 {
         bail!("attention-dispersion reads the second layer of the language model, which has one");
     }
@@ -90,7 +89,7 @@ impl Job for Measure<'_, '_> {
             Analysis::AttentionShift => checkpoint.decoder().num_hidden_layers,
             Analysis::AttentionDispersion => 2,
         };
-        let options = LoadOptions { dtype: args.dtype.map(DType::from), ..LoadOptions::default() };
+        let options = args.weights.options(false);
         checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
         let model: Model<B> = checkpoint.load(options, &device)?;
         model.notes().iter().for_each(|note| say!("note: {note}"));

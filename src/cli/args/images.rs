@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
 
-use super::{ModelArgs, TargetArgs, WeightType};
+use super::{ModelArgs, TargetArgs, WeightArgs};
 use crate::{
     cli::{show::HeatBy, workers::WorkerArgs},
     plot::Scale,
@@ -72,15 +72,14 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Where the images are; by default beside the questions
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) images: Option<PathBuf>,
-    /// A checkpoint folder, a Hugging Face id, or `demo`
-    #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|DIR")]
+    /// A checkpoint folder, a Hugging Face id, a GGUF file, or `demo`
+    #[arg(long, default_value = "liuhaotian/llava-v1.5-7b", value_name = "ID|PATH")]
     pub(in crate::cli) model: String,
     /// Only the first N questions
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) limit: Option<usize>,
-    /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
-    #[arg(long)]
-    pub(in crate::cli) dtype: Option<WeightType>,
+    #[command(flatten)]
+    pub(in crate::cli) weights: WeightArgs,
     /// Where images and data go
     #[arg(long, value_name = "DIR", default_value = "secateur-analysis")]
     pub(in crate::cli) out: PathBuf,

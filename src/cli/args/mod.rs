@@ -16,7 +16,7 @@ use clap::{Arg, Args as ClapArgs, Parser, Subcommand};
 pub(in crate::cli) use environment::command;
 pub use environment::{Unread, parse};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
-pub(in crate::cli) use model::{MethodArgs, ModelArgs, TargetArgs, WeightType};
+pub(in crate::cli) use model::{MethodArgs, ModelArgs, TargetArgs, WeightArgs, WeightType};
 pub(in crate::cli) use tools::{BenchArgs, CheckArgs, CompletionsArgs, ListArgs, Listing, PruneArgs, TraceArgs};
 
 /// Training-free visual token pruning for vision-language models.

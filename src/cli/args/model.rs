@@ -1,24 +1,27 @@
 //! The flags of a model, a method, and the device that runs them.
 
 use burn::tensor::DType;
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{Args as ClapArgs, ValueEnum, builder::PossibleValue};
 use secateur_backends::{BackendError, Target, operations::use_reference};
 
 use super::names::{self, Operations};
-use crate::{cli::workers::own_device, image::GridRule, model::DEMO, pruner::Budget, sequence::Merge};
+use crate::{
+    cli::workers::own_device,
+    image::GridRule,
+    model::{Beside, DEMO, LoadOptions, Quantise},
+    pruner::Budget,
+    sequence::Merge,
+};
 
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Model")]
 pub(in crate::cli) struct ModelArgs {
-    /// A checkpoint folder, a Hugging Face id, or `demo`; by default liuhaotian/llava-v1.5-7b, and `demo` for the benchmark `demo`
-    #[arg(long, value_name = "ID|DIR")]
+    /// A checkpoint folder, a Hugging Face id, a GGUF file, or `demo`; by default liuhaotian/llava-v1.5-7b, and `demo` for the benchmark
+    /// `demo`
+    #[arg(long, value_name = "ID|PATH")]
     pub(in crate::cli) model: Option<String>,
-    /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
-    #[arg(long)]
-    pub(in crate::cli) dtype: Option<WeightType>,
-    /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
-    #[arg(long, value_name = "ID|DIR")]
-    pub(in crate::cli) clip: Option<String>,
+    #[command(flatten)]
+    pub(in crate::cli) weights: WeightArgs,
     /// LLaVA-NeXT: how the grid of tiles is chosen; by default as in the method's own repository
     #[arg(long)]
     pub(in crate::cli) grid: Option<GridRule>,
@@ -27,6 +30,64 @@ pub(in crate::cli) struct ModelArgs {
     pub(in crate::cli) merge: Option<Merge>,
     #[command(flatten)]
     pub(in crate::cli) method: MethodArgs,
+}
+
+/// How weights are read and multiplied.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(in crate::cli) struct WeightArgs {
+    /// The image encoder of a language model in GGUF; by default the only one (mmproj) beside it
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub(in crate::cli) mmproj: Option<String>,
+    /// The type of the weights, by default the checkpoint's; bf16 also lets CPUs multiply in bf16
+    #[arg(long)]
+    pub(in crate::cli) dtype: Option<WeightType>,
+    /// Puts the language model's weights into blocks of 8 bits, or of 4 and 6 (llama.cpp's Q4_K_M)
+    #[arg(long, value_name = "BLOCKS")]
+    pub(in crate::cli) quantize: Option<Quantise>,
+    /// What products with weights in blocks multiply by; int8 is faster, and rounds as llama.cpp does
+    #[arg(long, value_enum, default_value_t)]
+    pub(in crate::cli) activations: Activations,
+    /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
+    #[arg(long, value_name = "ID|DIR")]
+    pub(in crate::cli) clip: Option<String>,
+}
+
+impl WeightArgs {
+    /// The files beside the model that are named.
+    pub(in crate::cli) fn beside(&self) -> Beside<'_> {
+        Beside { mmproj: self.mmproj.as_deref(), clip: self.clip.as_deref() }
+    }
+
+    /// The options for loading, for methods that read CLIP's text side if `joint` says so.
+    pub(in crate::cli) fn options(&self, joint: bool) -> LoadOptions {
+        LoadOptions {
+            dtype: self.dtype.map(DType::from),
+            joint,
+            quantise: self.quantize,
+            int8: self.activations == Activations::Int8,
+            ..LoadOptions::default()
+        }
+    }
+}
+
+/// What products with weights in blocks multiply by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Activations {
+    /// Numbers as they are, in f32 or bf16
+    #[default]
+    Float,
+    /// Whole numbers of 8 bits, with a scale for every 16
+    Int8,
+}
+
+impl ValueEnum for Quantise {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 #[derive(Clone, Debug, ClapArgs)]

@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 
-use super::{MethodArgs, ModelArgs, TargetArgs, WeightType};
+use super::{MethodArgs, ModelArgs, TargetArgs, WeightArgs};
 use crate::pruner::Budget;
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct BenchArgs {
-    /// A checkpoint folder or a Hugging Face id
-    #[arg(long, value_name = "ID|DIR", conflicts_with = "shape")]
+    /// A checkpoint folder, a Hugging Face id, or a GGUF file
+    #[arg(long, value_name = "ID|PATH", conflicts_with = "shape")]
     pub(in crate::cli) model: Option<String>,
     /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo,
     /// the built-in checkpoint, which is the default
@@ -31,15 +31,11 @@ pub(in crate::cli) struct BenchArgs {
     /// Measured rounds, after one that warms up
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(in crate::cli) repeats: usize,
-    /// The type of the weights, by default the checkpoint's, f16 for a shape; bf16 also lets CPUs multiply in bf16
-    #[arg(long)]
-    pub(in crate::cli) dtype: Option<WeightType>,
+    #[command(flatten)]
+    pub(in crate::cli) weights: WeightArgs,
     /// Measures a large product and a large copy, too, and prints which share of them prefill and decoding reach
     #[arg(long)]
     pub(in crate::cli) ceilings: bool,
-    /// The CLIP checkpoint whose text side cdpruner and trim read, if it is not the tower's own
-    #[arg(long, value_name = "ID|DIR", requires = "model")]
-    pub(in crate::cli) clip: Option<String>,
     /// Prints one JSON object to stdout; text for people goes to stderr
     #[arg(long)]
     pub(in crate::cli) json: bool,

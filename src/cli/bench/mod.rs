@@ -15,14 +15,14 @@ use super::{
     args::BenchArgs,
     ceilings,
     memory::peak_memory,
-    plan::{BUDGETS, budgets, names, params, text_side},
+    plan::{BUDGETS, budgets, check_needs, names, params, text_side},
     print, print_json,
 };
 use crate::{
     cost::{kv_bytes, prefill_flops, prefill_work, step_bytes, visual_tokens},
     engine::{Decoding, answer, go_on},
     image::Rgb,
-    model::{Checkpoint, DEMO, LoadOptions, Model, check_layer, open, preset},
+    model::{Checkpoint, DEMO, LoadOptions, Model, Weights, check_layer, open, preset},
     pruner::{Budget, Params, Selector, method, selector},
     text::{IMAGE_TOKEN, Prompt},
     video::{Media, Video},
@@ -45,6 +45,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     let target = args.method.target.choose()?;
     let (checkpoint, name) = subject(&args)?;
     let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.card().needs.joint);
+    check_needs(&mut names, |name| (name, params), &args.method, &checkpoint)?;
     let joint = text_side(&mut names, reads_text, &args.method, || checkpoint.check_text_side())?;
     for name in &names {
         if let Some(layer) = method(name, params)?.cut_layer() {
@@ -62,7 +63,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
             args.new_tokens
         );
     }
-    let options = LoadOptions { dtype: args.dtype.map(Into::into), joint, ..LoadOptions::default() };
+    let options = args.weights.options(joint);
     let (table, json) = target.run(Bench { args, checkpoint, name, names, budgets, params, options, target })??;
     print(&table.text())?;
     if json {
@@ -80,7 +81,7 @@ fn subject(args: &BenchArgs) -> anyhow::Result<(Checkpoint, String)> {
     }
     let mut checkpoint = match &args.model {
         Some(model) => {
-            let checkpoint = open(model, args.clip.as_deref())?;
+            let checkpoint = open(model, args.weights.beside())?;
             checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
             checkpoint
         }
@@ -148,7 +149,12 @@ impl Job for Bench {
             true => {
                 let rounded = options.dtype == Some(DType::BF16);
                 let largest = target.info().and_then(|info| info.largest).unwrap_or(u64::MAX);
-                Some(ceilings::measure::<B>([model.activations(), model.decoder_weights()], rounded, largest, &device)?)
+                Some(ceilings::measure::<B>(
+                    [model.activations(), model.decoder_weights().dtype()],
+                    rounded,
+                    largest,
+                    &device,
+                )?)
             }
             false => None,
         };
@@ -159,7 +165,7 @@ impl Job for Bench {
                 name
             },
             backend: target.backend,
-            weights: weights(options.dtype, random),
+            weights: weights(&model, options.dtype, random),
             activations: name_of(model.activations()),
             text: args.prompt_tokens,
             new_tokens: args.new_tokens,
@@ -204,7 +210,7 @@ fn measure<B: VlmBackend>(
         flops: prefill_flops(config, &layers),
         kv_bytes: kv_bytes(config, &layers, model.cache_dtype().size()),
         prompt_work: prefill_work(config, &whole),
-        step_bytes: step_bytes(config, &whole, model.decoder_weights().size(), model.cache_dtype().size()),
+        step_bytes: step_bytes(config, &whole, model.decoder().step_bytes(), model.cache_dtype().size()),
         times: vec![times],
     })
 }
@@ -236,7 +242,10 @@ fn prompt(tokens: usize, placeholders: usize) -> Prompt {
 }
 
 /// The type of the weights, for people.
-fn weights(asked: Option<DType>, random: bool) -> String {
+fn weights<B: VlmBackend>(model: &Model<B>, asked: Option<DType>, random: bool) -> String {
+    if let Weights::Blocks(kind) = model.decoder_weights() {
+        return format!("blocks, most of them {kind}");
+    }
     match asked {
         Some(dtype) => name_of(dtype),
         None if random => name_of(DType::F16),

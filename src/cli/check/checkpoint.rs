@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     engine::{Decoding, answer, go_on},
     eval::prompt,
-    model::{DEMO, LoadOptions, Model, open},
+    model::{Beside, DEMO, LoadOptions, Model, open},
     pruner::{Params, selector},
     task::{Demo, Task},
     text::strip,
@@ -69,7 +69,7 @@ impl Answers {
 
 fn outcomes<B: VlmBackend>(weights: DType, device: &B::Device) -> anyhow::Result<Vec<Outcome>> {
     let options = LoadOptions { dtype: Some(weights), ..LoadOptions::default() };
-    let model: Model<B> = open(DEMO, None)?.load(options, device)?;
+    let model: Model<B> = open(DEMO, Beside::default())?.load(options, device)?;
     let samples = Demo.samples(Path::new(""))?;
     let mut outcomes = Vec::new();
     for (method, budget) in RUNS {

@@ -22,7 +22,7 @@ use crate::{
     eval::prompt,
     files::write_file,
     image::{kept_patches, png},
-    model::{DEMO, LoadOptions, Model, open},
+    model::{Beside, DEMO, LoadOptions, Model, open},
     plot::{captioned, columns},
     pruner::{Needs, NoPruning, Params, Selector, selector},
     statistics::Mark,
@@ -62,7 +62,8 @@ impl Job for Show {
     type Output = anyhow::Result<()>;
 
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
-        let model: Model<B> = open(DEMO, None)?.load(LoadOptions { joint: true, ..LoadOptions::default() }, &device)?;
+        let model: Model<B> =
+            open(DEMO, Beside::default())?.load(LoadOptions { joint: true, ..LoadOptions::default() }, &device)?;
         let mut selectors = vec![selector::<B>("none", self.params)?];
         for name in &self.names {
             let first = selector::<B>(name, self.params)?;

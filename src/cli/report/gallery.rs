@@ -20,7 +20,7 @@ use crate::{
     engine::{Decoding, answer, go_on, kept},
     eval::prompt,
     image::{GridRule, kept_patches},
-    model::{Checkpoint, LoadOptions, Model, TilingChoice, open},
+    model::{Beside, Checkpoint, LoadOptions, Model, Quantise, TilingChoice, open},
     pruner::{method, selector},
     sequence::Merge,
     task::{Sample, normalise},
@@ -102,7 +102,8 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
         bail!("{}: the questions are others than when they were answered", config.data.display());
     }
     let samples = config.asked(group.task, samples);
-    let checkpoint = open(&config.model, config.clip.as_deref()).context("the checkpoint is not there any more")?;
+    let beside = Beside { mmproj: config.mmproj.as_deref(), clip: config.clip.as_deref() };
+    let checkpoint = open(&config.model, beside).context("the checkpoint is not there any more")?;
     let joint =
         group.runs.iter().any(|run| method(&run.config.method, run.params()).is_ok_and(|m| m.card().needs.joint));
     // Settings that this version does not know leave the page without images.
@@ -111,7 +112,9 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
     let dtype = config.dtype.as_deref().map(|name| WeightType::from_str(name, true)).transpose();
     let dtype = dtype.map_err(anyhow::Error::msg)?.map(DType::from);
     let tiling = TilingChoice { grid: grid.map_err(anyhow::Error::msg)?, merge: merge.map_err(anyhow::Error::msg)? };
-    let options = LoadOptions { dtype, joint, tiling };
+    let quantise = config.quantize.as_deref().map(|name| Quantise::from_str(name, true)).transpose();
+    let (quantise, int8) = (quantise.map_err(anyhow::Error::msg)?, config.activations.is_some());
+    let options = LoadOptions { dtype, joint, tiling, quantise, int8 };
     target.run(Make { group, chosen, samples, checkpoint, options })?
 }
 

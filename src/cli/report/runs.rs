@@ -49,12 +49,20 @@ impl Group {
 
     /// The settings that distinguish this group from others of the same benchmark and model; empty for a usual run.
     pub(super) fn settings(&self) -> String {
-        let RunConfig { protocol, limit, first, dtype, clip, grid, merge, temperature, .. } = &self.runs[0].config;
+        let RunConfig { protocol, limit, first, dtype, quantize, activations, .. } = &self.runs[0].config;
+        let RunConfig { clip, grid, merge, temperature, .. } = &self.runs[0].config;
         let mut settings = vec![format!("{} rules", protocol.name())];
         settings.extend(
             limit.map(|limit| if *first { format!("first {limit} questions") } else { count(limit, "question") }),
         );
-        for (name, value) in [("dtype", dtype), ("clip", clip), ("grid", grid), ("merge", merge)] {
+        for (name, value) in [
+            ("dtype", dtype),
+            ("quantize", quantize),
+            ("activations", activations),
+            ("clip", clip),
+            ("grid", grid),
+            ("merge", merge),
+        ] {
             settings.extend(value.as_ref().map(|value| format!("{name} {value}")));
         }
         settings.extend((*temperature > 0.0).then(|| format!("temperature {temperature}")));
@@ -225,7 +233,8 @@ pub(super) fn groups(folders: &[impl AsRef<Path>]) -> anyhow::Result<Vec<Group>>
             let keys = |config: &RunConfig| {
                 let RunConfig { benchmark, protocol, limit, first, dtype, clip, grid, merge, .. } = config;
                 let sums = (config.checkpoint_sha256.clone(), config.data_sha256.clone(), config.model_name());
-                let settings = (dtype.clone(), clip.clone(), grid.clone(), merge.clone(), config.temperature.to_bits());
+                let weights = [dtype, &config.quantize, &config.activations].map(Clone::clone);
+                let settings = (weights, clip.clone(), grid.clone(), merge.clone(), config.temperature.to_bits());
                 (benchmark.clone(), *protocol, (*limit, *first), sums, settings)
             };
             keys(one) == keys(&run.config)

@@ -9,8 +9,8 @@ mod rope;
 pub(super) mod testing;
 
 pub use cache::KvCache;
-pub use decoder::{Chunk, Decoder, LayerCut, Outputs, Positions};
-pub(super) use linear::unfilled;
-pub use linear::{Build, Linear};
+pub use decoder::{Chunk, Decoder, LayerCut, Outputs, Positions, Weights};
+pub use linear::{Build, Linear, Slots};
+pub(super) use linear::{Slot, bytes, unfilled};
 pub use norm::{LayerNorm, RmsNorm};
 pub use rope::Rope;

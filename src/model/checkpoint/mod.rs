@@ -1,29 +1,34 @@
 //! A checkpoint in a folder or on the hub: its small files are read and checked first, and its weights fill the networks.
 
 mod open;
+mod pair;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use burn::tensor::DType;
-pub use open::open;
+pub use open::{Beside, open};
+pub use pair::Pair;
 use secateur_backends::VlmBackend;
 use secateur_weights::{Checkpoint as TensorFiles, StoredTensor};
 
 use super::{
-    DecoderConfig, Fill, Model, TilingChoice,
+    DecoderConfig, Fill, Model, Quantise, TilingChoice,
     config::{CONFIG, GENERATION_CONFIG},
     copies,
     families::{Chat, Family, FamilyCheckpoint},
     fill::split_off,
+    mixture::Mixture,
     towers::clip::{TOWER, TextSide},
 };
 use crate::{
     Error,
-    checksum::{Part, checkpoint_sha256},
+    checksum::{Part, checkpoint_sha256, files_sha256},
     image::{ClipProcessor, Grid},
+    pruner::Needs,
     text::{ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer},
 };
 
@@ -32,7 +37,7 @@ pub const DEMO: &str = "demo";
 
 /// A checkpoint whose small files were read and checked; no weight has been touched.
 pub struct Checkpoint {
-    /// The folder of the checkpoint.
+    /// The folder of the checkpoint, or the language model's file in GGUF.
     pub folder: PathBuf,
     /// The checkpoint's tokenizer.
     pub tokenizer: Tokenizer,
@@ -44,6 +49,8 @@ pub struct Checkpoint {
     pub(super) clip: Option<String>,
     /// Whether the weights are random ones.
     pub(super) random: bool,
+    /// The GGUF files, where the checkpoint is a pair of these.
+    pub(super) pair: Option<Arc<Pair>>,
 }
 
 /// Options for loading: the dtype of weights, the text side, and the choice of tiles.
@@ -56,6 +63,10 @@ pub struct LoadOptions {
     pub joint: bool,
     /// The user's choice of tiles and of their order in the sequence, in place of the method's.
     pub tiling: TilingChoice,
+    /// The mixture of blocks that the decoder's matrices are put into.
+    pub quantise: Option<Quantise>,
+    /// Whether products with weights in blocks may round their inputs to 8 bits where that is faster.
+    pub int8: bool,
 }
 
 impl Checkpoint {
@@ -107,11 +118,21 @@ impl Checkpoint {
         self.check_tiling(options.tiling)?;
         if self.random {
             let text = options.joint.then(|| super::preset::text_side(&self)).transpose()?;
-            return self.fill(Fill::random(options.dtype, text, device), options, Vec::new());
+            let fill = Fill::random(options.dtype, text, device);
+            return self.fill(fill, options, Vec::new());
         }
-        let (tensors, notes) = self.tensors()?;
+        let (tensors, mut notes) = self.tensors()?;
         let head = ["language_model.lm_head.weight", "language_model.embed_tokens.weight"];
-        let stored = head.iter().find_map(|name| tensors.get(*name)).map_or(DType::F32, |tensor| tensor.dtype);
+        let stored = head.iter().find_map(|name| tensors.get(*name)).map_or(DType::F32, |tensor| match tensor.blocks {
+            // Blocks that do not stay in blocks become 16-bit weights.
+            Some(_) if !B::keeps_blocks() => DType::F16,
+            _ => tensor.dtype,
+        });
+        if !B::keeps_blocks() && tensors.values().any(|tensor| tensor.blocks.is_some()) {
+            notes.push(
+                "this backend has no products of blocks: they become 16-bit weights, and take their memory".to_owned(),
+            );
+        }
         let text = options.joint.then(|| self.text_side()).transpose()?;
         let fill = Fill::stored(tensors, self.folder.clone(), stored, options.dtype, text, device);
         self.fill(fill, options, notes)
@@ -119,10 +140,16 @@ impl Checkpoint {
 
     fn fill<B: VlmBackend>(
         self,
-        mut fill: Fill<B>,
+        fill: Fill<B>,
         options: LoadOptions,
-        notes: Vec<String>,
+        mut notes: Vec<String>,
     ) -> Result<Model<B>, Error> {
+        let layers = self.decoder().num_hidden_layers;
+        let mixture = options.quantise.map(|quantise| Mixture { quantise, layers });
+        if mixture.is_some() && !B::keeps_blocks() {
+            notes.push("--quantize: this backend has no products of blocks, and weights stay as they are".to_owned());
+        }
+        let mut fill = fill.quantised(mixture).with_int8(options.int8);
         let (decoder, grid, frames) = (self.decoder().clone(), self.grid(), self.frames());
         let vlm = self.family.load(&mut fill, options)?;
         Ok(Model::new(vlm, self.tokenizer, self.chat, decoder, grid, frames, fill, notes))
@@ -149,6 +176,19 @@ impl Checkpoint {
         if self.random && self.about().has_random_text_side() { Ok(()) } else { self.text_side().map(|_| ()) }
     }
 
+    /// The layouts of the decoder's blocks in a GGUF file, from the most frequent down.
+    pub fn blocks(&self) -> Option<String> {
+        let pair = self.pair.as_ref()?;
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for kind in pair.decoder.tensors.values().filter_map(|tensor| tensor.blocks) {
+            *counts.entry(kind.name()).or_default() += 1;
+        }
+        let mut kinds: Vec<(&str, usize)> = counts.into_iter().collect();
+        kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let names: Vec<&str> = kinds.into_iter().map(|(name, _)| name).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    }
+
     /// The id of the text side, where it does not come with the checkpoint.
     pub fn text_side_id(&self) -> Option<&'static str> {
         self.about().text_side_id()
@@ -163,6 +203,14 @@ impl Checkpoint {
         checkpoint_sha256(&[Part { folder: &folder, small: &[CONFIG, TOKENIZER_JSON], weights: true }])
     }
 
+    /// Refuses cues that the checkpoint cannot give.
+    ///
+    /// # Errors
+    /// When it cannot; the error says why, and what to do.
+    pub fn check_needs(&self, needs: Needs) -> Result<(), Error> {
+        self.about().check_needs(needs)
+    }
+
     /// Refuses a choice of tiles that the model cannot take.
     ///
     /// # Errors
@@ -173,8 +221,11 @@ impl Checkpoint {
 
     /// All tensors by their module paths, and notes on those that are passed over.
     fn tensors(&self) -> Result<(BTreeMap<String, StoredTensor>, Vec<String>), Error> {
-        let own = TensorFiles::open(&self.folder)?;
         let about = self.about();
+        if self.pair.is_some() {
+            return Ok((about.tensors_of_pair()?, Vec::new()));
+        }
+        let own = TensorFiles::open(&self.folder)?;
         let mut notes: Vec<String> = copies::frequencies(&own, about.decoder()).into_iter().collect();
         let mut all = about.names().apply(own)?;
         notes.extend(copies::tied_head(&mut all, about.decoder(), &self.folder.join(CONFIG)));
@@ -198,6 +249,9 @@ impl Checkpoint {
     /// # Errors
     /// When one cannot be read.
     pub fn sha256(&self) -> Result<String, Error> {
+        if let Some(pair) = &self.pair {
+            return files_sha256(&pair.files());
+        }
         let images = |folder: &Path| {
             let file = ClipProcessor::file(folder);
             file.file_name().unwrap_or_default().to_string_lossy().into_owned()

@@ -1,10 +1,16 @@
 //! The check of whether a checkpoint can be read: its small files decide, before a weight is fetched.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use secateur_weights::{WeightFiles, WeightsError, find, find_config, find_tower};
+use secateur_weights::{WeightFiles, WeightsError, find, find_config, find_tower, printable};
 
-use super::{Checkpoint, DEMO};
+use super::{
+    Checkpoint, DEMO,
+    pair::{Pair, is_gguf},
+};
 use crate::{
     Error, demo,
     model::{
@@ -14,12 +20,32 @@ use crate::{
     text::{TOKENIZER_JSON, TOKENIZER_MODEL, Tokenizer},
 };
 
-/// Reads the small files of the checkpoint `model`: a folder, a Hugging Face id, or [`DEMO`]. `clip` names the CLIP checkpoint whose
-/// text side to use, where the model's own tower is not it. Weights are fetched where they are missing, once nothing speaks against the model.
+/// The parts of a model that the user names beside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// The image encoder of a language model in GGUF: a path, or `owner/name:FILE.gguf` on the hub.
+    pub mmproj: Option<&'a str>,
+    /// The CLIP checkpoint whose text side to use, where the model's own tower is not it.
+    pub clip: Option<&'a str>,
+}
+
+/// Reads the small files of the checkpoint `model`: a folder, a Hugging Face id, [`DEMO`], or a GGUF file. Weights are fetched where they are
+/// missing, once nothing speaks against the model.
 ///
 /// # Errors
 /// When the checkpoint is not there, or is of no known family.
-pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
+pub fn open(model: &str, beside: Beside) -> Result<Checkpoint, Error> {
+    let Beside { mmproj, clip } = beside;
+    if is_gguf(model) {
+        return open_pair(Pair::open(model, mmproj)?, clip);
+    }
+    if let Some(mmproj) = mmproj {
+        let reason = format!(
+            "--mmproj {} belongs to a language model in GGUF (--model FILE.gguf); this is none",
+            printable(mmproj)
+        );
+        return Err(Error::config(Path::new(model), reason));
+    }
     let folder = if model == DEMO { demo::unpack()? } else { find_config(model, None, &[])? };
     let config = folder.join(CONFIG);
     let is_local = model == DEMO || Path::new(model).is_dir();
@@ -30,7 +56,7 @@ pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
     if !config.is_file() {
         return Err(no_checkpoint(&folder));
     }
-    let place = Place { folder: &folder, config: &config, hub: (!is_local).then_some(model) };
+    let place = Place { folder: &folder, config: &config, hub: (!is_local).then_some(model), pair: None };
     let family = Family::open(&place)?;
     let about = family.as_checkpoint();
     // Another tool may have put a part of it into the cache.
@@ -56,7 +82,30 @@ pub fn open(model: &str, clip: Option<&str>) -> Result<Checkpoint, Error> {
             notes.extend(fetch_tower(tower, &folder, &config)?);
         }
     }
-    Ok(Checkpoint { folder, tokenizer, notes, chat, clip: clip.map(str::to_owned), random: false, family })
+    let clip = clip.map(str::to_owned);
+    Ok(Checkpoint { folder, tokenizer, notes, chat, clip, random: false, family, pair: None })
+}
+
+/// Reads the settings of a pair of GGUF files.
+fn open_pair(pair: Pair, clip: Option<&str>) -> Result<Checkpoint, Error> {
+    let pair = Arc::new(pair);
+    let file = pair.decoder.path.clone();
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    let family = Family::open(&Place { folder: &folder, config: &file, hub: None, pair: Some(&pair) })?;
+    let about = family.as_checkpoint();
+    let tokenizer = Tokenizer::of_gguf(&pair.decoder, about.decoder().vocab_size)?;
+    let mut chat = about.chat(&tokenizer, &file)?;
+    let tokenizer = tokenizer.with_spaces(chat.spaces);
+    if !chat.ends.contains(&tokenizer.eos()) {
+        chat.ends.push(tokenizer.eos());
+    }
+    let note = format!(
+        "{}: questions are asked in the form {}, which the file's template, name or shape tells",
+        file.display(),
+        chat.own.name
+    );
+    let clip = clip.map(str::to_owned);
+    Ok(Checkpoint { folder: file, tokenizer, notes: vec![note], chat, clip, random: false, family, pair: Some(pair) })
 }
 
 /// Fetches the weights of a tower, and returns notes on its files.

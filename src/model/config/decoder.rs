@@ -71,7 +71,8 @@ impl Default for DecoderConfig {
 }
 
 impl DecoderConfig {
-    fn check_sizes(&self, path: &Path) -> Result<(), Error> {
+    /// Refuses sizes that no model has; `path` is the file that they are from.
+    pub(in crate::model) fn check_sizes(&self, path: &Path) -> Result<(), Error> {
         let &Self {
             hidden_size,
             intermediate_size,

@@ -1,14 +1,15 @@
 //! The families of models that are known: each has a folder, and a row in the list below. Nothing outside a family's folder names one.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use secateur_backends::VlmBackend;
-use secateur_weights::Rename;
+use secateur_weights::{Rename, StoredTensor};
 
-use super::{DecoderConfig, Fill, LoadOptions, TilingChoice, Vlm, towers::clip::TextSide};
+use super::{DecoderConfig, Fill, LoadOptions, Pair, TilingChoice, Vlm, towers::clip::TextSide};
 use crate::{
     Error,
     image::Grid,
+    pruner::Needs,
     text::{ChatForm, Spaces, Tokenizer},
 };
 
@@ -20,6 +21,8 @@ pub struct Place<'a> {
     pub config: &'a Path,
     /// The checkpoint's id, if it comes from the hub.
     pub hub: Option<&'a str>,
+    /// The checkpoint's GGUF files, if it is a pair of these; `config` is then the language model's file.
+    pub pair: Option<&'a Arc<Pair>>,
 }
 
 /// A checkpoint of a family whose small files were read and checked; no weight has been touched.
@@ -41,6 +44,20 @@ pub trait FamilyCheckpoint {
     /// # Errors
     /// When the model was trained on a form that is not known.
     fn chat(&self, tokenizer: &Tokenizer, config: &Path) -> Result<Chat, Error>;
+    /// All tensors of a pair of GGUF files by their paths in the networks; none of a checkpoint in a folder.
+    ///
+    /// # Errors
+    /// When one is missing, of another shape, or has no place in the networks.
+    fn tensors_of_pair(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
+        Ok(BTreeMap::new())
+    }
+    /// Refuses cues that the checkpoint cannot give.
+    ///
+    /// # Errors
+    /// When it cannot; the error says why, and what to do.
+    fn check_needs(&self, _needs: Needs) -> Result<(), Error> {
+        Ok(())
+    }
     /// The table from the names of the checkpoint's tensors to paths in the networks.
     fn names(&self) -> &'static Rename;
     /// Vision towers in checkpoints of their own.

@@ -54,6 +54,11 @@ impl ByteLevel {
         Ok(Self { path: path.to_owned(), tokenizer, vocabulary, bos, eos, cleans_up })
     }
 
+    /// A tokenizer with these start and end tokens. `path` is the file that it is from.
+    pub(super) fn of(tokenizer: Tokenizer, path: &Path, vocabulary: usize, [bos, eos]: [u32; 2]) -> Self {
+        Self { path: path.to_owned(), tokenizer, vocabulary, bos, eos, cleans_up: true }
+    }
+
     pub(super) fn bos(&self) -> u32 {
         self.bos
     }

@@ -95,6 +95,13 @@ impl LlamaTokenizer {
         Ok(Self { path: file, pieces, specials, legacy, spaces, bos, eos })
     }
 
+    /// A tokenizer of a vocabulary with scores, by the rule that transformers calls `legacy=False`. `path` is the file that it is from.
+    pub(super) fn of(path: &Path, pieces: SentencePiece, [bos, eos]: [u32; 2]) -> Self {
+        let specials = pieces.control.clone();
+        let (pieces, spaces) = (Pieces::Model(Box::new(pieces)), Spaces::default());
+        Self { path: path.to_owned(), pieces, specials, legacy: false, spaces, bos, eos }
+    }
+
     /// The id of the special token `text`.
     pub(super) fn special(&self, text: &str) -> Option<u32> {
         self.specials.iter().find(|(special, _)| special == text).map(|&(_, id)| id)

@@ -1,6 +1,7 @@
 //! Tokenizers: text to ids and back, by the kind of tokenizer that a checkpoint's folder has.
 
 mod byte_level;
+mod gguf;
 mod llama;
 mod sentencepiece;
 

@@ -55,6 +55,7 @@ const BPE: i32 = 2;
 const NORMAL: i32 = 1;
 const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
+const UNUSED: i32 = 5;
 const BYTE: i32 = 6;
 
 /// A byte-pair vocabulary with scores.
@@ -95,6 +96,11 @@ impl SentencePiece {
         })
     }
 
+    /// A vocabulary of pieces with their scores and types, as GGUF files list them; `None` if it is not like Llama's.
+    pub(super) fn of(pieces: impl Iterator<Item = (String, f32, i32)>) -> Option<Self> {
+        Self::index(pieces.map(|(piece, score, kind)| PieceProto { piece, score, kind: Some(kind) }).collect())
+    }
+
     fn index(protos: Vec<PieceProto>) -> Option<Self> {
         let mut normal = HashMap::new();
         let mut control = Vec::new();
@@ -111,7 +117,8 @@ impl SentencePiece {
                     unknown = Some(id);
                     control.push((piece.piece.clone(), id));
                 }
-                // Pieces that are matched before merging, or never used: Llama's vocabulary has none.
+                UNUSED => {}
+                // Pieces that are matched before merging: Llama's vocabulary has none.
                 _ => return None,
             }
         }

@@ -8,7 +8,7 @@ use crate::common::{
     ids, json, on_every_backend, tensors,
 };
 use secateur::{
-    model::open,
+    model::{Beside, open},
     pruner::Params,
     text::{Prompt, Turn},
 };
@@ -100,7 +100,7 @@ fn kept_patches_logits_and_answers_are_the_official_ones() {
 fn prompts_are_the_official_ones() {
     for set in SETS {
         for layout in [set.original, set.hf] {
-            let checkpoint = open(fixture(set.root).join(layout).to_str().unwrap(), None).unwrap();
+            let checkpoint = open(fixture(set.root).join(layout).to_str().unwrap(), Beside::default()).unwrap();
             let prompts = json(&format!("{}/expected/prompts.json", set.root));
             for case in json(&format!("{}/cases.json", set.root)).as_array().unwrap() {
                 let text = checkpoint.chat().own.render(case["question"].as_str().unwrap(), &[1]).unwrap();
@@ -118,7 +118,7 @@ fn text_goes_to_the_official_ids_and_back() {
         [(SETS[0], "fast", "fast", "input_ids"), (SETS[1], "ids", "decoded", "ids")]
     {
         for layout in [set.original, set.hf] {
-            let checkpoint = open(fixture(set.root).join(layout).to_str().unwrap(), None).unwrap();
+            let checkpoint = open(fixture(set.root).join(layout).to_str().unwrap(), Beside::default()).unwrap();
             let (tokenizer, form) = (&checkpoint.tokenizer, checkpoint.chat().own);
             let expected = json(&format!("{}/expected/tokenizer.json", set.root));
             for row in expected["encode"].as_object().unwrap().values() {
@@ -166,7 +166,7 @@ fn later_configs_of_the_original_layout_open_the_same() {
         if let Some(variant) = variant {
             std::fs::copy(root.join(format!("config-variants/{variant}.json")), inner.join("config.json")).unwrap();
         }
-        let model = open(inner.to_str().unwrap(), None).unwrap();
+        let model = open(inner.to_str().unwrap(), Beside::default()).unwrap();
         let model = model.load::<crate::common::Cpu>(Default::default(), &Default::default()).unwrap();
         assert_eq!(model.ends(), [993, 985]);
         let logits = model.logits(model.embed(&[984, 5, 6]), &mut [secateur::model::Chunk::whole(3)]);

@@ -66,8 +66,16 @@ fn llama<B: VlmBackend>(device: &B::Device) -> Decoder<B> {
     let path = fixture("pruners/fastv/llama_weights.safetensors");
     let rename = Rename { prefixes: &[("model.", "")], ignored: &[] };
     let tensors = rename.apply(Checkpoint::open_file(&path).unwrap()).unwrap();
-    let dtypes = Dtypes { weights: Some(DType::F32), vectors: DType::F32 };
-    load::<B, _>(Decoder::new(&config(), Build::exact(device)), tensors, dtypes, |dtype| dtype, &path).unwrap()
+    let dtypes = Dtypes { weights: Some(DType::F32), vectors: DType::F32, unpacked: DType::F32 };
+    load::<B, _>(
+        Decoder::new(&config(), Build::exact(device)),
+        tensors,
+        dtypes,
+        |dtype| dtype,
+        &mut |_, _, _| false,
+        &path,
+    )
+    .unwrap()
 }
 
 #[derive(Clone)]

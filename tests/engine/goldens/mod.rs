@@ -4,6 +4,8 @@ mod cdpruner;
 mod clip_text;
 mod families;
 mod fastv;
+#[cfg(feature = "flex")]
+mod gguf;
 mod jpeg;
 mod methods;
 mod model;

@@ -11,7 +11,7 @@ use crate::common::{
 };
 use secateur::{
     image::{Rgb, Tiles, decode},
-    model::{LoadOptions, TilingChoice, open},
+    model::{Beside, LoadOptions, TilingChoice, open},
     pruner::{ClsAttention, FasterVlm, Keep, Method, Needs, NoPruning, Params, Place, methods},
     sequence::{Geometry, Merge, Visual, order},
 };
@@ -207,7 +207,7 @@ fn every_method_works_on_crops() {
 
 #[test]
 fn grid_and_merge_can_be_chosen() {
-    let opened = open(fixture(MODEL).to_str().unwrap(), None).unwrap();
+    let opened = open(fixture(MODEL).to_str().unwrap(), Beside::default()).unwrap();
     let tiling = TilingChoice { grid: Some(secateur::image::GridRule::TwoByTwo), merge: Some(Merge::SpatialUnpad) };
     let options = LoadOptions { tiling, ..LoadOptions::default() };
     let model = opened.load::<Cpu>(options, &Default::default()).unwrap();
@@ -229,7 +229,11 @@ fn grid_and_merge_can_be_chosen() {
 fn the_transformers_layout_answers_the_same() {
     let folder = tempfile::tempdir().unwrap();
     write_hf_layout(folder.path());
-    let hf = open(folder.path().to_str().unwrap(), Some(fixture(TOWER).to_str().unwrap())).unwrap();
+    let hf = open(
+        folder.path().to_str().unwrap(),
+        Beside { clip: Some(fixture(TOWER).to_str().unwrap()), ..Beside::default() },
+    )
+    .unwrap();
     let options = LoadOptions { joint: true, ..LoadOptions::default() };
     let hf = hf.load::<Cpu>(options, &Default::default()).unwrap();
     let original = load::<Cpu>(MODEL, Some(TOWER), None, &Default::default());

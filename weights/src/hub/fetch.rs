@@ -85,7 +85,9 @@ pub(super) fn files(
     if kind == Kind::Model {
         let settings = names.iter().find(|name| *name == ADAPTER);
         let base = settings.and_then(|name| base_model(&download(&client, &cache, name, &listing.commit).ok()?));
-        if let Some(what) = what_else_of(&names, &base.unwrap_or_default()) {
+        // A GGUF file is chosen by its name.
+        let is_gguf = choose(&names).iter().all(|name| name.ends_with(".gguf")) && !choose(&names).is_empty();
+        if let Some(what) = what_else_of(&names, &base.unwrap_or_default()).filter(|_| !is_gguf) {
             return Err(fail(format!("holds {what}")));
         }
     }

@@ -9,8 +9,8 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use cache::RepoCache;
 pub use cache::cache_root;
+use cache::{RepoCache, is_plain_name};
 use cached::is_there;
 pub use fetch::stay_offline;
 
@@ -101,6 +101,34 @@ pub fn find(id: &str, beside: Option<&Path>) -> Result<PathBuf, WeightsError> {
     find_with(id, beside, true)
 }
 
+/// A GGUF file: a path, or `owner/name:FILE.gguf` on the hub. With the first part of a split file, the others are fetched, too.
+///
+/// # Errors
+/// As [`find_config`].
+pub fn find_gguf(name: &str) -> Result<PathBuf, WeightsError> {
+    let path = PathBuf::from(name);
+    let on_hub = name.split_once(':').filter(|(id, file)| is_id(id) && is_plain_name(file) && !path.exists());
+    let Some((id, file)) = on_hub else {
+        let hint = "give a GGUF file, or one on the hub as owner/name:FILE.gguf".to_owned();
+        return if path.is_file() { Ok(path) } else { Err(WeightsError::Missing { path, hint }) };
+    };
+    let cache = RepoCache::new(Kind::Model, id);
+    let cached = cache.commit().map(|commit| cache.snapshot(&commit).join(file)).filter(|path| is_there(path));
+    match (cached, file.split_once("-00001-of-")) {
+        (Some(path), None) => return Ok(path),
+        // Parts that are missing show when the file is opened.
+        (Some(path), Some(_)) if fetch::offline() => return Ok(path),
+        (None, _) if fetch::offline() => return Err(fetch::not_cached(id, Kind::Model, Some(file))),
+        _ => {}
+    }
+    let is_part = |other: &String| match file.split_once("-00001-of-") {
+        Some((start, end)) => other.strip_prefix(start).is_some_and(|rest| rest.ends_with(&format!("-of-{end}"))),
+        None => other == file,
+    };
+    let choose = |names: &[String]| names.iter().filter(|name| is_part(name)).cloned().collect();
+    Ok(fetch::files(id, Kind::Model, &choose)?.swap_remove(0))
+}
+
 /// The folder of a vision tower, of which only config and weights are read: it needs no tokenizer.
 ///
 /// # Errors
@@ -168,7 +196,7 @@ fn not_a_folder(path: &Path) -> WeightsError {
     let is_gguf = path.is_file() && read().is_ok() && &start == b"GGUF"
         || path.extension().is_some_and(|extension| extension == "gguf");
     let reason = if is_gguf {
-        "a GGUF file, which is not read yet; give the folder of a Hugging Face checkpoint"
+        "a GGUF file, where a folder is expected"
     } else {
         "a file, and no folder; give the folder of a checkpoint, with its config.json"
     };

@@ -26,9 +26,12 @@ use layer::{Layer, Mlp, Pass};
 use maps::Maps;
 use overflow::Overflow;
 use probe::{Probe, Unless};
-use secateur_backends::{VlmBackend, operations::linear};
+use secateur_backends::{
+    BlockType, Blocks, Rounding, VlmBackend,
+    operations::{linear, linear_blocks},
+};
 
-use super::{Build, Linear, RmsNorm, Rope, unfilled};
+use super::{Build, Linear, RmsNorm, Rope, Slot, bytes, unfilled};
 use crate::{Error, model::DecoderConfig, sequence::select, tensor::is_finite};
 
 /// The decoder, `LlamaForCausalLM` or `MistralForCausalLM`.
@@ -40,12 +43,60 @@ pub struct Decoder<B: Backend> {
     /// The matrix before the logits; `None` where the embedding is that matrix, too.
     lm_head: Option<Linear<B>>,
     bf16: bool,
+    #[module(skip)]
+    rounding: Rounding,
 }
 
 #[derive(Module, Debug)]
 struct Embedding<B: Backend> {
     /// The embedding of each token, `[vocabulary, hidden]`.
     weight: Param<Tensor<B, 2>>,
+    /// The matrix, where it is in blocks.
+    #[module(skip)]
+    blocks: Option<Slot>,
+}
+
+impl<B: VlmBackend> Embedding<B> {
+    fn new(shape: [usize; 2], build: Build<B>) -> Self {
+        let weight = unfilled(shape, build.device);
+        Self { blocks: build.slot(&weight), weight }
+    }
+
+    fn blocks(&self) -> Option<&Blocks> {
+        self.blocks.as_ref()?.get()
+    }
+
+    /// The rows of `ids`, `[ids, hidden]`.
+    fn forward(&self, ids: &[u32], device: &B::Device) -> Tensor<B, 2> {
+        let Some(blocks) = self.blocks() else {
+            let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+            let ids = TensorData::new(ids.clone(), [ids.len()]);
+            return self.weight.val().select(0, Tensor::<B, 1, Int>::from_data(ids, device));
+        };
+        let [_, hidden] = blocks.shape();
+        let mut rows = vec![0.0f32; ids.len() * hidden];
+        rows.chunks_exact_mut(hidden).zip(ids).for_each(|(to, id)| blocks.unpack_row(*id as usize, to));
+        Tensor::from_data(TensorData::new(rows, [ids.len(), hidden]), (device, DType::F32))
+    }
+}
+
+impl Weights {
+    /// The dtype that values are multiplied in where there are many rows.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::Floats(dtype) => dtype,
+            Self::Blocks(_) => DType::F32,
+        }
+    }
+}
+
+/// The type that matrices are kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// Floats.
+    Floats(DType),
+    /// Blocks of a few bits.
+    Blocks(BlockType),
 }
 
 impl<B: VlmBackend> Decoder<B> {
@@ -73,26 +124,43 @@ impl<B: VlmBackend> Decoder<B> {
             },
         };
         Self {
-            embed_tokens: Embedding { weight: unfilled([config.vocab_size, hidden], device) },
+            embed_tokens: Embedding::new([config.vocab_size, hidden], build),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: norm(),
             lm_head: (!config.tied).then(|| build.linear(hidden, config.vocab_size, false)),
             bf16: build.bf16,
+            rounding: build.rounding(),
         }
     }
 
-    /// The dtype that matrices are kept in.
-    pub fn weights(&self) -> DType {
-        self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight).val().dtype()
+    /// The type that matrices are kept in: a dtype, or the layout of most blocks.
+    pub fn weights(&self) -> Weights {
+        let blocks = self.layers.iter().filter_map(|layer| layer.mlp.gate_proj.blocks()).next();
+        match blocks.or_else(|| self.lm_head.as_ref()?.blocks()) {
+            Some(blocks) => Weights::Blocks(blocks.kind()),
+            None => Weights::Floats(
+                self.lm_head.as_ref().map_or(&self.embed_tokens.weight, |head| &head.weight).val().dtype(),
+            ),
+        }
+    }
+
+    /// The bytes of the matrices that a step of decoding reads: those of the layers, and the one before the logits.
+    pub fn step_bytes(&self) -> u64 {
+        let layers = self.layers.iter().flat_map(|layer| {
+            let (attention, mlp) = (&layer.self_attn, &layer.mlp);
+            let products = [&attention.q_proj, &attention.k_proj, &attention.v_proj, &attention.o_proj];
+            products.into_iter().chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj])
+        });
+        let head = match &self.lm_head {
+            Some(head) => head.bytes(),
+            None => bytes(self.embed_tokens.blocks(), &self.embed_tokens.weight),
+        };
+        layers.map(Linear::bytes).sum::<u64>() + head
     }
 
     /// Embeddings of `ids` in `dtype`, `[1, ids, hidden]`.
-    pub fn embed(&self, ids: &[u32], dtype: DType) -> Tensor<B, 3> {
-        let weight = self.embed_tokens.weight.val();
-        let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-        let ids = TensorData::new(ids.clone(), [ids.len()]);
-        let ids = Tensor::<B, 1, Int>::from_data(ids, &weight.device());
-        weight.select(0, ids).cast(dtype).unsqueeze()
+    pub fn embed(&self, ids: &[u32], dtype: DType, device: &B::Device) -> Tensor<B, 3> {
+        self.embed_tokens.forward(ids, device).cast(dtype).unsqueeze()
     }
 
     /// Runs `x` `[batch, rows, hidden]`, the rows of all chunks one after another (several sequences in a batch are one chunk), and returns
@@ -118,7 +186,10 @@ impl<B: VlmBackend> Decoder<B> {
     pub fn logits(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
         let logits = match &self.lm_head {
             Some(head) => head.forward(states),
-            None => linear(states, self.embed_tokens.weight.val(), self.bf16),
+            None => match self.embed_tokens.blocks() {
+                Some(blocks) => linear_blocks(states, blocks, self.rounding),
+                None => linear(states, self.embed_tokens.weight.val(), self.bf16),
+            },
         };
         logits.cast(DType::F32)
     }

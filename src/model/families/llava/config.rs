@@ -90,13 +90,23 @@ impl RawResolutions {
                 Error::config(path, format!("image_grid_pinpoints is `{text}`; a list of pairs of numbers is expected"))
             })?,
         };
-        let whole = |pixels: usize| (side..=MAX_TILES * side).contains(&pixels) && pixels.is_multiple_of(side);
-        if list.is_empty() || !list.iter().all(|&(width, height)| whole(width) && whole(height)) {
-            let reason = format!("image_grid_pinpoints {list:?}: expected multiples of the tower's {side} pixels");
-            return Err(Error::config(path, reason));
-        }
-        Ok(list)
+        check_resolutions(list, "image_grid_pinpoints", side, path)
     }
+}
+
+/// Refuses resolutions that are not of whole tiles of `side` pixels; `field` has them.
+pub(super) fn check_resolutions(
+    list: Vec<(usize, usize)>,
+    field: &str,
+    side: usize,
+    path: &Path,
+) -> Result<Vec<(usize, usize)>, Error> {
+    let whole = |pixels: usize| (side..=MAX_TILES * side).contains(&pixels) && pixels.is_multiple_of(side);
+    if list.is_empty() || !list.iter().all(|&(width, height)| whole(width) && whole(height)) {
+        let reason = format!("{field} {list:?}: expected multiples of the tower's {side} pixels");
+        return Err(Error::config(path, reason));
+    }
+    Ok(list)
 }
 
 /// A limit on the tiles in a row, above that of any model.

@@ -3,13 +3,14 @@
 pub mod chat;
 mod config;
 mod detect;
+mod gguf;
 mod names;
 mod networks;
 mod preset;
 mod projector;
 mod shown;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub(super) use config::{ClipConfig, OriginalConfig};
 use config::HfConfig;
@@ -21,7 +22,7 @@ use names::HF;
 pub use networks::{LlavaVlm, Networks};
 pub use projector::Projector;
 use secateur_backends::VlmBackend;
-use secateur_weights::{Rename, find_config};
+use secateur_weights::{Rename, StoredTensor, find_config};
 pub(super) use shown::shown;
 
 use super::{Chat, FamilyCheckpoint, Known, Place, Tower};
@@ -29,16 +30,17 @@ use crate::{
     Error,
     image::{ClipProcessor, Grid},
     model::{
-        DecoderConfig, Fill, LoadOptions, TilingChoice,
+        DecoderConfig, Fill, LoadOptions, Pair, TilingChoice,
         config::{CONFIG, IMAGE_SETTINGS, named_in_config, read_json, refuse_quantised},
         towers::clip::{CLIP, TextSide},
     },
+    pruner::{ClsAttention, Needs},
     sequence::Merge,
     text::{Spaces, Tokenizer},
 };
 
 /// A checkpoint of LLaVA-1.5 or LLaVA-NeXT, of which no weight has been touched.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Llava {
     /// The shapes of the networks, and the images that they read.
     pub config: LlavaConfig,
@@ -49,6 +51,8 @@ pub struct Llava {
     towers: Vec<Tower>,
     /// Whether the tower was trained, too, and lies in the checkpoint itself.
     own_tower: bool,
+    /// The GGUF files, where the checkpoint is a pair of these.
+    pair: Option<Arc<Pair>>,
 }
 
 /// Whether the config at `path` is that of an original Video-LLaVA, which has LLaVA's fields and two towers.
@@ -98,6 +102,9 @@ impl Llava {
     /// # Errors
     /// When its config cannot be read, or is that of a family that is refused by name.
     pub(super) fn detect(place: &Place) -> Result<bool, Error> {
+        if place.pair.is_some() {
+            return Ok(true);
+        }
         let (layout, _) = read_json::<Detect>(place.config)?.check(place.config)?;
         Ok(layout != Layout::Video)
     }
@@ -107,7 +114,7 @@ impl Llava {
     /// # Errors
     /// When one is missing or damaged, or asks for something that is not known.
     pub fn read(folder: &Path) -> Result<Self, Error> {
-        Self::open(&Place { folder, config: &folder.join(CONFIG), hub: None })
+        Self::open(&Place { folder, config: &folder.join(CONFIG), hub: None, pair: None })
     }
 
     /// Reads the small files of a checkpoint.
@@ -115,6 +122,11 @@ impl Llava {
     /// # Errors
     /// When one is missing or damaged, or asks for something that is not known.
     pub(super) fn open(place: &Place) -> Result<Self, Error> {
+        if let Some(pair) = place.pair {
+            let (config, processor, language) = gguf::read(pair)?;
+            let (layout, pair) = (Layout::Hf, Some(pair.clone()));
+            return Ok(Self { config, processor, language, layout, towers: Vec::new(), own_tower: true, pair });
+        }
         let path = place.config;
         let (layout, language) = read_json::<Detect>(path)?.check(path)?;
         place.refuse_quantised()?;
@@ -143,7 +155,7 @@ impl Llava {
                 format!("images of {} pixels for a tower that reads {}", processor.size, config.vision.image_size);
             return Err(Error::config(&ClipProcessor::file(settings), reason));
         }
-        Ok(Self { config, processor, language, layout, towers, own_tower })
+        Ok(Self { config, processor, language, layout, towers, own_tower, pair: None })
     }
 
     /// The networks, filled.
@@ -190,6 +202,19 @@ impl FamilyCheckpoint for Llava {
         Ok(Chat { own: form, benchmarks: form, ends, spaces })
     }
 
+    fn tensors_of_pair(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
+        self.pair.as_ref().map_or_else(|| Ok(BTreeMap::new()), |pair| gguf::tensors(pair, &self.config))
+    }
+
+    fn check_needs(&self, needs: Needs) -> Result<(), Error> {
+        match &self.pair {
+            Some(pair) if needs.cls_attention == ClsAttention::All => {
+                gguf::check_all_layers(&pair.mmproj.path, &self.config.vision, self.config.vision_feature_layer)
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn names(&self) -> &'static Rename {
         if self.layout == Layout::Hf { &HF } else { &ORIGINAL }
     }
@@ -212,6 +237,13 @@ impl FamilyCheckpoint for Llava {
 
     fn text_side(&self, clip: Option<&str>, folder: &Path) -> Result<TextSide, Error> {
         let vision = &self.config.vision;
+        if let (None, Some(pair)) = (clip, &self.pair) {
+            let reason = format!(
+                "CLIP's text tower and its projection are not in GGUF files, and a method reads them: name the CLIP checkpoint that the tower is \
+                 from (--clip {CLIP}), or take another method (fastervlm, vispruner, divprune, visionzip)"
+            );
+            return Err(Error::config(&pair.mmproj.path, reason));
+        }
         match (clip, self.towers.first()) {
             (None, Some(tower)) if !self.own_tower => TextSide::open_folder(tower.folder.clone(), vision),
             (None, Some(tower)) => TextSide::open_named(&tower.name, folder, vision),
@@ -220,7 +252,7 @@ impl FamilyCheckpoint for Llava {
     }
 
     fn text_side_id(&self) -> Option<&'static str> {
-        (self.layout == Layout::Hf).then_some(CLIP)
+        (self.layout == Layout::Hf && self.pair.is_none()).then_some(CLIP)
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn preset(name: &str) -> Option<Llava> {
             layout: Layout::Hf,
             towers: Vec::new(),
             own_tower: true,
+            pair: None,
         }
     })
 }

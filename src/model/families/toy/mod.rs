@@ -58,7 +58,7 @@ impl Toy {
     }
 
     pub(super) fn detect(place: &Place) -> Result<bool, Error> {
-        Ok(read_json::<serde_json::Value>(place.config)?["model_type"] == "toy")
+        Ok(place.pair.is_none() && read_json::<serde_json::Value>(place.config)?["model_type"] == "toy")
     }
 
     pub(super) fn open(_place: &Place) -> Result<Self, Error> {

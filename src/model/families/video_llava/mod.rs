@@ -70,7 +70,7 @@ impl VideoLlava {
     /// # Errors
     /// When its config cannot be read.
     pub(super) fn detect(place: &Place) -> Result<bool, Error> {
-        is_video_llava(place.config)
+        Ok(place.pair.is_none() && is_video_llava(place.config)?)
     }
 
     /// Reads the small files of a checkpoint.

@@ -1,0 +1,341 @@
+//! LLaVA-1.5 and LLaVA-NeXT as pairs of GGUF files: their settings, and the names of their tensors.
+//!
+//! llama.cpp's own converter leaves out the last layer of CLIP's tower, its last norm, and the projection into the space that
+//! CLIP shares with texts. The features that LLaVA reads are those of the last layer that is there.
+
+use std::{collections::BTreeMap, path::Path};
+
+use secateur_blocks::RowOrder;
+use secateur_weights::{Gguf, StoredTensor, Value, printable};
+
+use super::{Images, Language, LlavaConfig, config::check_resolutions};
+use crate::{
+    Error,
+    image::{Aspect, ClipProcessor},
+    model::{DecoderConfig, Pair, RopeConfig, RopeScaling, towers::clip::ClipVisionConfig},
+    sequence::Merge,
+};
+
+/// The networks' shapes, the image processor's settings, and the language model.
+pub(super) fn read(pair: &Pair) -> Result<(LlavaConfig, ClipProcessor, Language), Error> {
+    let Pair { decoder, mmproj } = pair;
+    let text = decoder_config(decoder)?;
+    let (vision, vision_feature_layer) = vision_config(mmproj)?;
+    let width = columns(mmproj, "mm.2.weight", 0)?;
+    if width != text.hidden_size {
+        let (path, expected) = (decoder.path.display(), text.hidden_size);
+        let reason =
+            format!("it projects to a width of {width} (mm.2.weight), and {path} has {expected} (llama.embedding_length): of another model");
+        return Err(Error::config(&mmproj.path, reason));
+    }
+    let (processor, images) = (processor(mmproj, vision.image_size)?, images(mmproj, vision.image_size)?);
+    let language = language(decoder, &text)?;
+    Ok((LlavaConfig { vision, text, vision_feature_layer, images }, processor, language))
+}
+
+/// A setting that must be there.
+fn needed(file: &Gguf, key: &str) -> Result<usize, Error> {
+    Ok(file.count(key)?.ok_or_else(|| file.missing(key))?)
+}
+
+/// The size of a dimension of a tensor.
+fn columns(file: &Gguf, name: &str, dimension: usize) -> Result<usize, Error> {
+    let tensor = file.tensors.get(name).ok_or_else(|| missing_tensor(file, name))?;
+    tensor.shape.get(dimension).copied().ok_or_else(|| {
+        Error::config(&file.path, format!("the tensor `{name}` has the shape {:?}, with too few dimensions", tensor.shape))
+    })
+}
+
+fn missing_tensor(file: &Gguf, name: &str) -> Error {
+    Error::config(&file.path, format!("the tensor `{name}` is missing"))
+}
+
+fn decoder_config(file: &Gguf) -> Result<DecoderConfig, Error> {
+    let kind = file.text("general.architecture")?.unwrap_or_default();
+    if kind != "llama" {
+        let reason = format!("architecture `{}`; LLaVAs on Llama and Mistral (architecture llama) are known", printable(kind));
+        return Err(Error::config(&file.path, reason));
+    }
+    let heads = needed(file, "llama.attention.head_count")?;
+    let hidden_size = needed(file, "llama.embedding_length")?;
+    let usual = hidden_size / heads.max(1);
+    let head_dim = file.count("llama.attention.key_length")?.unwrap_or(usual);
+    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
+        if let Some(other) = file.count(key)?.filter(|other| *other != head_dim) {
+            let reason = format!("the setting `{key}` is {other}, and a head is {head_dim} wide; both must be equal");
+            return Err(Error::config(&file.path, reason));
+        }
+    }
+    let epsilon = "llama.attention.layer_norm_rms_epsilon";
+    let config = DecoderConfig {
+        vocab_size: columns(file, "token_embd.weight", 0)?,
+        hidden_size,
+        intermediate_size: needed(file, "llama.feed_forward_length")?,
+        num_hidden_layers: needed(file, "llama.block_count")?,
+        num_attention_heads: heads,
+        num_key_value_heads: file.count("llama.attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        rms_norm_eps: file.number(epsilon)?.ok_or_else(|| file.missing(epsilon))?,
+        rope: rope(file)?,
+        max_position_embeddings: needed(file, "llama.context_length")?,
+        tied: !file.tensors.contains_key("output.weight"),
+        ..DecoderConfig::default()
+    };
+    config.check_sizes(&file.path)?;
+    Ok(config)
+}
+
+fn rope(file: &Gguf) -> Result<RopeConfig, Error> {
+    let theta = file.number("llama.rope.freq_base")?.unwrap_or(RopeConfig::default().theta);
+    if !(theta.is_finite() && theta > 0.0) {
+        return Err(Error::config(&file.path, format!("the setting `llama.rope.freq_base` is {theta}; a number above 0 is expected")));
+    }
+    let kind = file.text("llama.rope.scaling.type")?.unwrap_or("none");
+    let factor = match file.number("llama.rope.scaling.factor")? {
+        Some(factor) => Some(factor),
+        // The key of older files.
+        None => file.number("llama.rope.scale_linear")?,
+    };
+    let scaling = match (kind, factor) {
+        ("none", None) => RopeScaling::None,
+        ("none" | "linear", Some(factor)) if factor >= 1.0 && factor.is_finite() => RopeScaling::Linear(factor),
+        (other, _) => {
+            let reason = format!("rotary positions are scaled by `{}`; linear is known, with a factor from 1 on", printable(other));
+            return Err(Error::config(&file.path, reason));
+        }
+    };
+    Ok(RopeConfig { theta, scaling })
+}
+
+/// The tower's shape, and the number of its layers that run before the features are read.
+fn vision_config(file: &Gguf) -> Result<(ClipVisionConfig, usize), Error> {
+    let refuse = |reason: String| Err(Error::config(&file.path, reason));
+    if file.flag("clip.has_vision_encoder")? == Some(false) {
+        return refuse("the setting `clip.has_vision_encoder` is false: it holds no image encoder".to_owned());
+    }
+    // Files of 2023 do not say what their projector is.
+    if let Some(kind) = file.text("clip.projector_type")?.filter(|kind| *kind != "mlp") {
+        return refuse(format!("the setting `clip.projector_type` is `{}`; mlp, LLaVA's projector, is known", printable(kind)));
+    }
+    let size = |key: &str| needed(file, &format!("clip.vision.{key}"));
+    let epsilon = "clip.vision.attention.layer_norm_epsilon";
+    let layers = size("block_count")?;
+    let vision = ClipVisionConfig {
+        hidden_size: size("embedding_length")?,
+        intermediate_size: size("feed_forward_length")?,
+        num_hidden_layers: layers,
+        num_attention_heads: size("attention.head_count")?,
+        image_size: size("image_size")?,
+        patch_size: size("patch_size")?,
+        layer_norm_eps: file.number(epsilon)?.ok_or_else(|| file.missing(epsilon))?,
+        hidden_act: if file.flag("clip.use_gelu")? == Some(true) { "gelu" } else { "quick_gelu" }.to_owned(),
+        ..ClipVisionConfig::default()
+    };
+    vision.check(&file.path)?;
+    let key = "clip.vision.feature_layer";
+    let read = file.list(key, "a list of layers", |value| if let Value::Int(layer) = value { Some(*layer) } else { None })?;
+    match read.as_deref() {
+        None => Ok((vision, layers)),
+        Some([layer]) if (1..=layers as i128).contains(layer) => Ok((vision, *layer as usize)),
+        Some(other) => refuse(format!("the setting `{key}` is {other:?}; one layer from 1 to {layers} is read, and no more")),
+    }
+}
+
+fn processor(file: &Gguf, size: usize) -> Result<ClipProcessor, Error> {
+    let number = |value: &Value| if let Value::Float(number) = value { Some(*number) } else { None };
+    let three = |key: &str, is_possible: fn(f64) -> bool| {
+        let list = file.list(key, "a list of numbers", number)?.ok_or_else(|| file.missing(key))?;
+        let numbers: Option<[f64; 3]> = list[..].try_into().ok().filter(|list: &[f64; 3]| list.iter().all(|n| is_possible(*n)));
+        numbers.ok_or_else(|| {
+            Error::config(&file.path, format!("the setting `{key}` is {list:?}; three numbers from 0 to 1 are expected"))
+        })
+    };
+    let mean = three("clip.vision.image_mean", |mean| (0.0..=1.0).contains(&mean))?;
+    let std = three("clip.vision.image_std", |std| std > 0.0 && (std as f32).is_normal())?;
+    Ok(ClipProcessor::clip(size, mean, std))
+}
+
+fn images(file: &Gguf, side: usize) -> Result<Images, Error> {
+    let refuse = |reason: String| Err(Error::config(&file.path, reason));
+    let key = "clip.vision.image_grid_pinpoints";
+    let count = |value: &Value| if let Value::Int(n) = value { usize::try_from(*n).ok() } else { None };
+    let pinpoints = file.list(key, "a list of whole numbers", count)?;
+    match (file.text("clip.vision.image_aspect_ratio")?.unwrap_or("pad"), pinpoints) {
+        ("pad", None) => Ok(Images::Single(Aspect::Pad)),
+        ("anyres" | "pad", Some(pinpoints)) => {
+            if !pinpoints.len().is_multiple_of(2) {
+                return refuse(format!("the setting `{key}` has {} numbers; pairs of width and height are expected", pinpoints.len()));
+            }
+            let resolutions = pinpoints.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+            let merge = match file.text("clip.vision.mm_patch_merge_type")?.unwrap_or("flat") {
+                "flat" => Merge::Flat,
+                "spatial" => Merge::Spatial,
+                "spatial_unpad" => Merge::SpatialUnpad,
+                other => {
+                    let other = printable(other);
+                    return refuse(format!("the setting `clip.vision.mm_patch_merge_type` is `{other}`; flat, spatial and spatial_unpad are known"));
+                }
+            };
+            Ok(Images::AnyRes { resolutions: check_resolutions(resolutions, key, side, &file.path)?, merge })
+        }
+        ("anyres", None) => Err(file.missing(key).into()),
+        (other, _) => {
+            let other = printable(other);
+            refuse(format!("the setting `clip.vision.image_aspect_ratio` is `{other}`; pad and anyres are known"))
+        }
+    }
+}
+
+/// Whether the language model is a Mistral: its file has Llama's architecture, and only its template, its name or its shape tell.
+fn language(file: &Gguf, config: &DecoderConfig) -> Result<Language, Error> {
+    if let Some(template) = file.text("tokenizer.chat_template")? {
+        return Ok(if template.contains("[INST]") && !template.contains("<<SYS>>") { Language::Mistral } else { Language::Llama });
+    }
+    let named = ["general.name", "general.basename"].iter().map(|key| file.text(key)).collect::<Result<Vec<_>, _>>()?;
+    let own = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_named = |word: &str| named.iter().flatten().chain([&&own[..]]).any(|name| name.to_lowercase().contains(word));
+    let is_shaped = (config.intermediate_size, config.num_key_value_heads) == (14_336, 8) && config.vocab_size < 40_000;
+    Ok(if is_named("mistral") || is_shaped && !is_named("vicuna") { Language::Mistral } else { Language::Llama })
+}
+
+/// A tensor that a file must have: its name there, its path in the networks, and its shape.
+struct Expected {
+    name: String,
+    path: String,
+    shape: Vec<usize>,
+    order: RowOrder,
+}
+
+fn expected(name: impl Into<String>, path: impl Into<String>, shape: &[usize]) -> Expected {
+    Expected { name: name.into(), path: path.into(), shape: shape.to_vec(), order: RowOrder::Plain }
+}
+
+/// All tensors of a pair by their paths in the networks.
+///
+/// # Errors
+/// When one is missing, of another shape, or has no place in the networks.
+pub(super) fn tensors(pair: &Pair, config: &LlavaConfig) -> Result<BTreeMap<String, StoredTensor>, Error> {
+    let newline = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
+    let mut all = take(&pair.decoder, of_decoder(&config.text))?;
+    all.extend(take(&pair.mmproj, of_encoder(&pair.mmproj, &config.vision, config.text.hidden_size, newline)?)?);
+    Ok(all)
+}
+
+fn of_decoder(config: &DecoderConfig) -> Vec<Expected> {
+    let &DecoderConfig { hidden_size: hidden, intermediate_size: inner, vocab_size, head_dim, .. } = config;
+    let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads].map(|heads| heads * head_dim);
+    let mut all = vec![
+        expected("token_embd.weight", "language_model.embed_tokens.weight", &[vocab_size, hidden]),
+        expected("output_norm.weight", "language_model.norm.weight", &[hidden]),
+    ];
+    if !config.tied {
+        all.push(expected("output.weight", "language_model.lm_head.weight", &[vocab_size, hidden]));
+    }
+    // Positions rotate neighbours in llama.cpp and halves here, so that rows of queries and keys have another order.
+    let turned = RowOrder::Interleaved { width: head_dim };
+    for layer in 0..config.num_hidden_layers {
+        for (name, path, shape, order) in [
+            ("attn_norm", "input_layernorm", &[hidden][..], RowOrder::Plain),
+            ("attn_q", "self_attn.q_proj", &[queries, hidden], turned),
+            ("attn_k", "self_attn.k_proj", &[keys, hidden], turned),
+            ("attn_v", "self_attn.v_proj", &[keys, hidden], RowOrder::Plain),
+            ("attn_output", "self_attn.o_proj", &[hidden, queries], RowOrder::Plain),
+            ("ffn_norm", "post_attention_layernorm", &[hidden], RowOrder::Plain),
+            ("ffn_gate", "mlp.gate_proj", &[inner, hidden], RowOrder::Plain),
+            ("ffn_up", "mlp.up_proj", &[inner, hidden], RowOrder::Plain),
+            ("ffn_down", "mlp.down_proj", &[hidden, inner], RowOrder::Plain),
+        ] {
+            let name = format!("blk.{layer}.{name}.weight");
+            let path = format!("language_model.layers.{layer}.{path}.weight");
+            all.push(Expected { order, ..expected(name, path, shape) });
+        }
+    }
+    all
+}
+
+fn of_encoder(file: &Gguf, vision: &ClipVisionConfig, width: usize, newline: bool) -> Result<Vec<Expected>, Error> {
+    let &ClipVisionConfig { hidden_size: hidden, intermediate_size: inner, patch_size: patch, .. } = vision;
+    let embeddings = "vision_tower.embeddings";
+    let mut all = vec![
+        expected("v.class_embd", format!("{embeddings}.class_embedding"), &[hidden]),
+        expected("v.patch_embd.weight", format!("{embeddings}.patch_embedding.weight"), &[hidden, 3, patch, patch]),
+        expected(
+            "v.position_embd.weight",
+            format!("{embeddings}.position_embedding.weight"),
+            &[1 + vision.grid().tokens(), hidden],
+        ),
+    ];
+    let mut layer = |name: &str, path: &str, shape: &[usize]| {
+        all.push(expected(format!("{name}.weight"), format!("{path}.weight"), shape));
+        all.push(expected(format!("{name}.bias"), format!("{path}.bias"), &shape[..1]));
+    };
+    layer("v.pre_ln", "vision_tower.pre_layrnorm", &[hidden]);
+    for block in 0..vision.num_hidden_layers {
+        let (name, path) = (format!("v.blk.{block}"), format!("vision_tower.encoder.layers.{block}"));
+        // Old files call the first matrix of the MLP `ffn_down`: its shape tells which it is.
+        let first_is_down = columns(file, &format!("{name}.ffn_down.weight"), 1)? == hidden && inner != hidden
+            || inner == hidden && file.setting("clip.vision.feature_layer").is_none();
+        let [first, second] = if first_is_down { ["ffn_down", "ffn_up"] } else { ["ffn_up", "ffn_down"] };
+        for (own, module, shape) in [
+            ("ln1", "layer_norm1", &[hidden][..]),
+            ("attn_q", "self_attn.q_proj", &[hidden, hidden]),
+            ("attn_k", "self_attn.k_proj", &[hidden, hidden]),
+            ("attn_v", "self_attn.v_proj", &[hidden, hidden]),
+            ("attn_out", "self_attn.out_proj", &[hidden, hidden]),
+            ("ln2", "layer_norm2", &[hidden]),
+            (first, "mlp.fc1", &[inner, hidden]),
+            (second, "mlp.fc2", &[hidden, inner]),
+        ] {
+            layer(&format!("{name}.{own}"), &format!("{path}.{module}"), shape);
+        }
+    }
+    layer("mm.0", "projector.linear_1", &[width, hidden]);
+    layer("mm.2", "projector.linear_2", &[width, width]);
+    if newline {
+        // Today's llama.cpp has another name for it.
+        let names = ["model.image_newline", "v.image_newline"];
+        let name = names.into_iter().find(|name| file.tensors.contains_key(*name)).unwrap_or(names[0]);
+        all.push(expected(name, "image_newline", &[width]));
+    }
+    Ok(all)
+}
+
+/// The start of the tower's last norm, which LLaVA does not read.
+const LAST_NORM: &str = "v.post_ln.";
+
+/// Takes the tensors of a file by their names.
+fn take(file: &Gguf, expected: Vec<Expected>) -> Result<BTreeMap<String, StoredTensor>, Error> {
+    let mut rest: BTreeMap<&str, &StoredTensor> = file.tensors.iter().map(|(name, tensor)| (&name[..], tensor)).collect();
+    let mut found = BTreeMap::new();
+    for Expected { name, path, shape, order } in &expected {
+        let tensor = rest.remove(&name[..]).ok_or_else(|| missing_tensor(file, name))?;
+        if tensor.shape != *shape {
+            let reason = format!("the tensor `{name}` has the shape {:?}; {shape:?} is expected, by its settings", tensor.shape);
+            return Err(Error::config(&file.path, reason));
+        }
+        let mut tensor = tensor.clone();
+        tensor.order = *order;
+        found.insert(path.clone(), tensor);
+    }
+    rest.retain(|name, _| !name.starts_with(LAST_NORM));
+    match rest.keys().next() {
+        None => Ok(found),
+        Some(name) => {
+            let reason = format!("the tensor `{}` has no place in the model, nor have {} others", printable(name), rest.len() - 1);
+            Err(Error::config(&file.path, reason))
+        }
+    }
+}
+
+/// The reason why methods that read all of the tower's layers cannot run, where the file lacks the last one.
+pub(super) fn check_all_layers(mmproj: &Path, vision: &ClipVisionConfig, read: usize) -> Result<(), Error> {
+    if read < vision.num_hidden_layers {
+        return Ok(());
+    }
+    let layers = vision.num_hidden_layers;
+    let reason = format!(
+        "a method that reads the [CLS] attention of all layers of the tower cannot run: the file has {layers} blocks (clip.vision.block_count), and the \
+         tower's last layer is not among them; take another method (fastervlm, vispruner, divprune, visionzip), or the original checkpoint"
+    );
+    Err(Error::config(mmproj, reason))
+}
