@@ -6,12 +6,13 @@ use burn::tensor::{
     ops::{AttentionModuleOptions, FloatTensor},
 };
 use burn_flex::FlexTensor;
+use secateur_blocks::Blocks;
 
 use crate::{
-    Mask, VlmBackend, dpp,
-    kernels::{attention, cache, elementwise, linear, one_query, rotate},
+    Mask, Rounding, VlmBackend, dpp,
+    kernels::{attention, blocks, cache, elementwise, linear, one_query, rotate},
     ops::{
-        reference_add_bias, reference_attend, reference_silu_mul, reference_layer_norm, reference_linear, reference_quick_gelu,
+        reference_add_bias, reference_attend, reference_silu_mul, reference_layer_norm, reference_linear, reference_linear_blocks, reference_quick_gelu,
         reference_rms_norm, reference_apply_rope, reference_write_positions,
     },
 };
@@ -55,6 +56,15 @@ impl VlmBackend for Flex {
         }
         let x = x.to_contiguous();
         linear::rounded(&x, &weight).unwrap_or_else(|| Self::linear_rows(x, weight))
+    }
+
+    /// Multiplies blocks as they lie in the file.
+    fn linear_blocks(x: FloatTensor<Self>, weight: &Blocks, rounding: Rounding) -> FloatTensor<Self> {
+        let dtype: DType = x.dtype();
+        match dtype {
+            DType::F32 => blocks::product(&x.to_contiguous(), weight, rounding),
+            _ => reference_linear_blocks::<Self>(x, weight),
+        }
     }
 
     /// Reads heads in place: Flex's own attention copies them first. Only small towers keep Flex's attention:

@@ -21,7 +21,7 @@ pub(crate) fn difference<const D: usize>(found: Tensor<Flex, D>, expected: Tenso
 }
 
 /// The names of instructions in tests, for `SECATEUR_REQUIRE_PATHS`.
-const PATHS: [&str; 4] = ["amx", "avx512bf16", "avx512", "avx2"];
+const PATHS: [&str; 5] = ["amx", "avx512bf16", "avx512vnni", "avx512", "avx2"];
 
 /// Whether the processor has the instructions that a test of `path` needs. If not, the test says so and passes, unless
 /// `SECATEUR_REQUIRE_PATHS` (names with commas) has the path.

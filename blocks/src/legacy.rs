@@ -7,29 +7,35 @@ use crate::formats::{Format, half};
 /// The number of values in a block.
 const VALUES: usize = 32;
 
+/// Takes a block apart whose bytes of four bits begin at `at`.
+#[inline(always)]
+fn four_bits(block: &[u8], at: usize, quants: &mut [u8]) {
+    let (Some(bytes), Some(quants)) = (block[at..].first_chunk::<16>(), quants.first_chunk_mut::<VALUES>()) else {
+        return;
+    };
+    for lane in 0..VALUES / 2 {
+        quants[lane] = bytes[lane] & 15;
+        quants[lane + VALUES / 2] = bytes[lane] >> 4;
+    }
+}
+
+/// Adds the fifth bit of every value; the bits begin at `at`, in the order of the values.
+#[inline(always)]
+fn fifth_bits(block: &[u8], at: usize, quants: &mut [u8]) {
+    let (Some(bits), Some(quants)) = (block[at..].first_chunk::<4>(), quants.first_chunk_mut::<VALUES>()) else {
+        return;
+    };
+    // Every byte has the bits of eight values, each of which looks at its own.
+    for value in 0..VALUES {
+        quants[value] |= (bits[value / 8] >> (value % 8) & 1) << 4;
+    }
+}
+
 /// Sets the scale and the minimum of a block, for both of its runs.
 #[inline(always)]
 fn set(scales: &mut [f32], minima: &mut [f32], scale: f32, minimum: f32) {
     scales.fill(scale);
     minima.fill(minimum);
-}
-
-/// The four bits of every value.
-#[inline(always)]
-fn nibbles(bytes: &[u8], quants: &mut [u8]) {
-    let (low, high) = quants.split_at_mut(VALUES / 2);
-    for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
-        (*low, *high) = (byte & 15, byte >> 4);
-    }
-}
-
-/// Adds the fifth bit of every value, which `bits` has in the order of the values.
-#[inline(always)]
-fn fifth(bits: &[u8], quants: &mut [u8]) {
-    let bits = u32::from_le_bytes([bits[0], bits[1], bits[2], bits[3]]);
-    for (i, quant) in quants.iter_mut().enumerate().take(VALUES) {
-        *quant |= ((bits >> i & 1) << 4) as u8;
-    }
 }
 
 /// [`crate::BlockType::Q4_0`]: the scale, then 16 bytes.
@@ -42,7 +48,7 @@ impl Format for Q4_0 {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        nibbles(&block[2..], quants);
+        four_bits(block, 2, quants);
         set(scales, minima, half(block), 0.0);
     }
 }
@@ -57,7 +63,7 @@ impl Format for Q4_1 {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        nibbles(&block[4..], quants);
+        four_bits(block, 4, quants);
         set(scales, minima, half(block), -half(&block[2..]));
     }
 }
@@ -72,8 +78,8 @@ impl Format for Q5_0 {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        nibbles(&block[6..], quants);
-        fifth(&block[2..], quants);
+        four_bits(block, 6, quants);
+        fifth_bits(block, 2, quants);
         set(scales, minima, half(block), 0.0);
     }
 }
@@ -88,8 +94,8 @@ impl Format for Q5_1 {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        nibbles(&block[8..], quants);
-        fifth(&block[4..], quants);
+        four_bits(block, 8, quants);
+        fifth_bits(block, 4, quants);
         set(scales, minima, half(block), -half(&block[2..]));
     }
 }
@@ -104,8 +110,12 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        for (quant, byte) in quants.iter_mut().zip(&block[2..]) {
-            *quant = byte ^ 128;
+        let (Some(bytes), Some(quants)) = (block[2..].first_chunk::<VALUES>(), quants.first_chunk_mut::<VALUES>())
+        else {
+            return;
+        };
+        for lane in 0..VALUES {
+            quants[lane] = bytes[lane] ^ 128;
         }
         set(scales, minima, half(block), 0.0);
     }

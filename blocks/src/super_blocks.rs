@@ -9,13 +9,31 @@ const HALF: usize = 128;
 /// The number of values between two that lie in one byte.
 const LANES: usize = 32;
 
+/// The parts of a block and of what it becomes, in their exact sizes, which the compiler needs to make vectors.
+macro_rules! sized {
+    ($block:ident, $quants:ident, $scales:ident, $minima:ident) => {
+        let Some($block) = $block.first_chunk::<{ Self::BYTES }>() else { return };
+        let Some($quants) = $quants.first_chunk_mut::<VALUES>() else { return };
+        let Some($scales) = $scales.first_chunk_mut::<{ VALUES / RUN }>() else { return };
+        let Some($minima) = $minima.first_chunk_mut::<{ VALUES / RUN }>() else { return };
+    };
+}
+
+/// `N` bytes of a block from `at` on.
+#[inline(always)]
+fn part<const N: usize>(block: &[u8], at: usize) -> &[u8; N] {
+    block[at..].first_chunk().expect("the block has them")
+}
+
 /// Two bits of every value: those of values `l`, `l + 32`, `l + 64` and `l + 96` of each half are in byte `l` of the half.
 #[inline(always)]
-fn two_bits(bytes: &[u8], mut put: impl FnMut(usize, u8)) {
-    for (half, bytes) in bytes.chunks_exact(LANES).enumerate().take(VALUES / HALF) {
-        for part in 0..4 {
-            for (lane, byte) in bytes.iter().enumerate() {
-                put(half * HALF + part * LANES + lane, byte >> (2 * part) & 3);
+fn two_bits(bytes: &[u8; 64], quants: &mut [u8; VALUES]) {
+    for half in 0..VALUES / HALF {
+        let bytes: &[u8; LANES] = part(bytes, half * LANES);
+        for shift in 0..4 {
+            let quants = &mut quants[half * HALF + shift * LANES..][..LANES];
+            for lane in 0..LANES {
+                quants[lane] = bytes[lane] >> (2 * shift) & 3;
             }
         }
     }
@@ -32,11 +50,13 @@ impl Format for Q2K {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
+        sized!(block, quants, scales, minima);
         let (scale, minimum) = (half(&block[80..]), half(&block[82..]));
-        two_bits(&block[16..80], |at, bits| quants[at] = bits);
-        for ((byte, own), own_minimum) in block[..16].iter().zip(scales).zip(minima) {
-            *own = scale * f32::from(byte & 15);
-            *own_minimum = minimum * f32::from(byte >> 4);
+        two_bits(part(block, 16), quants);
+        let small: &[u8; VALUES / RUN] = part(block, 0);
+        for run in 0..VALUES / RUN {
+            scales[run] = scale * f32::from(small[run] & 15);
+            minima[run] = minimum * f32::from(small[run] >> 4);
         }
     }
 }
@@ -51,20 +71,28 @@ impl Format for Q3K {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        let (mask, small, scale) = (&block[..32], &block[96..108], half(&block[108..]));
-        two_bits(&block[32..96], |at, bits| quants[at] = bits);
+        sized!(block, quants, scales, minima);
+        let scale = half(&block[108..]);
+        two_bits(part(block, 32), quants);
         // Four is taken away where the bit of the mask is not set; the offset takes it away everywhere.
-        for (part, quants) in quants.chunks_exact_mut(LANES).enumerate().take(VALUES / LANES) {
-            for (quant, mask) in quants.iter_mut().zip(mask) {
-                *quant |= (mask >> part & 1) << 2;
+        let mask: &[u8; LANES] = part(block, 0);
+        for part in 0..VALUES / LANES {
+            let quants = &mut quants[part * LANES..][..LANES];
+            for lane in 0..LANES {
+                quants[lane] |= (mask[lane] >> part & 1) << 2;
             }
         }
-        for (run, own) in scales.iter_mut().enumerate().take(VALUES / RUN) {
-            let low = if run < 8 { small[run] & 15 } else { small[run - 8] >> 4 };
-            let high = small[8 + run % 4] >> (2 * (run / 4)) & 3;
-            *own = scale * (f32::from(low | high << 4) - 32.0);
+        let small: &[u8; 12] = part(block, 96);
+        let mut six = [0u8; VALUES / RUN];
+        for run in 0..8 {
+            let high = [run, run + 8].map(|run| small[8 + run % 4] >> (2 * (run / 4)) & 3);
+            six[run] = small[run] & 15 | high[0] << 4;
+            six[run + 8] = small[run] >> 4 | high[1] << 4;
         }
-        minima[..VALUES / RUN].fill(0.0);
+        for run in 0..VALUES / RUN {
+            scales[run] = scale * (f32::from(six[run]) - 32.0);
+        }
+        *minima = [0.0; VALUES / RUN];
     }
 }
 
@@ -88,23 +116,26 @@ fn six_bits(packed: &[u8]) -> [[u8; 8]; 2] {
 
 /// Scales and minima of the runs, two for each sub-block of 32 values.
 #[inline(always)]
-fn of_sub_blocks(block: &[u8], scales: &mut [f32], minima: &mut [f32]) {
+fn of_sub_blocks(block: &[u8], scales: &mut [f32; VALUES / RUN], minima: &mut [f32; VALUES / RUN]) {
     let factors = [half(block), half(&block[2..])];
     let small = six_bits(&block[4..16]);
     for ((factor, small), to) in factors.into_iter().zip(small).zip([scales, minima]) {
-        for (small, to) in small.into_iter().zip(to.chunks_exact_mut(2)) {
-            to.fill(factor * f32::from(small));
+        let of_sub_block = small.map(|small| factor * f32::from(small));
+        for run in 0..VALUES / RUN {
+            to[run] = of_sub_block[run / 2];
         }
     }
 }
 
 /// Four bits of every value: sub-blocks `2j` and `2j + 1` are the low and the high halves of 32 bytes.
 #[inline(always)]
-fn four_bits(bytes: &[u8], quants: &mut [u8]) {
-    for (bytes, quants) in bytes.chunks_exact(LANES).zip(quants.chunks_exact_mut(2 * LANES)) {
-        let (low, high) = quants.split_at_mut(LANES);
-        for ((byte, low), high) in bytes.iter().zip(low).zip(high) {
-            (*low, *high) = (byte & 15, byte >> 4);
+fn four_bits(bytes: &[u8; VALUES / 2], quants: &mut [u8; VALUES]) {
+    for pair in 0..VALUES / (2 * LANES) {
+        let bytes: &[u8; LANES] = part(bytes, pair * LANES);
+        let (low, high) = quants[pair * 2 * LANES..][..2 * LANES].split_at_mut(LANES);
+        for lane in 0..LANES {
+            low[lane] = bytes[lane] & 15;
+            high[lane] = bytes[lane] >> 4;
         }
     }
 }
@@ -119,7 +150,8 @@ impl Format for Q4K {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        four_bits(&block[16..144], quants);
+        sized!(block, quants, scales, minima);
+        four_bits(part(block, 16), quants);
         of_sub_blocks(block, scales, minima);
     }
 }
@@ -134,10 +166,13 @@ impl Format for Q5K {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        four_bits(&block[48..176], quants);
-        for (part, quants) in quants.chunks_exact_mut(LANES).enumerate().take(VALUES / LANES) {
-            for (quant, bits) in quants.iter_mut().zip(&block[16..48]) {
-                *quant |= (bits >> part & 1) << 4;
+        sized!(block, quants, scales, minima);
+        four_bits(part(block, 48), quants);
+        let fifth: &[u8; LANES] = part(block, 16);
+        for part in 0..VALUES / LANES {
+            let quants = &mut quants[part * LANES..][..LANES];
+            for lane in 0..LANES {
+                quants[lane] |= (fifth[lane] >> part & 1) << 4;
             }
         }
         of_sub_blocks(block, scales, minima);
@@ -154,19 +189,23 @@ impl Format for Q6K {
 
     #[inline(always)]
     fn unpack(block: &[u8], quants: &mut [u8], scales: &mut [f32], minima: &mut [f32]) {
-        let (low, high, scale) = (&block[..128], &block[128..192], half(&block[208..]));
-        for (half, quants) in quants.chunks_exact_mut(HALF).enumerate().take(VALUES / HALF) {
-            let (low, high) = (&low[half * 64..][..64], &high[half * 32..][..32]);
-            for (part, quants) in quants.chunks_exact_mut(LANES).enumerate() {
-                let low = &low[part % 2 * LANES..][..LANES];
-                for ((quant, low), high) in quants.iter_mut().zip(low).zip(high) {
-                    *quant = low >> (4 * (part as u32 / 2)) & 15 | (high >> (2 * part as u32) & 3) << 4;
+        sized!(block, quants, scales, minima);
+        let scale = half(&block[208..]);
+        for half in 0..VALUES / HALF {
+            let low: &[u8; 2 * LANES] = part(block, half * 2 * LANES);
+            let high: &[u8; LANES] = part(block, HALF + half * LANES);
+            for shift in 0..4 {
+                let quants = &mut quants[half * HALF + shift * LANES..][..LANES];
+                for lane in 0..LANES {
+                    let four = low[shift % 2 * LANES + lane] >> (4 * (shift / 2)) & 15;
+                    quants[lane] = four | (high[lane] >> (2 * shift) & 3) << 4;
                 }
             }
         }
-        for (own, small) in scales.iter_mut().zip(&block[192..208]) {
-            *own = scale * f32::from(*small as i8);
+        let small: &[u8; VALUES / RUN] = part(block, 192);
+        for run in 0..VALUES / RUN {
+            scales[run] = scale * f32::from(small[run] as i8);
         }
-        minima[..VALUES / RUN].fill(0.0);
+        *minima = [0.0; VALUES / RUN];
     }
 }

@@ -11,6 +11,8 @@ pub(crate) enum Instructions {
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// AVX-512's products of bytes.
+    Avx512Vnni,
     /// AVX-512's products of bf16 pairs.
     Avx512Bf16,
     /// The matrix unit of Intel's server processors, in bf16.
@@ -19,7 +21,8 @@ pub(crate) enum Instructions {
 
 impl Instructions {
     /// All of them, ascending.
-    pub(crate) const ALL: [Self; 5] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16, Self::Amx];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
 
     /// The name in `SECATEUR_KERNELS` and in tests.
     pub(crate) fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Instructions {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
             Self::Amx => "amx",
         }
@@ -67,7 +71,7 @@ fn permitted() -> &'static Result<Instructions, String> {
 /// Whether kernels may use these instructions here.
 #[inline]
 pub(crate) fn has(instructions: Instructions) -> bool {
-    static THERE: OnceLock<[bool; 5]> = OnceLock::new();
+    static THERE: OnceLock<[bool; 6]> = OnceLock::new();
     let there = THERE.get_or_init(|| {
         let most = permitted().as_ref().copied().unwrap_or(Instructions::Amx);
         Instructions::ALL.map(|one| one <= most && is_there(one))
@@ -89,7 +93,8 @@ fn is_there(instructions: Instructions) -> bool {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vl")
         }
-        Instructions::Avx512Bf16 => is_there(Instructions::Avx512) && is_x86_feature_detected!("avx512bf16"),
+        Instructions::Avx512Vnni => is_there(Instructions::Avx512) && is_x86_feature_detected!("avx512vnni"),
+        Instructions::Avx512Bf16 => is_there(Instructions::Avx512Vnni) && is_x86_feature_detected!("avx512bf16"),
         #[cfg(target_os = "linux")]
         Instructions::Amx => is_there(Instructions::Avx512Bf16) && has_matrix_unit() && matrix_unit_is_permitted(),
         #[cfg(not(target_os = "linux"))]

@@ -11,9 +11,11 @@ use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::FlexTensor;
 use burn_flex::Layout;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use super::{
     columns::Columns,
+    rows::{Floats, Rows},
     select::{Exact, LINEAR, LINEAR_BF16, there},
     turns::in_turn,
     widen::Weight,
@@ -36,34 +38,36 @@ pub(crate) fn product(x: &FlexTensor, weight: &FlexTensor) -> FlexTensor {
     let (x_shape, w_shape) = (x.layout().shape(), weight.layout().shape());
     let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
     assert_eq!(inner, w_shape[1], "linear: x is [{rows}, {inner}], the weight {w_shape:?}");
-    let x = &x.storage::<f32>()[..rows * inner];
+    let (x, sizes) = (&x.storage::<f32>()[..rows * inner], [rows, inner, outputs]);
     let out = match weight.dtype() {
-        DType::F16 => dispatch(x, &weight.storage::<f16>()[..outputs * inner], rows, inner, outputs),
-        DType::BF16 => dispatch(x, &weight.storage::<bf16>()[..outputs * inner], rows, inner, outputs),
-        DType::F32 => dispatch(x, &weight.storage::<f32>()[..outputs * inner], rows, inner, outputs),
+        DType::F16 => dispatch(x, &weight.storage::<f16>()[..outputs * inner], sizes),
+        DType::BF16 => dispatch(x, &weight.storage::<bf16>()[..outputs * inner], sizes),
+        DType::F32 => dispatch(x, &weight.storage::<f32>()[..outputs * inner], sizes),
         other => unreachable!("the product was given {other:?} weights"),
     };
     FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32)
 }
 
-fn dispatch<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+fn dispatch<T: Weight>(x: &[f32], weight: &[T], [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
+    exact_rows(x, &Floats { weight, inner }, [rows, inner, outputs])
+}
+
+/// The product of exact numbers, `[rows, outputs]`, for sizes `[rows, inputs, outputs]`.
+pub(super) fn exact_rows<T: Weight>(x: &[f32], weight: &dyn Rows<T>, sizes: [usize; 3]) -> Vec<f32> {
+    let [rows, ..] = sizes;
     if rows <= FEW_ROWS {
-        return by_dots(x, weight, rows, inner, outputs);
+        return by_dots(x, weight, sizes);
     }
-    let sizes = [rows, inner, outputs];
     let kernels = there(LINEAR).filter(|kernel| kernel.run == Exact::MatrixUnit || rows > SOME_ROWS);
     if let Some(product) = kernels.filter_map(|kernel| exact(kernel.run, x, weight, sizes)).next() {
         return product;
     }
-    if rows <= SOME_ROWS {
-        return by_dots(x, weight, rows, inner, outputs);
-    }
-    by_blocks(x, weight, rows, inner, outputs)
+    if rows <= SOME_ROWS { by_dots(x, weight, sizes) } else { by_blocks(x, weight, sizes) }
 }
 
 /// A product by a kernel of the table; `None` for sizes that it is not made for.
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
-fn exact<T: Weight>(kernel: Exact, x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
+fn exact<T: Weight>(kernel: Exact, x: &[f32], weight: &dyn Rows<T>, sizes: [usize; 3]) -> Option<Vec<f32>> {
     match kernel {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         Exact::MatrixUnit => super::amx::exact::product(x, weight, sizes),
@@ -75,15 +79,19 @@ fn exact<T: Weight>(kernel: Exact, x: &[f32], weight: &[T], sizes: [usize; 3]) -
 }
 
 /// The product by dot products. Every row of the weight is read once, for all rows of `x`.
-fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+fn by_dots<T: Weight>(x: &[f32], weight: &dyn Rows<T>, [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
-    in_turn(outputs.div_ceil(BLOCK), |(): &mut (), block| {
-        let weight = &weight[block * BLOCK * inner..][..BLOCK.min(outputs - block * BLOCK) * inner];
-        for (i, weight) in weight.chunks(GROUP * inner).enumerate() {
-            let first = block * BLOCK + GROUP * i;
+    in_turn(outputs.div_ceil(BLOCK), |buffers: &mut Buffers<T>, block| {
+        for first in (block * BLOCK..outputs.min((block + 1) * BLOCK)).step_by(GROUP) {
+            let count = GROUP.min(outputs - first);
+            let mut buffers = buffers.0.iter_mut();
+            let group: [&[T]; GROUP] = array::from_fn(|i| match buffers.next() {
+                Some(buffer) if i < count => weight.part(first + i, 0..inner, buffer),
+                _ => &[],
+            });
             for (pair, x) in x.chunks(PAIR * inner).enumerate() {
-                for (row, sums) in (PAIR * pair..rows).zip(dots(x, weight, inner)) {
+                for (row, sums) in (PAIR * pair..rows).zip(dots(x, &group[..count], inner)) {
                     for (output, sum) in (first..outputs).zip(sums) {
                         // SAFETY: inside of the matrix, in a column of this block.
                         unsafe { *columns.at(row * outputs + output) = sum };
@@ -95,16 +103,25 @@ fn by_dots<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, output
     out
 }
 
+/// The buffers of a thread: rows of the weight that are not read in place.
+struct Buffers<T>([Vec<T>; GROUP]);
+
+impl<T> Default for Buffers<T> {
+    fn default() -> Self {
+        Self(array::from_fn(|_| Vec::new()))
+    }
+}
+
 /// The dot products of up to [`PAIR`] rows of `x` with up to [`GROUP`] rows of the weight, 0 where there are fewer.
-fn dots<T: Weight>(x: &[f32], weight: &[T], inner: usize) -> [[f32; GROUP]; PAIR] {
-    let group = || array::from_fn(|i| &weight[i * inner..][..inner]);
-    match (x.len() / inner, weight.len() / inner) {
+fn dots<T: Weight>(x: &[f32], weight: &[&[T]], inner: usize) -> [[f32; GROUP]; PAIR] {
+    let group = || array::from_fn(|i| weight[i]);
+    match (x.len() / inner, weight.len()) {
         (PAIR, GROUP) => T::dots(array::from_fn(|i| &x[i * inner..][..inner]), group()),
         (1, GROUP) => [T::dots([x], group())[0], [0.0; GROUP]],
         _ => {
             let mut found = [[0.0; GROUP]; PAIR];
             for (x, found) in x.chunks(inner).zip(&mut found) {
-                weight.chunks(inner).zip(found).for_each(|(weight, found)| [[*found]] = T::dots([x], [weight]));
+                weight.iter().zip(found).for_each(|(weight, found)| [[*found]] = T::dots([x], [weight]));
             }
             found
         }
@@ -119,16 +136,23 @@ pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor) -> Option<FlexTensor>
     (weight.is_contiguous() && weight.layout().start_offset() == 0).then_some(())?;
     let x = &x.storage::<f32>()[..rows * inner];
     let weight = &weight.storage::<bf16>()[..outputs * inner];
-    let out = there(LINEAR_BF16).find_map(|kernel| (kernel.run)(x, weight, [rows, inner, outputs]))?;
+    let out = rounded_rows(x, &Floats { weight, inner }, [rows, inner, outputs])?;
     Some(FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32))
 }
 
-fn by_blocks<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outputs: usize) -> Vec<f32> {
+/// The product of numbers rounded to bf16, `[rows, outputs]`, for sizes `[rows, inputs, outputs]`; `None` where the processor has no instruction for it.
+pub(super) fn rounded_rows(x: &[f32], weight: &dyn Rows<bf16>, sizes: [usize; 3]) -> Option<Vec<f32>> {
+    there(LINEAR_BF16).find_map(|kernel| (kernel.run)(x, weight, sizes))
+}
+
+fn by_blocks<T: Weight>(x: &[f32], weight: &dyn Rows<T>, [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {
     let mut out = vec![0.0f32; rows * outputs];
-    let mut wide = Vec::new();
-    for (block, weight) in weight.chunks(WIDE * inner).enumerate() {
-        let width = weight.len() / inner;
-        let weight = T::wide(weight, &mut wide);
+    let mut wide = vec![0.0f32; WIDE.min(outputs) * inner];
+    for block in 0..outputs.div_ceil(WIDE) {
+        let width = WIDE.min(outputs - block * WIDE);
+        wide.par_chunks_mut(inner.max(1)).take(width).enumerate().for_each_init(Vec::new, |buffer, (row, to)| {
+            T::widen(weight.part(block * WIDE + row, 0..inner, buffer), to);
+        });
         // SAFETY: the pointers cover `rows` rows of `x`, `width` rows of the widened block, and `width` columns of
         // `out`; strides are those of row-major matrices.
         unsafe {
@@ -143,7 +167,7 @@ fn by_blocks<T: Weight>(x: &[f32], weight: &[T], rows: usize, inner: usize, outp
                 x.as_ptr(),
                 1,
                 inner as isize,
-                weight.as_ptr(),
+                wide.as_ptr(),
                 inner as isize,
                 1,
                 0.0,
@@ -225,16 +249,17 @@ mod tests {
     }
 
     /// Checks every way that there is for these sizes, not only the fastest.
-    fn every_way<T: Weight>(x: &[f32], w: &[T], [rows, inner, outputs]: [usize; 3], slow: &[f32]) {
-        let mut ways =
-            vec![("dots", by_dots(x, w, rows, inner, outputs)), ("blocks", by_blocks(x, w, rows, inner, outputs))];
+    fn every_way<T: Weight>(x: &[f32], w: &[T], sizes: [usize; 3], slow: &[f32]) {
+        let [rows, inner, outputs] = sizes;
+        let w = &Floats { weight: w, inner };
+        let mut ways = vec![("dots", by_dots(x, w, sizes)), ("blocks", by_blocks(x, w, sizes))];
         #[cfg(target_arch = "x86_64")]
         if require("avx2") {
-            ways.push(("tiles", super::super::panels::product(x, w, [rows, inner, outputs]).unwrap()));
+            ways.push(("tiles", super::super::panels::product(x, w, sizes).unwrap()));
         }
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
         if inner % 32 == 0 && outputs % 32 == 0 && inner * outputs >= 1 << 18 && require("amx") {
-            ways.push(("matrix unit", super::super::amx::exact::product(x, w, [rows, inner, outputs]).unwrap()));
+            ways.push(("matrix unit", super::super::amx::exact::product(x, w, sizes).unwrap()));
         }
         for (way, found) in ways {
             let off = worst(&found, slow);

@@ -3,6 +3,7 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 pub(crate) mod attention;
+pub(crate) mod blocks;
 pub(crate) mod cache;
 mod columns;
 pub(crate) mod elementwise;
@@ -18,6 +19,7 @@ pub(crate) mod one_query;
 mod panels;
 pub(crate) mod rotate;
 mod rounded;
+mod rows;
 pub(crate) mod select;
 mod turns;
 mod vectors;

@@ -6,6 +6,7 @@ use half::bf16;
 use super::{
     heads::{Heads, NewHeads},
     instructions::{Instructions, has},
+    rows::Rows,
 };
 use crate::Mask;
 
@@ -21,7 +22,7 @@ pub(super) struct Kernel<F> {
 pub(super) type Attend = fn([&Heads; 3], Mask, &mut NewHeads) -> Option<()>;
 
 /// `x · Wᵀ` for sizes `[rows, inputs, outputs]`; `None` for sizes that a kernel is not made for.
-pub(super) type LinearBf16 = fn(&[f32], &[bf16], [usize; 3]) -> Option<Vec<f32>>;
+pub(super) type LinearBf16 = fn(&[f32], &dyn Rows<bf16>, [usize; 3]) -> Option<Vec<f32>>;
 
 /// Attention in f32 of several queries.
 pub(super) const ATTEND: &[Kernel<Attend>] = &[

@@ -34,7 +34,7 @@ pub(super) fn inlined<R>(f: impl FnOnce() -> R) -> R {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512dq,avx512vl")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn on_avx512<R>(f: impl FnOnce() -> R) -> R {
     f()
 }

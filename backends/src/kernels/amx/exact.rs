@@ -5,7 +5,7 @@
 //!
 //! Factors are laid out as for [`super::rounded`], part after part in every step.
 
-use std::{arch::x86_64::*, array};
+use std::{arch::x86_64::*, array, ops::Range};
 
 use rayon::prelude::*;
 
@@ -16,7 +16,7 @@ use super::{
     transpose::{Square, TILE, transpose},
     unit::{PAIR, Sums, TileConfig, is_there},
 };
-use crate::kernels::{columns::Columns, turns::in_turn, widen::Weight};
+use crate::kernels::{columns::Columns, rows::Rows, turns::in_turn, widen::Weight};
 
 /// The number of pairs of tiles of outputs that a thread takes at a time.
 const PAIRS: usize = 6;
@@ -29,32 +29,39 @@ const LARGE: usize = 1 << 18;
 const ROWS: usize = 4;
 
 /// The buffers of a thread.
-#[derive(Default)]
-struct Scratch {
+struct Scratch<T> {
     sums: Vec<Sums>,
     block: Vec<Line>,
+    /// Parts of rows that are not read in place.
+    parts: [Vec<T>; ROWS],
+}
+
+impl<T> Default for Scratch<T> {
+    fn default() -> Self {
+        Self { sums: Vec::new(), block: Vec::new(), parts: array::from_fn(|_| Vec::new()) }
+    }
 }
 
 /// The product `x · Wᵀ`, `[rows, outputs]`; `None` without the unit, or for sizes that it is not made for.
 pub(in crate::kernels) fn product<T: Weight>(
     x: &[f32],
-    weight: &[T],
+    weight: &dyn Rows<T>,
     [rows, inner, outputs]: [usize; 3],
 ) -> Option<Vec<f32>> {
     let fits = inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner * outputs >= LARGE;
     if !fits || rows == 0 || !is_there() {
         return None;
     }
-    assert!(x.len() == rows * inner && weight.len() == outputs * inner);
+    assert!(x.len() == rows * inner);
     let packed = pack(x, rows, inner);
     let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
     let span = PAIRS * PAIR;
-    in_turn(outputs.div_ceil(span), |scratch, number| {
-        let weight = &weight[number * span * inner..][..span.min(outputs - number * span) * inner];
+    in_turn(outputs.div_ceil(span), |scratch: &mut Scratch<T>, number| {
+        let own = number * span..outputs.min((number + 1) * span);
         let _config = TileConfig::configured();
         // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
-        unsafe { part(&packed, weight, [rows, inner, outputs], scratch, columns.at(number * span)) };
+        unsafe { part(&packed, (weight, own), [rows, inner, outputs], scratch, columns.at(number * span)) };
     });
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
@@ -67,19 +74,19 @@ pub(in crate::kernels) fn product<T: Weight>(
 /// The unit must be there and configured; `out` must have room for `rows` rows, `outputs` apart.
 unsafe fn part<T: Weight>(
     packed: &[Line],
-    weight: &[T],
+    (weight, own): (&dyn Rows<T>, Range<usize>),
     [rows, inner, outputs]: [usize; 3],
-    Scratch { sums, block }: &mut Scratch,
+    Scratch { sums, block, parts }: &mut Scratch<T>,
     out: *mut f32,
 ) {
-    let pairs = weight.len() / (PAIR * inner);
+    let pairs = own.len() / PAIR;
     sums.resize(rows.div_ceil(PAIR) * pairs, Sums::ZERO);
-    let mut own = Sums::ZERO;
+    let mut products = Sums::ZERO;
     let steps = inner / WIDTH;
     for from in (0..steps).step_by(STEPS / T::PARTS) {
         let length = (STEPS / T::PARTS).min(steps - from);
         // SAFETY: whoever has the unit has AVX-512.
-        unsafe { copy(weight, inner, [from, length], block) };
+        unsafe { copy(weight, &own, [inner, from, length], block, parts) };
         for (group, sums) in sums.chunks_exact_mut(pairs).enumerate() {
             let rows = PAIR.min(rows - group * PAIR);
             let at = (group * inner + from * PAIR) * PARTS;
@@ -87,16 +94,16 @@ unsafe fn part<T: Weight>(
             for (pair, (left, sums)) in block.chunks_exact(length * T::PARTS * PAIR).zip(sums).enumerate() {
                 let row = (group * pairs + pair) * PREFETCHED % (pairs * PAIR);
                 let ahead = Prefetch {
-                    weight: weight.as_ptr().wrapping_add(row * inner + (from + length) * WIDTH).cast(),
-                    stride: inner * size_of::<T>(),
-                    step: WIDTH * size_of::<T>(),
+                    weight: weight.place(own.start + row, 0).wrapping_add(weight.bytes((from + length) * WIDTH)).cast(),
+                    stride: weight.bytes(inner),
+                    step: weight.bytes(WIDTH),
                     x: packed.as_ptr().wrapping_add(at + PARTS * inner + pair * length * PARTS * PAIR / pairs),
                 };
                 // Every block has its own sum: the fewer sums a number goes through, the less it is rounded.
                 // SAFETY: the unit is there and configured.
                 unsafe {
-                    multiply(T::PARTS, left, x, rows, &mut own, ahead);
-                    if from == 0 { *sums = own } else { sums.add(&own) }
+                    multiply(T::PARTS, left, x, rows, &mut products, ahead);
+                    if from == 0 { *sums = products } else { sums.add(&products) }
                 }
             }
         }
@@ -114,21 +121,33 @@ unsafe fn part<T: Weight>(
 /// Splits `length` steps of inputs of the weight into parts, from step `from` on: for every 32 outputs, step by step,
 /// part by part.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn copy<T: Weight>(weight: &[T], inner: usize, [from, length]: [usize; 2], block: &mut Vec<Line>) {
-    let outputs = weight.len() / inner;
+fn copy<T: Weight>(
+    weight: &dyn Rows<T>,
+    own: &Range<usize>,
+    [inner, from, length]: [usize; 3],
+    block: &mut Vec<Line>,
+    parts: &mut [Vec<T>; ROWS],
+) {
+    let outputs = own.len();
+    // The distance of the next rows, where rows lie in memory as they are.
+    let next = if weight.in_place() { ROWS * weight.bytes(inner) } else { 0 };
     block.resize(outputs * length * T::PARTS, Line::ZERO);
     for output in (0..outputs).step_by(ROWS) {
         let lines = &mut block[output / PAIR * PAIR * length * T::PARTS..][..PAIR * length * T::PARTS];
         // Several rows are read at once: memory gives more to several streams than to one.
-        let rows: [&[T]; ROWS] = array::from_fn(|i| &weight[(output + i) * inner + from * WIDTH..][..length * WIDTH]);
+        let (mut parts, inputs) = (parts.iter_mut(), from * WIDTH..(from + length) * WIDTH);
+        let rows: [&[T]; ROWS] = array::from_fn(|i| match parts.next() {
+            Some(part) => weight.part(own.start + output + i, inputs.clone(), part),
+            None => &[],
+        });
         for (step, lines) in lines.chunks_exact_mut(PAIR * T::PARTS).enumerate() {
             for (i, row) in rows.iter().enumerate() {
                 let row = &row[step * WIDTH..][..WIDTH];
                 let number = output % PAIR + i;
                 // These prefetch the inputs at the same place in the next rows: 128 bytes at most. They are hints, and
                 // cannot fault.
-                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).cast());
-                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(ROWS * inner).wrapping_byte_add(64).cast());
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_byte_add(next).cast());
+                _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_byte_add(next + 64).cast());
                 let numbers = load(&row.as_chunks().0[0]);
                 match T::PARTS {
                     1 => [lines[number]] = take_apart(numbers),
@@ -175,6 +194,7 @@ mod tests {
     use half::{bf16, f16};
 
     use super::*;
+    use crate::kernels::rows::Floats;
 
     /// Checks that errors are those of f32 sums: a few last bits of the size of such a sum.
     fn check<T: Weight>(narrow: impl Fn(f32) -> T, wide: impl Fn(T) -> f32) {
@@ -191,7 +211,8 @@ mod tests {
             };
             let x: Vec<f32> = (0..rows * inner).map(number).collect();
             let weight: Vec<T> = (0..outputs * inner).map(|i| narrow(number(3 * i + 1))).collect();
-            let found = product(&x, &weight, sizes).expect("these sizes are what it is made for");
+            let rows_of = Floats { weight: &weight, inner };
+            let found = product(&x, &rows_of, sizes).expect("these sizes are what it is made for");
             assert_eq!(found.len(), rows * outputs);
             for (i, found) in found.iter().enumerate() {
                 let (row, output) = (i / outputs, i % outputs);
@@ -216,7 +237,8 @@ mod tests {
         let mut x = vec![1.0; 2 * 4096];
         x[4096 + 7] = f32::INFINITY;
         if crate::testing::require("amx") {
-            let found = product(&x, &vec![0.3f32; 4096 * 64], [2, 4096, 64]).expect("as above");
+            let found = product(&x, &Floats { weight: &vec![0.3f32; 4096 * 64], inner: 4096 }, [2, 4096, 64])
+                .expect("as above");
             assert!(found[..64].iter().all(|x| x.is_finite()) && found[64..].iter().all(|x| !x.is_finite()));
         }
     }

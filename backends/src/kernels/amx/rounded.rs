@@ -18,7 +18,7 @@ use super::{
     transpose::TILE,
     unit::{PAIR, PREFETCHED, Prefetch, Sums, TileConfig, is_there, multiply, pack_tile},
 };
-use crate::kernels::{columns::Columns, turns::in_turn};
+use crate::kernels::{columns::Columns, rows::Rows, turns::in_turn};
 
 /// A way through the weight.
 struct Way {
@@ -34,6 +34,8 @@ struct Way {
 
 const FEW: Way = Way { pairs: 1, steps: 128, span: 16, ahead: true };
 const MANY: Way = Way { pairs: 4, steps: 128, span: 1, ahead: false };
+/// The number of rows of the weight that are read at once: memory gives more to several streams than to one.
+const AT_ONCE: usize = 4;
 /// The number of rows from which on `x` does not stay in the L2 cache.
 const MANY_ROWS: usize = 256;
 
@@ -50,27 +52,33 @@ struct Scratch {
     sums: Vec<Sums>,
     /// The current block, and the next.
     blocks: [Vec<Line>; 2],
+    /// Parts of rows that are not read in place.
+    parts: [Vec<bf16>; AT_ONCE],
 }
 
 /// The product `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
 /// `None` where there is no matrix unit, or for sizes that it is not made for.
-pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
+pub(in crate::kernels) fn product(
+    x: &[f32],
+    weight: &dyn Rows<bf16>,
+    [rows, inner, outputs]: [usize; 3],
+) -> Option<Vec<f32>> {
     // A single row takes as long as reading the weight, and needs no matrix unit.
     let fits = rows > 1 && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
     if !fits || !is_there() {
         return None;
     }
-    assert!(x.len() == rows * inner && weight.len() == outputs * inner);
+    assert!(x.len() == rows * inner);
     let way = if rows < MANY_ROWS { FEW } else { MANY };
     let packed = pack(x, rows, inner);
     let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
     let span = way.span * way.pairs * PAIR;
     in_turn(outputs.div_ceil(span), |scratch, number| {
-        let weight = &weight[number * span * inner..][..span.min(outputs - number * span) * inner];
+        let own = number * span..outputs.min((number + 1) * span);
         let _config = TileConfig::configured();
         // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
-        unsafe { part(&way, &packed, weight, [rows, inner, outputs], scratch, columns.at(number * span)) };
+        unsafe { part(&way, &packed, (weight, own), [rows, inner, outputs], scratch, columns.at(number * span)) };
     });
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
@@ -84,27 +92,29 @@ pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outp
 unsafe fn part(
     way: &Way,
     packed: &[Line],
-    weight: &[bf16],
+    (weight, own): (&dyn Rows<bf16>, Range<usize>),
     [rows, inner, outputs]: [usize; 3],
-    Scratch { sums, blocks: [block_lines, next_lines] }: &mut Scratch,
+    Scratch { sums, blocks: [block_lines, next_lines], parts }: &mut Scratch,
     out: *mut f32,
 ) {
     let groups = rows.div_ceil(PAIR);
     sums.resize(groups * way.pairs, Sums::ZERO);
-    let blocks = blocks(way, weight.len() / (PAIR * inner), inner / WIDTH);
+    let ahead_there = way.ahead && weight.in_place();
+    let blocks = blocks(way, own.len() / PAIR, inner / WIDTH);
+    let weight = (weight, own.start);
     let mut ready = false;
     for (i, Block { pairs, steps }) in blocks.iter().cloned().enumerate() {
         if !ready {
             // SAFETY: whoever has the matrix unit has AVX-512; so below.
-            unsafe { copy(weight, inner, &blocks[i], 0, block_lines) };
+            unsafe { copy(weight, &blocks[i], 0, block_lines, parts) };
         }
-        let next = blocks.get(i + 1).filter(|next| way.ahead && next.steps.len() == steps.len());
+        let next = blocks.get(i + 1).filter(|next| ahead_there && next.steps.len() == steps.len());
         ready = next.is_some();
         if ready {
             next_lines.resize(steps.len() * PAIR, Line::ZERO);
         }
         for (group, x) in packed.chunks_exact(inner).enumerate() {
-            let ahead = next.and_then(|next| ahead(weight, inner, next, group, next_lines));
+            let ahead = next.and_then(|next| ahead(weight, next, group, next_lines));
             let rows = PAIR.min(rows - group * PAIR);
             for (pair, left) in pairs.clone().zip(block_lines.chunks_exact(steps.len() * PAIR)) {
                 let sums = &mut sums[group * way.pairs + pair - pairs.start];
@@ -119,7 +129,7 @@ unsafe fn part(
         }
         if let Some(next) = next {
             // SAFETY: as above.
-            unsafe { copy(weight, inner, next, groups * PREFETCHED, next_lines) };
+            unsafe { copy(weight, next, groups * PREFETCHED, next_lines, parts) };
             std::mem::swap(block_lines, next_lines);
         }
     }
@@ -143,25 +153,38 @@ fn blocks(way: &Way, pairs: usize, steps: usize) -> Vec<Block> {
 }
 
 /// The rows of the next block that are copied while a group of rows of `x` is multiplied.
-fn ahead(weight: &[bf16], inner: usize, next: &Block, group: usize, lines: &mut [Line]) -> Option<Prefetch> {
+fn ahead(
+    (weight, first): (&dyn Rows<bf16>, usize),
+    next: &Block,
+    group: usize,
+    lines: &mut [Line],
+) -> Option<Prefetch> {
     let row = group * PREFETCHED;
+    let own = first + next.pairs.start * PAIR + row;
     (row < PAIR).then(|| Prefetch {
-        from: weight[(next.pairs.start * PAIR + row) * inner + next.steps.start * WIDTH..].as_ptr(),
-        stride: size_of::<bf16>() * inner,
+        from: weight.place(own, next.steps.start * WIDTH).cast(),
+        stride: weight.place(own + 1, 0).addr() - weight.place(own, 0).addr(),
         to: lines[row..].as_mut_ptr(),
     })
 }
 
 /// Copies rows of a block, of every pair of tiles from `first` on, to lines.
 #[target_feature(enable = "avx512f")]
-fn copy(weight: &[bf16], inner: usize, Block { pairs, steps }: &Block, first: usize, lines: &mut Vec<Line>) {
+fn copy(
+    (weight, start): (&dyn Rows<bf16>, usize),
+    Block { pairs, steps }: &Block,
+    first: usize,
+    lines: &mut Vec<Line>,
+    parts: &mut [Vec<bf16>; AT_ONCE],
+) {
     lines.resize(pairs.len() * steps.len() * PAIR, Line::ZERO);
     for (pair, lines) in pairs.clone().zip(lines.chunks_exact_mut(steps.len() * PAIR)) {
-        for row in (first..PAIR).step_by(4) {
-            // Four rows are read at once: memory gives more to several streams than to one.
-            let rows: [&[bf16]; 4] = std::array::from_fn(|i| {
-                let row = &weight[(pair * PAIR + row + i) * inner..][..inner];
-                &row[steps.start * WIDTH..steps.end * WIDTH]
+        for row in (first..PAIR).step_by(AT_ONCE) {
+            let mut parts = parts.iter_mut();
+            let inputs = steps.start * WIDTH..steps.end * WIDTH;
+            let rows: [&[bf16]; AT_ONCE] = std::array::from_fn(|i| match parts.next() {
+                Some(part) => weight.part(start + pair * PAIR + row + i, inputs.clone(), part),
+                None => &[],
             });
             for (step, lines) in lines.chunks_exact_mut(PAIR).enumerate() {
                 for (line, row) in lines[row..].iter_mut().zip(rows) {

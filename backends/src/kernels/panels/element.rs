@@ -133,9 +133,9 @@ impl PackedElement for Pair {
     }
 }
 
-impl Source<Pair> for Pair {
+impl Source<Pair> for bf16 {
     fn lay(from: &[Self], to: &mut [Pair]) {
-        to.copy_from_slice(from);
+        to.copy_from_slice(from.as_chunks().0);
     }
 }
 

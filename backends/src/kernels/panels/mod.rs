@@ -15,7 +15,7 @@ pub(super) mod pairs;
 mod prefetch;
 mod square;
 
-use std::{iter, ops::Range};
+use std::iter;
 
 use self::{
     element::{PackedElement, Source},
@@ -26,6 +26,7 @@ use self::{
 use super::{
     columns::Columns,
     instructions::{Instructions, has},
+    rows::Rows,
     turns::in_turn,
     widen::Weight,
 };
@@ -42,7 +43,7 @@ const PACE: usize = 8;
 const LINE: usize = 64;
 
 /// The product `x · Wᵀ`, `[rows, outputs]`; `None` where the processor lacks the vectors, or `x` is empty.
-pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> Option<Vec<f32>> {
+pub(super) fn product<T: Weight>(x: &[f32], weight: &dyn Rows<T>, sizes: [usize; 3]) -> Option<Vec<f32>> {
     if x.is_empty() {
         return None;
     }
@@ -57,12 +58,19 @@ pub(super) fn product<T: Weight>(x: &[f32], weight: &[T], sizes: [usize; 3]) -> 
 }
 
 /// The buffers of a thread.
-#[derive(Default)]
-struct Scratch<I> {
+struct Scratch<I, T> {
+    /// A part of a row of the weight, where it is not read in place.
+    part: Vec<T>,
     /// A block of packed elements of every output of the chunk.
     block: Vec<I>,
     /// The sums, tile by tile: for all outputs of the chunk, those of the tile's rows.
     sums: Vec<f32>,
+}
+
+impl<I, T> Default for Scratch<I, T> {
+    fn default() -> Self {
+        Self { part: Vec::new(), block: Vec::new(), sums: Vec::new() }
+    }
 }
 
 /// The product on one kind of vectors; `inner` counts packed elements.
@@ -71,36 +79,37 @@ struct Scratch<I> {
 /// The processor must have the vectors, and AVX2.
 unsafe fn multiply<U: MicroKernel, T: Source<U::Element>>(
     x: &[f32],
-    weight: &[T],
+    weight: &dyn Rows<T>,
     [rows, inner, outputs]: [usize; 3],
 ) -> Vec<f32> {
     let numbers = inner * U::Element::NUMBERS;
-    assert!(x.len() == rows * numbers && weight.len() == outputs * inner && CHUNK.is_multiple_of(U::SUMS));
+    assert!(x.len() == rows * numbers && CHUNK.is_multiple_of(U::SUMS));
     // SAFETY: the processor has the vectors, by the caller.
     let (packed, padded) = (unsafe { pack::rows::<U>(x, numbers, [rows, numbers]) }, rows.next_multiple_of(SIDE));
     let tiles: Vec<Tile> = tiles::<U>(rows).collect();
     let mut out = Vec::with_capacity(rows * outputs);
     let columns = Columns(out.as_mut_ptr());
     let chunk_of = |number: usize| outputs.min(number * CHUNK)..outputs.min((number + 1) * CHUNK);
-    let rows_of = |chunk: Range<usize>| &weight[chunk.start * inner..chunk.end * inner];
-    in_turn(outputs.div_ceil(CHUNK), |Scratch { block, sums }, number| {
+    in_turn(outputs.div_ceil(CHUNK), |Scratch { part, block, sums }, number| {
         let chunk = chunk_of(number);
-        let weight = rows_of(chunk.clone());
         // This is most likely the thread's next chunk, if all threads take turns.
-        let next = rows_of(chunk_of(number + rayon::current_num_threads()));
+        let next = chunk_of(number + rayon::current_num_threads());
         // Missing outputs have the values of earlier ones, and are not written.
         let width = chunk.len().next_multiple_of(U::SUMS);
         block.resize(width * BLOCK, U::Element::default());
         sums.resize(tiles.len() * width * U::ROWS, 0.0);
         for from in (0..inner).step_by(BLOCK) {
             let length = BLOCK.min(inner - from);
-            for (block, weight) in block.chunks_exact_mut(BLOCK).zip(weight.chunks_exact(inner)) {
-                T::lay(&weight[from..][..length], &mut block[..length]);
+            let inputs = from * U::Element::NUMBERS..(from + length) * U::Element::NUMBERS;
+            for (block, output) in block.chunks_exact_mut(BLOCK).zip(chunk.clone()) {
+                T::lay(weight.part(output, inputs.clone(), part), &mut block[..length]);
             }
             let mut ahead = match from + length {
-                later if later < inner => Prefetch::new(weight, [inner, later]),
+                later if later < inner => {
+                    Prefetch::new(weight, &chunk, [numbers, later * U::Element::NUMBERS], BLOCK * U::Element::NUMBERS)
+                }
                 _ if next.is_empty() => Prefetch::nothing(block),
-                _ => Prefetch::new(next, [inner, 0]),
+                _ => Prefetch::new(weight, &next, [numbers, 0], BLOCK * U::Element::NUMBERS),
             };
             for (tile, numbers) in tiles.iter().zip(sums.chunks_exact_mut(width * U::ROWS)) {
                 let sums = Sums { numbers, stride: U::ROWS, fresh: from == 0 };

@@ -7,18 +7,24 @@ use super::{
     micro_kernel::Avx512Bf16,
     multiply,
 };
-use crate::kernels::instructions::{Instructions, has};
+use crate::kernels::{
+    instructions::{Instructions, has},
+    rows::Rows,
+};
 
 /// The number of rows from which on tiles are faster than dot products.
 const MANY_ROWS: usize = 17;
 
 /// The product `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
 /// `None` where the processor lacks the instructions, or for sizes that this is not made for.
-pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
+pub(in crate::kernels) fn product(
+    x: &[f32],
+    weight: &dyn Rows<bf16>,
+    [rows, inner, outputs]: [usize; 3],
+) -> Option<Vec<f32>> {
     if !has(Instructions::Avx512Bf16) || rows < MANY_ROWS || inner == 0 || !inner.is_multiple_of(Pair::NUMBERS) {
         return None;
     }
-    let (weight, _) = weight.as_chunks();
     // SAFETY: the processor has the vectors, and AVX2.
-    Some(unsafe { multiply::<Avx512Bf16, Pair>(x, weight, [rows, inner / Pair::NUMBERS, outputs]) })
+    Some(unsafe { multiply::<Avx512Bf16, bf16>(x, weight, [rows, inner / Pair::NUMBERS, outputs]) })
 }

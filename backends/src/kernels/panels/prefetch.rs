@@ -1,8 +1,12 @@
 //! Prefetching of memory before it is needed.
 
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::{
+    arch::x86_64::{_MM_HINT_T0, _mm_prefetch},
+    ops::Range,
+};
 
-use super::{BLOCK, LINE};
+use super::LINE;
+use crate::kernels::rows::Rows;
 
 /// Prefetches the next block of a weight while tiles go along this one, line by line. In bursts, prefetches would hold
 /// up the tiles' own reads, and at few rows reading the weight would take as long as multiplying it. There are no
@@ -18,17 +22,18 @@ pub(super) struct Prefetch {
 }
 
 impl Prefetch {
-    /// Prefetching of the block from `from` of a weight, which is not empty and has `inner` elements in a row.
-    pub(super) fn new<T>(weight: &[T], [inner, from]: [usize; 2]) -> Self {
-        let lines = (BLOCK.min(inner - from) * size_of::<T>()).div_ceil(LINE);
-        let stride = inner * size_of::<T>();
-        let row = weight[from..].as_ptr().addr();
-        Self { row, stride, last: row + (weight.len() / inner - 1) * stride, lines, line: 0 }
+    /// Prefetching of the next `block` inputs from `from` on in some rows of a weight, which has `inner` inputs in a row.
+    pub(super) fn new<T>(weight: &dyn Rows<T>, rows: &Range<usize>, [inner, from]: [usize; 2], block: usize) -> Self {
+        let lines = weight.bytes(block.min(inner - from)).div_ceil(LINE);
+        let stride = weight.bytes(inner);
+        let row = weight.place(rows.start, from).addr();
+        Self { row, stride, last: row + (rows.len() - 1) * stride, lines, line: 0 }
     }
 
     /// Prefetching of nothing but a line that is there already.
     pub(super) fn nothing<T>(there: &[T]) -> Self {
-        Self::new(&there[..1], [1, 0])
+        let row = there.as_ptr().addr();
+        Self { row, stride: 0, last: row, lines: 1, line: 0 }
     }
 
     /// Prefetches one line; the last row's lines once more when all are through.

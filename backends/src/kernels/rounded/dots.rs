@@ -5,7 +5,7 @@
 //! first, so that it is read in one stream; 4 rows of the weight stay in the L1 cache while all tiles of `x` pass by.
 //! This is for few rows: with more, `x` leaves the L2 cache, and [`super::super::panels::pairs`] is faster.
 
-use std::arch::x86_64::*;
+use std::{arch::x86_64::*, slice};
 
 use half::bf16;
 use rayon::prelude::*;
@@ -14,6 +14,7 @@ use crate::kernels::{columns::Columns, turns::in_turn};
 use crate::kernels::{
     instructions::{Instructions, has},
     nearest::nearest,
+    rows::Rows,
 };
 
 /// The number of rows, and of outputs, of a tile: with more, the compiler keeps some of the sums in memory.
@@ -30,11 +31,16 @@ const AHEAD: usize = 512;
 
 /// The product `x · Wᵀ`, `[rows, outputs]`; `None` where the processor lacks the instructions, or `inner` is no
 /// multiple of their width.
-pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outputs]: [usize; 3]) -> Option<Vec<f32>> {
-    if !has(Instructions::Avx512Bf16) || !inner.is_multiple_of(WIDTH) || inner == 0 {
+pub(in crate::kernels) fn product(
+    x: &[f32],
+    weight: &dyn Rows<bf16>,
+    [rows, inner, outputs]: [usize; 3],
+) -> Option<Vec<f32>> {
+    // Rows that are not read in place would be made anew for every tile of `x`.
+    if !has(Instructions::Avx512Bf16) || !weight.in_place() || !inner.is_multiple_of(WIDTH) || inner == 0 {
         return None;
     }
-    assert!(x.len() == rows * inner && weight.len() == outputs * inner);
+    assert!(x.len() == rows * inner);
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
     let packed = if rows == 1 {
@@ -46,7 +52,9 @@ pub(in crate::kernels) fn product(x: &[f32], weight: &[bf16], [rows, inner, outp
     // A single row is read as a whole: memory gives most to long streams.
     let block = if rows == 1 { inner } else { BLOCK };
     in_turn(outputs.div_ceil(CHUNK), |(): &mut (), number| {
-        let weight = &weight[number * CHUNK * inner..][..CHUNK.min(outputs - number * CHUNK) * inner];
+        let (first, count) = (number * CHUNK, CHUNK.min(outputs - number * CHUNK));
+        // SAFETY: a weight that is read in place lies row after row.
+        let weight = unsafe { slice::from_raw_parts(weight.place(first, 0).cast::<bf16>(), count * inner) };
         for from in (0..inner).step_by(block) {
             let length = block.min(inner - from);
             for output in (0..weight.len() / inner).step_by(OUTPUTS) {

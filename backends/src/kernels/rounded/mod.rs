@@ -11,7 +11,10 @@ pub(super) use dots::product;
 mod tests {
     use half::bf16;
 
-    use crate::{kernels::select::LinearBf16, testing::require};
+    use crate::{
+        kernels::{rows::Floats, select::LinearBf16},
+        testing::require,
+    };
 
     /// A way in the tests: its instructions, its function, and the sizes that it takes.
     type Way = (&'static str, LinearBf16, fn([usize; 3]) -> bool);
@@ -51,7 +54,7 @@ mod tests {
             let x: Vec<f32> = (0..rows * inner).map(|i| number(i).to_f32()).collect();
             let weight: Vec<bf16> = (0..outputs * inner).map(|i| number(3 * i + 1)).collect();
             for (path, product, fits) in WAYS.iter().filter(|way| require(way.0)) {
-                let found = product(&x, &weight, sizes);
+                let found = product(&x, &Floats { weight: &weight, inner }, sizes);
                 assert_eq!(found.is_some(), fits(sizes), "{path} {sizes:?}");
                 let Some(found) = found else { continue };
                 assert_eq!(found.len(), rows * outputs, "{path} {sizes:?}");

@@ -21,15 +21,6 @@ pub(crate) trait Weight: Copy + Sync {
     /// Writes `from` as f32 into `to`; both have one length.
     fn widen(from: &[Self], to: &mut [f32]);
 
-    /// Returns `from` as f32; other types are widened into `buffer`.
-    fn wide<'a>(from: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
-        use rayon::prelude::*;
-        const CHUNK: usize = 1 << 16;
-        buffer.resize(from.len(), 0.0);
-        buffer.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| Self::widen(from, to));
-        buffer
-    }
-
     /// Dot products, `Σ x·w` over one length in f32, for some rows of `x` with some rows of a weight.
     fn dots<const XS: usize, const ROWS: usize>(x: [&[f32]; XS], w: [&[Self]; ROWS]) -> [[f32; ROWS]; XS];
 }
@@ -39,10 +30,6 @@ impl Weight for f32 {
 
     fn widen(from: &[Self], to: &mut [f32]) {
         to.copy_from_slice(from);
-    }
-
-    fn wide<'a>(from: &'a [Self], _: &'a mut Vec<f32>) -> &'a [f32] {
-        from
     }
 
     fn dots<const XS: usize, const ROWS: usize>(x: [&[f32]; XS], w: [&[Self]; ROWS]) -> [[f32; ROWS]; XS] {
