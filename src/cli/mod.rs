@@ -41,6 +41,7 @@ mod plan;
 mod progress;
 mod prune;
 mod pull;
+mod quantize;
 mod report;
 mod score;
 mod shell;
@@ -100,6 +101,7 @@ fn run_command(args: Args) -> anyhow::Result<()> {
         Command::Tune(args) => tune::run(args),
         Command::Merge(args) => merge::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Quantize(args) => quantize::run(args),
         Command::Score(args) => score::run(args),
         Command::Trace(args) => trace::run(args),
         Command::Show(args) => show::run(args),

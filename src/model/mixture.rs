@@ -26,6 +26,14 @@ impl Quantise {
             Self::Q4K => "q4_k",
         }
     }
+
+    /// llama.cpp's number of the mixture.
+    pub(super) fn file_type(self) -> u32 {
+        match self {
+            Self::Q8_0 => 7,
+            Self::Q4K => 15,
+        }
+    }
 }
 
 /// A mixture for a decoder of some layers.

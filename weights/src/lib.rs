@@ -25,7 +25,7 @@ mod torch;
 
 pub use checkpoint::{Checkpoint, WeightFiles};
 pub use error::WeightsError;
-pub use gguf::{Gguf, Value};
+pub use gguf::{Gguf, GgufTensor, GgufType, Setting, Value, write_gguf};
 pub use hub::{cache_root, cached_commit, find, find_config, find_data, find_gguf, find_tower, stay_offline};
 pub use load::{Dtypes, TakeBlocks, load};
 pub use rename::{Ignored, Rename};

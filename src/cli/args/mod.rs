@@ -17,7 +17,9 @@ pub(in crate::cli) use environment::command;
 pub use environment::{Unread, parse};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 pub(in crate::cli) use model::{MethodArgs, ModelArgs, TargetArgs, WeightArgs, WeightType};
-pub(in crate::cli) use tools::{BenchArgs, CheckArgs, CompletionsArgs, ListArgs, Listing, PruneArgs, TraceArgs};
+pub(in crate::cli) use tools::{
+    BenchArgs, CheckArgs, CompletionsArgs, ListArgs, Listing, PruneArgs, QuantizeArgs, TraceArgs,
+};
 
 /// Training-free visual token pruning for vision-language models.
 #[derive(Debug, Parser)]
@@ -66,6 +68,11 @@ pub(in crate::cli) enum Command {
     /// Downloads a checkpoint or a benchmark's data ahead
     #[command(after_help = "Examples:\n  secateur pull llava-hf/llava-1.5-7b-hf\n  secateur pull pope")]
     Pull(PullArgs),
+    /// Writes a checkpoint as GGUF files in blocks of a few bits
+    #[command(
+        after_help = "Examples:\n  secateur quantize liuhaotian/llava-v1.5-7b llava-v1.5-7b-Q4_K_M.gguf\n  secateur quantize demo demo-Q8_0.gguf --blocks q8_0"
+    )]
+    Quantize(QuantizeArgs),
     /// Scores an answers file without a model
     #[command(
         after_help = "Examples:\n  secateur score pope answers.jsonl\n  secateur score gqa runs/gqa-llava-v1.5-7b-fastervlm-64 --json"
@@ -142,6 +149,7 @@ impl Command {
             Self::Report(args) => args.json,
             Self::Analyze(args) => args.json,
             Self::Pull(args) => args.json,
+            Self::Quantize(args) => args.json,
             Self::Completions(_) | Self::Man => false,
         }
     }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 
 use super::{MethodArgs, ModelArgs, TargetArgs, WeightArgs};
-use crate::pruner::Budget;
+use crate::{
+    model::{Beside, Quantise},
+    pruner::Budget,
+};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct BenchArgs {
@@ -131,4 +134,33 @@ pub(in crate::cli) enum Listing {
 pub(in crate::cli) struct CompletionsArgs {
     /// The shell
     pub(in crate::cli) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct QuantizeArgs {
+    /// A checkpoint folder, a Hugging Face id, a GGUF file, or `demo`
+    #[arg(value_name = "MODEL")]
+    pub(in crate::cli) model: String,
+    /// The language model's file to write; the image encoder is written beside it, as mmproj-FILE.gguf
+    #[arg(value_name = "FILE.gguf")]
+    pub(in crate::cli) out: PathBuf,
+    /// The blocks: 8 bits in all matrices, or 4 and 6 (llama.cpp's Q4_K_M)
+    #[arg(long, default_value = "q4_k", value_name = "BLOCKS")]
+    pub(in crate::cli) blocks: Quantise,
+    /// The image encoder of a language model in GGUF; by default the only one (mmproj) beside it
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) mmproj: Option<String>,
+    /// Writes files anew that are there already
+    #[arg(long)]
+    pub(in crate::cli) force: bool,
+    /// Prints one JSON object to stdout; text for people goes to stderr
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+}
+
+impl QuantizeArgs {
+    /// The files beside the model that are named.
+    pub(in crate::cli) fn beside(&self) -> Beside<'_> {
+        Beside { mmproj: self.mmproj.as_deref(), clip: None }
+    }
 }

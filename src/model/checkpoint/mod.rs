@@ -71,7 +71,7 @@ pub struct LoadOptions {
 
 impl Checkpoint {
     /// The checkpoint as its family describes it.
-    fn about(&self) -> &dyn FamilyCheckpoint {
+    pub(super) fn about(&self) -> &dyn FamilyCheckpoint {
         self.family.as_checkpoint()
     }
 
@@ -220,7 +220,7 @@ impl Checkpoint {
     }
 
     /// All tensors by their module paths, and notes on those that are passed over.
-    fn tensors(&self) -> Result<(BTreeMap<String, StoredTensor>, Vec<String>), Error> {
+    pub(super) fn tensors(&self) -> Result<(BTreeMap<String, StoredTensor>, Vec<String>), Error> {
         let about = self.about();
         if self.pair.is_some() {
             return Ok((about.tensors_of_pair()?, Vec::new()));

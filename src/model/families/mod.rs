@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use secateur_backends::VlmBackend;
 use secateur_weights::{Rename, StoredTensor};
 
-use super::{DecoderConfig, Fill, LoadOptions, Pair, TilingChoice, Vlm, towers::clip::TextSide};
+use super::{DecoderConfig, Fill, GgufFile, LoadOptions, Pair, TilingChoice, Vlm, towers::clip::TextSide};
 use crate::{
     Error,
     image::Grid,
@@ -50,6 +50,13 @@ pub trait FamilyCheckpoint {
     /// When one is missing, of another shape, or has no place in the networks.
     fn tensors_of_pair(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
         Ok(BTreeMap::new())
+    }
+    /// The settings and tensors of the checkpoint as two GGUF files, the language model's and the image encoder's. `folder` is for messages.
+    ///
+    /// # Errors
+    /// When such files cannot say what the model is.
+    fn gguf_files(&self, folder: &Path) -> Result<[GgufFile; 2], Error> {
+        Err(Error::config(folder, "models of this family have no form in GGUF that is written"))
     }
     /// Refuses cues that the checkpoint cannot give.
     ///

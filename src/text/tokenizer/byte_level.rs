@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{ModelWrapper, Tokenizer};
 
-use super::{TokenizerConfig, read_config};
+use super::{
+    TokenizerConfig, read_config,
+    vocabulary::{CONTROL, NORMAL, USER_DEFINED, pieces_and_merges},
+};
 use crate::{Error, unwind::guarded};
 
 /// A tokenizer whose pieces are bytes.
@@ -57,6 +60,20 @@ impl ByteLevel {
     /// A tokenizer with these start and end tokens. `path` is the file that it is from.
     pub(super) fn of(tokenizer: Tokenizer, path: &Path, vocabulary: usize, [bos, eos]: [u32; 2]) -> Self {
         Self { path: path.to_owned(), tokenizer, vocabulary, bos, eos, cleans_up: true }
+    }
+
+    /// Lists all tokens, id, text and type, and returns the merges.
+    ///
+    /// # Errors
+    /// When the tokenizer's file cannot be taken apart.
+    pub(super) fn list(&self, mut token: impl FnMut(u32, &str, i32)) -> Result<Vec<String>, Error> {
+        let (pieces, merges) = pieces_and_merges(&self.tokenizer)
+            .ok_or_else(|| Error::config(&self.path, "its pieces and merges cannot be listed"))?;
+        pieces.iter().for_each(|(id, piece)| token(*id, piece, NORMAL));
+        for (id, added) in self.tokenizer.get_added_tokens_decoder() {
+            token(id, &added.content, if added.special { CONTROL } else { USER_DEFINED });
+        }
+        Ok(merges)
     }
 
     pub(super) fn bos(&self) -> u32 {

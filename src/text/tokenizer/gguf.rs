@@ -4,7 +4,12 @@ use secateur_weights::{Gguf, Value, printable};
 use serde_json::json;
 
 use super::{
-    Kind, Tokenizer, byte_level::ByteLevel, check_pieces, llama::LlamaTokenizer, sentencepiece::SentencePiece,
+    Kind, Tokenizer,
+    byte_level::ByteLevel,
+    check_pieces,
+    llama::LlamaTokenizer,
+    sentencepiece::SentencePiece,
+    vocabulary::{CONTROL, UNKNOWN, USER_DEFINED},
 };
 use crate::{Error, unwind::guarded};
 
@@ -14,10 +19,6 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
 const PRE: &str = "tokenizer.ggml.pre";
-/// The types of tokens that text becomes only as a whole.
-const UNKNOWN: i32 = 2;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
 /// The names of Llama-3's pattern.
 const LLAMA_3: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
 /// The pattern by which Llama-3's tokenizer cuts text.

@@ -6,7 +6,7 @@
 //! applied to both.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use tokenizers::{Model, ModelWrapper, Tokenizer};
 use super::{
     check_pieces, read_config,
     sentencepiece::{SentencePiece, byte_of},
+    vocabulary::{kind_of, pieces_and_merges},
 };
 use crate::{
     Error,
@@ -100,6 +101,38 @@ impl LlamaTokenizer {
         let specials = pieces.control.clone();
         let (pieces, spaces) = (Pieces::Model(Box::new(pieces)), Spaces::default());
         Self { path: path.to_owned(), pieces, specials, legacy: false, spaces, bos, eos }
+    }
+
+    /// Lists all tokens: id, text, score and type.
+    ///
+    /// # Errors
+    /// When the tokenizer's file cannot be taken apart.
+    pub(super) fn list(&self, mut token: impl FnMut(u32, &str, f32, i32)) -> Result<(), Error> {
+        let is_special = |id: u32| self.specials.iter().any(|(_, special)| *special == id);
+        match &self.pieces {
+            Pieces::Model(model) => {
+                for (id, piece) in (0..).zip(&model.pieces) {
+                    token(id, piece, model.score(piece), kind_of(piece, is_special(id)));
+                }
+            }
+            Pieces::Json(json) => {
+                let (pieces, merges) = pieces_and_merges(json)
+                    .ok_or_else(|| Error::config(&self.path, "its pieces and merges cannot be listed"))?;
+                // The earliest merge that makes a piece is the best.
+                let mut ranks = HashMap::new();
+                for (rank, merge) in merges.iter().enumerate() {
+                    ranks.entry(merge.replacen(' ', "", 1)).or_insert(rank);
+                }
+                for (id, piece) in &pieces {
+                    let score = ranks.get(piece).map_or(0.0, |rank| -(*rank as f32));
+                    token(*id, piece, score, kind_of(piece, is_special(*id)));
+                }
+            }
+        }
+        for (text, id) in &self.specials {
+            token(*id, text, 0.0, kind_of(text, true));
+        }
+        Ok(())
     }
 
     /// The id of the special token `text`.

@@ -4,6 +4,7 @@ mod byte_level;
 mod gguf;
 mod llama;
 mod sentencepiece;
+mod vocabulary;
 
 use std::path::Path;
 

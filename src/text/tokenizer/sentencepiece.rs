@@ -142,6 +142,11 @@ impl SentencePiece {
         ids
     }
 
+    /// The score of a piece; 0 of one that text never becomes.
+    pub(super) fn score(&self, piece: &str) -> f32 {
+        self.normal.get(piece).map_or(0.0, |(_, score)| *score)
+    }
+
     /// Whether `text` is a piece that text can become.
     pub(super) fn is_piece(&self, text: &str) -> bool {
         self.normal.contains_key(text)

@@ -6,6 +6,7 @@ mod settings;
 mod split;
 mod tensors;
 mod value;
+mod write;
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,7 @@ use std::{
 
 use header::Header;
 pub use value::Value;
+pub use write::{GgufTensor, GgufType, Setting, write_gguf};
 
 use crate::{StoredTensor, WeightsError, mapped::Mapped};
 

@@ -16,6 +16,9 @@ use crate::{
     sequence::Merge,
 };
 
+/// The setting with the tower's layer that features are read from.
+const FEATURE_LAYER: &str = "clip.vision.feature_layer";
+
 /// The networks' shapes, the image processor's settings, and the language model.
 pub(super) fn read(pair: &Pair) -> Result<(LlavaConfig, ClipProcessor, Language), Error> {
     let Pair { decoder, mmproj } = pair;
@@ -132,7 +135,7 @@ fn vision_config(file: &Gguf) -> Result<(ClipVisionConfig, usize), Error> {
         ..ClipVisionConfig::default()
     };
     vision.check(&file.path)?;
-    let key = "clip.vision.feature_layer";
+    let key = FEATURE_LAYER;
     let read = file.list(key, "a list of layers", |value| if let Value::Int(layer) = value { Some(*layer) } else { None })?;
     match read.as_deref() {
         None => Ok((vision, layers)),
@@ -198,12 +201,16 @@ fn language(file: &Gguf, config: &DecoderConfig) -> Result<Language, Error> {
     Ok(if is_named("mistral") || is_shaped && !is_named("vicuna") { Language::Mistral } else { Language::Llama })
 }
 
-/// A tensor that a file must have: its name there, its path in the networks, and its shape.
-struct Expected {
-    name: String,
-    path: String,
-    shape: Vec<usize>,
-    order: RowOrder,
+/// A tensor that a file must have.
+pub(super) struct Expected {
+    /// The name of the tensor in the file.
+    pub(super) name: String,
+    /// The path of the tensor in the networks.
+    pub(super) path: String,
+    /// The dimensions, the innermost one last.
+    pub(super) shape: Vec<usize>,
+    /// The order of the rows in the file.
+    pub(super) order: RowOrder,
 }
 
 fn expected(name: impl Into<String>, path: impl Into<String>, shape: &[usize]) -> Expected {
@@ -217,11 +224,14 @@ fn expected(name: impl Into<String>, path: impl Into<String>, shape: &[usize]) -
 pub(super) fn tensors(pair: &Pair, config: &LlavaConfig) -> Result<BTreeMap<String, StoredTensor>, Error> {
     let newline = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
     let mut all = take(&pair.decoder, of_decoder(&config.text))?;
-    all.extend(take(&pair.mmproj, of_encoder(&pair.mmproj, &config.vision, config.text.hidden_size, newline)?)?);
+    let newline = newline.then(|| newline_name(&pair.mmproj));
+    let encoder = of_encoder(&config.vision, config.text.hidden_size, mlp_names(&pair.mmproj, &config.vision)?, newline);
+    all.extend(take(&pair.mmproj, encoder)?);
     Ok(all)
 }
 
-fn of_decoder(config: &DecoderConfig) -> Vec<Expected> {
+/// The tensors of a language model.
+pub(super) fn of_decoder(config: &DecoderConfig) -> Vec<Expected> {
     let &DecoderConfig { hidden_size: hidden, intermediate_size: inner, vocab_size, head_dim, .. } = config;
     let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads].map(|heads| heads * head_dim);
     let mut all = vec![
@@ -253,7 +263,28 @@ fn of_decoder(config: &DecoderConfig) -> Vec<Expected> {
     all
 }
 
-fn of_encoder(file: &Gguf, vision: &ClipVisionConfig, width: usize, newline: bool) -> Result<Vec<Expected>, Error> {
+/// The names of the MLP's matrices: old files call the first one `ffn_down`, and its shape tells.
+fn mlp_names(file: &Gguf, vision: &ClipVisionConfig) -> Result<[&'static str; 2], Error> {
+    let is_down = columns(file, "v.blk.0.ffn_down.weight", 1)? == vision.hidden_size;
+    // Where both are square, only the files that say which layer is read have the new names.
+    let is_old = vision.hidden_size != vision.intermediate_size || file.setting(FEATURE_LAYER).is_none();
+    Ok(if is_down && is_old { ["ffn_down", "ffn_up"] } else { ["ffn_up", "ffn_down"] })
+}
+
+/// The name of the embedding that ends a row of patches; today's llama.cpp has another one than its converter.
+fn newline_name(file: &Gguf) -> &'static str {
+    let names = ["model.image_newline", "v.image_newline"];
+    names.into_iter().find(|name| file.tensors.contains_key(*name)).unwrap_or(names[0])
+}
+
+/// The tensors of an image encoder that projects to a `width`, with these names of the MLP's matrices and of the embedding that ends a row
+/// of patches, if there is one.
+pub(super) fn of_encoder(
+    vision: &ClipVisionConfig,
+    width: usize,
+    [first, second]: [&str; 2],
+    newline: Option<&str>,
+) -> Vec<Expected> {
     let &ClipVisionConfig { hidden_size: hidden, intermediate_size: inner, patch_size: patch, .. } = vision;
     let embeddings = "vision_tower.embeddings";
     let mut all = vec![
@@ -272,10 +303,6 @@ fn of_encoder(file: &Gguf, vision: &ClipVisionConfig, width: usize, newline: boo
     layer("v.pre_ln", "vision_tower.pre_layrnorm", &[hidden]);
     for block in 0..vision.num_hidden_layers {
         let (name, path) = (format!("v.blk.{block}"), format!("vision_tower.encoder.layers.{block}"));
-        // Old files call the first matrix of the MLP `ffn_down`: its shape tells which it is.
-        let first_is_down = columns(file, &format!("{name}.ffn_down.weight"), 1)? == hidden && inner != hidden
-            || inner == hidden && file.setting("clip.vision.feature_layer").is_none();
-        let [first, second] = if first_is_down { ["ffn_down", "ffn_up"] } else { ["ffn_up", "ffn_down"] };
         for (own, module, shape) in [
             ("ln1", "layer_norm1", &[hidden][..]),
             ("attn_q", "self_attn.q_proj", &[hidden, hidden]),
@@ -291,13 +318,8 @@ fn of_encoder(file: &Gguf, vision: &ClipVisionConfig, width: usize, newline: boo
     }
     layer("mm.0", "projector.linear_1", &[width, hidden]);
     layer("mm.2", "projector.linear_2", &[width, width]);
-    if newline {
-        // Today's llama.cpp has another name for it.
-        let names = ["model.image_newline", "v.image_newline"];
-        let name = names.into_iter().find(|name| file.tensors.contains_key(*name)).unwrap_or(names[0]);
-        all.push(expected(name, "image_newline", &[width]));
-    }
-    Ok(all)
+    all.extend(newline.map(|name| expected(name, "image_newline", &[width])));
+    all
 }
 
 /// The start of the tower's last norm, which LLaVA does not read.

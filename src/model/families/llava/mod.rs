@@ -3,6 +3,7 @@
 pub mod chat;
 mod config;
 mod detect;
+mod export;
 mod gguf;
 mod names;
 mod networks;
@@ -30,7 +31,7 @@ use crate::{
     Error,
     image::{ClipProcessor, Grid},
     model::{
-        DecoderConfig, Fill, LoadOptions, Pair, TilingChoice,
+        DecoderConfig, Fill, GgufFile, LoadOptions, Pair, TilingChoice,
         config::{CONFIG, IMAGE_SETTINGS, named_in_config, read_json, refuse_quantised},
         towers::clip::{CLIP, TextSide},
     },
@@ -204,6 +205,10 @@ impl FamilyCheckpoint for Llava {
 
     fn tensors_of_pair(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
         self.pair.as_ref().map_or_else(|| Ok(BTreeMap::new()), |pair| gguf::tensors(pair, &self.config))
+    }
+
+    fn gguf_files(&self, folder: &Path) -> Result<[GgufFile; 2], Error> {
+        export::files(&self.config, &self.processor, folder)
     }
 
     fn check_needs(&self, needs: Needs) -> Result<(), Error> {

@@ -1,0 +1,123 @@
+//! LLaVA-1.5 and LLaVA-NeXT as the settings and tensors of a pair of GGUF files.
+
+use std::path::Path;
+
+use secateur_weights::Setting;
+
+use super::{
+    Images, LlavaConfig,
+    gguf::{Expected, of_decoder, of_encoder},
+};
+use crate::{
+    Error,
+    image::ClipProcessor,
+    model::{ClipVisionConfig, DecoderConfig, GgufFile, GgufPart, RopeScaling},
+    sequence::Merge,
+};
+
+/// The two files: the language model's, without its tokenizer, and the image encoder's. The encoder has the layers that LLaVA reads.
+///
+/// # Errors
+/// When llama.cpp has no setting for something that the model has.
+pub(super) fn files(config: &LlavaConfig, processor: &ClipProcessor, path: &Path) -> Result<[GgufFile; 2], Error> {
+    let refuse = |what: &str| Err(Error::config(path, format!("{what}, which GGUF files of Llamas cannot say")));
+    let text = &config.text;
+    if text.attention_bias || text.mlp_bias {
+        return refuse("its products have biases");
+    }
+    let vision = ClipVisionConfig { num_hidden_layers: config.vision_feature_layer, ..config.vision.clone() };
+    let newline = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
+    let mut decoder = decoder_settings(text);
+    match text.rope.scaling {
+        RopeScaling::None => {}
+        RopeScaling::Linear(factor) => {
+            decoder.push(("llama.rope.scaling.type".to_owned(), Setting::Text("linear".to_owned())));
+            decoder.push(("llama.rope.scaling.factor".to_owned(), Setting::Number(factor as f32)));
+        }
+        RopeScaling::Llama3(_) => return refuse("its rotary positions are scaled by Llama-3.1's rule"),
+    }
+    let encoder = of_encoder(&vision, text.hidden_size, ["ffn_up", "ffn_down"], newline.then_some("v.image_newline"));
+    Ok([
+        GgufFile { settings: decoder, tensors: parts(of_decoder(text)) },
+        GgufFile { settings: encoder_settings(config, &vision, processor), tensors: parts(encoder) },
+    ])
+}
+
+fn parts(expected: Vec<Expected>) -> Vec<GgufPart> {
+    expected.into_iter().map(|Expected { name, path, shape, order }| GgufPart { name, path, shape, order }).collect()
+}
+
+fn text(key: &str, text: &str) -> (String, Setting) {
+    (key.to_owned(), Setting::Text(text.to_owned()))
+}
+
+/// Sizes are far below 2³², as configs are checked.
+fn count(key: &str, count: usize) -> (String, Setting) {
+    (key.to_owned(), Setting::Count(u32::try_from(count).unwrap_or(u32::MAX)))
+}
+
+fn number(key: &str, number: f64) -> (String, Setting) {
+    (key.to_owned(), Setting::Number(number as f32))
+}
+
+fn decoder_settings(config: &DecoderConfig) -> Vec<(String, Setting)> {
+    vec![
+        text("general.architecture", "llama"),
+        text("general.type", "model"),
+        count("general.quantization_version", 2),
+        count("llama.vocab_size", config.vocab_size),
+        count("llama.context_length", config.max_position_embeddings),
+        count("llama.embedding_length", config.hidden_size),
+        count("llama.block_count", config.num_hidden_layers),
+        count("llama.feed_forward_length", config.intermediate_size),
+        count("llama.attention.head_count", config.num_attention_heads),
+        count("llama.attention.head_count_kv", config.num_key_value_heads),
+        count("llama.attention.key_length", config.head_dim),
+        count("llama.attention.value_length", config.head_dim),
+        count("llama.rope.dimension_count", config.head_dim),
+        number("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps),
+        number("llama.rope.freq_base", config.rope.theta),
+    ]
+}
+
+fn encoder_settings(
+    config: &LlavaConfig,
+    vision: &ClipVisionConfig,
+    processor: &ClipProcessor,
+) -> Vec<(String, Setting)> {
+    let flag = |key: &str, flag| (key.to_owned(), Setting::Flag(flag));
+    let three = |key: &str, numbers: [f32; 3]| (key.to_owned(), Setting::Numbers(numbers.to_vec()));
+    let mut settings = vec![
+        text("general.architecture", "clip"),
+        text("general.type", "mmproj"),
+        count("general.file_type", 1),
+        flag("clip.has_text_encoder", false),
+        flag("clip.has_vision_encoder", true),
+        flag("clip.has_llava_projector", true),
+        text("clip.projector_type", "mlp"),
+        flag("clip.use_gelu", !vision.quick_gelu()),
+        count("clip.vision.image_size", vision.image_size),
+        count("clip.vision.patch_size", vision.patch_size),
+        count("clip.vision.embedding_length", vision.hidden_size),
+        count("clip.vision.feed_forward_length", vision.intermediate_size),
+        count("clip.vision.projection_dim", config.text.hidden_size),
+        count("clip.vision.attention.head_count", vision.num_attention_heads),
+        number("clip.vision.attention.layer_norm_epsilon", vision.layer_norm_eps),
+        count("clip.vision.block_count", vision.num_hidden_layers),
+        three("clip.vision.image_mean", processor.mean),
+        three("clip.vision.image_std", processor.std),
+        ("clip.vision.feature_layer".to_owned(), Setting::Counts(vec![vision.num_hidden_layers as i32])),
+    ];
+    if let Images::AnyRes { resolutions, merge } = &config.images {
+        let pairs = resolutions.iter().flat_map(|&(width, height)| [width as i32, height as i32]).collect();
+        settings.push(("clip.vision.image_grid_pinpoints".to_owned(), Setting::Counts(pairs)));
+        settings.push(text("clip.vision.image_aspect_ratio", "anyres"));
+        let merge = match merge {
+            Merge::Flat => "flat",
+            Merge::Spatial => "spatial",
+            Merge::SpatialUnpad => "spatial_unpad",
+        };
+        settings.push(text("clip.vision.mm_patch_merge_type", merge));
+    }
+    settings
+}
