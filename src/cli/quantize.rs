@@ -1,7 +1,7 @@
 //! `secateur quantize`: a checkpoint as GGUF files in blocks of a few bits.
 
 use anyhow::bail;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{args::QuantizeArgs, print, print_json};
@@ -27,7 +27,7 @@ pub(super) fn run(args: QuantizeArgs) -> anyhow::Result<()> {
     let mut files = Vec::new();
     for path in &written {
         let bytes = std::fs::metadata(path).map(|file| file.len()).unwrap_or_default();
-        print(&format!("{} · {:.2} GB", path.display(), bytes as f64 / 1e9))?;
+        print(&format!("{} · {}", path.display(), HumanBytes(bytes)))?;
         files.push(json!({ "file": path, "bytes": bytes }));
     }
     if args.json {

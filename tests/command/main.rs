@@ -13,6 +13,7 @@ mod compare;
 mod datasets;
 mod eval_mme;
 mod eval_tasks;
+mod gguf;
 mod help;
 mod hostile;
 mod hub;

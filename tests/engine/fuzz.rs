@@ -160,3 +160,33 @@ fn answers_and_questions() {
     let mmbench = task("mmbench").unwrap();
     each_mutant(&seed, &folder.path().join("mmbench_dev_20230712.tsv"), || said(mmbench.samples(folder.path())));
 }
+
+#[test]
+#[cfg(feature = "flex")]
+fn gguf_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("mutant.gguf");
+    let good = |name: &str| fixture("gguf/bad").join(name).display().to_string();
+    let load = |decoder: &str, encoder: &str| {
+        let checkpoint = open(decoder, Beside { mmproj: Some(encoder), clip: None })?;
+        checkpoint.load::<secateur_backends::Flex>(Default::default(), &Default::default())
+    };
+    let mutant = place.display().to_string();
+    for (seed, is_decoder) in [("good-llm.gguf", true), ("good-mmproj.gguf", false)] {
+        each_mutant(&fixture("gguf/bad").join(seed), &place, || {
+            said(if is_decoder {
+                load(&mutant, &good("good-mmproj.gguf"))
+            } else {
+                load(&good("good-llm.gguf"), &mutant)
+            })
+        });
+    }
+    // Most of a file is data, which can be anything: every byte of the header is changed, too.
+    let bytes = std::fs::read(fixture("gguf/bad/good-llm.gguf")).unwrap();
+    for at in (0..bytes.len().min(8192)).step_by(if count() > 300 { 1 } else { 13 }) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0xff;
+        std::fs::write(&place, flipped).unwrap();
+        let _ = said(load(&mutant, &good("good-mmproj.gguf")));
+    }
+}

@@ -1,16 +1,17 @@
 //! Pairs of GGUF files against transformers with the values of their blocks: tokenizers, kept patches, logits, answers; and broken files.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Tensor, TensorData};
 use secateur::{
     model::{Beside, Checkpoint, LoadOptions, Model, open},
     pruner::{Params, method},
 };
-use secateur_backends::{Job, VlmBackend};
+use secateur_backends::{BlockType, Job, Rounding, VlmBackend, operations::linear_blocks};
+use secateur_weights::Gguf;
 use serde_json::Value;
 
 use crate::common::{
     fixture,
-    golden::{Question, compare, compares_all, is_brief},
+    golden::{Question, compare, compares_all, is_brief, values},
     ids, json, on_every_backend, tensors,
 };
 
@@ -136,6 +137,55 @@ fn with_merged(run: &Value, root: &str, id: &str, tokens: &str, method: &str) ->
 #[test]
 fn kept_patches_logits_and_answers_are_those_of_the_values() {
     on_every_backend(&Answers);
+}
+
+/// Products of every layout of blocks with one row, five and 33, beside sums in f64.
+#[derive(Clone)]
+struct Products;
+
+impl Job for Products {
+    type Output = ();
+
+    fn run<B: VlmBackend>(self, device: B::Device) {
+        let x = tensors("gguf/blocks/x.safetensors");
+        for kind in BlockType::ALL {
+            let file = Gguf::open(&fixture(&format!("gguf/blocks/{kind}.gguf"))).unwrap();
+            let expected = tensors(&format!("gguf/blocks/{kind}.safetensors"));
+            for (name, tensor) in &file.tensors {
+                let name = name.strip_suffix(".weight").unwrap();
+                let blocks = tensor.blocks().unwrap();
+                let [outputs, columns] = blocks.shape();
+                let (x, weight) =
+                    (&x[&format!("x.{columns}")].values, &expected[&format!("{name}.dequantized")].values);
+                for rows in if is_brief::<B>(&device) { vec![5] } else { vec![1, 5, 33] } {
+                    let x = &x[..rows * columns];
+                    let wanted = &expected[&format!("{name}.y")].values[..rows * outputs];
+                    // The bounds: sums in f32; both factors in bf16; 7 bits of a run's largest input, which one row has among
+                    // small ones.
+                    for (rounding, bound) in [(Rounding::None, 1e-5), (Rounding::Bf16, 8e-3), (Rounding::Int8, 2e-2)] {
+                        let rows_of_x =
+                            Tensor::<B, 2>::from_data(TensorData::new(x.to_vec(), [rows, columns]), &device);
+                        let found = values(linear_blocks(rows_of_x, &blocks, rounding));
+                        for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
+                            let terms =
+                                x[i / outputs * columns..][..columns].iter().zip(&weight[i % outputs * columns..]);
+                            let size: f64 = terms.map(|(x, w)| f64::from(*x).abs() * f64::from(*w).abs()).sum();
+                            let error = f64::from((found - wanted).abs());
+                            assert!(
+                                error <= bound * size,
+                                "{kind} {name} {rows} rows {rounding:?} at {i}: {error} of {size}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_are_those_of_the_values() {
+    on_every_backend(&Products);
 }
 
 #[test]

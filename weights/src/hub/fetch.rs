@@ -67,10 +67,12 @@ pub(super) fn not_cached(id: &str, kind: Kind, missing: Option<&str>) -> Weights
     error(id, kind, reason)
 }
 
-/// The files that `choose` picks from all names, in the same order.
+/// The files that `choose` picks from all names, in the same order. If a `whole` checkpoint is wanted, repositories that hold something
+/// else are called what they are.
 pub(super) fn files(
     id: &str,
     kind: Kind,
+    whole: bool,
     choose: &dyn Fn(&[String]) -> Vec<String>,
 ) -> Result<Vec<PathBuf>, WeightsError> {
     let fail = |reason: String| error(id, kind, reason);
@@ -82,12 +84,10 @@ pub(super) fn files(
     let mut names = listing.names;
     names.sort();
     let cache = RepoCache::new(kind, id);
-    if kind == Kind::Model {
+    if kind == Kind::Model && whole {
         let settings = names.iter().find(|name| *name == ADAPTER);
         let base = settings.and_then(|name| base_model(&download(&client, &cache, name, &listing.commit).ok()?));
-        // A GGUF file is chosen by its name.
-        let is_gguf = choose(&names).iter().all(|name| name.ends_with(".gguf")) && !choose(&names).is_empty();
-        if let Some(what) = what_else_of(&names, &base.unwrap_or_default()).filter(|_| !is_gguf) {
+        if let Some(what) = what_else_of(&names, &base.unwrap_or_default()) {
             return Err(fail(format!("holds {what}")));
         }
     }

@@ -126,7 +126,7 @@ pub fn find_gguf(name: &str) -> Result<PathBuf, WeightsError> {
         None => other == file,
     };
     let choose = |names: &[String]| names.iter().filter(|name| is_part(name)).cloned().collect();
-    Ok(fetch::files(id, Kind::Model, &choose)?.swap_remove(0))
+    Ok(fetch::files(id, Kind::Model, false, &choose)?.swap_remove(0))
 }
 
 /// The folder of a vision tower, of which only config and weights are read: it needs no tokenizer.
@@ -205,7 +205,7 @@ fn not_a_folder(path: &Path) -> WeightsError {
 
 /// The folder of a snapshot with the files that `choose` picks from all names.
 fn fetched(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Result<PathBuf, WeightsError> {
-    let files = fetch::files(id, Kind::Model, choose)?;
+    let files = fetch::files(id, Kind::Model, true, choose)?;
     // No chosen name has a folder of its own.
     Ok(files[0].parent().map(Path::to_owned).unwrap_or_default())
 }
@@ -217,7 +217,7 @@ fn fetched(id: &str, choose: &dyn Fn(&[String]) -> Vec<String>) -> Result<PathBu
 pub fn find_data(id: &str, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, WeightsError> {
     let choose = |names: &[String]| names.iter().filter(|name| wanted(name)).cloned().collect();
     if !fetch::offline() {
-        return fetch::files(id, Kind::DataSet, &choose);
+        return fetch::files(id, Kind::DataSet, true, &choose);
     }
     cached::data_set(id, &choose).map_err(|missing| fetch::not_cached(id, Kind::DataSet, missing.as_deref()))
 }
