@@ -294,30 +294,35 @@ fn the_readme_has_the_table_of_methods() {
 /// The answer, whichever instructions its kernels are kept to.
 #[test]
 fn kernels_can_be_kept_to_older_instructions() {
-    let trace = |kernels: &str| {
+    let blocks = ["llava-v1.5-tiny-Q4_K_M.gguf", "mmproj-model-f16.gguf"]
+        .map(|name| path(&format!("gguf/tiny-llava-1.5-gguf/{name}")));
+    let models = [vec![path(LAYOUTS[0])], vec![blocks[0].clone(), "--mmproj".to_owned(), blocks[1].clone()]];
+    let trace = |model: &[String], kernels: &str| {
         let mut command = Command::cargo_bin("secateur").unwrap();
         command.env("SECATEUR_KERNELS", kernels);
-        let model = path(LAYOUTS[0]);
-        let args = ["trace", "--image", &path(BOAT), "--question", "What is it?", "--model", &model, "--tokens", "64"];
-        let output = command.args(args).output().unwrap();
+        let args = ["trace", "--image", &path(BOAT), "--question", "What is it?", "--tokens", "64", "--model"];
+        let output = command.args(args).args(model).output().unwrap();
         (output.status.code(), output)
     };
-    let (code, newest) = trace("");
-    assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&newest.stderr));
     let answer = |stdout: &[u8]| {
         let json: serde_json::Value = serde_json::from_slice(stdout).unwrap();
         (json["kept"].clone(), json["output_ids"].clone())
     };
-    for kernels in ["portable", "avx2", "avx512", "avx512bf16", "amx"] {
-        let (code, found) = trace(kernels);
-        assert_eq!(code, Some(0), "{kernels}");
-        assert_eq!(answer(&found.stdout), answer(&newest.stdout), "{kernels}");
+    for model in &models {
+        let (code, newest) = trace(model, "");
+        assert_eq!(code, Some(0), "{}", String::from_utf8_lossy(&newest.stderr));
+        for kernels in ["portable", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx"] {
+            let (code, found) = trace(model, kernels);
+            assert_eq!(code, Some(0), "{kernels}");
+            assert_eq!(answer(&found.stdout), answer(&newest.stdout), "{model:?} with {kernels}");
+        }
     }
-    let (code, refused) = trace("sse9");
+    let (code, refused) = trace(&models[0], "sse9");
     let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(code == Some(1) && stderr.contains("portable, avx2, avx512"), "{stderr}");
     let (_, stdout, _) = secateur(&["list", "backends", "--json"]);
     let lists: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let flex = lists["backends"].as_array().unwrap().iter().find(|row| row["name"] == "flex").unwrap().clone();
     assert!(flex["instructions"].is_string() && flex["kernels"]["products of many rows"].is_string(), "{flex}");
+    assert!(flex["kernels"]["products of blocks with few rows"].is_string(), "{flex}");
 }

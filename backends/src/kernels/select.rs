@@ -60,6 +60,14 @@ pub(super) const LINEAR: &[Kernel<Exact>] = &[
     Kernel { needs: Instructions::Avx2, name: "tiles of 256 bits", run: Exact::Tiles },
 ];
 
+/// Products of blocks with few rows; the kernel itself is chosen in `blocks::dots`.
+const BLOCKS: &[Kernel<()>] = &[
+    #[cfg(target_arch = "x86_64")]
+    Kernel { needs: Instructions::Avx512Vnni, name: "whole numbers, 512 bits", run: () },
+    #[cfg(target_arch = "x86_64")]
+    Kernel { needs: Instructions::Avx2, name: "whole numbers, 256 bits", run: () },
+];
+
 /// A kernel for exact products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exact {
@@ -84,6 +92,7 @@ pub(crate) fn choices() -> Vec<(&'static str, &'static str)> {
     vec![
         ("products of many rows", first(LINEAR, "blocks, portable")),
         ("products of many rows in bf16", first(LINEAR_BF16, exact)),
+        ("products of blocks with few rows", first(BLOCKS, "as floats")),
         ("attention of many queries", first(ATTEND, "blocks, portable")),
         ("attention of many queries in bf16", first(ATTEND_BF16, exact)),
     ]
