@@ -85,6 +85,7 @@ impl Mixture {
             let mut bytes = Vec::new();
             quantise(kind, values, &mut bytes).map(|()| bytes)
         };
+        tensor.give_back();
         let bytes: Option<Vec<Vec<u8>>> = values.par_chunks(columns).map(rows_of).collect();
         Blocks::new(kind, [rows, columns], RowOrder::Plain, Bytes::from(bytes?.concat()))
     }

@@ -69,7 +69,13 @@ fn snapshot(path: &str, tensor: StoredTensor, dtype: DType) -> TensorSnapshot {
     let shape = tensor.shape.clone().into();
     let read = move || {
         let data = tensor.data();
-        Ok(if tensor.dtype == dtype { data } else { data.convert_dtype(dtype) })
+        if tensor.dtype == dtype && tensor.blocks.is_none() {
+            return Ok(data);
+        }
+        let converted = if tensor.dtype == dtype { data } else { data.convert_dtype(dtype) };
+        // The values are a copy now.
+        tensor.give_back();
+        Ok(converted)
     };
     let stack = path.split('.').map(str::to_owned).collect();
     TensorSnapshot::from_closure(Rc::new(read), dtype, shape, stack, Vec::new(), ParamId::new())

@@ -5,13 +5,26 @@ use std::{fs::File, ops::Range, path::Path, sync::Arc};
 use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
 use bytes::Bytes as Shared;
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::{WeightsError, error::io};
+
+/// The pages of a mapping, as bytes.
+struct Pages(Arc<Mmap>);
+
+impl AsRef<[u8]> for Pages {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// The bytes of one file; cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Mapped {
     bytes: Shared,
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix takes pages back"))]
+    map: Arc<Mmap>,
     path: Arc<Path>,
 }
 
@@ -33,11 +46,22 @@ impl Mapped {
         // SAFETY: the mapping is read-only; as with every mapped file, nothing may rewrite the checkpoint while it
         // is in use.
         let map = unsafe { Mmap::map(&file) }.map_err(io(path))?;
-        Ok(Self { bytes: Shared::from_owner(map), path: path.into() })
+        let map = Arc::new(map);
+        Ok(Self { bytes: Shared::from_owner(Pages(map.clone())), map, path: path.into() })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Gives the memory of a part of the file back to the system, which reads the part again where it is needed.
+    pub(crate) fn give_back(&self, range: &Range<usize>) {
+        // SAFETY: the mapping is read-only, and none of its pages was changed: they are read from the file again. A system that keeps
+        // them makes no difference.
+        #[cfg(unix)]
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        #[cfg(not(unix))]
+        let _ = range;
     }
 
     /// A part of the file, which shares its pages.

@@ -34,6 +34,11 @@ impl StoredTensor {
         self.file.path()
     }
 
+    /// Gives the memory of the tensor's part of the file back to the system, which reads it again where it is needed.
+    pub fn give_back(&self) {
+        self.file.give_back(&self.range);
+    }
+
     /// The tensor's blocks, if its values lie in blocks and it is a matrix: the file's own pages.
     pub fn blocks(&self) -> Option<Blocks> {
         let (Some(kind), [rows, columns]) = (self.blocks, &self.shape[..]) else { return None };

@@ -21,6 +21,8 @@ use crate::{
 const FEW_ROWS: usize = 8;
 /// The largest number of rows of `x` that are multiplied side by side.
 const SIDE_BY_SIDE: usize = 4;
+/// The number of groups of a row that are taken apart before they are multiplied: they stay in the L1 cache.
+const SEGMENT: usize = 16;
 /// The number of rows of the weight that a thread takes at a time.
 const CHUNK: usize = 32;
 
@@ -43,25 +45,32 @@ fn multiply<const N: usize>(x: &[f32], weight: &Blocks, [rows, inner, outputs]: 
     let groups = inner.div_ceil(GROUP);
     let mut out = vec![0.0f32; rows * outputs];
     let columns = Columns(out.as_mut_ptr());
+    let segment_bytes = SEGMENT * GROUP / weight.kind().values() * weight.kind().bytes();
     in_turn(outputs.div_ceil(CHUNK), |apart: &mut Vec<Group>, chunk| {
-        apart.resize(groups, Group::ZERO);
+        apart.resize(SEGMENT.min(groups), Group::ZERO);
         for output in chunk * CHUNK..outputs.min((chunk + 1) * CHUNK) {
-            take_apart(weight.kind(), weight.row(output), apart);
-            for (i, x) in planes.chunks(SIDE_BY_SIDE * groups).enumerate() {
-                for (row, sum) in (i * SIDE_BY_SIDE..rows).zip(dots(apart, x)) {
-                    // SAFETY: inside of the matrix, in a column of this chunk.
-                    unsafe { *columns.at(row * outputs + output) = sum };
+            let mut sums = [0.0f32; FEW_ROWS];
+            for (i, bytes) in weight.row(output).chunks(segment_bytes).enumerate() {
+                let apart = &mut apart[..SEGMENT.min(groups - i * SEGMENT)];
+                take_apart(weight.kind(), bytes, apart);
+                for (row, sums) in (0..rows).step_by(SIDE_BY_SIDE).zip(sums.chunks_mut(SIDE_BY_SIDE)) {
+                    let x = |side: usize| &planes[(row + side) * groups + i * SEGMENT..][..apart.len()];
+                    let found = dots(apart, x, SIDE_BY_SIDE.min(rows - row));
+                    sums.iter_mut().zip(found).for_each(|(sum, found)| *sum += found);
                 }
+            }
+            for (row, sum) in sums[..rows].iter().enumerate() {
+                // SAFETY: inside of the matrix, in a column of this chunk.
+                unsafe { *columns.at(row * outputs + output) = *sum };
             }
         }
     });
     out
 }
 
-/// The dot products of a row of the weight with up to [`SIDE_BY_SIDE`] rows of `x`, 0 where there are fewer.
-fn dots<const N: usize>(row: &[Group], x: &[Planes<N>]) -> [f32; SIDE_BY_SIDE] {
-    fn of<const N: usize, const XS: usize>(row: &[Group], x: &[Planes<N>]) -> [f32; SIDE_BY_SIDE] {
-        let x: [&[Planes<N>]; XS] = array::from_fn(|i| &x[i * row.len()..][..row.len()]);
+/// The dot products of a part of a row of the weight with `count` rows of `x`, up to [`SIDE_BY_SIDE`]; 0 for the others.
+fn dots<'x, const N: usize>(row: &[Group], x: impl Fn(usize) -> &'x [Planes<N>], count: usize) -> [f32; SIDE_BY_SIDE] {
+    fn of<const N: usize, const XS: usize>(row: &[Group], x: [&[Planes<N>]; XS]) -> [f32; SIDE_BY_SIDE] {
         // SAFETY: the processor has the features.
         let found = match has(Instructions::Avx512Vnni) {
             true => unsafe { with_vnni(row, x) },
@@ -69,11 +78,11 @@ fn dots<const N: usize>(row: &[Group], x: &[Planes<N>]) -> [f32; SIDE_BY_SIDE] {
         };
         array::from_fn(|i| if i < XS { found[i] } else { 0.0 })
     }
-    match x.len() / row.len() {
-        1 => of::<N, 1>(row, x),
-        2 => of::<N, 2>(row, x),
-        3 => of::<N, 3>(row, x),
-        _ => of::<N, 4>(row, x),
+    match count {
+        1 => of::<N, 1>(row, array::from_fn(x)),
+        2 => of::<N, 2>(row, array::from_fn(x)),
+        3 => of::<N, 3>(row, array::from_fn(x)),
+        _ => of::<N, 4>(row, array::from_fn(x)),
     }
 }
 

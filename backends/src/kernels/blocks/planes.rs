@@ -10,6 +10,8 @@ use crate::kernels::vectors::on_vectors;
 
 /// The number of bits of a plane without the sign.
 pub(super) const BITS: u32 = 7;
+/// A number whose last bit is that of 1.
+const SHIFT: f32 = 12_582_912.0;
 /// Half of what a plane counts to, from which on a number is carried to the next plane.
 const HALF: i32 = 1 << (BITS - 1);
 
@@ -52,27 +54,35 @@ impl<const N: usize> Planes<N> {
 
     #[inline(always)]
     fn fill(&mut self, x: &[f32]) {
-        for (run, x) in x.chunks(RUN).enumerate() {
-            let mut own = [0.0f32; RUN];
-            own[..x.len()].copy_from_slice(x);
-            let most = own.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let mut own = [0.0f32; GROUP];
+        own[..x.len()].copy_from_slice(x);
+        for (run, x) in own.as_chunks::<RUN>().0.iter().enumerate() {
+            let mut most = 0.0f32;
             // It is NaN where an input is not finite, so that all products are.
-            let fault = own.iter().map(|x| x * 0.0).sum::<f32>();
+            let mut fault = 0.0f32;
+            for x in x {
+                most = if x.abs() > most { x.abs() } else { most };
+                fault += x * 0.0;
+            }
             let inverse = if most > 0.0 && fault == 0.0 { Self::MOST / most } else { 0.0 };
-            let mut sum = 0;
-            for (i, x) in own.into_iter().enumerate() {
-                // Adding and taking away 1.5 · 2²³ rounds to a whole number.
-                let mut whole = ((x * inverse + 12_582_912.0) - 12_582_912.0) as i32;
-                sum += whole;
-                for plane in (1..N).rev() {
-                    let low = ((whole + HALF) & (2 * HALF - 1)) - HALF;
-                    self.planes[plane][run * RUN + i] = low as i8;
-                    whole = (whole - low) >> BITS;
-                }
-                self.planes[0][run * RUN + i] = whole as i8;
+            let mut whole = [0i32; RUN];
+            for i in 0..RUN {
+                // Adding and taking away 1.5 · 2²³ rounds to a whole number, which is then in the low bits.
+                let shifted = (x[i] * inverse + SHIFT).to_bits() as i32;
+                whole[i] = shifted - SHIFT.to_bits() as i32;
             }
             self.scales[run] = most / Self::MOST + fault;
-            self.sums[run] = self.scales[run] * sum as f32;
+            // Whole numbers of what is not finite are of no use, and may be large.
+            self.sums[run] = self.scales[run] * whole.iter().fold(0, |sum: i32, x| sum.wrapping_add(*x)) as f32;
+            for plane in (0..N).rev() {
+                let to: &mut [i8; RUN] = &mut self.planes[plane].as_chunks_mut().0[run];
+                for i in 0..RUN {
+                    // The highest plane has what is left.
+                    let low = if plane == 0 { whole[i] } else { ((whole[i] + HALF) & (2 * HALF - 1)) - HALF };
+                    to[i] = low as i8;
+                    whole[i] = (whole[i] - low) >> BITS;
+                }
+            }
         }
     }
 }
