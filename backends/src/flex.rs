@@ -10,7 +10,11 @@ use secateur_blocks::Blocks;
 
 use crate::{
     Mask, Rounding, VlmBackend, dpp,
-    kernels::{attention, blocks, cache, elementwise, linear, one_query, rotate},
+    kernels::{
+        attention, blocks, cache, elementwise,
+        instructions::{Instructions, has},
+        linear, one_query, rotate,
+    },
     ops::{
         reference_add_bias, reference_attend, reference_silu_mul, reference_layer_norm, reference_linear, reference_linear_blocks, reference_quick_gelu,
         reference_rms_norm, reference_apply_rope, reference_write_positions,
@@ -56,6 +60,10 @@ impl VlmBackend for Flex {
         }
         let x = x.to_contiguous();
         linear::rounded(&x, &weight).unwrap_or_else(|| Self::linear_rows(x, weight))
+    }
+
+    fn multiplies_int8() -> bool {
+        has(Instructions::Avx512Vnni)
     }
 
     /// Multiplies blocks as they lie in the file.

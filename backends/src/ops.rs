@@ -60,6 +60,11 @@ pub trait VlmBackend: Backend {
         true
     }
 
+    /// Whether [`Rounding::Int8`] makes a difference on this machine.
+    fn multiplies_int8() -> bool {
+        false
+    }
+
     /// A linear layer as [`Self::linear_rows`], for a weight in blocks, `[out, in]`.
     fn linear_blocks(x: FloatTensor<Self>, weight: &Blocks, _rounding: Rounding) -> FloatTensor<Self> {
         reference_linear_blocks::<Self>(x, weight)

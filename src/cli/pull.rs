@@ -1,12 +1,12 @@
 //! `secateur pull`: downloads now what other subcommands would download later.
 
 use anyhow::bail;
-use secateur_weights::find;
+use secateur_weights::{find, find_gguf};
 use serde_json::json;
 
 use super::{args::PullArgs, print, print_json};
 use crate::{
-    model::{Beside, is_tower, open},
+    model::{Beside, is_gguf, is_tower, open},
     task::{TASKS, Task, fetch},
 };
 
@@ -25,6 +25,7 @@ pub(super) fn run(args: &PullArgs) -> anyhow::Result<()> {
             };
             fetch(*task, set)?
         }
+        None if is_gguf(&args.id) => find_gguf(&args.id)?,
         None => {
             // A CLIP checkpoint is a part of models, and cannot be opened as a model.
             if is_tower(&args.id)? {

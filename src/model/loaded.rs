@@ -68,6 +68,11 @@ impl<B: VlmBackend> Model<B> {
         &*self.vlm
     }
 
+    /// Adds a note for the user.
+    pub(super) fn note(&mut self, note: &str) {
+        self.notes.push(note.to_owned());
+    }
+
     /// Notes for the user on how the model was filled.
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -253,7 +258,7 @@ impl<B: VlmBackend> Model<B> {
 
     /// Embeddings of tokens, `[1, ids, hidden]`.
     pub fn embed(&self, ids: &[u32]) -> Tensor<B, 3> {
-        self.decoder().embed(ids, self.activations, &self.device)
+        self.decoder().embed(ids, self.activations)
     }
 
     /// Waits for queued work, so that times mean something on GPUs.

@@ -1,6 +1,8 @@
 //! Which layout of blocks each matrix of a decoder has: llama.cpp's mixtures, Q8_0 and Q4_K_M.
 
+use burn::tensor::DType;
 use bytes::Bytes;
+use half::{bf16, f16};
 use rayon::prelude::*;
 use secateur_backends::{BlockType, Blocks, RowOrder};
 use secateur_blocks::quantise;
@@ -80,14 +82,13 @@ impl Mixture {
         let [rows, columns] = tensor.shape[..] else { return None };
         let kind = self.kind(path, columns)?;
         let data = tensor.data();
-        let values: Vec<f32> = data.convert_dtype(burn::tensor::DType::F32).into_vec().ok()?;
-        let rows_of = |values: &[f32]| {
-            let mut bytes = Vec::new();
-            quantise(kind, values, &mut bytes).map(|()| bytes)
+        let bytes = match tensor.dtype {
+            DType::F16 => rows_in_blocks(kind, columns, data.as_slice::<f16>().ok()?),
+            DType::BF16 => rows_in_blocks(kind, columns, data.as_slice::<bf16>().ok()?),
+            _ => rows_in_blocks(kind, columns, data.convert_dtype(DType::F32).as_slice::<f32>().ok()?),
         };
         tensor.give_back();
-        let bytes: Option<Vec<Vec<u8>>> = values.par_chunks(columns).map(rows_of).collect();
-        Blocks::new(kind, [rows, columns], RowOrder::Plain, Bytes::from(bytes?.concat()))
+        Blocks::new(kind, [rows, columns], RowOrder::Plain, Bytes::from(bytes?))
     }
 
     /// Random blocks for the matrix at `path`, whose values are about as large as those of random floats; `None` if it stays as it is.
@@ -107,6 +108,21 @@ impl Mixture {
         (0..rows).for_each(|row| bytes.extend_from_slice(&different[row % DIFFERENT]));
         Blocks::new(kind, [rows, columns], RowOrder::Plain, Bytes::from(bytes))
     }
+}
+
+/// The blocks of all rows, one after another; no more than a row a thread is in f32 at a time.
+fn rows_in_blocks<T: Copy + Sync + Into<f32>>(kind: BlockType, columns: usize, values: &[T]) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; values.len() / columns * kind.row_bytes(columns)?];
+    let rows = bytes.par_chunks_mut(kind.row_bytes(columns)?).zip(values.par_chunks(columns));
+    let is_whole = rows.map_init(Default::default, |(wide, blocks): &mut (Vec<f32>, Vec<u8>), (to, row)| {
+        wide.clear();
+        blocks.clear();
+        wide.extend(row.iter().map(|value| (*value).into()));
+        quantise(kind, wide, blocks)?;
+        to.copy_from_slice(blocks);
+        Some(())
+    });
+    is_whole.collect::<Option<()>>().map(|()| bytes)
 }
 
 #[cfg(test)]

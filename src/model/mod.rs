@@ -19,7 +19,7 @@ mod vlm;
 pub use blocks::{
     Build, Chunk, Decoder, KvCache, LayerCut, LayerNorm, Linear, Outputs, Positions, RmsNorm, Rope, Slots, Weights,
 };
-pub use checkpoint::{Beside, Checkpoint, DEMO, LoadOptions, Pair, open};
+pub use checkpoint::{Beside, Checkpoint, DEMO, LoadOptions, Pair, is_gguf, open};
 pub use config::{DecoderConfig, Llama3Scaling, RopeConfig, RopeScaling};
 pub use encode::{EmbeddedPrompt, EncodedMedia, RowKey, VisualTokens};
 pub use families::llava::{LlavaConfig, Projector};

@@ -93,6 +93,8 @@ fn files_are_fetched_by_their_names() {
     hub.requests();
     assert_eq!(ask(&environment, &decoder, &["--mmproj", &encoder]).code, 0);
     assert_eq!(hub.requests(), Vec::<String>::new(), "both were there");
+    let pulled = secateur(&environment, &["pull", &format!("{ID}:other.gguf")]);
+    assert!(pulled.code == 0 && pulled.stdout.trim().ends_with("other.gguf"), "{}", pulled.stderr);
     let missing = ask(&environment, &format!("{ID}:none.gguf"), &[]);
     assert!(missing.code != 0 && missing.stderr.contains("none of the files that are read"), "{}", missing.stderr);
     let whole = ask(&environment, ID, &[]);
@@ -137,6 +139,13 @@ fn what_is_quantised_answers_as_what_is_quantised_when_it_is_loaded() {
     let (when_loaded, settings) = eval(&["--model", "demo", "--quantize", "q8_0"], "loaded");
     assert_eq!((&settings["quantize"], settings.get("activations")), (&"q8_0".into(), None));
     assert_eq!(texts(&from_file), texts(&when_loaded));
+    let noted = |more: &[&str], words: &str| {
+        let output = secateur(&[], &[&["eval", "demo", "--limit", "2", "--method", "none"], more].concat());
+        assert!(output.stderr.contains(words), "{}", output.stderr);
+    };
+    let runs_of_notes = runs.join("notes").display().to_string();
+    noted(&["--activations", "int8", "--out", &runs_of_notes], "--activations int8");
+    noted(&["--model", out.to_str().unwrap(), "--quantize", "q4_k", "--out", &runs_of_notes], "stay in theirs");
     let (_, settings) = eval(&["--model", "demo", "--quantize", "q4_k", "--activations", "int8"], "int8");
     assert_eq!(settings["activations"], "int8");
 }

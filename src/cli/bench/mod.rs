@@ -149,12 +149,11 @@ impl Job for Bench {
             true => {
                 let rounded = options.dtype == Some(DType::BF16);
                 let largest = target.info().and_then(|info| info.largest).unwrap_or(u64::MAX);
-                Some(ceilings::measure::<B>(
-                    [model.activations(), model.decoder_weights().dtype()],
-                    rounded,
-                    largest,
-                    &device,
-                )?)
+                let weights = match model.decoder_weights() {
+                    Weights::Blocks(_) if rounded => DType::BF16,
+                    weights => weights.dtype(),
+                };
+                Some(ceilings::measure::<B>([model.activations(), weights], rounded, largest, &device)?)
             }
             false => None,
         };

@@ -2,14 +2,17 @@
 
 use burn::tensor::{DType, Tensor};
 use secateur_backends::{
-    Mask, VlmBackend,
+    BlockType, Blocks, Mask, Rounding, RowOrder, VlmBackend,
     operations::{
-        Operation, add_bias, apply_rope, attend, exact_gelu, greedy_dpp, layer_norm, linear, quick_gelu, rms_norm,
-        silu_mul, write_positions,
+        Operation, add_bias, apply_rope, attend, exact_gelu, greedy_dpp, layer_norm, linear, linear_blocks, quick_gelu,
+        rms_norm, silu_mul, write_positions,
     },
 };
 
+use secateur_blocks::quantise;
+
 use super::operations::Checker;
+use crate::tensor::host;
 
 /// Rows, inputs and outputs of linear layers.
 const LINEAR_SMALL: [[usize; 3]; 6] =
@@ -26,6 +29,11 @@ const LINEAR: [[usize; 3]; 8] = [
     [256, 1280, 3420],
     [104, 2048, 11008],
 ];
+
+/// Rows, inputs and outputs of linear layers with weights in blocks.
+const BLOCKS: [[usize; 3]; 3] = [[1, 512, 70], [6, 256, 31], [40, 768, 64]];
+/// The layouts of Q4_K_M, and one with blocks of 32.
+const LAYOUTS: [BlockType; 3] = [BlockType::Q4K, BlockType::Q6K, BlockType::Q8_0];
 
 /// Batch, heads, key heads, queries, keys, head size, and the mask.
 struct Heads(usize, [usize; 2], [usize; 2], usize, Mask);
@@ -51,6 +59,9 @@ const ATTEND: [Heads; 6] = [
 pub(super) fn all<B: VlmBackend>(checker: &mut Checker<B>) {
     for (shapes, large) in [(&LINEAR_SMALL[..], false), (&LINEAR[..], true)] {
         shapes.iter().for_each(|&shape| products(checker, shape, large));
+    }
+    if checker.weights == DType::F32 && B::keeps_blocks() {
+        LAYOUTS.iter().for_each(|&kind| BLOCKS.iter().for_each(|&shape| in_blocks(checker, shape, kind)));
     }
     // Between products nothing differs from f32 where activations are in f32.
     if checker.activations == DType::F32 && checker.weights != DType::F32 {
@@ -92,6 +103,19 @@ fn products<B: VlmBackend>(checker: &mut Checker<B>, [rows, inputs, outputs]: [u
         let rounded = || linear(x.clone(), weight.clone(), true);
         checker.compare(Operation::Linear, format!("{shape}, rounded"), large, 1.6e-2, rounded);
     }
+}
+
+fn in_blocks<B: VlmBackend>(checker: &mut Checker<B>, [rows, inputs, outputs]: [usize; 3], kind: BlockType) {
+    let values = host(checker.random::<2>([outputs, inputs], DType::F32, (inputs as f64).sqrt().recip()));
+    let mut bytes = Vec::new();
+    let blocks = quantise(kind, &values, &mut bytes)
+        .and_then(|()| Blocks::new(kind, [outputs, inputs], RowOrder::Plain, bytes.into()));
+    let Some(blocks) = blocks else { return };
+    let x = checker.activations([rows, inputs]);
+    let shape = format!("{rows}×{inputs} to {outputs}, {kind}");
+    checker.compare(Operation::Linear, shape, false, checker.tolerance(), || {
+        linear_blocks(x.clone(), &blocks, Rounding::None)
+    });
 }
 
 fn attention<B: VlmBackend>(checker: &mut Checker<B>, heads: &Heads, large: bool, rounded: bool) {

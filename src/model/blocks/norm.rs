@@ -47,6 +47,11 @@ pub struct RmsNorm<B: Backend> {
 }
 
 impl<B: VlmBackend> RmsNorm<B> {
+    /// The device of the weight.
+    pub(in crate::model) fn device(&self) -> B::Device {
+        self.weight.val().device()
+    }
+
     /// An unfilled norm.
     pub fn new(features: usize, eps: f64, device: &B::Device) -> Self {
         Self { weight: unfilled([features], device), eps }

@@ -11,12 +11,12 @@ use std::{
 
 use burn::tensor::DType;
 pub use open::{Beside, open};
-pub use pair::Pair;
+pub use pair::{Pair, is_gguf};
 use secateur_backends::VlmBackend;
 use secateur_weights::{Checkpoint as TensorFiles, StoredTensor};
 
 use super::{
-    DecoderConfig, Fill, Model, Quantise, TilingChoice,
+    DecoderConfig, Fill, Model, Quantise, TilingChoice, Weights,
     config::{CONFIG, GENERATION_CONFIG},
     copies,
     families::{Chat, Family, FamilyCheckpoint},
@@ -149,10 +149,23 @@ impl Checkpoint {
         if mixture.is_some() && !B::keeps_blocks() {
             notes.push("--quantize: this backend has no products of blocks, and weights stay as they are".to_owned());
         }
+        if mixture.is_some() && self.blocks().is_some() {
+            notes.push("--quantize: weights that are in blocks stay in theirs".to_owned());
+        }
+        if options.int8 && !B::multiplies_int8() {
+            let missing = "no products of bytes are here (AVX-512 VNNI), and activations stay as they are";
+            notes.push(format!("--activations int8: {missing}"));
+        }
         let mut fill = fill.quantised(mixture).with_int8(options.int8);
         let (decoder, grid, frames) = (self.decoder().clone(), self.grid(), self.frames());
         let vlm = self.family.load(&mut fill, options)?;
-        Ok(Model::new(vlm, self.tokenizer, self.chat, decoder, grid, frames, fill, notes))
+        let mut model = Model::new(vlm, self.tokenizer, self.chat, decoder, grid, frames, fill, notes);
+        if options.int8 && matches!(model.decoder_weights(), Weights::Floats(_)) {
+            model.note(
+                "--activations int8 is for weights in blocks, and these are not; --quantize puts them into blocks",
+            );
+        }
+        Ok(model)
     }
 
     /// The CLIP checkpoint that was named for its text side.

@@ -96,8 +96,11 @@ fn open_pair(pair: Pair, clip: Option<&str>) -> Result<Checkpoint, Error> {
     let tokenizer = Tokenizer::of_gguf(&pair.decoder, about.decoder().vocab_size)?;
     let mut chat = about.chat(&tokenizer, &file)?;
     let tokenizer = tokenizer.with_spaces(chat.spaces);
-    if !chat.ends.contains(&tokenizer.eos()) {
-        chat.ends.push(tokenizer.eos());
+    let turn = pair.decoder.count("tokenizer.ggml.eot_token_id")?.and_then(|id| u32::try_from(id).ok());
+    for end in [tokenizer.eos()].into_iter().chain(turn) {
+        if !chat.ends.contains(&end) {
+            chat.ends.push(end);
+        }
     }
     let note = format!(
         "{}: questions are asked in the form {}, which the file's template, name or shape tells",

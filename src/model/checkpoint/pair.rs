@@ -18,7 +18,7 @@ pub struct Pair {
 }
 
 /// Whether `model` names a GGUF file, here or on the hub.
-pub(super) fn is_gguf(model: &str) -> bool {
+pub fn is_gguf(model: &str) -> bool {
     let path = Path::new(model);
     !path.is_dir() && (model.to_lowercase().ends_with(".gguf") || Gguf::is_one(path))
 }

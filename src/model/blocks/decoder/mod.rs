@@ -159,8 +159,8 @@ impl<B: VlmBackend> Decoder<B> {
     }
 
     /// Embeddings of `ids` in `dtype`, `[1, ids, hidden]`.
-    pub fn embed(&self, ids: &[u32], dtype: DType, device: &B::Device) -> Tensor<B, 3> {
-        self.embed_tokens.forward(ids, device).cast(dtype).unsqueeze()
+    pub fn embed(&self, ids: &[u32], dtype: DType) -> Tensor<B, 3> {
+        self.embed_tokens.forward(ids, &self.norm.device()).cast(dtype).unsqueeze()
     }
 
     /// Runs `x` `[batch, rows, hidden]`, the rows of all chunks one after another (several sequences in a batch are one chunk), and returns

@@ -3,7 +3,6 @@
 pub mod chat;
 mod config;
 mod detect;
-mod export;
 mod gguf;
 mod names;
 mod networks;
@@ -208,7 +207,7 @@ impl FamilyCheckpoint for Llava {
     }
 
     fn gguf_files(&self, folder: &Path) -> Result<[GgufFile; 2], Error> {
-        export::files(&self.config, &self.processor, folder)
+        gguf::files(&self.config, &self.processor, self.language, folder)
     }
 
     fn check_needs(&self, needs: Needs) -> Result<(), Error> {

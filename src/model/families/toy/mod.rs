@@ -208,7 +208,7 @@ fn a_family_is_a_folder_and_a_row() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.json");
     std::fs::write(&config, r#"{"model_type": "toy"}"#).unwrap();
-    let place = Place { folder: folder.path(), config: &config, hub: None };
+    let place = Place { folder: folder.path(), config: &config, hub: None, pair: None };
     assert!(matches!(super::Family::open(&place), Ok(super::Family::Toy(_))));
 
     let model = preset("toy").unwrap().load::<secateur_backends::Flex>(Default::default(), &Default::default()).unwrap();

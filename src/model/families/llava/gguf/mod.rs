@@ -3,10 +3,14 @@
 //! llama.cpp's own converter leaves out the last layer of CLIP's tower, its last norm, and the projection into the space that
 //! CLIP shares with texts. The features that LLaVA reads are those of the last layer that is there.
 
-use std::{collections::BTreeMap, path::Path};
+mod export;
+mod tensors;
 
-use secateur_blocks::RowOrder;
-use secateur_weights::{Gguf, StoredTensor, Value, printable};
+use std::path::Path;
+
+pub(super) use export::files;
+use secateur_weights::{Gguf, Value, printable};
+pub(super) use tensors::tensors;
 
 use super::{Images, Language, LlavaConfig, config::check_resolutions};
 use crate::{
@@ -16,6 +20,8 @@ use crate::{
     sequence::Merge,
 };
 
+/// The setting with the form of conversations.
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 /// The setting with the tower's layer that features are read from.
 const FEATURE_LAYER: &str = "clip.vision.feature_layer";
 
@@ -191,7 +197,7 @@ fn images(file: &Gguf, side: usize) -> Result<Images, Error> {
 
 /// Whether the language model is a Mistral: its file has Llama's architecture, and only its template, its name or its shape tell.
 fn language(file: &Gguf, config: &DecoderConfig) -> Result<Language, Error> {
-    if let Some(template) = file.text("tokenizer.chat_template")? {
+    if let Some(template) = file.text(CHAT_TEMPLATE)? {
         return Ok(if template.contains("[INST]") && !template.contains("<<SYS>>") { Language::Mistral } else { Language::Llama });
     }
     let named = ["general.name", "general.basename"].iter().map(|key| file.text(key)).collect::<Result<Vec<_>, _>>()?;
@@ -199,154 +205,6 @@ fn language(file: &Gguf, config: &DecoderConfig) -> Result<Language, Error> {
     let is_named = |word: &str| named.iter().flatten().chain([&&own[..]]).any(|name| name.to_lowercase().contains(word));
     let is_shaped = (config.intermediate_size, config.num_key_value_heads) == (14_336, 8) && config.vocab_size < 40_000;
     Ok(if is_named("mistral") || is_shaped && !is_named("vicuna") { Language::Mistral } else { Language::Llama })
-}
-
-/// A tensor that a file must have.
-pub(super) struct Expected {
-    /// The name of the tensor in the file.
-    pub(super) name: String,
-    /// The path of the tensor in the networks.
-    pub(super) path: String,
-    /// The dimensions, the innermost one last.
-    pub(super) shape: Vec<usize>,
-    /// The order of the rows in the file.
-    pub(super) order: RowOrder,
-}
-
-fn expected(name: impl Into<String>, path: impl Into<String>, shape: &[usize]) -> Expected {
-    Expected { name: name.into(), path: path.into(), shape: shape.to_vec(), order: RowOrder::Plain }
-}
-
-/// All tensors of a pair by their paths in the networks.
-///
-/// # Errors
-/// When one is missing, of another shape, or has no place in the networks.
-pub(super) fn tensors(pair: &Pair, config: &LlavaConfig) -> Result<BTreeMap<String, StoredTensor>, Error> {
-    let newline = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
-    let mut all = take(&pair.decoder, of_decoder(&config.text))?;
-    let newline = newline.then(|| newline_name(&pair.mmproj));
-    let encoder = of_encoder(&config.vision, config.text.hidden_size, mlp_names(&pair.mmproj, &config.vision)?, newline);
-    all.extend(take(&pair.mmproj, encoder)?);
-    Ok(all)
-}
-
-/// The tensors of a language model.
-pub(super) fn of_decoder(config: &DecoderConfig) -> Vec<Expected> {
-    let &DecoderConfig { hidden_size: hidden, intermediate_size: inner, vocab_size, head_dim, .. } = config;
-    let [queries, keys] = [config.num_attention_heads, config.num_key_value_heads].map(|heads| heads * head_dim);
-    let mut all = vec![
-        expected("token_embd.weight", "language_model.embed_tokens.weight", &[vocab_size, hidden]),
-        expected("output_norm.weight", "language_model.norm.weight", &[hidden]),
-    ];
-    if !config.tied {
-        all.push(expected("output.weight", "language_model.lm_head.weight", &[vocab_size, hidden]));
-    }
-    // Positions rotate neighbours in llama.cpp and halves here, so that rows of queries and keys have another order.
-    let turned = RowOrder::Interleaved { width: head_dim };
-    for layer in 0..config.num_hidden_layers {
-        for (name, path, shape, order) in [
-            ("attn_norm", "input_layernorm", &[hidden][..], RowOrder::Plain),
-            ("attn_q", "self_attn.q_proj", &[queries, hidden], turned),
-            ("attn_k", "self_attn.k_proj", &[keys, hidden], turned),
-            ("attn_v", "self_attn.v_proj", &[keys, hidden], RowOrder::Plain),
-            ("attn_output", "self_attn.o_proj", &[hidden, queries], RowOrder::Plain),
-            ("ffn_norm", "post_attention_layernorm", &[hidden], RowOrder::Plain),
-            ("ffn_gate", "mlp.gate_proj", &[inner, hidden], RowOrder::Plain),
-            ("ffn_up", "mlp.up_proj", &[inner, hidden], RowOrder::Plain),
-            ("ffn_down", "mlp.down_proj", &[hidden, inner], RowOrder::Plain),
-        ] {
-            let name = format!("blk.{layer}.{name}.weight");
-            let path = format!("language_model.layers.{layer}.{path}.weight");
-            all.push(Expected { order, ..expected(name, path, shape) });
-        }
-    }
-    all
-}
-
-/// The names of the MLP's matrices: old files call the first one `ffn_down`, and its shape tells.
-fn mlp_names(file: &Gguf, vision: &ClipVisionConfig) -> Result<[&'static str; 2], Error> {
-    let is_down = columns(file, "v.blk.0.ffn_down.weight", 1)? == vision.hidden_size;
-    // Where both are square, only the files that say which layer is read have the new names.
-    let is_old = vision.hidden_size != vision.intermediate_size || file.setting(FEATURE_LAYER).is_none();
-    Ok(if is_down && is_old { ["ffn_down", "ffn_up"] } else { ["ffn_up", "ffn_down"] })
-}
-
-/// The name of the embedding that ends a row of patches; today's llama.cpp has another one than its converter.
-fn newline_name(file: &Gguf) -> &'static str {
-    let names = ["model.image_newline", "v.image_newline"];
-    names.into_iter().find(|name| file.tensors.contains_key(*name)).unwrap_or(names[0])
-}
-
-/// The tensors of an image encoder that projects to a `width`, with these names of the MLP's matrices and of the embedding that ends a row
-/// of patches, if there is one.
-pub(super) fn of_encoder(
-    vision: &ClipVisionConfig,
-    width: usize,
-    [first, second]: [&str; 2],
-    newline: Option<&str>,
-) -> Vec<Expected> {
-    let &ClipVisionConfig { hidden_size: hidden, intermediate_size: inner, patch_size: patch, .. } = vision;
-    let embeddings = "vision_tower.embeddings";
-    let mut all = vec![
-        expected("v.class_embd", format!("{embeddings}.class_embedding"), &[hidden]),
-        expected("v.patch_embd.weight", format!("{embeddings}.patch_embedding.weight"), &[hidden, 3, patch, patch]),
-        expected(
-            "v.position_embd.weight",
-            format!("{embeddings}.position_embedding.weight"),
-            &[1 + vision.grid().tokens(), hidden],
-        ),
-    ];
-    let mut layer = |name: &str, path: &str, shape: &[usize]| {
-        all.push(expected(format!("{name}.weight"), format!("{path}.weight"), shape));
-        all.push(expected(format!("{name}.bias"), format!("{path}.bias"), &shape[..1]));
-    };
-    layer("v.pre_ln", "vision_tower.pre_layrnorm", &[hidden]);
-    for block in 0..vision.num_hidden_layers {
-        let (name, path) = (format!("v.blk.{block}"), format!("vision_tower.encoder.layers.{block}"));
-        for (own, module, shape) in [
-            ("ln1", "layer_norm1", &[hidden][..]),
-            ("attn_q", "self_attn.q_proj", &[hidden, hidden]),
-            ("attn_k", "self_attn.k_proj", &[hidden, hidden]),
-            ("attn_v", "self_attn.v_proj", &[hidden, hidden]),
-            ("attn_out", "self_attn.out_proj", &[hidden, hidden]),
-            ("ln2", "layer_norm2", &[hidden]),
-            (first, "mlp.fc1", &[inner, hidden]),
-            (second, "mlp.fc2", &[hidden, inner]),
-        ] {
-            layer(&format!("{name}.{own}"), &format!("{path}.{module}"), shape);
-        }
-    }
-    layer("mm.0", "projector.linear_1", &[width, hidden]);
-    layer("mm.2", "projector.linear_2", &[width, width]);
-    all.extend(newline.map(|name| expected(name, "image_newline", &[width])));
-    all
-}
-
-/// The start of the tower's last norm, which LLaVA does not read.
-const LAST_NORM: &str = "v.post_ln.";
-
-/// Takes the tensors of a file by their names.
-fn take(file: &Gguf, expected: Vec<Expected>) -> Result<BTreeMap<String, StoredTensor>, Error> {
-    let mut rest: BTreeMap<&str, &StoredTensor> = file.tensors.iter().map(|(name, tensor)| (&name[..], tensor)).collect();
-    let mut found = BTreeMap::new();
-    for Expected { name, path, shape, order } in &expected {
-        let tensor = rest.remove(&name[..]).ok_or_else(|| missing_tensor(file, name))?;
-        if tensor.shape != *shape {
-            let reason = format!("the tensor `{name}` has the shape {:?}; {shape:?} is expected, by its settings", tensor.shape);
-            return Err(Error::config(&file.path, reason));
-        }
-        let mut tensor = tensor.clone();
-        tensor.order = *order;
-        found.insert(path.clone(), tensor);
-    }
-    rest.retain(|name, _| !name.starts_with(LAST_NORM));
-    match rest.keys().next() {
-        None => Ok(found),
-        Some(name) => {
-            let reason = format!("the tensor `{}` has no place in the model, nor have {} others", printable(name), rest.len() - 1);
-            Err(Error::config(&file.path, reason))
-        }
-    }
 }
 
 /// The reason why methods that read all of the tower's layers cannot run, where the file lacks the last one.

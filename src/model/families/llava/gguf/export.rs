@@ -5,21 +5,30 @@ use std::path::Path;
 use secateur_weights::Setting;
 
 use super::{
-    Images, LlavaConfig,
-    gguf::{Expected, of_decoder, of_encoder},
+    CHAT_TEMPLATE, FEATURE_LAYER,
+    tensors::{Expected, of_decoder, of_encoder},
 };
 use crate::{
     Error,
     image::ClipProcessor,
-    model::{ClipVisionConfig, DecoderConfig, GgufFile, GgufPart, RopeScaling},
+    model::{
+        ClipVisionConfig, DecoderConfig, GgufFile, GgufPart, RopeScaling,
+        families::llava::{Images, LlavaConfig, detect::Language},
+    },
     sequence::Merge,
 };
+
+/// Mistral's form of conversations, by which a file tells that it is one.
+const MISTRAL_INSTRUCT: &str = "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}[INST] {{ message['content'] }} [/INST]\
+    {% else %} {{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}";
 
 /// The two files: the language model's, without its tokenizer, and the image encoder's. The encoder has the layers that LLaVA reads.
 ///
 /// # Errors
 /// When llama.cpp has no setting for something that the model has.
-pub(super) fn files(config: &LlavaConfig, processor: &ClipProcessor, path: &Path) -> Result<[GgufFile; 2], Error> {
+pub(in crate::model::families::llava) fn files(config: &LlavaConfig, processor: &ClipProcessor,
+    language: Language,
+    path: &Path) -> Result<[GgufFile; 2], Error> {
     let refuse = |what: &str| Err(Error::config(path, format!("{what}, which GGUF files of Llamas cannot say")));
     let text = &config.text;
     if text.attention_bias || text.mlp_bias {
@@ -28,6 +37,9 @@ pub(super) fn files(config: &LlavaConfig, processor: &ClipProcessor, path: &Path
     let vision = ClipVisionConfig { num_hidden_layers: config.vision_feature_layer, ..config.vision.clone() };
     let newline = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
     let mut decoder = decoder_settings(text);
+    if language == Language::Mistral {
+        decoder.push((CHAT_TEMPLATE.to_owned(), Setting::Text(MISTRAL_INSTRUCT.to_owned())));
+    }
     match text.rope.scaling {
         RopeScaling::None => {}
         RopeScaling::Linear(factor) => {
@@ -106,7 +118,7 @@ fn encoder_settings(
         count("clip.vision.block_count", vision.num_hidden_layers),
         three("clip.vision.image_mean", processor.mean),
         three("clip.vision.image_std", processor.std),
-        ("clip.vision.feature_layer".to_owned(), Setting::Counts(vec![vision.num_hidden_layers as i32])),
+        (FEATURE_LAYER.to_owned(), Setting::Counts(vec![vision.num_hidden_layers as i32])),
     ];
     if let Images::AnyRes { resolutions, merge } = &config.images {
         let pairs = resolutions.iter().flat_map(|&(width, height)| [width as i32, height as i32]).collect();
