@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 /// A weight `[out, in]` of which kernels read parts of rows.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels for x86 look where rows lie"))]
 pub(crate) trait Rows<T>: Sync {
     /// Whether parts are read in place, from memory that stays.
     fn in_place(&self) -> bool;
