@@ -142,7 +142,7 @@ fn folders_that_are_something_else_are_called_that() {
     let folder = tempfile::tempdir().unwrap();
     let gguf = folder.path().join("model.gguf");
     std::fs::write(&gguf, [&b"GGUF\x03\0\0\0"[..], &[0; 16]].concat()).unwrap();
-    refuses(&gguf, &["model.gguf", "a GGUF file, which is not read"]);
+    refuses(&gguf, &["model.gguf", "the setting `general.architecture` is missing"]);
     let (code, _, stderr) = ask(Path::new("no/folder"), &[]);
     assert!(code == 1 && stderr.contains("no/folder"), "{stderr}");
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use secateur::{
-    model::{Beside, Checkpoint, LoadOptions, Model, Quantise, open},
+    model::{Beside, Checkpoint, LoadOptions, Model, open},
     pruner::{Params, method},
 };
 use secateur_backends::{BlockType, Job, Rounding, VlmBackend, operations::linear_blocks};
@@ -225,6 +225,7 @@ fn methods_that_the_files_cannot_serve_are_refused_with_a_way_out() {
 }
 
 #[test]
+#[cfg(feature = "flex")]
 fn broken_files_are_refused_with_a_sentence() {
     let root = "gguf/bad";
     let cases = json(&format!("{root}/cases.json"));
@@ -262,6 +263,7 @@ fn broken_files_are_refused_with_a_sentence() {
 
 /// Checkpoints on Vicuna, Mistral and Llama-3, written as GGUF files: the tokenizer, the form of questions and the answers are theirs.
 #[test]
+#[cfg(feature = "flex")]
 fn what_is_written_is_the_checkpoint() {
     for (folder, strings) in [
         ("tiny-llava-1.5/llava-1.5-tiny-hf", "tiny-llava-1.6-mistral"),
@@ -271,7 +273,7 @@ fn what_is_written_is_the_checkpoint() {
         let original = open(&fixture(folder).display().to_string(), Beside::default()).unwrap();
         let out = tempfile::tempdir().unwrap();
         let path = out.path().join("written.gguf");
-        let [decoder, encoder] = original.write_gguf(&path, Quantise::Q8_0, |_, _, _| {}).unwrap();
+        let [decoder, encoder] = original.write_gguf(&path, secateur::model::Quantise::Q8_0, |_, _, _| {}).unwrap();
         let written = open(decoder.to_str().unwrap(), Beside { mmproj: encoder.to_str(), clip: None }).unwrap();
         assert_eq!(written.chat().own.name, original.chat().own.name, "{folder}");
         assert_eq!(written.decoder().vocab_size, original.decoder().vocab_size, "{folder}");
@@ -288,7 +290,7 @@ fn what_is_written_is_the_checkpoint() {
         let load = |checkpoint: Checkpoint, quantise| -> Model<secateur_backends::Flex> {
             checkpoint.load(LoadOptions { quantise, ..LoadOptions::default() }, &Default::default()).unwrap()
         };
-        let [original, written] = [load(original, Some(Quantise::Q8_0)), load(written, None)];
+        let [original, written] = [load(original, Some(secateur::model::Quantise::Q8_0)), load(written, None)];
         let ids: Vec<u32> = (5..25).collect();
         let logits = |model: &Model<secateur_backends::Flex>| {
             model.logits(model.embed(&ids), &mut [secateur::model::Chunk::whole(ids.len())]).concat()

@@ -4,7 +4,6 @@ mod cdpruner;
 mod clip_text;
 mod families;
 mod fastv;
-#[cfg(feature = "flex")]
 mod gguf;
 mod jpeg;
 mod methods;
