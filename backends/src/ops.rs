@@ -7,7 +7,7 @@ use secateur_blocks::Blocks;
 
 use crate::{Mask, dpp};
 
-/// What a product with weights in blocks may round its inputs to, where that is faster.
+/// The rounding of its inputs that a product with weights in blocks may do where that is faster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rounding {
     /// Nothing: inputs are f32.

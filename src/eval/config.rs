@@ -46,7 +46,7 @@ pub struct RunConfig {
     /// The mixture of blocks that the language model's weights were put into, if this was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantize: Option<String>,
-    /// What products with weights in blocks multiplied by, if not numbers as they are.
+    /// The numbers by which weights in blocks were multiplied, if not activations as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activations: Option<String>,
     /// The layouts of blocks that the weights' file has, from the most frequent down.

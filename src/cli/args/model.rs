@@ -44,7 +44,7 @@ pub(in crate::cli) struct WeightArgs {
     /// Puts the language model's weights into blocks of 8 bits, or of 4 and 6 (llama.cpp's Q4_K_M)
     #[arg(long, value_name = "BLOCKS")]
     pub(in crate::cli) quantize: Option<Quantise>,
-    /// What products with weights in blocks multiply by; int8 is faster, and rounds as llama.cpp does
+    /// The numbers by which weights in blocks are multiplied; int8 is faster, and rounds as llama.cpp does
     #[arg(long, value_enum, default_value_t)]
     pub(in crate::cli) activations: Activations,
     /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
@@ -70,7 +70,7 @@ impl WeightArgs {
     }
 }
 
-/// What products with weights in blocks multiply by.
+/// The numbers by which weights in blocks are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Activations {
     /// Numbers as they are, in f32 or bf16

@@ -100,7 +100,7 @@ impl<'a, B: VlmBackend> Build<'a, B> {
         self.slots.map(|slots| slots.add(weight.id))
     }
 
-    /// What products with weights in blocks may round their inputs to.
+    /// The rounding of inputs that is permitted in products with weights in blocks.
     pub(in crate::model) fn rounding(self) -> Rounding {
         match self {
             Self { int8: true, .. } => Rounding::Int8,
@@ -122,7 +122,7 @@ pub struct Linear<B: Backend> {
     blocks: Option<Slot>,
     /// Whether the layer's inputs may be rounded to bf16.
     bf16: bool,
-    /// What the layer's inputs may be rounded to where the weight is in blocks.
+    /// The rounding of the layer's inputs that is permitted where the weight is in blocks.
     #[module(skip)]
     rounding: Rounding,
 }

@@ -29,7 +29,7 @@ pub(super) struct Info {
     pub(super) offset: u64,
 }
 
-/// What is wrong with a file.
+/// A fault of a file.
 pub(super) enum Fault {
     /// The file is damaged or cut short.
     Damaged(String),
