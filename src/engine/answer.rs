@@ -7,7 +7,7 @@ use secateur_backends::VlmBackend;
 use super::{Decoding, Encoded, Engine, Event, Generated, Limits, Media, Request};
 use crate::{
     Error,
-    model::{Model, VisualTokens},
+    model::{Model, Scores, VisualTokens},
     pruner::{Budget, Selector},
     sequence::Visual,
     text::Prompt,
@@ -19,6 +19,8 @@ use crate::{
 pub struct Answered<B: VlmBackend> {
     /// The visual tokens of each image or video.
     pub visual: Vec<VisualTokens<B>>,
+    /// The scores by which the method ranks the patches of each image or video, where the request asks for them and the method has some.
+    pub scores: Vec<Option<Scores>>,
     /// The answer.
     pub generated: Generated,
 }
@@ -79,7 +81,7 @@ fn alone<'m, B: VlmBackend>(
             ControlFlow::Break(())
         }
     });
-    found.map(|Answered { visual, generated }| (visual, generated))
+    found.map(|Answered { visual, generated, .. }| (visual, generated))
 }
 
 /// The visual tokens that were kept in the end, for a method that prunes inside the decoder too: the kept tokens of every item of every image or

@@ -80,11 +80,17 @@ type Key = ([u8; 32], Tiling, Needs);
 pub(super) struct EncoderCache<B: VlmBackend> {
     entries: Vec<(Key, Encoded<B>)>,
     budget: usize,
+    encoded: usize,
 }
 
 impl<B: VlmBackend> EncoderCache<B> {
     pub(super) fn new(budget: usize) -> Self {
-        Self { entries: Vec::new(), budget }
+        Self { entries: Vec::new(), budget, encoded: 0 }
+    }
+
+    /// The number of images and videos that the vision tower has encoded.
+    pub(super) fn encoded(&self) -> usize {
+        self.encoded
     }
 
     /// The tower's output for `media`, computed where it is not in the cache.
@@ -100,6 +106,7 @@ impl<B: VlmBackend> EncoderCache<B> {
             Media::Shared(shared) => shared,
         };
         if self.budget == 0 {
+            self.encoded += 1;
             return Ok(Arc::new(model.encode_media(shared.media(), tiling, needs)?));
         }
         let key = (shared.key(), tiling, needs);
@@ -109,6 +116,7 @@ impl<B: VlmBackend> EncoderCache<B> {
             self.entries.push(entry);
             return Ok(encoded);
         }
+        self.encoded += 1;
         let encoded = Arc::new(model.encode_media(shared.media(), tiling, needs)?);
         self.entries.push((key, encoded.clone()));
         // The newest stays, however large it is: the next request may be about it.

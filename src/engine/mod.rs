@@ -20,7 +20,7 @@ use encoder::EncoderCache;
 pub use encoder::{Encoded, Media, SharedMedia};
 use prefill::PrefillBatch;
 use prefix::PrefixCache;
-pub use request::{Cancel, Decoding, Generated, Request};
+pub use request::{Cancel, Decoding, Finish, Generated, Request};
 use secateur_backends::VlmBackend;
 use sequence::Sequence;
 pub use stream::Stream;
@@ -35,6 +35,9 @@ pub struct Limits {
     /// Number of new tokens from which on a prefill takes no more prompts: with more, reading the weights is no longer what takes the time, and
     /// memory fills up.
     pub rows: usize,
+    /// Number of a prompt's tokens that a step reads at most: a longer prompt is read in several steps, between which other answers go on. Prompts of
+    /// a method that prunes inside the decoder are read as a whole.
+    pub step_rows: usize,
     /// Bytes of keys and values of all requests that are decoded; a request alone may take more.
     pub kv_bytes: usize,
     /// Bytes of keys and values of ended requests that are kept for prompts that begin like them; those of the newest stay, however large.
@@ -45,7 +48,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch: 1, rows: 1024, kv_bytes: 8 << 30, prefix_bytes: 1 << 30, encoder_bytes: 512 << 20 }
+        Self {
+            batch: 1,
+            rows: 1024,
+            step_rows: usize::MAX,
+            kv_bytes: 8 << 30,
+            prefix_bytes: 1 << 30,
+            encoder_bytes: 512 << 20,
+        }
     }
 }
 
@@ -69,6 +79,8 @@ pub enum Event<'e, B: VlmBackend> {
         id: RequestId,
         /// The answer so far.
         ids: &'e [u32],
+        /// The logits that the newest token was chosen by, the whole vocabulary.
+        logits: &'e [f32],
     },
     /// A request has ended, with its answer or with an error. A request that was cancelled ends with the answer so
     /// far, or with [`Error::Cancelled`] if it had none.
@@ -90,6 +102,8 @@ pub struct Engine<'m, B: VlmBackend> {
     encoder: EncoderCache<B>,
     prefixes: PrefixCache<B>,
     waiting: VecDeque<(RequestId, Request<'m, B>)>,
+    /// The prompts that are being read.
+    prefill: PrefillBatch<'m, B>,
     running: Vec<Sequence<'m, B>>,
     next: u64,
 }
@@ -103,6 +117,7 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
             encoder: EncoderCache::new(limits.encoder_bytes),
             prefixes: PrefixCache::new(limits.prefix_bytes),
             waiting: VecDeque::new(),
+            prefill: PrefillBatch::new(limits),
             running: Vec::new(),
             next: 0,
         }
@@ -123,18 +138,16 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
 
     /// Number of requests that wait or are being answered.
     pub fn unfinished(&self) -> usize {
-        self.waiting.len() + self.running.len()
+        self.waiting.len() + self.prefill.len() + self.running.len()
     }
 
     /// Runs one step: the requests that fit are admitted and their prompts read, then every answer gets its next token. `on_event` says after each
     /// token whether the answer goes on.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
         self.retire_cancelled(on_event);
-        let batch = self.admit(on_event);
-        if !batch.is_empty() {
-            let read = batch.read(self.model);
-            self.begin(read, on_event);
-        }
+        self.admit(on_event);
+        let read = self.prefill.read(self.model);
+        self.begin(read, on_event);
         self.decode(on_event);
     }
 
@@ -151,6 +164,9 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
             std::mem::take(&mut self.running).into_iter().partition(Sequence::is_cancelled);
         self.running = stay;
         gone.into_iter().for_each(|sequence| self.retire(sequence, on_event));
+        for id in self.prefill.drop_cancelled() {
+            let _ = on_event(Event::Ended { id, outcome: Err(Error::Cancelled) });
+        }
         let waiting = std::mem::take(&mut self.waiting);
         for (id, request) in waiting {
             if request.cancel.is_cancelled() {
@@ -162,12 +178,18 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
     }
 
     /// Takes waiting requests as long as they fit beside those that run: their media are encoded and pruned, and put into their prompts.
-    fn admit(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) -> PrefillBatch<'m, B> {
-        let mut batch = PrefillBatch::new(self.limits.prefix_bytes > 0);
-        let mut bytes: usize = self.running.iter().map(|sequence| sequence.kv_bytes(self.model)).sum();
-        while self.running.len() + batch.len() < self.limits.batch.max(1) {
+    fn admit(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {
+        let of_running = self.running.iter().map(|sequence| sequence.kv_bytes(self.model));
+        let mut bytes = of_running.sum::<usize>() + self.prefill.kv_bytes(self.model);
+        let encoded = self.encoder.encoded();
+        while self.running.len() + self.prefill.len() < self.limits.batch.max(1) && !self.prefill.is_full() {
+            // Others wait for one run of the vision tower at most.
+            let steps = self.limits.step_rows < usize::MAX && !self.running.is_empty();
+            if steps && self.encoder.encoded() > encoded {
+                break;
+            }
             let Some((id, request)) = self.waiting.pop_front() else { break };
-            let alone = self.running.is_empty() && batch.is_empty();
+            let alone = self.running.is_empty() && self.prefill.is_empty();
             let planned = self.model.kv_bytes(request.longest(self.model));
             if !alone && bytes + planned > self.limits.kv_bytes {
                 self.waiting.push_front((id, request));
@@ -179,16 +201,13 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
                 }
                 Ok(placed) => {
                     bytes += planned;
-                    let fits = batch.add(id, placed, &self.prefixes, &self.running, self.model);
+                    let fits = self.prefill.add(id, placed, &self.prefixes, &self.running, self.model);
                     if let Err(error) = fits {
                         let _ = on_event(Event::Ended { id, outcome: Err(error) });
-                    } else if batch.rows() >= self.limits.rows {
-                        break;
                     }
                 }
             }
         }
-        batch
     }
 
     /// Gives the requests whose prompts were read their first token.

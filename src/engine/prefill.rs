@@ -1,12 +1,12 @@
 //! Prefill of prompts that are read together.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
 use super::{
-    Generated, RequestId,
+    Generated, Limits, RequestId,
     prefix::{PrefixCache, shared},
     request::Placed,
     sequence::Sequence,
@@ -25,21 +25,34 @@ struct Pending<'m, B: VlmBackend> {
     cache: KvCache<B>,
     /// Number of rows that are taken over, from a prompt that was read before or from the prompt before this one in the batch.
     shared: usize,
+    /// Time in the passes so far.
+    time: Duration,
+}
+
+impl<B: VlmBackend> Pending<'_, B> {
+    /// Number of rows that are to be read.
+    fn left(&self) -> usize {
+        self.keys.len() - self.shared.max(self.cache.next_position())
+    }
+
+    /// Whether tokens are dropped on the way, so that the prompt is read by itself.
+    fn is_cut(&self) -> bool {
+        self.placed.inside.is_some()
+    }
 }
 
 /// Prompts that are read in one pass, every weight once for all of them; one whose tokens are dropped on the way is read alone.
 pub(super) struct PrefillBatch<'m, B: VlmBackend> {
     prompts: Vec<Pending<'m, B>>,
-    /// Whether rows may be taken over from other prompts.
-    reuses: bool,
+    limits: Limits,
 }
 
 /// The outcome of reading a prompt: the sequence to decode, or an error.
 type Read<'m, B> = (RequestId, Result<Sequence<'m, B>, Error>);
 
 impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
-    pub(super) fn new(reuses: bool) -> Self {
-        Self { prompts: Vec::new(), reuses }
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { prompts: Vec::new(), limits }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -50,9 +63,23 @@ impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
         self.prompts.is_empty()
     }
 
-    /// Number of rows that are to be read.
-    pub(super) fn rows(&self) -> usize {
-        self.prompts.iter().map(|pending| pending.keys.len() - pending.shared).sum()
+    /// Whether the next pass has as many rows as it may have.
+    pub(super) fn is_full(&self) -> bool {
+        let rows: usize = self.prompts.iter().map(Pending::left).sum();
+        rows >= self.limits.rows.min(self.limits.step_rows)
+    }
+
+    /// Bytes of the keys and values of all prompts once their answers are as long as they may be.
+    pub(super) fn kv_bytes(&self, model: &Model<B>) -> usize {
+        self.prompts.iter().map(|pending| model.kv_bytes(pending.cache.capacity())).sum()
+    }
+
+    /// Drops the prompts whose clients have gone, and returns their numbers.
+    pub(super) fn drop_cancelled(&mut self) -> Vec<RequestId> {
+        let (gone, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.prompts).into_iter().partition(|pending| pending.placed.cancel.is_cancelled());
+        self.prompts = stay;
+        gone.into_iter().map(|pending| pending.id).collect()
     }
 
     /// Adds a prompt, with the rows that it has in common with prompts before it.
@@ -70,8 +97,8 @@ impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
         let keys = std::mem::take(&mut placed.prompt.keys);
         let mut cache = model.cache(keys.len(), placed.decoding.max_new_tokens)?;
         let mut taken = 0;
-        if self.reuses && placed.inside.is_none() {
-            let here = self.prompts.last().filter(|before| before.placed.inside.is_none());
+        if self.limits.prefix_bytes > 0 && placed.inside.is_none() {
+            let here = self.prompts.last().filter(|before| !before.is_cut());
             let here = here.map_or(0, |before| shared(&before.keys, &keys));
             let beside = running.iter().filter_map(|sequence| sequence.prefix());
             let beside = beside.map(|(before, cache)| (cache, shared(before, &keys)));
@@ -84,60 +111,82 @@ impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
                 _ => taken = here,
             }
         }
-        self.prompts.push(Pending { id, placed, keys, cache, shared: taken });
+        self.prompts.push(Pending { id, placed, keys, cache, shared: taken, time: Duration::ZERO });
         Ok(())
     }
 
-    /// Reads all prompts of the batch.
-    pub(super) fn read(self, model: &Model<B>) -> Vec<Read<'m, B>> {
+    /// Reads the prompts of the batch; of a prompt that is too long for one step, the next part, and it stays in the batch.
+    pub(super) fn read(&mut self, model: &Model<B>) -> Vec<Read<'m, B>> {
         let mut read = Vec::with_capacity(self.prompts.len());
         let mut together: Vec<Pending<B>> = Vec::new();
-        for pending in self.prompts {
-            if pending.placed.inside.is_some() {
-                read.extend(read_together(model, std::mem::take(&mut together)));
+        let mut left = self.limits.step_rows;
+        for pending in std::mem::take(&mut self.prompts) {
+            if pending.is_cut() {
+                read.extend(self.read_together(model, std::mem::take(&mut together), &mut left));
                 read.push((pending.id, read_cut(model, pending)));
             } else {
                 together.push(pending);
             }
         }
-        read.extend(read_together(model, together));
+        read.extend(self.read_together(model, together, &mut left));
+        read
+    }
+
+    /// Reads prompts in one pass of at most `left` rows, and keeps the one that is not at its end then. The pass ends early if nobody waits for any
+    /// of them.
+    fn read_together(
+        &mut self,
+        model: &Model<B>,
+        mut prompts: Vec<Pending<'m, B>>,
+        left: &mut usize,
+    ) -> Vec<Read<'m, B>> {
+        if prompts.is_empty() {
+            return Vec::new();
+        }
+        let start = Instant::now();
+        let mut rows = Vec::with_capacity(prompts.len());
+        let mut chunks = Vec::with_capacity(prompts.len());
+        let mut cancels = Vec::with_capacity(prompts.len());
+        for pending in &mut prompts {
+            let count = pending.left().min(*left);
+            *left -= count;
+            let first = pending.keys.len() - pending.left();
+            rows.push(pending.placed.prompt.embeds.clone().narrow(1, first, count));
+            // Tokens that are in the cache already are not taken over again.
+            let shared = pending.shared.saturating_sub(pending.cache.next_position());
+            chunks.push(Chunk::next(&mut pending.cache, count, shared));
+            cancels.push(pending.placed.cancel.clone());
+        }
+        let is_cancelled = || cancels.iter().all(|cancel| cancel.is_cancelled());
+        let embeds = if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 1) };
+        let Some(logits) = model.logits_unless(embeds, &mut chunks, &is_cancelled) else {
+            return prompts.into_iter().map(|pending| (pending.id, Err(Error::Cancelled))).collect();
+        };
+        let time = start.elapsed();
+        let mut read = Vec::with_capacity(prompts.len());
+        for (mut pending, logits) in prompts.into_iter().zip(logits) {
+            pending.time += time;
+            if pending.left() > 0 {
+                self.prompts.push(pending);
+            } else {
+                read.push((pending.id, begun(model, pending, logits)));
+            }
+        }
         read
     }
 }
 
-/// Reads prompts in one pass, which ends early if nobody waits for any of them.
-fn read_together<'m, B: VlmBackend>(model: &Model<B>, mut prompts: Vec<Pending<'m, B>>) -> Vec<Read<'m, B>> {
-    if prompts.is_empty() {
-        return Vec::new();
-    }
-    let start = Instant::now();
-    let mut rows = Vec::with_capacity(prompts.len());
-    let mut chunks = Vec::with_capacity(prompts.len());
-    let mut cancels = Vec::with_capacity(prompts.len());
-    for Pending { placed, cache, keys, shared, .. } in &mut prompts {
-        let new = keys.len() - *shared;
-        rows.push(placed.prompt.embeds.clone().narrow(1, *shared, new));
-        // Tokens that are in the cache already are not taken over again.
-        let shared = *shared - cache.next_position();
-        chunks.push(Chunk::next(cache, new, shared));
-        cancels.push(placed.cancel.clone());
-    }
-    let is_cancelled = || cancels.iter().all(|cancel| cancel.is_cancelled());
-    let embeds = if rows.len() == 1 { rows.swap_remove(0) } else { Tensor::cat(rows, 1) };
-    let Some(logits) = model.logits_unless(embeds, &mut chunks, &is_cancelled) else {
-        return prompts.into_iter().map(|pending| (pending.id, Err(Error::Cancelled))).collect();
-    };
-    let prefill = start.elapsed();
-    let begun = |(pending, logits): (Pending<'m, B>, Vec<f32>)| {
-        let Pending { id, placed, keys, cache, shared } = pending;
-        let embeds = placed.prompt.embeds.clone();
-        if let Err(error) = model.check_logits(&logits, || Some(embeds)) {
-            return (id, Err(error));
-        }
-        let generated = Generated { shared, ..Generated::unanswered(logits, keys.len(), prefill) };
-        (id, Ok(Sequence::new(id, placed, Some(keys), cache, generated)))
-    };
-    prompts.into_iter().zip(logits).map(begun).collect()
+/// The sequence of a prompt that was read, whose last row has these logits.
+fn begun<'m, B: VlmBackend>(
+    model: &Model<B>,
+    pending: Pending<'m, B>,
+    logits: Vec<f32>,
+) -> Result<Sequence<'m, B>, Error> {
+    let Pending { id, placed, keys, cache, shared, time } = pending;
+    let embeds = placed.prompt.embeds.clone();
+    model.check_logits(&logits, || Some(embeds))?;
+    let generated = Generated { shared, ..Generated::unanswered(logits, keys.len(), time) };
+    Ok(Sequence::new(id, placed, Some(keys), cache, generated))
 }
 
 /// Reads a prompt, and drops visual tokens on the way through the decoder.

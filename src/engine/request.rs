@@ -13,7 +13,7 @@ use secateur_backends::VlmBackend;
 use super::{Media, Sampling, encoder::EncoderCache};
 use crate::{
     Error,
-    model::{EmbeddedPrompt, Model, VisualTokens},
+    model::{EmbeddedPrompt, Model, Scores, VisualTokens},
     pruner::{Budget, LayerPruner, NoPruning, Pruner, Selector},
     text::Prompt,
 };
@@ -69,12 +69,15 @@ pub struct Request<'r, B: VlmBackend> {
     pub draw: u64,
     /// Switch that ends the request early.
     pub cancel: Cancel,
+    /// Whether the scores by which the method ranks patches are wanted: [`Answered::scores`](super::Answered::scores).
+    pub scores: bool,
 }
 
 /// A request whose media are in its prompt.
 pub(super) struct Placed<'r, B: VlmBackend> {
     pub(super) prompt: EmbeddedPrompt<B>,
     pub(super) visual: Vec<VisualTokens<B>>,
+    pub(super) scores: Vec<Option<Scores>>,
     /// The method that drops visual tokens inside the decoder, and the number of them to keep.
     pub(super) inside: Option<(&'r dyn LayerPruner<B>, usize)>,
     pub(super) decoding: Decoding,
@@ -91,7 +94,7 @@ impl<'r, B: VlmBackend> Request<'r, B> {
         budget: Option<Budget>,
         decoding: Decoding,
     ) -> Self {
-        Self { media, prompt, selector, budget, decoding, draw: 0, cancel: Cancel::default() }
+        Self { media, prompt, selector, budget, decoding, draw: 0, cancel: Cancel::default(), scores: false }
     }
 
     /// An upper bound of the tokens that the request takes in the cache, answer included.
@@ -111,7 +114,7 @@ impl<'r, B: VlmBackend> Request<'r, B> {
     pub(super) fn place(self, model: &Model<B>, encoder: &mut EncoderCache<B>) -> Result<Placed<'r, B>, Error> {
         // Refuses a prompt that is far too long before anything is computed for it: every placeholder stands for one token at least.
         model.check_length(self.prompt.ids.len())?;
-        let Self { media, prompt, selector, budget, decoding, draw, cancel } = self;
+        let Self { media, prompt, selector, budget, decoding, draw, cancel, scores: wants_scores } = self;
         let method = selector.method();
         let whole = NoPruning { tiling: method.card().tiling, class: method.keeps_class() };
         let (pruner, inside): (&dyn Pruner<B>, _) = match selector {
@@ -120,10 +123,14 @@ impl<'r, B: VlmBackend> Request<'r, B> {
         };
         let mut placeholder = 0;
         let mut visual = Vec::with_capacity(media.len());
+        let mut scores = Vec::new();
         for media in &media {
             let encoded = encoder.encode(model, media, method.card().tiling, pruner.card().needs)?;
             let before = budget.filter(|_| inside.is_none());
             visual.push(model.prune(&encoded, pruner, before, &prompt, placeholder)?);
+            if wants_scores {
+                scores.push(model.scores(&encoded, pruner, &prompt, placeholder)?);
+            }
             placeholder += encoded.placeholders();
         }
         let prompt = model.place(&prompt, &visual);
@@ -140,8 +147,19 @@ impl<'r, B: VlmBackend> Request<'r, B> {
             }
             None => None,
         };
-        Ok(Placed { prompt, visual, inside, decoding, draw, cancel })
+        Ok(Placed { prompt, visual, scores, inside, decoding, draw, cancel })
     }
+}
+
+/// The reason why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model gave an end token.
+    End,
+    /// The answer is as long as it may be, or the context is full.
+    Length,
+    /// The caller ended it.
+    Caller,
 }
 
 /// An answer, token by token.
@@ -162,6 +180,8 @@ pub struct Generated {
     pub prefill: Duration,
     /// Time for the tokens after the first.
     pub decode: Duration,
+    /// The reason why it ended.
+    pub finish: Finish,
     /// Number of forward passes after the prefill; the last may have given the end token.
     pub steps: usize,
 }
@@ -170,7 +190,8 @@ impl Generated {
     /// An answer before its first token.
     pub(super) fn unanswered(first_logits: Vec<f32>, prompt: usize, prefill: Duration) -> Self {
         let (ids, kept, decode) = (Vec::new(), None, Duration::ZERO);
-        Self { ids, first_logits, prompt, shared: 0, kept, prefill, decode, steps: 0 }
+        let finish = Finish::Caller;
+        Self { ids, first_logits, prompt, shared: 0, kept, prefill, decode, finish, steps: 0 }
     }
 
     /// Tokens a second after the first, the end token counted; `None` if there was only one.

@@ -8,7 +8,7 @@ use std::{
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{Answered, Decoding, Event, Flow, Generated, RequestId, choose::Chooser, prefix::Prefix, request::Placed};
+use super::{Answered, Decoding, Event, Finish, Flow, Generated, RequestId, choose::Chooser, prefix::Prefix, request::Placed};
 use crate::{
     Error,
     model::{Chunk, KvCache, Model, RowKey},
@@ -65,14 +65,21 @@ impl<'m, B: VlmBackend> Sequence<'m, B> {
         let Decoding { max_new_tokens: limit, stops, .. } = self.placed.decoding;
         let id = self.chooser.choose(&self.logits);
         let ids = &mut self.generated.ids;
-        let goes_on = ids.len() < limit && !(stops && model.ends().contains(&id));
-        if goes_on {
+        let finish = if ids.len() == limit {
+            Finish::Length
+        } else if stops && model.ends().contains(&id) {
+            Finish::End
+        } else {
             ids.push(id);
-        }
-        let full = || ids.len() == limit || self.cache.is_full();
-        if goes_on && on_event(Event::Token { id: self.id, ids: &*ids }).is_continue() && !full() {
-            return ControlFlow::Continue(());
-        }
+            if on_event(Event::Token { id: self.id, ids: &*ids, logits: &self.logits }).is_break() {
+                Finish::Caller
+            } else if ids.len() == limit || self.cache.is_full() {
+                Finish::Length
+            } else {
+                return ControlFlow::Continue(());
+            }
+        };
+        self.generated.finish = finish;
         ControlFlow::Break(())
     }
 
@@ -80,10 +87,10 @@ impl<'m, B: VlmBackend> Sequence<'m, B> {
     pub(super) fn end(self) -> (RequestId, Result<Answered<B>, Error>, Option<Prefix<B>>) {
         let Self { id, placed, keys, cache, mut generated, failed, began, .. } = self;
         generated.decode = if generated.steps > 0 { began.elapsed() } else { Duration::ZERO };
-        let Placed { visual, .. } = placed;
+        let Placed { visual, scores, .. } = placed;
         match failed {
             Some(error) => (id, Err(error), None),
-            None => (id, Ok(Answered { visual, generated }), keys.map(|keys| Prefix { keys, cache })),
+            None => (id, Ok(Answered { visual, scores, generated }), keys.map(|keys| Prefix { keys, cache })),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     image::{Grid, Rgb, Tiles},
     pruner::{Blend, Budget, ClsAttention, Cues, Keep, Needs, Pruner, Tiling},
     sequence::{Merge, Visual, gather, join},
+    tensor::host,
     text::{Prompt, Span},
     video::Media,
 };
@@ -56,6 +57,9 @@ pub struct EmbeddedPrompt<B: Backend> {
     /// The identity of each row: rows with equal keys are equal.
     pub keys: Vec<RowKey>,
 }
+
+/// The scores by which a method ranks the patches of each item, higher first: `[items][patches]`.
+pub type Scores = Vec<Vec<f32>>;
 
 /// The identity of a row of a prompt: a token of text, or a visual token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,6 +244,22 @@ impl<B: VlmBackend> Model<B> {
         let &Placement { grid, tiles, merge, .. } = placement;
         let media = media.key;
         Ok(VisualTokens { tokens, order, parts, keep, media, grid, unpruned, tiles, merge, vision, project, prune })
+    }
+
+    /// The scores by which a method ranks the patches of an image or video whose first placeholder in `prompt` is number `index`; `None` for a
+    /// method without scores.
+    ///
+    /// # Errors
+    /// As [`Self::prune`].
+    pub fn scores(
+        &self,
+        media: &EncodedMedia<B>,
+        pruner: &dyn Pruner<B>,
+        prompt: &Prompt,
+        index: usize,
+    ) -> Result<Option<Scores>, Error> {
+        let scores = pruner.score(&self.cues(media, pruner.card().needs, prompt, index)?)?;
+        Ok(scores.map(|scores| host(scores).chunks(media.placement.grid.tokens()).map(<[f32]>::to_vec).collect()))
     }
 
     /// The visual tokens of an image or video when nothing is pruned, and an image is taken apart as the model's own code does.

@@ -21,7 +21,7 @@ pub use blocks::{
 };
 pub use checkpoint::{Beside, Checkpoint, DEMO, LoadOptions, Pair, is_gguf, open};
 pub use config::{DecoderConfig, Llama3Scaling, RopeConfig, RopeScaling};
-pub use encode::{EmbeddedPrompt, EncodedMedia, RowKey, VisualTokens};
+pub use encode::{EmbeddedPrompt, EncodedMedia, RowKey, Scores, VisualTokens};
 pub use families::llava::{LlavaConfig, Projector};
 pub use fill::Fill;
 pub use gguf::{GgufFile, GgufPart};

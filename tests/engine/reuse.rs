@@ -79,11 +79,20 @@ fn prompts_that_begin_alike_are_answered_as_if_they_were_alone() {
         let together = ask(&model, Limits { batch: 6, ..limits }, requests());
         // Requests join while others are being answered.
         let joining = ask(&model, Limits { batch: 4, ..limits }, requests());
+        // Prompts are read in parts, between which others are answered.
+        let in_parts = ask(&model, Limits { batch: 4, step_rows: 40, ..limits }, requests());
+        assert_eq!(in_parts.len(), 6);
         assert_eq!((alone.len(), one_by_one.len(), together.len(), joining.len()), (6, 6, 6, 6));
         let shared: Vec<usize> = one_by_one.iter().map(|answer| answer.shared).collect();
         assert_eq!(shared[0], 0, "{method}");
         for (i, alone) in alone.iter().enumerate() {
-            for (how, found) in [("in turn", &one_by_one[i]), ("together", &together[i]), ("joining", &joining[i])] {
+            let ways = [
+                ("in turn", &one_by_one[i]),
+                ("together", &together[i]),
+                ("joining", &joining[i]),
+                ("in parts", &in_parts[i]),
+            ];
+            for (how, found) in ways {
                 assert_eq!(alone.ids, found.ids, "{method}, {how}");
                 assert_eq!((alone.steps, &alone.kept), (found.steps, &found.kept), "{method}, {how}");
             }

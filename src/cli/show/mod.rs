@@ -225,8 +225,7 @@ fn look<B: VlmBackend>(
         Selector::Before(pruner) => {
             let look = model.encode_media(media, pruner.card().tiling, pruner.card().needs)?;
             let seen = model.prune(&look, &**pruner, method.tokens, prompt, 0)?;
-            let score = pruner.score(&model.cues(&look, pruner.card().needs, prompt, 0)?)?;
-            let scores = score.map(|score| host(score).chunks(seen.grid.tokens()).map(<[f32]>::to_vec).collect());
+            let scores = model.scores(&look, &**pruner, prompt, 0)?;
             let counts = [seen.order.len(), seen.unpruned];
             Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores, answer: said })
         }
