@@ -47,6 +47,8 @@ pub mod cli;
 pub mod cost;
 pub mod dataset;
 pub mod demo;
+#[cfg(feature = "cli")]
+mod drawing;
 pub mod engine;
 mod error;
 pub mod eval;
@@ -64,6 +66,8 @@ pub mod pruner;
 #[cfg(feature = "cli")]
 mod published;
 pub mod sequence;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod shard;
 pub mod statistics;
 pub mod task;

@@ -19,7 +19,6 @@ macro_rules! usage {
 mod analyze;
 mod answer;
 mod args;
-mod arrange;
 mod ask;
 mod bench;
 mod benchmark;
@@ -44,6 +43,8 @@ mod pull;
 mod quantize;
 mod report;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod shell;
 mod show;
 mod sweep;
@@ -90,12 +91,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn run_command(args: Args) -> anyhow::Result<()> {
-    interrupt::say_goodbye_on_interrupt();
+    #[cfg(feature = "serve")]
+    let waits_for_signals = matches!(args.command, Command::Serve(_));
+    #[cfg(not(feature = "serve"))]
+    let waits_for_signals = false;
+    if !waits_for_signals {
+        interrupt::say_goodbye_on_interrupt();
+    }
     terminal::keep_stdout_for_json(args.command.ends_with_json());
     match args.command {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Ask(args) => ask::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Sweep(args) => sweep::run(args),
         Command::Tune(args) => tune::run(args),

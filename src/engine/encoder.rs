@@ -81,16 +81,22 @@ pub(super) struct EncoderCache<B: VlmBackend> {
     entries: Vec<(Key, Encoded<B>)>,
     budget: usize,
     encoded: usize,
+    hits: usize,
 }
 
 impl<B: VlmBackend> EncoderCache<B> {
     pub(super) fn new(budget: usize) -> Self {
-        Self { entries: Vec::new(), budget, encoded: 0 }
+        Self { entries: Vec::new(), budget, encoded: 0, hits: 0 }
     }
 
     /// The number of images and videos that the vision tower has encoded.
     pub(super) fn encoded(&self) -> usize {
         self.encoded
+    }
+
+    /// The number of those whose encoding was in the cache.
+    pub(super) fn hits(&self) -> usize {
+        self.hits
     }
 
     /// The tower's output for `media`, computed where it is not in the cache.
@@ -112,6 +118,7 @@ impl<B: VlmBackend> EncoderCache<B> {
         let key = (shared.key(), tiling, needs);
         if let Some(at) = self.entries.iter().position(|(known, _)| *known == key) {
             let entry = self.entries.remove(at);
+            self.hits += 1;
             let encoded = entry.1.clone();
             self.entries.push(entry);
             return Ok(encoded);

@@ -141,6 +141,11 @@ impl<'m, B: VlmBackend> Engine<'m, B> {
         self.waiting.len() + self.prefill.len() + self.running.len()
     }
 
+    /// The numbers of images and videos that the vision tower has encoded, and of those whose encoding was kept.
+    pub fn encoder_use(&self) -> [u64; 2] {
+        [self.encoder.encoded() as u64, self.encoder.hits() as u64]
+    }
+
     /// Runs one step: the requests that fit are admitted and their prompts read, then every answer gets its next token. `on_event` says after each
     /// token whether the answer goes on.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event<B>) -> Flow) {

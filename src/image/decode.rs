@@ -65,9 +65,16 @@ pub fn decode(path: &Path) -> Result<Rgb, Error> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_upright(path: &Path) -> Result<(Rgb, bool), Error> {
-    let bytes = read(path)?;
-    let image = decode_bytes(path, &bytes)?;
-    Ok(match orientation(&bytes) {
+    decode_bytes_upright(path, &read(path)?)
+}
+
+/// Reads the image in `bytes`, which were found at `path`, upright; also returns whether its EXIF block turned it.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_bytes_upright(path: &Path, bytes: &[u8]) -> Result<(Rgb, bool), Error> {
+    let image = decode_bytes(path, bytes)?;
+    Ok(match orientation(bytes) {
         Orientation::NoTransforms => (image, false),
         turned => (turn(image, turned), true),
     })
@@ -117,6 +124,32 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Rgb, Error> {
     }
     // Some decoders panic on damaged files.
     guarded(|| by_library(bytes)).unwrap_or_else(|| Err("the image is damaged".to_owned())).map_err(fail)
+}
+
+/// The width and the height of the image in `bytes`, as its header has them; no pixel is decoded.
+///
+/// # Errors
+/// As [`decode`], but for damage behind the header.
+pub fn size(path: &Path, bytes: &[u8]) -> Result<[u32; 2], Error> {
+    let fail = |reason: String| Error::Image { path: path.to_owned(), reason };
+    if bytes.is_empty() {
+        return Err(fail("there are 0 bytes, which is no image".to_owned()));
+    }
+    let [width, height] = if guess_format(bytes).ok() == Some(ImageFormat::Jpeg) {
+        let header = jpeg::header(bytes).map_err(fail)?;
+        [header.width, header.height]
+    } else {
+        let found = guarded(|| {
+            let Ok(format) = guess_format(bytes) else { return Err(what_else(bytes)) };
+            let mut reader = ImageReader::new(Cursor::new(bytes));
+            reader.set_format(format);
+            reader.limits(limits());
+            reader.into_dimensions().map(<[u32; 2]>::from).map_err(|error| in_words(&error))
+        });
+        found.unwrap_or_else(|| Err("the image is damaged".to_owned())).map_err(fail)?
+    };
+    check_size(width, height).map_err(fail)?;
+    Ok([width, height])
 }
 
 fn check_size(width: u32, height: u32) -> Result<(), String> {

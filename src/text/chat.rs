@@ -8,8 +8,10 @@ use crate::Error;
 pub struct ChatForm {
     /// The name of the form in the family's own code.
     pub name: &'static str,
-    /// The text before the first turn: the system's text.
+    /// The text before the first turn: the system's text that the model was trained with.
     pub start: &'static str,
+    /// The place of a system's text that a user gives instead.
+    pub system: System,
     /// The text before and after a user's text; the second opens the answer.
     pub user: [&'static str; 2],
     /// The text before and after an answer of an earlier turn.
@@ -20,6 +22,15 @@ pub struct ChatForm {
     pub placement: Placement,
     /// Whether [`VIDEO_PLACEHOLDER`] stands for all frames of a video.
     pub reads_videos: bool,
+}
+
+/// The place of a system's text that a user gives, and the text before and after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// In place of [`ChatForm::start`].
+    Start([&'static str; 2]),
+    /// Before the user's text of the first turn.
+    FirstTurn([&'static str; 2]),
 }
 
 /// The place of the images' placeholders in a question that has none.
@@ -49,15 +60,23 @@ impl ChatForm {
     /// When the question has placeholders, but not as many, or one for a video where an image comes next, or the other way round.
     pub fn render(&self, question: &str, media: &[usize]) -> Result<String, Error> {
         let user = self.place(question, media)?;
-        Ok(self.conversation(&[Turn { user, answer: None }]))
+        Ok(self.conversation(None, &[Turn { user, answer: None }]))
     }
 
-    /// Writes the prompt of several turns, whose placeholders are in their texts already.
-    pub fn conversation(&self, turns: &[Turn]) -> String {
-        let mut text = self.start.to_owned();
+    /// Writes the prompt of several turns, whose placeholders are in their texts already: [`Self::place`]. A `system`'s text stands in place of the
+    /// form's own.
+    pub fn conversation(&self, system: Option<&str>, turns: &[Turn]) -> String {
+        let (start, mut first) = match (system, self.system) {
+            (None, _) => (self.start.to_owned(), String::new()),
+            (Some(text), System::Start([before, after])) => (format!("{before}{text}{after}"), String::new()),
+            (Some(text), System::FirstTurn([before, after])) => {
+                (self.start.to_owned(), format!("{before}{text}{after}"))
+            }
+        };
+        let mut text = start;
         for Turn { user, answer } in turns {
             let user = if self.trims { strip(user) } else { user };
-            text.extend([self.user[0], user, self.user[1]]);
+            text.extend([self.user[0], &std::mem::take(&mut first), user, self.user[1]]);
             if let Some(answer) = answer {
                 text.extend([self.answer[0], answer, self.answer[1]]);
             }
@@ -65,8 +84,11 @@ impl ChatForm {
         text
     }
 
-    /// The question with the placeholders of all its images and videos.
-    fn place(&self, question: &str, media: &[usize]) -> Result<String, Error> {
+    /// The text of a turn with the placeholders of all its images and videos, as in [`Self::render`].
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn place(&self, question: &str, media: &[usize]) -> Result<String, Error> {
         let mut whole = String::new();
         let (mut rest, mut unplaced) = (question, media.iter());
         // A question that has placeholders for videos must have images and videos in the order of the media.

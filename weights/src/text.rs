@@ -146,6 +146,8 @@ fn expected_words(expected: &str) -> String {
         "a string" | "string" | "str" => "a text".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list".to_owned(),
+        // A field that takes two forms says so itself.
+        expected if expected.starts_with("a text or ") => expected.to_owned(),
         expected if expected.contains("tuple") || expected.contains("array of length") => {
             length(expected).map_or_else(|| "a list".to_owned(), |length| format!("a list of {length}"))
         }

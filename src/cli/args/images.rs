@@ -6,7 +6,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, TargetArgs, WeightArgs};
 use crate::{
-    cli::{show::HeatBy, workers::WorkerArgs},
+    cli::workers::WorkerArgs,
+    drawing::HeatBy,
     plot::Scale,
 };
 

@@ -5,6 +5,8 @@ mod environment;
 mod images;
 mod model;
 mod names;
+#[cfg(feature = "serve")]
+mod serve;
 mod tools;
 
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ pub(in crate::cli) use environment::command;
 pub use environment::{Unread, parse};
 pub(in crate::cli) use images::{Analysis, AnalyzeArgs, ReportArgs, ShowArgs};
 pub(in crate::cli) use model::{MethodArgs, ModelArgs, TargetArgs, WeightArgs, WeightType};
+#[cfg(feature = "serve")]
+pub(in crate::cli) use serve::ServeArgs;
 pub(in crate::cli) use tools::{
     BenchArgs, CheckArgs, CompletionsArgs, ListArgs, Listing, PruneArgs, QuantizeArgs, TraceArgs,
 };
@@ -45,6 +49,13 @@ pub(in crate::cli) enum Command {
         after_help = "Examples:\n  secateur ask --tokens 64 photo.jpg \"What is unusual here?\"\n  secateur ask --model demo --method fastervlm,trim --tokens 64 image.png \"Is there a red ring in the image?\""
     )]
     Ask(AskArgs),
+    /// Answers requests in OpenAI's form, each with a method and a budget of its own, and shows a page to try it
+    #[cfg(feature = "serve")]
+    #[command(mut_arg("method", usual_method), mut_arg("tokens", usual_tokens), mut_arg("model", usual_model))]
+    #[command(
+        after_help = "Examples:\n  secateur serve\n  secateur serve --model llava-hf/llava-1.5-7b-hf --tokens 64 --api-key-file keys.txt"
+    )]
+    Serve(ServeArgs),
     /// Runs a benchmark, resumes an interrupted run, scores it
     #[command(
         after_help = "Examples:\n  secateur eval pope --tokens 64 --limit 300\n  secateur eval mme --method vispruner --tokens 12.5% --devices all"
@@ -150,6 +161,8 @@ impl Command {
             Self::Analyze(args) => args.json,
             Self::Pull(args) => args.json,
             Self::Quantize(args) => args.json,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) => false,
             Self::Completions(_) | Self::Man => false,
         }
     }
@@ -158,6 +171,24 @@ impl Command {
 /// Sets the help of `--method` where it takes several.
 fn several(arg: Arg) -> Arg {
     arg.help("Methods, with commas, or `all`; see `secateur list methods`")
+}
+
+/// Sets the help of `--method` where requests choose.
+#[cfg(feature = "serve")]
+fn usual_method(arg: Arg) -> Arg {
+    arg.help("The method of requests that name none; see `secateur list methods`")
+}
+
+/// Sets the help of `--model` where it is the built-in checkpoint by default.
+#[cfg(feature = "serve")]
+fn usual_model(arg: Arg) -> Arg {
+    arg.help("A checkpoint folder, a Hugging Face id, a GGUF file, or `demo`, the built-in one; by default `demo`")
+}
+
+/// Sets the help of `--tokens` where requests choose.
+#[cfg(feature = "serve")]
+fn usual_tokens(arg: Arg) -> Arg {
+    arg.help("Visual tokens kept per crop for requests that have no budget; without it these are not pruned")
 }
 
 /// Sets the help of `--tokens` where nothing is drawn without it.

@@ -19,7 +19,6 @@ use comparison::Comparison;
 
 use super::{
     args::AskArgs,
-    arrange::arranged,
     check_sampling, check_there, ms, note_outside,
     plan::{MethodPlan, ModelPlan},
     print_json, see,
@@ -27,6 +26,7 @@ use super::{
 };
 use crate::{
     Error,
+    drawing::arranged,
     engine::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
     image::{Grid, Tiles, kept_patches},
     model::{Model, VisualTokens},

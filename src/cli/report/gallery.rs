@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     checksum::data_sha256,
-    cli::{args::WeightType, arrange::arranged, median},
+    cli::{args::WeightType, median},
+    drawing::arranged,
     engine::{Decoding, answer, go_on, kept},
     eval::prompt,
     image::{GridRule, kept_patches},

@@ -143,7 +143,7 @@ fn text_goes_to_the_official_ids_and_back() {
                     .chunks(2)
                     .map(|pair| Turn { user: pair[0].unwrap().to_owned(), answer: pair[1].map(str::to_owned) })
                     .collect();
-                let found = Prompt::new(&form.conversation(&turns), "", tokenizer).unwrap().ids;
+                let found = Prompt::new(&form.conversation(None, &turns), "", tokenizer).unwrap().ids;
                 assert_eq!(found, ids::<i64>(&row[conversation]), "{layout} {name}");
             }
         }

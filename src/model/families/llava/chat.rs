@@ -5,7 +5,7 @@ use std::path::Path;
 use super::detect::Language;
 use crate::{
     Error,
-    text::{ChatForm, Placement, Tokenizer},
+    text::{ChatForm, Placement, System, Tokenizer},
 };
 
 /// LLaVA's `vicuna_v1`: LLaVA-1.5 and LLaVA-NeXT on Vicuna.
@@ -13,6 +13,7 @@ pub const VICUNA_V1: ChatForm = ChatForm {
     name: "vicuna_v1",
     start: "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, \
             detailed, and polite answers to the user's questions. ",
+    system: System::Start(["", " "]),
     user: ["USER: ", " ASSISTANT:"],
     answer: [" ", "</s>"],
     trims: false,
@@ -24,6 +25,7 @@ pub const VICUNA_V1: ChatForm = ChatForm {
 pub const MISTRAL_INSTRUCT: ChatForm = ChatForm {
     name: "mistral_instruct",
     start: "",
+    system: System::FirstTurn(["<<SYS>>\n", "\n<</SYS>>\n\n"]),
     user: ["[INST] ", " [/INST]"],
     answer: [" ", " </s>"],
     ..VICUNA_V1
@@ -35,6 +37,7 @@ pub const LLAMA_3: ChatForm = ChatForm {
     start: "<|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language and vision assistant. You are able to \
             understand the visual content that the user provides, and assist the user with a variety of tasks using natural \
             language.<|eot_id|>",
+    system: System::Start(["<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"]),
     user: [
         "<|start_header_id|>user<|end_header_id|>\n\n",
         "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",

@@ -22,6 +22,7 @@ use crate::{
 };
 
 const FORM: ChatForm = ChatForm {
+    system: crate::text::System::Start(["", ""]),
     name: "toy",
     start: "",
     user: ["", " ="],

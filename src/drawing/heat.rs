@@ -8,13 +8,13 @@ use crate::{
 };
 
 /// The share of the image that colours hide.
-pub(super) const ALPHA: f32 = 0.5;
+pub(crate) const ALPHA: f32 = 0.5;
 /// The height of a colour bar.
 const BAR: usize = 12;
 
 /// How scores become colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(in crate::cli) enum HeatBy {
+pub(crate) enum HeatBy {
     /// By their ranks: the same number of patches has each colour
     Rank,
     /// By their logarithms
@@ -25,7 +25,7 @@ pub(in crate::cli) enum HeatBy {
 
 impl HeatBy {
     /// The numbers that are drawn for the scores of all items, and the words at the ends of the colour bar.
-    pub(super) fn numbers(self, scores: &[Vec<f32>]) -> (Vec<Vec<f32>>, [String; 2]) {
+    pub(crate) fn numbers(self, scores: &[Vec<f32>]) -> (Vec<Vec<f32>>, [String; 2]) {
         let (least, most) = reach(scores.iter().flatten());
         let ends = |low: f32, high: f32| [format!("{low:.2e}"), format!("{high:.2e}")];
         match self {
@@ -50,7 +50,7 @@ impl HeatBy {
 }
 
 /// An item under its heat map, with its kept patches outlined.
-pub(super) fn drawn(item: &Rgb, grid: Grid, numbers: &[f32], ends: (f32, f32), scale: Scale, kept: &[usize]) -> Rgb {
+pub(crate) fn drawn(item: &Rgb, grid: Grid, numbers: &[f32], ends: (f32, f32), scale: Scale, kept: &[usize]) -> Rgb {
     outlined(heat(item, grid, numbers, ends, scale, ALPHA), grid, kept)
 }
 
@@ -82,7 +82,7 @@ fn outlined(mut image: Rgb, grid: Grid, kept: &[usize]) -> Rgb {
 }
 
 /// A drawing above its colour bar, whose ends are named.
-pub(super) fn with_bar(image: &Rgb, scale: Scale, [low, high]: [String; 2]) -> Rgb {
+pub(crate) fn with_bar(image: &Rgb, scale: Scale, [low, high]: [String; 2]) -> Rgb {
     let row: Vec<u8> = (0..image.width).flat_map(|x| scale.colour(x as f32 / image.width.max(2) as f32)).collect();
     let bar = Rgb { width: image.width, height: BAR, data: row.repeat(BAR) };
     stack(&[image.clone(), captioned(&bar, &format!("{low} to {high}"))])

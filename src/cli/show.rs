@@ -1,10 +1,5 @@
 //! `secateur show`: the patches that each method keeps of an image or a video, as images.
 
-mod heat;
-
-pub(in crate::cli) use heat::HeatBy;
-use heat::{ALPHA, drawn, with_bar};
-
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
@@ -17,12 +12,12 @@ use serde_json::json;
 
 use super::{
     args::ShowArgs,
-    arrange::{arranged, arranged_whole, in_padding, is_padded},
     check_there, make_folder, ms, note_outside,
     plan::{MethodPlan, ModelPlan},
     print, print_json, see,
 };
 use crate::{
+    drawing::{ALPHA, arranged, arranged_whole, drawn, in_padding, is_padded, with_bar},
     engine::{Decoding, answer, go_on, kept},
     files::write_file,
     image::{Rgb, Tiles, jpeg, kept_patches, png},

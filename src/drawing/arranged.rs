@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The image, or every crop in its place, or every frame under its time; `draw` draws each as a whole number of patches.
-pub(super) fn arranged<B: VlmBackend>(
+pub(crate) fn arranged<B: VlmBackend>(
     model: &Model<B>,
     media: &Media,
     tiles: Option<Tiles>,
@@ -37,18 +37,18 @@ pub(super) fn arranged<B: VlmBackend>(
 }
 
 /// The image with its padding; frames and crops as [`arranged`] puts them.
-pub(super) fn arranged_whole<B: VlmBackend>(model: &Model<B>, media: &Media, draw: impl Fn(Rgb, usize) -> Rgb) -> Rgb {
+pub(crate) fn arranged_whole<B: VlmBackend>(model: &Model<B>, media: &Media, draw: impl Fn(Rgb, usize) -> Rgb) -> Rgb {
     let Shown { mut items, .. } = model.vlm().shown(media, None);
     draw(items.swap_remove(0), 0)
 }
 
 /// Whether the model sees padding around an image, which is not drawn.
-pub(super) fn is_padded<B: VlmBackend>(model: &Model<B>, media: &Media) -> bool {
+pub(crate) fn is_padded<B: VlmBackend>(model: &Model<B>, media: &Media) -> bool {
     model.vlm().shown(media, None).unpadded.is_some()
 }
 
 /// The number of kept patches that hold nothing but padding.
-pub(super) fn in_padding<B: VlmBackend>(model: &Model<B>, media: &Media, kept: &[Vec<usize>]) -> usize {
+pub(crate) fn in_padding<B: VlmBackend>(model: &Model<B>, media: &Media, kept: &[Vec<usize>]) -> usize {
     let Media::Image(image) = media else { return 0 };
     if !is_padded(model, media) {
         return 0;
