@@ -155,7 +155,9 @@ fn listen(host: &str, port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind(&addresses[..]).map_err(|error| {
         let reason = match error.kind() {
             io::ErrorKind::AddrInUse => "something listens there already; --port takes another one".to_owned(),
-            io::ErrorKind::PermissionDenied => "ports below 1024 are for the system; --port takes another one".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 are for the system; --port takes another one".to_owned()
+            }
             io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
             _ => "the system refuses it".to_owned(),
         };

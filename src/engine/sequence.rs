@@ -8,7 +8,9 @@ use std::{
 use burn::tensor::Tensor;
 use secateur_backends::VlmBackend;
 
-use super::{Answered, Decoding, Event, Finish, Flow, Generated, RequestId, choose::Chooser, prefix::Prefix, request::Placed};
+use super::{
+    Answered, Decoding, Event, Finish, Flow, Generated, RequestId, choose::Chooser, prefix::Prefix, request::Placed,
+};
 use crate::{
     Error,
     model::{Chunk, KvCache, Model, RowKey},

@@ -15,6 +15,8 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use tokio_stream::StreamExt;
+
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     time::timeout,
@@ -129,9 +131,10 @@ async fn begin(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(UnboundedReceiver<Update>, String, Option<Streamed>), ApiError> {
+    // Read first: a client that still writes would not read why it is refused.
+    let body = read_body(state, headers, body).await?;
     check_form(headers)?;
     let served = state.served()?;
-    let body = read_body(state, headers, body).await?;
     let request = in_background(move || ChatRequest::read(&body)).await?;
     let model = model_name(state, request.model.as_deref())?;
     let settings = state.settings();
@@ -159,7 +162,8 @@ fn taken_apart(turn: UserTurn) -> ((Turn, usize), Vec<ImageSource>) {
 
 /// Refuses what is not sent as JSON. A page of another host cannot send JSON without asking first.
 fn check_form(headers: &HeaderMap) -> Result<(), ApiError> {
-    let unsupported = |message| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+    let unsupported =
+        |message| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     let form = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = form.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
@@ -196,6 +200,21 @@ async fn read_body(state: &State, headers: &HeaderMap, body: Body) -> Result<Vec
     }
 }
 
+/// Reads a body to its end, or for as long as a client has, and throws it away: a client that still writes would not read why it is refused.
+pub(super) async fn drain(state: &State, body: Body) {
+    let read = async {
+        let mut chunks = body.into_data_stream();
+        let mut left = MOST_BODY;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    let _ = timeout(state.settings().patience, read).await;
+}
+
 /// The name of the model in the answer.
 fn model_name(state: &State, asked: Option<&str>) -> Result<String, ApiError> {
     let names = &state.settings().names;
@@ -203,7 +222,8 @@ fn model_name(state: &State, asked: Option<&str>) -> Result<String, ApiError> {
         None => Ok(names.first().cloned().unwrap_or_default()),
         Some(name) if names.iter().any(|known| known == name) => Ok(name.to_owned()),
         Some(name) => {
-            let message = format!("the model `{}` is not served here; {} is", crate::words::excerpt(name), names.join(", "));
+            let message =
+                format!("the model `{}` is not served here; {} is", crate::words::excerpt(name), names.join(", "));
             Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).about("model"))
         }
     }

@@ -68,7 +68,9 @@ mod tests {
         for right in ["Bearer first", "bearer second", "Bearer  second "] {
             assert!(keys.permit(Some(right.as_bytes())), "{right}");
         }
-        for wrong in ["", "Bearer", "Bearer ", "Bearer # a comment", "Basic first", "first", "Bearer firs", "Bearer firstx"] {
+        for wrong in
+            ["", "Bearer", "Bearer ", "Bearer # a comment", "Basic first", "first", "Bearer firs", "Bearer firstx"]
+        {
             assert!(!keys.permit(Some(wrong.as_bytes())), "{wrong}");
         }
         assert!(!keys.permit(None));

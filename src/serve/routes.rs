@@ -16,7 +16,12 @@ use axum::{
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use super::{api::ApiError, chat::completions, page, state::State};
+use super::{
+    api::ApiError,
+    chat::{completions, drain},
+    page,
+    state::State,
+};
 use crate::pruner::{Params, methods};
 
 /// All addresses. Those below `/v1` and the metrics need a key, where the server has keys.
@@ -30,8 +35,16 @@ pub(super) fn routes(state: Arc<State>) -> Router {
     let router = guarded
         .route("/health", get(health))
         .merge(page::routes())
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address; /openapi.json lists those that are there") })
-        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method") })
+        .fallback(|| async {
+            ApiError::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "there is nothing at this address; /openapi.json lists those that are there",
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this address takes another method")
+        })
         .with_state(state.clone())
         .layer(map_response(|mut response: Response| async {
             let nosniff = (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
@@ -55,12 +68,13 @@ fn cors(origin: Option<&str>) -> Option<CorsLayer> {
     Some(CorsLayer::new().allow_origin(origin).allow_methods([Method::GET, Method::POST]).allow_headers(headers))
 }
 
-/// Refuses requests without a key. Nothing of a refused request is read but its head.
+/// Refuses requests without a key. The body of a refused request is thrown away.
 async fn check_key(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
     let given = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     if state.settings().keys.permit(given) {
         return next.run(request).await;
     }
+    drain(&state, request.into_body()).await;
     let message = "a key is needed: send it as `Authorization: Bearer KEY`";
     ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message).into_response()
 }

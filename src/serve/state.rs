@@ -61,8 +61,7 @@ pub(super) struct Served {
 impl Served {
     pub(super) fn new<B: VlmBackend>(model: &Model<B>, settings: &Settings) -> Self {
         let Settings { methods, missing, usual, .. } = settings;
-        let offer =
-            Offer { methods: methods.clone(), missing: missing.clone(), usual: *usual, grid: model.grid() };
+        let offer = Offer { methods: methods.clone(), missing: missing.clone(), usual: *usual, grid: model.grid() };
         Self { offer, context: model.decoder_config().max_position_embeddings }
     }
 }
@@ -136,9 +135,9 @@ impl State {
     /// With status 429 when the queue is full.
     pub(super) fn ticket(self: &Arc<Self>) -> Result<Ticket, ApiError> {
         let most = self.settings.queue;
-        let taken = self.waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-            (waiting < most).then_some(waiting + 1)
-        });
+        let taken = self
+            .waiting
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| (waiting < most).then_some(waiting + 1));
         taken.map(|_| Ticket(self.clone())).map_err(|_| {
             let message = format!("{most} requests wait already, which is the most; try again later");
             ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(RETRY_AFTER)
@@ -152,7 +151,11 @@ impl State {
     pub(super) fn submit(&self, job: Job) -> Result<(), ApiError> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let sent = jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        if sent { Ok(()) } else { Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping")) }
+        if sent {
+            Ok(())
+        } else {
+            Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the server is stopping"))
+        }
     }
 
     /// The number of a new request, from 0.

@@ -105,7 +105,9 @@ impl<'m, B: VlmBackend> Service<'m, B> {
     fn run(mut self, jobs: &Receiver<Job>) -> ControlFlow<()> {
         while self.take(jobs) {
             if catch_unwind(AssertUnwindSafe(|| self.step())).is_err() {
-                (self.state.settings().log)("error: a step of the engine broke off; requests in flight end with status 500");
+                (self.state.settings().log)(
+                    "error: a step of the engine broke off; requests in flight end with status 500",
+                );
                 let broken = ApiError::internal("the engine broke off; this is an error of Secateur");
                 std::mem::take(&mut self.clients).into_values().for_each(|client| client.fail(broken.clone()));
                 return ControlFlow::Continue(());

@@ -5,11 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 
 use super::{ModelArgs, TargetArgs, WeightArgs};
-use crate::{
-    cli::workers::WorkerArgs,
-    drawing::HeatBy,
-    plot::Scale,
-};
+use crate::{cli::workers::WorkerArgs, drawing::HeatBy, plot::Scale};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct ShowArgs {

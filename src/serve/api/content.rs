@@ -104,7 +104,8 @@ fn read(content: Option<Content>, at: &str) -> Result<(String, Vec<ImageSource>)
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for (i, part) in parts.into_iter().enumerate() {
         let here = format!("{at}.content[{i}]");
-        let missing = |field: &str| ApiError::bad(format!("{here}.{field}"), format!("the field `{here}.{field}` is missing"));
+        let missing =
+            |field: &str| ApiError::bad(format!("{here}.{field}"), format!("the field `{here}.{field}` is missing"));
         match part.kind.as_str() {
             "text" => texts.push(checked(part.text.ok_or_else(|| missing("text"))?, &here)?),
             "image_url" => {

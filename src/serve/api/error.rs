@@ -52,9 +52,7 @@ impl ApiError {
             Error::Image { .. } => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_image", message),
             Error::Budget { .. } => Self::bad("secateur.visual_tokens", message),
             Error::ImagePlaceholders { .. } | Error::VideoPlaceholders { .. } => Self::bad("messages", message),
-            Error::NoClipText | Error::MissingCue { .. } | Error::Layer { .. } => {
-                Self::bad("secateur.method", message)
-            }
+            Error::NoClipText | Error::MissingCue { .. } | Error::Layer { .. } => Self::bad("secateur.method", message),
             Error::NoText => Self::bad("messages", message),
             Error::Cancelled => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopped", "the server stopped before the answer's end")

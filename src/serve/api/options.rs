@@ -62,7 +62,8 @@ impl Offer {
         .collect::<Result<_, _>>()?;
         let ratio = request.pruning_ratio.map(left).transpose()?;
         if given.len() + usize::from(ratio.is_some()) > 1 {
-            let message = "the budget is given twice; give one of secateur.visual_tokens, visual_token_budget and pruning_ratio";
+            let message =
+                "the budget is given twice; give one of secateur.visual_tokens, visual_token_budget and pruning_ratio";
             return Err(ApiError::bad("secateur.visual_tokens", message));
         }
         let method = method.map(|name| self.method(&name)).transpose()?;
@@ -133,7 +134,8 @@ fn budget<'p>(param: &'p str, value: &Value) -> Result<(&'p str, Budget), ApiErr
 /// The budget that is left when so many per cent of the tokens are removed; `None` where none are.
 fn left(ratio: f64) -> Result<Option<Budget>, ApiError> {
     if !(0.0..100.0).contains(&ratio) {
-        let message = format!("pruning_ratio is {ratio}: it is the per cent of visual tokens to remove, from 0 to below 100");
+        let message =
+            format!("pruning_ratio is {ratio}: it is the per cent of visual tokens to remove, from 0 to below 100");
         return Err(ApiError::bad("pruning_ratio", message));
     }
     Ok((ratio > 0.0).then_some(Budget::Share(100.0 - ratio)))
@@ -166,11 +168,17 @@ mod tests {
             ("", with("none", None)),
             (r#", "secateur": null"#, with("none", None)),
             (r#", "secateur": {"visual_tokens": 64}"#, with("cdpruner", Some(Budget::Tokens(64)))),
-            (r#", "secateur": {"method": "fastervlm", "visual_tokens": "12.5%"}"#, with("fastervlm", Some(Budget::Share(12.5)))),
+            (
+                r#", "secateur": {"method": "fastervlm", "visual_tokens": "12.5%"}"#,
+                with("fastervlm", Some(Budget::Share(12.5))),
+            ),
             (r#", "visual_token_budget": 64"#, with("cdpruner", Some(Budget::Tokens(64)))),
             (r#", "pruning_ratio": 75"#, with("cdpruner", Some(Budget::Share(25.0)))),
             (r#", "pruning_ratio": 0"#, with("none", None)),
-            (r#", "pruning_ratio": 50, "secateur": {"method": "fastervlm"}"#, with("fastervlm", Some(Budget::Share(50.0)))),
+            (
+                r#", "pruning_ratio": 50, "secateur": {"method": "fastervlm"}"#,
+                with("fastervlm", Some(Budget::Share(50.0))),
+            ),
             (r#", "secateur": {"method": "none", "visual_tokens": 64}"#, with("none", None)),
         ] {
             assert_eq!(ask(fields), Ok(expected), "{fields}");
@@ -185,13 +193,19 @@ mod tests {
             (r#", "secateur": {"kept": "yes"}"#, "secateur.kept: "),
             (r#", "secateur": {"method": "fastervlm"}"#, "secateur.visual_tokens: `fastervlm` needs a budget"),
             (r#", "secateur": {"method": "magic", "visual_tokens": 64}"#, "secateur.method: "),
-            (r#", "secateur": {"method": "datp", "visual_tokens": 64}"#, "secateur.method: secateur.method is `datp`, which this checkpoint"),
+            (
+                r#", "secateur": {"method": "datp", "visual_tokens": 64}"#,
+                "secateur.method: secateur.method is `datp`, which this checkpoint",
+            ),
             (r#", "secateur": {"visual_tokens": 577}"#, "secateur.visual_tokens: a budget of 577"),
             (r#", "secateur": {"visual_tokens": -1}"#, "secateur.visual_tokens: "),
             (r#", "secateur": {"visual_tokens": [64]}"#, "secateur.visual_tokens: "),
             (r#", "visual_token_budget": 0"#, "visual_token_budget: "),
             (r#", "pruning_ratio": 100"#, "pruning_ratio: "),
-            (r#", "pruning_ratio": 50, "visual_token_budget": 64"#, "secateur.visual_tokens: the budget is given twice"),
+            (
+                r#", "pruning_ratio": 50, "visual_token_budget": 64"#,
+                "secateur.visual_tokens: the budget is given twice",
+            ),
         ] {
             let error = ask(fields).unwrap_err();
             assert!(error.starts_with(start), "{fields}: {error}");

@@ -163,6 +163,11 @@ impl ChatRequest {
     /// # Errors
     /// When they are no JSON, or a field has the wrong form.
     pub(in crate::serve) fn read(body: &[u8]) -> Result<Self, ApiError> {
+        // Serde would take a list for an object, too.
+        if body.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
+            let message = "the body: it is no JSON object, as {\"messages\": […]}";
+            return Err(ApiError { code: "invalid_json", param: None, ..ApiError::bad("", message) });
+        }
         let mut json = serde_json::Deserializer::from_slice(body);
         let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let field = error.path().to_string();

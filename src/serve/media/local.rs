@@ -13,7 +13,8 @@ const MOST_BYTES: u64 = 256 << 20;
 /// The bytes of the file at a `file:` URL, which must lie below `folder` when all links are resolved.
 pub(super) fn read(folder: &Path, url: &str) -> Result<Vec<u8>, ApiError> {
     // One answer for all that is not there or may not be read: whether a file exists elsewhere is nobody's business.
-    let absent = || ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such image below the server's --media-path");
+    let absent =
+        || ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such image below the server's --media-path");
     let path = Url::parse(url).ok().and_then(|url| url.to_file_path().ok()).ok_or_else(absent)?;
     let (path, folder) = (path.canonicalize().map_err(|_| absent())?, folder.canonicalize().map_err(|_| absent())?);
     if !path.starts_with(&folder) || !path.is_file() || check_regular(&path, "").is_err() {

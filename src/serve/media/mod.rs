@@ -62,10 +62,11 @@ impl Images {
         let part = self.free.clone().acquire_many_owned(mib).await;
         let part = part.map_err(|_| ApiError::internal("the server is stopping"))?;
         let media = in_background(move || {
-            let decode = |(param, bytes, _): (String, Vec<u8>, u64)| match decode_bytes_upright(Path::new(&param), &bytes) {
-                Ok((image, _)) => Ok(image.into()),
-                Err(error) => Err(ApiError::of(&error).about(param)),
-            };
+            let decode =
+                |(param, bytes, _): (String, Vec<u8>, u64)| match decode_bytes_upright(Path::new(&param), &bytes) {
+                    Ok((image, _)) => Ok(image.into()),
+                    Err(error) => Err(ApiError::of(&error).about(param)),
+                };
             fetched.into_iter().map(decode).collect::<Result<Vec<Media>, ApiError>>()
         });
         Ok(Opened { media: media.await?, part })
@@ -77,15 +78,22 @@ impl Images {
             Some("data") => data(&url),
             Some("http" | "https") => match &self.remote {
                 Some(remote) => remote.fetch(&url),
-                None => Err(ApiError::bad("", "images are not fetched from the web here; send a data: URL, or start the server with --allow-remote-images")),
+                None => Err(ApiError::bad(
+                    "",
+                    "images are not fetched from the web here; send a data: URL, or start the server with --allow-remote-images",
+                )),
             },
             Some("file") => match &self.folder {
                 Some(folder) => local::read(folder, &url),
-                None => Err(ApiError::bad("", "files of the server are not read here; send a data: URL, or start the server with --media-path")),
+                None => Err(ApiError::bad(
+                    "",
+                    "files of the server are not read here; send a data: URL, or start the server with --media-path",
+                )),
             },
             _ => Err(ApiError::bad("", "the address is neither a data: URL nor http(s): nor file:")),
         };
-        let bytes = bytes.map_err(|error| ApiError { message: format!("{param}: {}", error.message), ..error }.about(&param))?;
+        let bytes = bytes
+            .map_err(|error| ApiError { message: format!("{param}: {}", error.message), ..error }.about(&param))?;
         let [width, height] = size(Path::new(&param), &bytes).map_err(|error| ApiError::of(&error).about(&param))?;
         Ok((param, bytes, u64::from(width) * u64::from(height) * 3))
     }
@@ -119,7 +127,8 @@ mod tests {
     fn data_urls_are_read() {
         assert_eq!(data("data:image/png;base64,AAEC").unwrap(), [0, 1, 2]);
         assert_eq!(data("data:;BASE64,AA\nEC").unwrap(), [0, 1, 2]);
-        for broken in ["data:image/png;base64", "data:image/png,AAEC", "data:image/png;base64,A", "data:x;base64,AA!C"] {
+        for broken in ["data:image/png;base64", "data:image/png,AAEC", "data:image/png;base64,A", "data:x;base64,AA!C"]
+        {
             assert!(data(broken).is_err(), "{broken}");
         }
     }
