@@ -68,7 +68,7 @@ impl Job for Serve {
         let model: Model<B> = self.plan.load(&device)?;
         LOADED.store(true, Ordering::Relaxed);
         say!("the model is ready");
-        Ok(self.server.run(&model).context("the server's connections broke off")?)
+        self.server.run(&model).context("the server's connections broke off")
     }
 }
 

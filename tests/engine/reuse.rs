@@ -191,6 +191,62 @@ fn requests_do_not_touch_each_other() {
     }
 }
 
+/// While a long prompt is read in parts, another answer goes on: a token in every step.
+#[test]
+fn a_long_prompt_holds_nobody_up() {
+    let checkpoint = open(&fixture("tiny-llava-1.5/llava-v1.5-tiny").display().to_string(), Beside::default()).unwrap();
+    let model = checkpoint.load::<Flex>(LoadOptions::default(), &Default::default()).unwrap();
+    let selector = selector::<Flex>("none", Params::default()).unwrap();
+    let request = |name: &str, tokens| {
+        let image = SharedMedia::new(decode(&fixture("tiny-llava-1.5/images").join(name)).unwrap().into());
+        let text = model.chat().render(QUESTIONS[0], &[1]).unwrap();
+        let prompt = Prompt::new(&text, QUESTIONS[0], model.tokenizer()).unwrap();
+        Request::new(vec![Media::Shared(image)], prompt, &selector, None, Decoding::greedy(tokens))
+    };
+    let mut engine = Engine::new(&model, Limits { batch: 4, step_rows: 100, ..Limits::default() });
+    let first = engine.submit(request("boat_123x90.png", 40));
+    let mut tokens = Vec::new();
+    let mut step = |engine: &mut Engine<'_, Flex>| {
+        let before = tokens.len();
+        engine.step(&mut |event| {
+            if let Event::Token { id, .. } = event {
+                tokens.push(id);
+            }
+            ControlFlow::Continue(())
+        });
+        tokens[before..].to_vec()
+    };
+    while step(&mut engine).is_empty() {}
+    // 35 tokens of the system's text are there already, and 576 of another image are not.
+    let second = engine.submit(request("kitchen_85x120.png", 3));
+    let mut parts = 0;
+    loop {
+        let new = step(&mut engine);
+        assert!(new.contains(&first), "{new:?}");
+        parts += 1;
+        if new.contains(&second) {
+            break;
+        }
+    }
+    assert_eq!(parts, 6);
+    // A client that goes away in the middle of its prompt ends there.
+    let gone = request("boat_123x90.png", 3);
+    let cancel = gone.cancel.clone();
+    let mut engine = Engine::new(&model, Limits { batch: 4, step_rows: 100, ..Limits::default() });
+    let id = engine.submit(gone);
+    engine.step(&mut |_| ControlFlow::Continue(()));
+    cancel.cancel();
+    let mut ended = None;
+    engine.step(&mut |event| {
+        if let Event::Ended { id: found, outcome } = event {
+            ended = Some((found, outcome.map(|_| ())));
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(ended, Some((found, Err(Error::Cancelled))) if found == id), "{ended:?}");
+    assert_eq!(engine.unfinished(), 0);
+}
+
 /// Tokens that two prompts have in common after the image.
 fn common_words(model: &Model<Flex>, a: &str, b: &str) -> usize {
     let after = |question: &str| {

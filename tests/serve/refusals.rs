@@ -16,7 +16,14 @@ fn wrong_requests_are_refused_in_words() {
         ("{\"messages\": [".to_owned(), 400, "invalid_json", None),
         ("[".repeat(10_000), 400, "invalid_json", None),
         (
+            // Fields that nobody reads may be as deep as they like.
             format!("{{\"messages\": [], \"x\": {}1{}}}", "[".repeat(10_000), "]".repeat(10_000)),
+            400,
+            "invalid_value",
+            Some("messages"),
+        ),
+        (
+            format!("{{\"messages\": [], \"secateur\": {}1{}}}", "[".repeat(10_000), "]".repeat(10_000)),
             400,
             "invalid_json",
             None,
