@@ -15,7 +15,7 @@ use super::{
     check_sampling,
     plan::{MethodPlan, ModelPlan, names},
     print,
-    terminal::say,
+    terminal::log,
 };
 use crate::{
     engine::{Decoding, Limits, Sampling},
@@ -139,7 +139,7 @@ fn settings(
         cors: args.cors.clone(),
         grace: Duration::from_secs(args.grace),
         patience: PATIENCE,
-        log: Box::new(say),
+        log: Box::new(log),
     })
 }
 

@@ -58,6 +58,11 @@ static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// Writes a line to stderr. The program goes on if nobody reads stderr.
 pub(super) fn say(text: &str) {
     SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.to_owned());
+    log(text);
+}
+
+/// Writes a line to stderr that nothing is kept of: a server writes one for every request.
+pub(super) fn log(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", plain(text));
 }
 

@@ -1,6 +1,10 @@
 //! A request that is being answered, as its client sees it.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use secateur_backends::VlmBackend;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
@@ -8,13 +12,13 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
 use super::{
     api::{ApiError, Drawing, ImageTokens, Pruned, Timings, Usage},
     drawings::draw,
+    job::{Asked, Outcome, Update},
     logprobs::newest,
     stops::Stops,
-    worker::{Asked, Outcome, Update},
 };
 use crate::{
     Error,
-    engine::{Answered, Finish, Flow, Stream, kept},
+    engine::{Answered, Finish, Flow, SharedMedia, Stream, kept},
     image::Grid,
     model::Model,
 };
@@ -86,7 +90,7 @@ impl Client {
 
     fn timings<B: VlmBackend>(&self, answered: &Answered<B>) -> Timings {
         let Answered { visual, generated, .. } = answered;
-        let ms = |time: std::time::Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+        let ms = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
         Timings {
             queue: ms(self.taken - self.arrived),
             vision: ms(visual.iter().map(|visual| visual.vision).sum()),
@@ -106,7 +110,7 @@ impl Client {
         let drawings = self.asked.pruning.drawn.then(|| {
             let images = self.asked.media.iter().zip(visual).zip(&by_image).enumerate();
             let one = |(i, ((media, visual), kept)): (usize, ((_, _), &Vec<Vec<usize>>))| -> Drawing {
-                let media: &std::sync::Arc<crate::engine::SharedMedia> = media;
+                let media: &Arc<SharedMedia> = media;
                 draw(model, media.media(), visual, kept, scores.get(i).and_then(Option::as_ref))
             };
             images.map(one).collect()

@@ -3,15 +3,19 @@
 //! The thread that starts the server owns the model. Another one answers connections and hands requests over through a bounded queue.
 
 mod api;
+mod body;
 mod chat;
 mod client;
 mod connections;
 mod drawings;
+mod job;
 mod keys;
 mod logprobs;
 mod media;
 mod metrics;
+mod open;
 mod page;
+mod queue;
 mod routes;
 mod state;
 mod stops;
@@ -27,10 +31,10 @@ use std::{
     time::Duration,
 };
 
+use job::Job;
 pub use keys::Keys;
 use secateur_backends::VlmBackend;
 use state::{Served, State};
-use worker::Job;
 
 use crate::{
     engine::{Decoding, Limits},

@@ -16,12 +16,7 @@ use axum::{
 use serde_json::{Value, json};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use super::{
-    api::ApiError,
-    chat::{completions, drain},
-    page,
-    state::State,
-};
+use super::{api::ApiError, body::drain, chat::completions, page, state::State};
 use crate::pruner::{Params, methods};
 
 /// All addresses. Those below `/v1` and the metrics need a key, where the server has keys.
@@ -140,5 +135,6 @@ fn model(state: &State, name: &str) -> Value {
 }
 
 async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.text(state.waiting())).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.text(state.queue.waiting()))
+        .into_response()
 }

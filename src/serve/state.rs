@@ -16,9 +16,11 @@ use tokio::sync::{Notify, Semaphore};
 use super::{
     Settings,
     api::{ApiError, Offer},
+    job::Job,
     media::Images,
     metrics::Metrics,
-    worker::Job,
+    queue::Queue,
+    queue::RETRY_AFTER,
 };
 use crate::model::Model;
 
@@ -26,8 +28,6 @@ use crate::model::Model;
 pub(super) const MOST_BODY: usize = 50 << 20;
 /// The bytes of all bodies that are read at a time, in KiB.
 const BODIES_KIB: usize = 512 << 10;
-/// Seconds after which a request that found no place may come again.
-const RETRY_AFTER: u64 = 1;
 
 /// The state of a server.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct State {
     stopping: AtomicBool,
     /// Tells the server to stop.
     pub(super) stop: Notify,
-    waiting: AtomicUsize,
+    pub(super) queue: Queue,
     pub(super) images: Arc<Images>,
     pub(super) bodies: Arc<Semaphore>,
     pub(super) metrics: Metrics,
@@ -66,26 +66,16 @@ impl Served {
     }
 }
 
-/// A place in the queue, given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Ticket(Arc<State>);
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl State {
     pub(super) fn new(settings: Settings, jobs: Sender<Job>) -> Self {
         let images = Images::new(settings.remote_images, settings.media_path.clone());
         Self {
+            queue: Queue::new(settings.queue),
             settings,
             jobs: Mutex::new(Some(jobs)),
             ready: OnceLock::new(),
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
-            waiting: AtomicUsize::new(0),
             images: Arc::new(images),
             bodies: Arc::new(Semaphore::new(BODIES_KIB)),
             metrics: Metrics::new(),
@@ -122,26 +112,6 @@ impl State {
     /// Lets the model's thread end once it has answered what it has.
     pub(super) fn close(&self) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// The number of requests that wait for the model.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// A place in the queue.
-    ///
-    /// # Errors
-    /// With status 429 when the queue is full.
-    pub(super) fn ticket(self: &Arc<Self>) -> Result<Ticket, ApiError> {
-        let most = self.settings.queue;
-        let taken = self
-            .waiting
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| (waiting < most).then_some(waiting + 1));
-        taken.map(|_| Ticket(self.clone())).map_err(|_| {
-            let message = format!("{most} requests wait already, which is the most; try again later");
-            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message).retry_after(RETRY_AFTER)
-        })
     }
 
     /// Hands a request to the model's thread.

@@ -12,8 +12,8 @@ use tokio_stream::{StreamExt, wrappers::UnboundedReceiverStream};
 
 use super::{
     api::{Chunk, Delta, Logprobs},
-    chat::{Ended, Open},
-    worker::{Outcome, Update},
+    job::{Outcome, Update},
+    open::{Ended, Open},
 };
 
 /// The time after which a comment tells a client, and what lies between, that the connection lives.

@@ -4,78 +4,24 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, TryRecvError},
-    },
-    time::Instant,
+    sync::mpsc::{Receiver, TryRecvError},
 };
 
 use secateur_backends::VlmBackend;
-use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
 
 use super::{
-    api::{ApiError, Pruned, Pruning, Timings, TokenLogprob, Usage},
+    api::{ApiError, Pruning},
     client::Client,
-    state::{State, Ticket},
+    job::{Asked, Job, Update},
+    state::State,
 };
 use crate::{
     Error,
-    engine::{Cancel, Decoding, Engine, Event, Media, Request, RequestId, SharedMedia},
+    engine::{Cancel, Engine, Event, Media, Request, RequestId},
     model::Model,
     pruner::{Selector, selector},
     text::{Prompt, Turn, clip_question},
 };
-
-/// A request on its way to the model.
-pub(super) struct Job {
-    pub(super) asked: Asked,
-    /// Where its tokens go.
-    pub(super) updates: UnboundedSender<Update>,
-    pub(super) cancel: Cancel,
-    pub(super) arrived: Instant,
-    /// Its place in the queue.
-    pub(super) ticket: Ticket,
-    /// Its part of the bound on pixels.
-    pub(super) part: OwnedSemaphorePermit,
-}
-
-/// What a request asks.
-pub(super) struct Asked {
-    /// The system's text, in place of the model's own.
-    pub(super) system: Option<String>,
-    /// The turns, and the number of images in each.
-    pub(super) turns: Vec<(Turn, usize)>,
-    /// The images of all turns.
-    pub(super) media: Vec<Arc<SharedMedia>>,
-    pub(super) pruning: Pruning,
-    pub(super) decoding: Decoding,
-    /// Number that picks the answer's random numbers.
-    pub(super) draw: u64,
-    pub(super) stops: Vec<String>,
-    /// The number of alternatives for each token; `None` without log probabilities.
-    pub(super) alternatives: Option<usize>,
-}
-
-/// News of a request.
-#[derive(Debug)]
-pub(super) enum Update {
-    /// The answer has another token. Its text may be empty: it can wait for the rest of a character, or for what may be a stop text.
-    Token { text: String, logprob: Option<TokenLogprob> },
-    /// The answer has ended.
-    Ended(Result<Box<Outcome>, ApiError>),
-}
-
-/// The end of an answer.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    /// Text that was held back until the end.
-    pub(super) text: String,
-    pub(super) finish: &'static str,
-    pub(super) usage: Usage,
-    pub(super) timings: Timings,
-    pub(super) pruned: Pruned,
-}
 
 /// Answers requests until the queue is closed and the last one has its answer.
 pub(super) fn work<B: VlmBackend>(model: &Model<B>, jobs: &Receiver<Job>, state: &State) {
