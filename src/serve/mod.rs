@@ -42,6 +42,9 @@ use crate::{
     pruner::{Budget, Params},
 };
 
+/// Threads that read images beside each other. Each keeps memory of its own, and some wait for hosts of the web.
+const READERS: usize = 16;
+
 /// The settings of a server.
 pub struct Settings {
     /// The names that requests may call the model by; the first is in the answers.
@@ -115,7 +118,11 @@ impl Server {
         let (sender, jobs) = mpsc::channel();
         let state = Arc::new(State::new(settings, sender));
         let shared = state.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(READERS)
+            .build()?;
         let answer = move || runtime.block_on(connections::answer(listener, shared));
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(answer)?;
         Ok(Self { address, state, jobs, thread })
