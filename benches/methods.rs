@@ -11,7 +11,7 @@
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use burn::tensor::{Distribution, Tensor, activation};
-use secateur::pruner::{ClsAttention, Cues, Method, Needs, Params, Selector, methods, selector};
+use secateur::pruner::{ClsAttention, Cues, Method, Needs, Params, Relevance, Selector, methods, selector};
 use secateur_backends::{Job, VlmBackend, default_backend, run};
 
 const PATCHES: usize = 576;
@@ -43,10 +43,11 @@ fn cues<B: VlmBackend>(needs: Needs, crops: usize, device: &B::Device) -> Cues<B
             ClsAttention::All => Some(attention(LAYERS)),
         },
         prompt_embeds: needs.prompt_embeds.then(|| Some(Tensor::random([TEXT, HIDDEN], Distribution::Default, device))),
-        image_embeds: needs.joint.then(|| noise(JOINT)),
-        text_embeds: needs.joint.then(|| Tensor::random([1, JOINT], Distribution::Default, device)),
+        image_embeds: needs.reads_question().then(|| noise(JOINT)),
+        text_embeds: needs.reads_question().then(|| Tensor::random([1, JOINT], Distribution::Default, device)),
         keys: needs.keys.then(|| noise(TOWER / HEADS)),
         fingerprint: 0,
+        relevance: Relevance::Unlike,
     }
 }
 

@@ -116,6 +116,16 @@ pub enum Error {
         /// The video.
         path: PathBuf,
     },
+    /// An image that is much longer than it is wide, or wider than long.
+    #[error("an image of {width}×{height} pixels: one side may be {most} times as long as the other at most")]
+    Ratio {
+        /// The width in pixels.
+        width: usize,
+        /// The height in pixels.
+        height: usize,
+        /// The largest ratio.
+        most: usize,
+    },
     /// A video that cannot be used.
     #[error("{path}: {reason}")]
     Video {

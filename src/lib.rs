@@ -56,6 +56,7 @@ mod files;
 mod hash;
 pub mod image;
 pub mod judge;
+pub mod messages;
 pub mod model;
 #[cfg(test)]
 #[path = "../tests/common/mutants.rs"]

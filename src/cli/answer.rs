@@ -169,7 +169,8 @@ impl Job for Worker {
             if checked.insert(order.run) {
                 check_lengths(&model, &selector, samples.iter(), tokens)?;
             }
-            let asking = Asking { selector: &selector, tokens, decoding: decoding(*task, temperature, seed), batching };
+            let decoding = decoding(*task, temperature, seed, model.repetition_penalty());
+            let asking = Asking { selector: &selector, tokens, decoding, batching };
             let mut broken = None;
             let asked = ask(&model, asking, samples, order.questions, |question, given| {
                 let sent = serde_json::to_value(given).map_err(io::Error::from);

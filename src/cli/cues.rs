@@ -6,7 +6,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use secateur_weights::{Checkpoint, StoredTensor};
 
-use crate::{Error, files::write_file, pruner::Cues, tensor::host};
+use crate::{Error, files::write_file, pruner::{Cues, Relevance}, tensor::host};
 
 /// How far above 1 a row of attention may add up, for rows that were rounded to 16 bits.
 const ROUNDING: f32 = 0.02;
@@ -67,6 +67,7 @@ pub(super) fn read_cues<B: Backend>(path: &Path, file: &Checkpoint, device: &B::
             .transpose()
             .map_err(fail)?,
         fingerprint: 0,
+        relevance: Relevance::Unlike,
         cls_attention: file
             .tensors
             .get("cls_attention")

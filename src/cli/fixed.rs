@@ -86,7 +86,7 @@ impl Fixed {
             },
             seed: plan.seed,
             data: data.clone(),
-            clip_sha256: if method.card().needs.joint { self.clip_sha256.clone() } else { String::new() },
+            clip_sha256: if method.card().needs.reads_question() { self.clip_sha256.clone() } else { String::new() },
             data_sha256: data_sha256.clone(),
             max_new_tokens: task.card().max_new_tokens,
             ..self.config.clone()

@@ -74,7 +74,7 @@ use crate::{
     image::is_turned,
     model::{Checkpoint, DEMO},
     task::{MediaSource, Sample, Task, fetch},
-    video::{Media, check_reader, needs_ffmpeg},
+    video::{FrameRule, Media, check_reader, needs_ffmpeg},
 };
 
 /// A value on the command line that is wrong whatever the machine holds.
@@ -164,7 +164,7 @@ fn check_there(path: &Path) -> Result<(), Error> {
 }
 
 /// Reads an image, upright as people see it, or a video.
-fn see(path: &Path, frames: Option<usize>) -> Result<Media, Error> {
+fn see(path: &Path, frames: Option<FrameRule>) -> Result<Media, Error> {
     let (media, turned) = Media::read(path, frames)?;
     if turned {
         say!(

@@ -177,7 +177,9 @@ impl ModelPlan {
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
         let checkpoint = open(args.model(), args.weights.beside())?;
         checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
-        let reads_text = |plan: &MethodPlan| method(plan.method, plan.params).is_ok_and(|m| m.card().needs.joint);
+        let reads_text = |plan: &MethodPlan| {
+            method(plan.method, plan.params).is_ok_and(|method| checkpoint.reads_text_side(method.card().needs))
+        };
         check_needs(&mut methods, |plan| (plan.method, plan.params), &args.method, &checkpoint)?;
         let joint = text_side(&mut methods, reads_text, &args.method, || checkpoint.check_text_side())?;
         for plan in &methods {

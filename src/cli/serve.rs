@@ -128,7 +128,12 @@ fn settings(
             kv_bytes: args.kv_gib.saturating_mul(1 << 30),
             ..Limits::default()
         },
-        decoding: Decoding { max_new_tokens: args.max_new_tokens, sampling, stops: true },
+        decoding: Decoding {
+            max_new_tokens: args.max_new_tokens,
+            sampling,
+            stops: true,
+            repetition_penalty: 1.0,
+        },
         seed: args.model.method.seed,
         usual: (usual.method, usual.tokens),
         params: usual.params,

@@ -64,7 +64,7 @@ pub(super) fn run(args: ShowArgs) -> anyhow::Result<()> {
     let media = see(&args.media, checkpoint.frames())?;
     let question = args.question.clone().unwrap_or_default();
     note_outside(args.model.model(), std::slice::from_ref(&media), &question);
-    let text = checkpoint.chat().own.render(&question, &[media.placeholders()])?;
+    let text = checkpoint.chat().own.render(&question, &[media.placeholders(checkpoint.frames())])?;
     let out = args.out.clone().unwrap_or_else(|| usual_folder(&args));
     make_folder(&out)?;
     let target = plan.method().target;
@@ -256,8 +256,9 @@ fn relevances<B: VlmBackend>(model: &Model<B>, media: &Media, args: &ShowArgs) -
         }
     }
     for word in words {
-        let (image, text) = model.joint(seen.clone(), &format!("Is there a {word} in the image?"))?;
-        let numbers = host(relevance(image, text));
+        let prompt = Prompt { ids: Vec::new(), question: format!("Is there a {word} in the image?") };
+        let (image, text) = model.joint(seen.clone(), &prompt)?;
+        let numbers = host(relevance(image, text, model.vlm().relevance()));
         let map = heat(&square, grid, &numbers, reach(&numbers), scale, ALPHA);
         maps.push((word.to_owned(), map));
     }

@@ -41,7 +41,7 @@ pub(super) fn run(args: TraceArgs) -> anyhow::Result<()> {
             decode(path)?.into()
         }
     };
-    let text = checkpoint.chat().own.render(&args.question, &[media.placeholders()])?;
+    let text = checkpoint.chat().own.render(&args.question, &[media.placeholders(checkpoint.frames())])?;
     let target = plan.method().target;
     let question = args.clip_text.unwrap_or_else(|| clip_question(&args.question));
     let (limit, logits, cues) = (args.max_new_tokens, args.logits, args.cues);

@@ -1,5 +1,7 @@
 //! The choice of the next token.
 
+use std::collections::HashSet;
+
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// The rule that chooses the next token.
@@ -30,16 +32,40 @@ impl Sampling {
 pub(super) struct Chooser {
     sampling: Sampling,
     random: StdRng,
+    /// The factor by which tokens become less likely that were there before.
+    penalty: f32,
+    /// Those tokens, where the factor is not 1.
+    seen: HashSet<u32>,
 }
 
 impl Chooser {
     /// A chooser with the random numbers of a seed and a `draw`; each `draw` of a seed has its own.
     pub(super) fn new(sampling: Sampling, draw: u64) -> Self {
         let seed = if let Sampling::Random { seed, .. } = sampling { seed } else { 0 };
-        Self { sampling, random: StdRng::seed_from_u64(seed ^ draw) }
+        Self { sampling, random: StdRng::seed_from_u64(seed ^ draw), penalty: 1.0, seen: HashSet::new() }
+    }
+
+    /// Makes the tokens `seen`, and all that are chosen, less likely by a factor.
+    pub(super) fn with_penalty(self, penalty: f32, seen: &[u32]) -> Self {
+        Self { penalty, seen: seen.iter().copied().collect(), ..self }
     }
 
     pub(super) fn choose(&mut self, logits: &[f32]) -> u32 {
+        if self.penalty == 1.0 {
+            return self.choose_from(logits);
+        }
+        let mut logits = logits.to_vec();
+        for &id in &self.seen {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = if *logit < 0.0 { *logit * self.penalty } else { *logit / self.penalty };
+            }
+        }
+        let id = self.choose_from(&logits);
+        self.seen.insert(id);
+        id
+    }
+
+    fn choose_from(&mut self, logits: &[f32]) -> u32 {
         match self.sampling {
             Sampling::Greedy => argmax(logits),
             Sampling::Random { temperature, top_p, .. } => self.draw(logits, temperature, top_p),
@@ -83,6 +109,17 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals() {
         assert_eq!(argmax(&[0.5, 2.0, 2.0, -1.0]), 1);
+    }
+
+    /// Checks transformers' rule: a logit below 0 is multiplied, another one divided, once however often a token was there.
+    #[test]
+    fn what_was_there_becomes_less_likely() {
+        let mut chooser = Chooser::new(Sampling::Greedy, 0).with_penalty(2.0, &[0, 0, 9]);
+        // 3 / 2 is below 2, which is then halved to 1, below 1.5.
+        let choices: Vec<u32> = (0..3).map(|_| chooser.choose(&[3.0, 2.0, -1.0])).collect();
+        assert_eq!(choices, [1, 0, 0]);
+        let mut chooser = Chooser::new(Sampling::Greedy, 0).with_penalty(2.0, &[0]);
+        assert_eq!(chooser.choose(&[-1.0, -1.5]), 1);
     }
 
     #[test]

@@ -61,14 +61,12 @@ impl<B: VlmBackend> From<video::Media> for Media<B> {
 }
 
 impl<B: VlmBackend> Media<B> {
-    /// The largest number of items that the vision tower may encode of the image or video.
-    pub(super) fn most_items(&self, model: &Model<B>) -> usize {
+    /// A bound on the tokens that the decoder reads of the image or video.
+    pub(super) fn most_tokens(&self, model: &Model<B>) -> usize {
         match self {
-            Self::Encoded(media) => media.items(),
-            Self::Shared(media) => match media.media() {
-                video::Media::Image(_) => model.most_items(),
-                video::Media::Video(video) => video.frames.len(),
-            },
+            // Each item may have newline tokens and a class token, too.
+            Self::Encoded(media) => 2 * media.tokens(),
+            Self::Shared(media) => model.most_tokens(media.media()),
         }
     }
 }

@@ -32,7 +32,7 @@ struct Pending<'m, B: VlmBackend> {
 impl<B: VlmBackend> Pending<'_, B> {
     /// Number of rows that are to be read.
     fn left(&self) -> usize {
-        self.keys.len() - self.shared.max(self.cache.next_position())
+        self.keys.len() - self.shared.max(self.cache.tokens(0))
     }
 
     /// Whether tokens are dropped on the way, so that the prompt is read by itself.
@@ -153,8 +153,9 @@ impl<'m, B: VlmBackend> PrefillBatch<'m, B> {
             let first = pending.keys.len() - pending.left();
             rows.push(pending.placed.prompt.embeds.clone().narrow(1, first, count));
             // Tokens that are in the cache already are not taken over again.
-            let shared = pending.shared.saturating_sub(pending.cache.next_position());
-            chunks.push(Chunk::next(&mut pending.cache, count, shared));
+            let shared = pending.shared.saturating_sub(pending.cache.tokens(0));
+            let positions = pending.placed.prompt.positions.part(first, count);
+            chunks.push(Chunk { positions, ..Chunk::next(&mut pending.cache, count, shared) });
             cancels.push(pending.placed.cancel.clone());
         }
         let is_cancelled = || cancels.iter().all(|cancel| cancel.is_cancelled());
@@ -194,7 +195,8 @@ fn read_cut<'m, B: VlmBackend>(model: &Model<B>, pending: Pending<'m, B>) -> Res
     let Pending { id, placed, keys, mut cache, .. } = pending;
     let start = Instant::now();
     let (pruner, budget) = placed.inside.ok_or(Error::Cancelled)?;
-    let chunk = Chunk::next(&mut cache, keys.len(), 0);
+    let positions = placed.prompt.positions.clone();
+    let chunk = Chunk { positions, ..Chunk::next(&mut cache, keys.len(), 0) };
     let is_cancelled = || placed.cancel.is_cancelled();
     let cut = LayerCut { pruner, visual: &placed.prompt.visual, budget, is_cancelled: &is_cancelled };
     let (logits, kept) = model.logits_cut(placed.prompt.embeds.clone(), chunk, &cut)?;

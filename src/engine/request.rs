@@ -27,12 +27,14 @@ pub struct Decoding {
     pub sampling: Sampling,
     /// Whether an end token ends the answer; an end token is no part of the answer.
     pub stops: bool,
+    /// The factor by which tokens become less likely that are in the prompt or in the answer already, as in transformers' `generate`; 1 changes nothing.
+    pub repetition_penalty: f32,
 }
 
 impl Decoding {
     /// Settings that choose the best token at every step.
     pub fn greedy(max_new_tokens: usize) -> Self {
-        Self { max_new_tokens, sampling: Sampling::Greedy, stops: true }
+        Self { max_new_tokens, sampling: Sampling::Greedy, stops: true, repetition_penalty: 1.0 }
     }
 }
 
@@ -76,6 +78,8 @@ pub struct Request<'r, B: VlmBackend> {
 /// A request whose media are in its prompt.
 pub(super) struct Placed<'r, B: VlmBackend> {
     pub(super) prompt: EmbeddedPrompt<B>,
+    /// The ids of the prompt, where repetition has a penalty.
+    pub(super) ids: Vec<u32>,
     pub(super) visual: Vec<VisualTokens<B>>,
     pub(super) scores: Vec<Option<Scores>>,
     /// The method that drops visual tokens inside the decoder, and the number of them to keep.
@@ -100,10 +104,7 @@ impl<'r, B: VlmBackend> Request<'r, B> {
     /// An upper bound of the tokens that the request takes in the cache, answer included.
     pub(super) fn longest(&self, model: &Model<B>) -> usize {
         let limit = model.decoder_config().max_position_embeddings;
-        let items: usize = self.media.iter().map(|media| media.most_items(model)).sum();
-        // A row may end with a newline token, and a frame may have its class token.
-        let grid = model.grid();
-        let visual = items * (grid.tokens() + grid.rows + 1);
+        let visual: usize = self.media.iter().map(|media| media.most_tokens(model)).sum();
         (self.prompt.ids.len() + visual + self.decoding.max_new_tokens.min(limit)).min(limit)
     }
 
@@ -133,6 +134,7 @@ impl<'r, B: VlmBackend> Request<'r, B> {
             }
             placeholder += encoded.placeholders();
         }
+        let ids = if decoding.repetition_penalty == 1.0 { Vec::new() } else { model.ids_of(&prompt) };
         let prompt = model.place(&prompt, &visual);
         model.check_length(prompt.embeds.dims()[1])?;
         // A question without an image has nothing to drop.
@@ -140,14 +142,14 @@ impl<'r, B: VlmBackend> Request<'r, B> {
             // The budget of a method inside the decoder is per item too, and spent on all items together.
             Some((pruner, budget)) => {
                 let of_media = |visual: &VisualTokens<B>| {
-                    budget.of(visual.grid.tokens()).map(|tokens| tokens * visual.keep.indices().len())
+                    model.budget(budget, visual.grid.tokens()).map(|tokens| tokens * visual.keep.indices().len())
                 };
                 let total: usize = visual.iter().map(of_media).sum::<Result<usize, Error>>()?;
                 Some((pruner, total.min(prompt.visual.len())))
             }
             None => None,
         };
-        Ok(Placed { prompt, visual, scores, inside, decoding, draw, cancel })
+        Ok(Placed { prompt, ids, visual, scores, inside, decoding, draw, cancel })
     }
 }
 

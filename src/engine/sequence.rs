@@ -39,7 +39,8 @@ impl<'m, B: VlmBackend> Sequence<'m, B> {
         cache: KvCache<B>,
         generated: Generated,
     ) -> Self {
-        let chooser = Chooser::new(placed.decoding.sampling, placed.draw);
+        let Decoding { sampling, repetition_penalty, .. } = placed.decoding;
+        let chooser = Chooser::new(sampling, placed.draw).with_penalty(repetition_penalty, &placed.ids);
         let logits = generated.first_logits.clone();
         Self { id, placed, keys, cache, generated, chooser, logits, began: Instant::now(), failed: None }
     }

@@ -14,6 +14,7 @@ use crate::{
     pruner::{Budget, Selector},
     task::{Answer, MediaSource, Sample, Task},
     text::{Prompt, strip},
+    video::FrameRule,
 };
 
 /// How the questions of a run are gone through; the answers are the same up to rounding.
@@ -58,8 +59,8 @@ pub fn evaluate<B: VlmBackend>(
 ) -> Result<(), Error> {
     let Run { task, samples, config, batching } = run;
     let left: Vec<usize> = (0..samples.len()).filter(|&i| !folder.has(i)).collect();
-    let asked =
-        Asking { selector, tokens: config.tokens, decoding: decoding(task, config.temperature, config.seed), batching };
+    let decoding = decoding(task, config.temperature, config.seed, model.repetition_penalty());
+    let asked = Asking { selector, tokens: config.tokens, decoding, batching };
     check_lengths(model, selector, left.iter().map(|&i| &samples[i]), config.tokens)?;
     let left = if batching.reuse { by_image(left, samples) } else { left };
     ask(model, asked, samples, left, |i, Given { text, cost }| {
@@ -71,11 +72,12 @@ pub fn evaluate<B: VlmBackend>(
 }
 
 /// How the questions of a benchmark are answered.
-pub fn decoding(task: &dyn Task, temperature: f32, seed: u64) -> Decoding {
+pub fn decoding(task: &dyn Task, temperature: f32, seed: u64, repetition_penalty: f32) -> Decoding {
     Decoding {
         max_new_tokens: task.card().max_new_tokens,
         sampling: Sampling::new(temperature, 1.0, seed),
         stops: true,
+        repetition_penalty,
     }
 }
 
@@ -236,16 +238,20 @@ pub fn check_lengths<'s, B: VlmBackend>(
     samples: impl Iterator<Item = &'s Sample>,
     tokens: Option<Budget>,
 ) -> Result<(), Error> {
-    let patches = model.grid().tokens();
+    // Where the number depends on the image, each has one at least.
+    let patches = if model.has_fixed_grid() { model.grid().tokens() } else { 1 };
     let kept = match selector {
-        Selector::Before(_) => tokens.map_or(Ok(patches), |budget| budget.of(patches))?,
+        Selector::Before(_) => tokens.map_or(Ok(patches), |budget| model.budget(budget, patches))?,
         Selector::Inside(_) => patches,
     };
     let mut too_long = Vec::new();
     for sample in samples {
         let placeholders = match sample.media {
             None => Vec::new(),
-            Some(MediaSource::Video(_)) => vec![model.frames().unwrap_or(1)],
+            Some(MediaSource::Video(_)) => vec![match model.frames() {
+                Some(FrameRule::Count(frames)) => frames,
+                _ => 1,
+            }],
             Some(_) => vec![1],
         };
         // Placeholders that do not fit are an error where the question is asked.
@@ -286,7 +292,7 @@ struct Asker<'a, B: VlmBackend> {
 impl<'a, B: VlmBackend> Asker<'a, B> {
     fn request<'s: 'a>(&mut self, sample: &'s Sample) -> Result<Request<'a, B>, Error> {
         let media = sample.media.as_ref().map(|image| self.open(image)).transpose()?;
-        let placeholders: Vec<usize> = media.iter().map(|media| media.media().placeholders()).collect();
+        let placeholders: Vec<usize> = media.iter().map(|media| media.media().placeholders(self.model.frames())).collect();
         let prompt = prompt(self.model, sample, &placeholders)?;
         let media = media.into_iter().map(Media::Shared).collect();
         let Asking { selector, tokens, decoding, .. } = self.asking;

@@ -1,5 +1,5 @@
 //! Bicubic resizing with antialias, bit for bit as `Image.resize(…, BICUBIC)` of Pillow 10.2, the version that LLaVA
-//! pins. (Pillow 13 resizes rows first for some shapes, such as 300×500, which gives up to 2 levels of 255 more or less.)
+//! pins, or as torch resizes 8-bit images, which is what transformers' fast processors do. (Pillow 13 resizes rows first for some shapes, such as 300×500, which gives up to 2 levels of 255 more or less.)
 //!
 //! Pillow 10.2 resizes columns first, rounds to 8 bits, then resizes rows, with weights of 22 fractional bits. A
 //! program that reports kept tokens must start from the same pixels, so the rule is written out here:
@@ -12,8 +12,17 @@ use rayon::prelude::*;
 
 use super::Rgb;
 
-/// The number of fractional bits of a weight.
-const PRECISION: u32 = 32 - 8 - 2;
+/// The number of fractional bits of Pillow's weights.
+const PILLOW: u32 = 32 - 8 - 2;
+
+/// The rule by which weights become whole numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fixed {
+    /// Pillow's: always 22 fractional bits.
+    Pillow,
+    /// torch's: as many fractional bits as leave the largest weight of a direction in 16 bits.
+    Torch,
+}
 /// The reach of the bicubic filter, in samples of the smaller image.
 const SUPPORT: f64 = 2.0;
 
@@ -48,20 +57,29 @@ impl<'a> Canvas<'a> {
     }
 }
 
-/// Resizes `canvas` to `size` (width, height) and returns the part of it in `columns` and `rows`.
+/// Resizes `canvas` to `size` (width, height) as Pillow does and returns the part of it in `columns` and `rows`.
 pub(super) fn resize(canvas: &Canvas, size: (usize, usize), columns: Range<usize>, rows: Range<usize>) -> Rgb {
+    resize_by(Fixed::Pillow, canvas, size, columns, rows)
+}
+
+/// Resizes a whole image to `size` (width, height) as torch does.
+pub(super) fn resize_as_torch(image: &Rgb, size: (usize, usize)) -> Rgb {
+    resize_by(Fixed::Torch, &Canvas::plain(image), size, 0..size.0, 0..size.1)
+}
+
+fn resize_by(fixed: Fixed, canvas: &Canvas, size: (usize, usize), columns: Range<usize>, rows: Range<usize>) -> Rgb {
     let (width, height) = (columns.len(), rows.len());
-    let horizontal = weights(canvas.width, size.0, columns);
-    let vertical = weights(canvas.height, size.1, rows);
+    let (horizontal, bits) = weights(fixed, canvas.width, size.0, columns);
+    let (vertical, vertical_bits) = weights(fixed, canvas.height, size.1, rows);
     let stride = 3 * width;
 
-    let inside: Vec<Inside> = horizontal.iter().map(|tap| Inside::new(tap, canvas)).collect();
-    let empty: Vec<u8> = inside.iter().flat_map(|part| part.whole.map(to_u8)).collect();
+    let inside: Vec<Inside> = horizontal.iter().map(|tap| Inside::new(tap, canvas, bits)).collect();
+    let empty: Vec<u8> = inside.iter().flat_map(|part| part.whole.map(|sum| to_u8(sum, bits))).collect();
     let filled = canvas.top..canvas.top + canvas.image.height;
     let mut narrow = vec![0; stride * canvas.height];
     narrow.par_chunks_exact_mut(stride).enumerate().for_each(|(y, out)| {
         if filled.contains(&y) {
-            shrink_row(canvas.row(y), &inside, out);
+            shrink_row(canvas.row(y), &inside, bits, out);
         } else {
             out.copy_from_slice(&empty);
         }
@@ -69,12 +87,12 @@ pub(super) fn resize(canvas: &Canvas, size: (usize, usize), columns: Range<usize
 
     let mut data = vec![0; stride * height];
     data.par_chunks_exact_mut(stride).zip(&vertical).for_each(|(out, tap)| {
-        let mut sums = vec![1i32 << (PRECISION - 1); stride];
+        let mut sums = vec![1i32 << (vertical_bits - 1); stride];
         for (i, &weight) in tap.weights.iter().enumerate() {
             let row = &narrow[(tap.start + i) * stride..][..stride];
             sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += i32::from(value) * weight);
         }
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = to_u8(sum));
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = to_u8(sum, vertical_bits));
     });
     Rgb { width, height, data }
 }
@@ -93,7 +111,7 @@ struct Inside<'t> {
 }
 
 impl<'t> Inside<'t> {
-    fn new(tap: &'t Tap, canvas: &Canvas) -> Self {
+    fn new(tap: &'t Tap, canvas: &Canvas, bits: u32) -> Self {
         let filled = canvas.left..canvas.left + canvas.image.width;
         let end = tap.start + tap.weights.len();
         let own = tap.start.max(filled.start)..end.min(filled.end);
@@ -101,13 +119,13 @@ impl<'t> Inside<'t> {
         let weights = &tap.weights[own.start - tap.start..own.end - tap.start];
         let all: i32 = tap.weights.iter().sum();
         let beside = all - weights.iter().sum::<i32>();
-        let of = |weight: i32| canvas.colour.map(|level| (1i32 << (PRECISION - 1)) + i32::from(level) * weight);
+        let of = |weight: i32| canvas.colour.map(|level| (1i32 << (bits - 1)) + i32::from(level) * weight);
         let start = if weights.is_empty() { 0 } else { own.start - filled.start };
         Self { start, weights, padding: of(beside), whole: of(all) }
     }
 }
 
-fn shrink_row(row: &[u8], parts: &[Inside], out: &mut [u8]) {
+fn shrink_row(row: &[u8], parts: &[Inside], bits: u32, out: &mut [u8]) {
     for (part, out) in parts.iter().zip(out.chunks_exact_mut(3)) {
         let mut sums = part.padding;
         for (pixel, &weight) in row[3 * part.start..].chunks_exact(3).zip(part.weights) {
@@ -115,12 +133,12 @@ fn shrink_row(row: &[u8], parts: &[Inside], out: &mut [u8]) {
                 sums[channel] += i32::from(pixel[channel]) * weight;
             }
         }
-        out.copy_from_slice(&sums.map(to_u8));
+        out.copy_from_slice(&sums.map(|sum| to_u8(sum, bits)));
     }
 }
 
-fn to_u8(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
+fn to_u8(sum: i32, bits: u32) -> u8 {
+    (sum >> bits).clamp(0, 255) as u8
 }
 
 /// The input samples of one output sample, and their weights.
@@ -129,32 +147,40 @@ struct Tap {
     weights: Vec<i32>,
 }
 
-/// The taps of the outputs in `range` when `from` samples become `to`.
-fn weights(from: usize, to: usize, range: Range<usize>) -> Vec<Tap> {
+/// The taps of the outputs in `range` when `from` samples become `to`, and the number of fractional bits of their weights.
+fn weights(fixed: Fixed, from: usize, to: usize, range: Range<usize>) -> (Vec<Tap>, u32) {
+    if from == to {
+        // Both skip this pass.
+        return (range.map(|i| Tap { start: i, weights: vec![1 << PILLOW] }).collect(), PILLOW);
+    }
     let scale = from as f64 / to as f64;
     let stretch = scale.max(1.0);
     let reach = SUPPORT * stretch;
-    range
+    let raw: Vec<(usize, Vec<f64>)> = range
         .map(|i| {
-            if from == to {
-                // Pillow skips this pass.
-                return Tap { start: i, weights: vec![1 << PRECISION] };
-            }
             let centre = (i as f64 + 0.5) * scale;
             let start = (centre - reach + 0.5).max(0.0) as usize;
             let end = ((centre + reach + 0.5) as usize).min(from);
             let raw: Vec<f64> = (start..end).map(|x| bicubic((x as f64 - centre + 0.5) * (1.0 / stretch))).collect();
             let total: f64 = raw.iter().sum();
-            let weights = raw
-                .into_iter()
-                .map(|w| {
-                    let fixed = w / total * f64::from(1u32 << PRECISION);
-                    (fixed + 0.5f64.copysign(fixed)) as i32
-                })
-                .collect();
-            Tap { start, weights }
+            (start, raw.into_iter().map(|weight| weight / total).collect())
         })
-        .collect()
+        .collect();
+    let bits = match fixed {
+        Fixed::Pillow => PILLOW,
+        Fixed::Torch => fitting_bits(raw.iter().flat_map(|(_, weights)| weights.iter().copied()).fold(0.0, f64::max)),
+    };
+    let whole = |weight: f64| {
+        let scaled = weight * f64::from(1u32 << bits);
+        (scaled + 0.5f64.copysign(scaled)) as i32
+    };
+    let taps = raw.into_iter().map(|(start, weights)| Tap { start, weights: weights.into_iter().map(whole).collect() });
+    (taps.collect(), bits)
+}
+
+/// The largest number of fractional bits, up to Pillow's, with which a weight still is a signed 16-bit number.
+fn fitting_bits(largest: f64) -> u32 {
+    (0..PILLOW).find(|bits| (0.5 + largest * f64::from(1u32 << (bits + 1))) as i32 >= 1 << 15).unwrap_or(PILLOW)
 }
 
 /// Keys' cubic kernel with a = −0.5.

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use secateur_backends::VlmBackend;
 use sha2::{Digest, Sha256};
 
-use super::{Model, Placement, VisionOutput};
+use super::{MediaPositions, Model, Placement, Positions, VisionOutput};
 use crate::{
     Error,
     hash::fnv1a,
@@ -29,6 +29,8 @@ pub struct VisualTokens<B: Backend> {
     pub parts: Vec<usize>,
     /// The tokens of each item that were kept.
     pub keep: Keep,
+    /// The positions of the tokens, where these do not follow each other one by one.
+    pub positions: Option<MediaPositions>,
     /// A checksum of the image or video, and of how it was taken apart.
     pub media: u64,
     /// The tokens of an item before pruning.
@@ -56,6 +58,8 @@ pub struct EmbeddedPrompt<B: Backend> {
     pub visual: Vec<usize>,
     /// The identity of each row: rows with equal keys are equal.
     pub keys: Vec<RowKey>,
+    /// The position of each row.
+    pub positions: Positions,
 }
 
 /// The scores by which a method ranks the patches of each item, higher first: `[items][patches]`.
@@ -85,7 +89,7 @@ pub struct EncodedMedia<B: Backend> {
 impl<B: Backend> EncodedMedia<B> {
     /// The number of placeholders that stand for the image or video in a prompt.
     pub fn placeholders(&self) -> usize {
-        if self.placement.video { self.output.features.dims()[0] } else { 1 }
+        self.placement.placeholders
     }
 
     /// The number of items that the vision tower encoded.
@@ -93,10 +97,15 @@ impl<B: Backend> EncodedMedia<B> {
         self.output.features.dims()[0]
     }
 
+    /// The number of tokens of all items.
+    pub fn tokens(&self) -> usize {
+        self.items() * self.placement.grid.tokens()
+    }
+
     /// Bytes that the tower's output takes.
     pub fn bytes(&self) -> usize {
         let VisionOutput { features, class, cls_attention, keys, .. } = &self.output;
-        let rank3 = [Some(features), Some(class), keys.as_ref()];
+        let rank3 = [Some(features), class.as_ref(), keys.as_ref()];
         let size = |shape: burn::tensor::Shape, bytes: usize| shape.num_elements() * bytes;
         rank3.into_iter().flatten().map(|x| size(x.shape(), x.dtype().size())).sum::<usize>()
             + cls_attention.as_ref().map_or(0, |x| size(x.shape(), x.dtype().size()))
@@ -113,6 +122,11 @@ impl<B: Backend> VisualTokens<B> {
             };
             RowKey::Visual(self.media, visual, blend)
         })
+    }
+
+    /// The positions of the tokens of each placeholder, where tokens have their own; an image or video with such positions has one placeholder.
+    fn positions_by_placeholder(&self) -> impl Iterator<Item = Option<&MediaPositions>> {
+        std::iter::repeat_n(self.positions.as_ref(), self.parts.len())
     }
 
     /// The tokens of each placeholder, in the order of the placeholders.
@@ -161,7 +175,7 @@ impl<B: VlmBackend> Model<B> {
     /// When the text side is needed and the model was loaded without it.
     pub fn cues(&self, media: &EncodedMedia<B>, needs: Needs, prompt: &Prompt, index: usize) -> Result<Cues<B>, Error> {
         let VisionOutput { features, cls_attention, keys, layer, .. } = media.output.clone();
-        let joint = needs.joint.then(|| self.joint(features.clone(), &prompt.question)).transpose()?;
+        let joint = needs.reads_question().then(|| self.joint(features.clone(), prompt)).transpose()?;
         let (image_embeds, text_embeds) = joint.unzip();
         let cls_attention = match needs.cls_attention {
             ClsAttention::None => None,
@@ -178,6 +192,7 @@ impl<B: VlmBackend> Model<B> {
             prompt_embeds: needs.prompt_embeds.then(|| self.text_after(prompt, index + media.placeholders() - 1)),
             image_embeds,
             text_embeds,
+            relevance: self.vlm.relevance(),
             keys: keys.filter(|_| needs.keys),
             layout: Some(media.placement.grid),
             fingerprint: media.fingerprint,
@@ -223,15 +238,19 @@ impl<B: VlmBackend> Model<B> {
         let encoded = Instant::now();
         let features = cues.features(pruner.name())?;
         let patches = placement.grid.tokens();
-        let keep = pruner.keep(&cues, budget.map_or(Ok(patches), |budget| budget.of(patches))?)?;
+        let keep = pruner.keep(&cues, budget.map_or(Ok(patches), |budget| self.budget(budget, patches))?)?;
         let pruned = Instant::now();
         let order = self.vlm.sequence(placement, &keep, pruner.keeps_class());
         // Blends are means of tower features, so only patches that stay as they are may be projected before.
+        let positions = self.vlm.positions(placement, &order, &keep);
         let blended = keep.blends().iter().any(|blends| !blends.is_empty());
         let class = order.iter().any(|visual| matches!(visual, Visual::Class { .. }));
         let tokens = match cues.projected.filter(|_| !blended && !class) {
             Some(projected) => gather(projected, &keep),
-            None if class => self.project(Tensor::cat(vec![media.output.class.clone(), gather(features, &keep)], 1))?,
+            None if class => {
+                let class = media.output.class.clone();
+                self.project(Tensor::cat(class.into_iter().chain([gather(features, &keep)]).collect(), 1))?
+            }
             None => self.project(gather(features, &keep))?,
         };
         let tokens = join(tokens, &keep, &order, self.vlm.newline());
@@ -243,7 +262,7 @@ impl<B: VlmBackend> Model<B> {
         let (unpruned, prune) = (self.unpruned(media), pruned - encoded);
         let &Placement { grid, tiles, merge, .. } = placement;
         let media = media.key;
-        Ok(VisualTokens { tokens, order, parts, keep, media, grid, unpruned, tiles, merge, vision, project, prune })
+        Ok(VisualTokens { tokens, order, parts, keep, positions, media, grid, unpruned, tiles, merge, vision, project, prune })
     }
 
     /// The scores by which a method ranks the patches of an image or video whose first placeholder in `prompt` is number `index`; `None` for a
@@ -290,9 +309,14 @@ impl<B: VlmBackend> Model<B> {
         let mut tokens = media.iter().flat_map(VisualTokens::by_placeholder);
         let mut visual_keys = media.iter().flat_map(VisualTokens::keys);
         let (mut parts, mut visual, mut keys, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut own_positions = media.iter().flat_map(VisualTokens::positions_by_placeholder);
+        let mut positions: Vec<[u32; 3]> = Vec::new();
+        let mut next = 0;
         for span in prompt.spans() {
             let part = match span {
                 Span::Text(ids) => {
+                    positions.extend((next..).map(|position| [position; 3]).take(ids.len()));
+                    next += ids.len() as u32;
                     keys.extend(ids.iter().map(|&id| RowKey::Text(id)));
                     self.embed(&ids)
                 }
@@ -300,6 +324,16 @@ impl<B: VlmBackend> Model<B> {
                     None => continue,
                     Some(tokens) => {
                         let count = tokens.dims()[0];
+                        match own_positions.next().flatten() {
+                            Some(own) => {
+                                positions.extend(own.tokens.iter().map(|offset| offset.map(|offset| next + offset)));
+                                next += own.length;
+                            }
+                            None => {
+                                positions.extend((next..).map(|position| [position; 3]).take(count));
+                                next += count as u32;
+                            }
+                        }
                         visual.extend(row..row + count);
                         keys.extend(visual_keys.by_ref().take(count));
                         tokens.unsqueeze()
@@ -309,7 +343,11 @@ impl<B: VlmBackend> Model<B> {
             row += part.dims()[1];
             parts.push(part);
         }
-        EmbeddedPrompt { embeds: Tensor::cat(parts, 1), visual, keys }
+        let positions = match media.iter().any(|tokens| tokens.positions.is_some()) {
+            true => Positions::Axes(positions),
+            false => Positions::From(0),
+        };
+        EmbeddedPrompt { embeds: Tensor::cat(parts, 1), visual, keys, positions }
     }
 }
 

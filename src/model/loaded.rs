@@ -11,13 +11,14 @@ use super::{
 use crate::{
     Error,
     image::{Grid, GridRule},
-    pruner::Needs,
+    pruner::{Budget, Needs},
     sequence::Merge,
     tensor::{host, is_finite},
-    text::{ChatForm, Tokenizer},
+    text::{ChatForm, IMAGE_TOKEN, Prompt, Tokenizer},
+    video::{FrameRule, Media},
 };
 
-use super::{Views, towers::clip::VisionOutput};
+use super::{Question, Views, towers::clip::VisionOutput};
 
 /// The user's choice of tiles and of their order in the sequence, in place of the method's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,17 @@ pub struct TilingChoice {
     pub merge: Option<Merge>,
 }
 
+/// The parts of a model that come from a checkpoint's small files.
+pub(super) struct Parts {
+    pub(super) tokenizer: Tokenizer,
+    pub(super) chat: Chat,
+    pub(super) decoder: DecoderConfig,
+    pub(super) grid: Grid,
+    pub(super) fixed_grid: bool,
+    pub(super) frames: Option<FrameRule>,
+    pub(super) penalty: f32,
+}
+
 /// A loaded model of any family.
 pub struct Model<B: Backend> {
     pub(super) vlm: Box<dyn Vlm<B>>,
@@ -35,7 +47,9 @@ pub struct Model<B: Backend> {
     chat: Chat,
     decoder: DecoderConfig,
     grid: Grid,
-    frames: Option<usize>,
+    fixed_grid: bool,
+    frames: Option<FrameRule>,
+    penalty: f32,
     activations: DType,
     cache: DType,
     device: B::Device,
@@ -45,22 +59,27 @@ pub struct Model<B: Backend> {
 }
 
 impl<B: VlmBackend> Model<B> {
-    #[expect(clippy::too_many_arguments, reason = "every part of a model comes together here, and nowhere else")]
-    pub(super) fn new(
-        vlm: Box<dyn Vlm<B>>,
-        tokenizer: Tokenizer,
-        chat: Chat,
-        decoder: DecoderConfig,
-        grid: Grid,
-        frames: Option<usize>,
-        fill: Fill<B>,
-        notes: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(vlm: Box<dyn Vlm<B>>, parts: Parts, fill: Fill<B>, notes: Vec<String>) -> Self {
+        let Parts { tokenizer, chat, decoder, grid, fixed_grid, frames, penalty } = parts;
         let activations = fill.activations();
         let cache = B::cache_dtype(activations, fill.build().bf16);
         let device = fill.device().clone();
         let source = fill.source();
-        Self { vlm, tokenizer, chat, decoder, grid, frames, activations, cache, device, source, notes }
+        Self {
+            vlm,
+            tokenizer,
+            chat,
+            decoder,
+            grid,
+            fixed_grid,
+            frames,
+            penalty,
+            activations,
+            cache,
+            device,
+            source,
+            notes,
+        }
     }
 
     /// The family's networks.
@@ -88,14 +107,54 @@ impl<B: VlmBackend> Model<B> {
         self.vlm.decoder()
     }
 
-    /// The tokens of one item of an image or video before pruning.
+    /// The tokens of one item of an image or video before pruning; of the largest, where they depend on the image.
     pub fn grid(&self) -> Grid {
         self.grid
     }
 
-    /// Frames that are taken from a video; `None` for a model that reads images only.
-    pub fn frames(&self) -> Option<usize> {
+    /// Whether every item has as many tokens as [`Self::grid`].
+    pub fn has_fixed_grid(&self) -> bool {
+        self.fixed_grid
+    }
+
+    /// The number of tokens that `budget` keeps of an item of `tokens`. Where that number depends on the image, a budget above it keeps all.
+    ///
+    /// # Errors
+    /// When the budget is 0, or above the tokens that every item has.
+    pub fn budget(&self, budget: Budget, tokens: usize) -> Result<usize, Error> {
+        if self.fixed_grid { budget.of(tokens) } else { budget.of_any(tokens) }
+    }
+
+    /// The frames that are taken from a video; `None` for a model that reads images only.
+    pub fn frames(&self) -> Option<FrameRule> {
         self.frames
+    }
+
+    /// The factor by which the checkpoint's own settings make tokens less likely that were there before; 1 changes nothing.
+    pub fn repetition_penalty(&self) -> f32 {
+        self.penalty
+    }
+
+    /// The ids of a prompt as the model's own processor gives them, where an image or video has an id for each of its tokens; `tokens` are their numbers
+    /// before pruning, and whether they are videos.
+    pub fn processor_ids(&self, prompt: &Prompt, tokens: &[(usize, bool)]) -> Vec<i64> {
+        let Some([image, video]) = self.chat.pads else { return prompt.ids.clone() };
+        let mut tokens = tokens.iter();
+        let mut ids = Vec::with_capacity(prompt.ids.len());
+        for &id in &prompt.ids {
+            match (id == IMAGE_TOKEN).then(|| tokens.next()).flatten() {
+                Some(&(count, is_video)) => ids.extend(std::iter::repeat_n(i64::from(if is_video { video } else { image }), count)),
+                None => ids.push(id),
+            }
+        }
+        ids
+    }
+
+    /// The ids that a penalty for repetition counts as there: those of the prompt's text, and those that stand for its images and videos.
+    pub(crate) fn ids_of(&self, prompt: &Prompt) -> Vec<u32> {
+        let text = prompt.ids.iter().filter_map(|&id| u32::try_from(id).ok());
+        let pads = self.chat.pads.filter(|_| prompt.images() > 0);
+        text.chain(pads.into_iter().flatten()).collect()
     }
 
     /// The dtype that the decoder computes in.
@@ -160,7 +219,9 @@ impl<B: VlmBackend> Model<B> {
     ///
     /// # Errors
     /// When the model was loaded without its text side, or the numbers are not finite.
-    pub fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+    pub fn joint(&self, features: Tensor<B, 3>, prompt: &Prompt) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+        let ids = self.chat.user.as_ref().map(|user| user.texts(&prompt.ids)).unwrap_or_default();
+        let question = Question { text: &prompt.question, ids: &ids };
         let (image, text) = self.vlm.joint(features, question)?;
         if is_finite(&image) && is_finite(&text) { Ok((image, text)) } else { Err(self.not_finite(Stage::Joint)) }
     }
@@ -180,9 +241,9 @@ impl<B: VlmBackend> Model<B> {
         2 * num_hidden_layers * num_key_value_heads * head_dim * tokens * self.cache.size()
     }
 
-    /// The most items that an image is taken apart into.
-    pub fn most_items(&self) -> usize {
-        self.vlm.most_items()
+    /// A bound on the tokens that the decoder reads of an image or a video.
+    pub fn most_tokens(&self, media: &Media) -> usize {
+        self.vlm.most_tokens(media)
     }
 
     /// An empty cache for a prompt of `prompt` tokens and an answer of `answer`, or for as many as the model reads.

@@ -32,4 +32,4 @@ pub use towers::{
     clip::{ClipJoint, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Joint, TextSide, VisionOutput},
     is_tower,
 };
-pub use vlm::{Placement, Shown, Stage, Views, Vlm};
+pub use vlm::{MediaPositions, Placement, Question, Shown, Stage, Views, Vlm};

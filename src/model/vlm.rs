@@ -7,7 +7,7 @@ use super::{Decoder, Rope, towers::clip::VisionOutput};
 use crate::{
     Error,
     image::{Grid, Rgb, Tiles},
-    pruner::{Keep, Needs, Tiling},
+    pruner::{Keep, Needs, Relevance, Tiling},
     sequence::{Merge, Visual},
     video::Media,
 };
@@ -20,8 +20,8 @@ pub trait Vlm<B: VlmBackend>: Send + Sync {
     /// When the media are a video with another number of frames than the model reads, or the model reads no videos.
     fn preprocess(&self, media: &Media, tiling: Tiling) -> Result<Views, Error>;
 
-    /// The most items that an image is taken apart into.
-    fn most_items(&self) -> usize;
+    /// A bound on the tokens that the decoder reads of an image or a video.
+    fn most_tokens(&self, media: &Media) -> usize;
 
     /// The whole image as a single view, squeezed into the view's shape: as an image for people, and as pixels for the tower.
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views);
@@ -36,7 +36,17 @@ pub trait Vlm<B: VlmBackend>: Send + Sync {
     ///
     /// # Errors
     /// When the model has no such space, or was loaded without it.
-    fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error>;
+    fn joint(&self, features: Tensor<B, 3>, question: Question) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error>;
+
+    /// The rule by which likeness in that space tells how much a token matters.
+    fn relevance(&self) -> Relevance {
+        Relevance::Unlike
+    }
+
+    /// The positions of the tokens `order` of an image or video, where these do not follow each other one by one.
+    fn positions(&self, _placement: &Placement, _order: &[Visual], _keep: &Keep) -> Option<MediaPositions> {
+        None
+    }
 
     /// The order in which the decoder reads the kept tokens; with `class`, `[CLS]` of each item goes first.
     fn sequence(&self, placement: &Placement, keep: &Keep, class: bool) -> Vec<Visual>;
@@ -86,6 +96,30 @@ pub struct Placement {
     pub tiles: Option<Tiles>,
     /// The rule by which the items become one sequence.
     pub merge: Merge,
+    /// The number of items.
+    pub items: usize,
+    /// The number of placeholders in a prompt: one for an image; for a video one, or one for each frame.
+    pub placeholders: usize,
+    /// The distance in time between two items, in positions, where positions have an axis in time.
+    pub step: u32,
+}
+
+/// A question, as methods compare it with tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The text alone, without the marks of images and without the request for a single word.
+    pub text: &'a str,
+    /// The ids of the user's own text in the prompt, without the form of the conversation and the marks of images.
+    pub ids: &'a [u32],
+}
+
+/// The positions of an image's or video's tokens, in time, height and width, counted from the position where it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaPositions {
+    /// The position of each token that is read.
+    pub tokens: Vec<[u32; 3]>,
+    /// The number of positions to what comes after the image or video.
+    pub length: u32,
 }
 
 /// Items as people look at them.

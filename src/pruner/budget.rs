@@ -30,6 +30,19 @@ impl Budget {
     }
 }
 
+impl Budget {
+    /// The number of tokens to keep of an item whose number of `tokens` depends on its image: a budget above it keeps all.
+    ///
+    /// # Errors
+    /// When the budget is 0.
+    pub fn of_any(self, tokens: usize) -> Result<usize, Error> {
+        match self {
+            Self::Tokens(budget) => Self::Tokens(budget.min(tokens)).of(tokens),
+            share => share.of(tokens),
+        }
+    }
+}
+
 impl From<usize> for Budget {
     fn from(tokens: usize) -> Self {
         Self::Tokens(tokens)

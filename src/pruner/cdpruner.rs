@@ -19,6 +19,10 @@
 //! and fewer tokens); the kernel is never rounded to f32, see [`secateur_backends::dpp`] (there: it is, and rounding
 //! decides the choice in flat areas of an image); ties go to the first patch; several images in a prompt work (there: a crash).
 //!
+//! In towers without a text side, relevance is *plus* the mean cosine of a token's embedding with the decoder's embeddings of the user's own text, scaled
+//! in each image or temporal slice by itself: the minus belongs to CLIP, say the authors (issues 4, 7 and 9 of their repository). There is no official
+//! code for such towers.
+//!
 //! Features and embeddings are made unit vectors in f32, also where the model computes in 16 bits (there: in 16).
 //!
 //! Defaults: no `theta`, as the official code runs.
@@ -26,7 +30,7 @@
 use burn::tensor::{DType, Tensor};
 use secateur_backends::{VlmBackend, operations::greedy_dpp};
 
-use super::{Card, Cues, Keep, Method, Needs, Pruner, Tiling, check_budget};
+use super::{Card, Cues, Keep, Method, Needs, Pruner, Relevance, Tiling, check_budget};
 use crate::{Error, image::GridRule, tensor::host};
 
 /// The largest `theta`: above, the factors of patches that matter little are too small for f32, and no longer differ.
@@ -45,7 +49,7 @@ impl Method for CdPruner {
             name: "cdpruner",
             idea: "keeps patches that differ from each other, weighted by what the question is about",
             paper: "https://arxiv.org/abs/2506.10967",
-            needs: Needs { projected: true, joint: true, ..Needs::default() },
+            needs: Needs { projected: true, relevance: true, ..Needs::default() },
             tiling: Tiling { grid: GridRule::TwoByTwo, unpad: false },
             ..Card::default()
         }
@@ -62,7 +66,7 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
         let [crops, patches, _] = projected.dims();
         check_budget(budget, patches)?;
         let features = unit(projected.cast(DType::F32));
-        let relevance = relevance(cues.image_embeds(self.name())?, cues.text_embeds(self.name())?);
+        let relevance = of_question(cues)?;
         let relevance = match self.theta {
             // The largest is subtracted so that nothing overflows: a common factor changes no choice.
             Some(theta) => {
@@ -78,21 +82,38 @@ impl<B: VlmBackend> Pruner<B> for CdPruner {
     }
 
     fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
-        Ok(Some(relevance(cues.image_embeds(self.name())?, cues.text_embeds(self.name())?)))
+        of_question(cues).map(Some)
     }
 }
 
-/// The relevance of each patch to the question, `[crops, patches]`, in 0..=1 but for the 1e-6.
-pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>) -> Tensor<B, 2> {
+/// The relevance of each token to the question by the cues' own rule, `[crops, patches]`.
+fn of_question<B: VlmBackend>(cues: &Cues<B>) -> Result<Tensor<B, 2>, Error> {
+    const NAME: &str = "cdpruner";
+    Ok(relevance(cues.image_embeds(NAME)?, cues.text_embeds(NAME)?, cues.relevance))
+}
+
+/// The relevance of each patch to the question, `[crops, patches]`, in 0..=1 but for the 1e-6. Without a question all patches matter alike.
+pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>, rule: Relevance) -> Tensor<B, 2> {
     let [crops, patches, _] = image.dims();
+    if text.dims()[0] == 0 {
+        return Tensor::ones([crops, patches], (&image.device(), DType::F32));
+    }
     let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
     // The mean of the cosines with each segment is the product with the segments' mean.
-    let likeness = (image * text.mean_dim(0).unsqueeze()).sum_dim(2);
-    let relevance = likeness.neg().reshape([crops, patches]);
-    let (low, high) = (relevance.clone().min(), relevance.clone().max());
-    let range = (high - low.clone()).reshape([1, 1]).expand([crops, patches]);
+    let likeness = (image * text.mean_dim(0).unsqueeze()).sum_dim(2).reshape([crops, patches]);
+    match rule {
+        Relevance::Unlike => scaled(likeness.neg().reshape([1, crops * patches])).reshape([crops, patches]),
+        Relevance::Like => scaled(likeness),
+    }
+}
+
+/// Scales each row to 0..=1, with 1e-6 added before the division; a constant row becomes 1 everywhere.
+fn scaled<B: VlmBackend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    let shape = rows.dims();
+    let (low, high) = (rows.clone().min_dim(1), rows.clone().max_dim(1));
+    let range = (high - low.clone()).expand(shape);
     let constant = range.clone().lower_equal_elem(0.0);
-    let scaled = (relevance - low.reshape([1, 1]) + 1e-6) / range.mask_fill(constant.clone(), 1.0);
+    let scaled = (rows - low + 1e-6) / range.mask_fill(constant.clone(), 1.0);
     scaled.mask_fill(constant, 1.0)
 }
 

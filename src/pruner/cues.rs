@@ -15,7 +15,9 @@ pub struct Needs {
     pub projected: bool,
     /// Embeddings of the text after the image.
     pub prompt_embeds: bool,
-    /// Patches and question in CLIP's joint space.
+    /// Tokens and question in a space where they can be compared: CLIP's joint space, or the decoder's embeddings where the tower has no text side.
+    pub relevance: bool,
+    /// Patches and question in the joint space of the tower and its text side, and in no other.
     pub joint: bool,
     /// The selected layer's keys.
     pub keys: bool,
@@ -31,10 +33,16 @@ impl Needs {
             features: self.features || other.features,
             projected: self.projected || other.projected,
             prompt_embeds: self.prompt_embeds || other.prompt_embeds,
+            relevance: self.relevance || other.relevance,
             joint: self.joint || other.joint,
             keys: self.keys || other.keys,
             fingerprint: self.fingerprint || other.fingerprint,
         }
+    }
+
+    /// Whether tokens are compared with the question.
+    pub fn reads_question(&self) -> bool {
+        self.relevance || self.joint
     }
 
     /// The names of these cues, for people.
@@ -48,7 +56,7 @@ impl Needs {
             (self.features, "tower features"),
             (self.projected, "projected features"),
             (self.prompt_embeds, "prompt embeddings"),
-            (self.joint, "CLIP text"),
+            (self.reads_question(), "CLIP text"),
             (self.keys, "tower keys"),
         ];
         attention.into_iter().chain(others.into_iter().filter(|(needed, _)| *needed).map(|(_, name)| name)).collect()
@@ -67,6 +75,16 @@ pub enum ClsAttention {
     All,
 }
 
+/// The rule by which a token's likeness to the question tells how much it matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Relevance {
+    /// In CLIP's joint space, tokens *unlike* the text as a whole carry what it asks about; all crops of an image are scaled together.
+    #[default]
+    Unlike,
+    /// Among the decoder's embeddings, tokens like the text matter; each item is scaled by itself.
+    Like,
+}
+
 /// The cues that a method may read; a cue that was not computed is `None`.
 #[derive(Clone, Debug, Default)]
 pub struct Cues<B: Backend> {
@@ -74,14 +92,17 @@ pub struct Cues<B: Backend> {
     pub features: Option<Tensor<B, 3>>,
     /// Projected features, `[crops, patches, hidden]`.
     pub projected: Option<Tensor<B, 3>>,
-    /// `[CLS]` attention, `[layers, crops, heads, patches]`; one layer unless a method asks for more.
+    /// `[CLS]` attention, `[layers, crops, heads, patches]`; one layer unless a method asks for more. In a tower without `[CLS]` it is the attention
+    /// that each token receives from all others, averaged over heads already.
     pub cls_attention: Option<Tensor<B, 4>>,
     /// Embeddings of the text after the image, `[text, hidden]`; `Some(None)` where there is no text.
     pub prompt_embeds: Option<Option<Tensor<B, 2>>>,
-    /// Patches in CLIP's joint space, `[crops, patches, joint]`, not normalised.
+    /// Tokens in the space in which the question is compared with them, `[crops, patches, joint]`, not normalised.
     pub image_embeds: Option<Tensor<B, 3>>,
-    /// The question in CLIP's joint space, `[segments, joint]`, not normalised.
+    /// The question in that space, `[segments, joint]`, not normalised.
     pub text_embeds: Option<Tensor<B, 2>>,
+    /// The rule by which a token's likeness to the question tells how much it matters.
+    pub relevance: Relevance,
     /// The selected layer's keys, averaged over heads, `[crops, patches, head_dim]`.
     pub keys: Option<Tensor<B, 3>>,
     /// The layout of an item's tokens in rows and columns; a square if it is `None`.
@@ -139,7 +160,7 @@ impl<B: Backend> Cues<B> {
         self.prompt_embeds.clone().ok_or(Error::MissingCue { method, cue: "prompt_embeds", shape })
     }
 
-    /// Patches in CLIP's joint space, for `method`.
+    /// Tokens in the space in which the question is compared with them, for `method`.
     ///
     /// # Errors
     /// When they are not there.
@@ -148,7 +169,7 @@ impl<B: Backend> Cues<B> {
         self.image_embeds.clone().ok_or(Error::MissingCue { method, cue: "image_embeds", shape })
     }
 
-    /// The question in CLIP's joint space, for `method`.
+    /// The question in the space of [`Self::image_embeds`], for `method`.
     ///
     /// # Errors
     /// When it is not there.

@@ -25,7 +25,7 @@ pub use budget::Budget;
 pub(crate) use cdpruner::relevance;
 pub use cdpruner::{CdPruner, MAX_THETA};
 use cosine::cosines;
-pub use cues::{ClsAttention, Cues, Needs};
+pub use cues::{ClsAttention, Cues, Needs, Relevance};
 pub use datp::Datp;
 pub use divprune::DivPrune;
 pub use fastervlm::FasterVlm;

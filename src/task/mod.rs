@@ -60,7 +60,7 @@ use crate::{
     dataset::{self, DataSet},
     demo::Scene,
     image::{decode, decode_bytes},
-    video::{Media, Video},
+    video::{FrameRule, Media, Video},
 };
 
 /// Every benchmark.
@@ -173,11 +173,11 @@ pub enum MediaSource {
 }
 
 impl MediaSource {
-    /// Reads the image, or `frames` frames of the video.
+    /// Reads the image, or the frames of the video that `frames` names.
     ///
     /// # Errors
     /// When the file is missing or no image, or when it is a video and the model takes none.
-    pub fn open(&self, frames: Option<usize>) -> Result<Media, Error> {
+    pub fn open(&self, frames: Option<FrameRule>) -> Result<Media, Error> {
         match self {
             Self::File(path) => Ok(decode(path)?.into()),
             Self::Inline { place, bytes } => Ok(decode_bytes(place, bytes)?.into()),

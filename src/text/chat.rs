@@ -20,8 +20,10 @@ pub struct ChatForm {
     pub trims: bool,
     /// The place of the images' placeholders in a question that has none.
     pub placement: Placement,
-    /// Whether [`VIDEO_PLACEHOLDER`] stands for all frames of a video.
-    pub reads_videos: bool,
+    /// The text before and after a placeholder.
+    pub media: [&'static str; 2],
+    /// The meaning of [`VIDEO_PLACEHOLDER`] in a question.
+    pub videos: Videos,
 }
 
 /// The place of a system's text that a user gives, and the text before and after it.
@@ -33,6 +35,17 @@ pub enum System {
     FirstTurn([&'static str; 2]),
 }
 
+/// The meaning of [`VIDEO_PLACEHOLDER`] in a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Videos {
+    /// None: it is text.
+    None,
+    /// It stands for all frames of a video, each of which has a placeholder.
+    Frames,
+    /// It stands for a video, which has one placeholder.
+    Whole,
+}
+
 /// The place of the images' placeholders in a question that has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -40,6 +53,8 @@ pub enum Placement {
     Lines,
     /// Placeholders stand before the question, all on one line.
     OneLine,
+    /// Placeholders stand before the question, with nothing between them and it.
+    Inline,
 }
 
 /// A turn of a conversation: the user's text, and the model's answer, if there is one yet.
@@ -92,10 +107,10 @@ impl ChatForm {
         let mut whole = String::new();
         let (mut rest, mut unplaced) = (question, media.iter());
         // A question that has placeholders for videos must have images and videos in the order of the media.
-        while let Some(at) = rest.find(VIDEO_PLACEHOLDER).filter(|_| self.reads_videos) {
+        while let Some(at) = rest.find(VIDEO_PLACEHOLDER).filter(|_| self.videos != Videos::None) {
             let before = &rest[..at];
             let images = unplaced.by_ref().take(before.matches(IMAGE_PLACEHOLDER).count()).all(|&count| count == 1);
-            let frames = unplaced.next().copied().filter(|&frames| images && frames > 1);
+            let frames = unplaced.next().copied().filter(|&frames| images && (frames > 1 || self.videos == Videos::Whole));
             let frames = frames.ok_or_else(|| Error::VideoPlaceholders { question: question.to_owned() })?;
             whole += before;
             whole += &IMAGE_PLACEHOLDER.repeat(frames);
@@ -103,11 +118,17 @@ impl ChatForm {
         }
         let question = whole + rest;
         let (count, found) = (media.iter().sum(), question.matches(IMAGE_PLACEHOLDER).count());
-        match (found, self.placement) {
-            _ if found == count => Ok(question),
-            (0, Placement::Lines) => Ok(format!("{IMAGE_PLACEHOLDER}\n").repeat(count) + &question),
-            (0, Placement::OneLine) => Ok(format!("{}\n{question}", IMAGE_PLACEHOLDER.repeat(count))),
-            _ => Err(Error::ImagePlaceholders { placeholders: found, images: count }),
+        let placed = match (found, self.placement) {
+            _ if found == count => question,
+            (0, Placement::Lines) => format!("{IMAGE_PLACEHOLDER}\n").repeat(count) + &question,
+            (0, Placement::OneLine) => format!("{}\n{question}", IMAGE_PLACEHOLDER.repeat(count)),
+            (0, Placement::Inline) => IMAGE_PLACEHOLDER.repeat(count) + &question,
+            _ => return Err(Error::ImagePlaceholders { placeholders: found, images: count }),
+        };
+        let [before, after] = self.media;
+        if before.is_empty() && after.is_empty() {
+            return Ok(placed);
         }
+        Ok(placed.replace(IMAGE_PLACEHOLDER, &format!("{before}{IMAGE_PLACEHOLDER}{after}")))
     }
 }

@@ -7,7 +7,7 @@ mod tokenizer;
 
 use std::path::Path;
 
-pub use chat::{ChatForm, Placement, System, Turn};
+pub use chat::{ChatForm, Placement, System, Turn, Videos};
 pub use clip::{ClipTokenizer, Pooling, Segment};
 pub use prompt::{IMAGE_PLACEHOLDER, IMAGE_TOKEN, Prompt, Span, VIDEO_PLACEHOLDER};
 use secateur_weights::parse_json;

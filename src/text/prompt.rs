@@ -37,12 +37,13 @@ impl Prompt {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn new(text: &str, question: &str, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        let mut ids = vec![i64::from(tokenizer.bos())];
+        let start = tokenizer.bos();
+        let mut ids: Vec<i64> = start.into_iter().map(i64::from).collect();
         for (i, part) in text.split(IMAGE_PLACEHOLDER).enumerate() {
             if i > 0 {
                 ids.push(IMAGE_TOKEN);
             }
-            ids.extend(tokenizer.encode(part)?.into_iter().skip(1).map(i64::from));
+            ids.extend(tokenizer.encode(part)?.into_iter().skip(start.iter().count()).map(i64::from));
         }
         Ok(Self { ids, question: question.to_owned() })
     }

@@ -15,7 +15,7 @@ use std::{
 use ffmpeg_sidecar::{child::FfmpegChild, command::FfmpegCommand, ffprobe::ffprobe_path, paths::ffmpeg_path};
 use serde::Deserialize;
 
-use super::{Frames, check_frame, distinct, frame_numbers, repeated};
+use super::{FrameRule, Frames, check_frame, distinct, frame_numbers, repeated};
 use crate::{Error, image::Rgb};
 
 /// The formats that are videos. ffmpeg reads others, too: it draws text files as images of text, and playlists lead to
@@ -56,7 +56,7 @@ enum Count {
     Frames,
 }
 
-pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
+pub(super) fn read(path: &Path, wanted: FrameRule) -> Result<Frames, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let mut reason = String::new();
     // A file that is cut short has packets that give no frame: then the frames that can be decoded are counted.
@@ -65,14 +65,15 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
         if count == 0 {
             continue;
         }
-        let numbers = frame_numbers(count, wanted);
+        let seconds = rate.map(|rate| count as f64 / rate);
+        let numbers = frame_numbers(count, wanted.of(count, seconds));
         let chosen = distinct(&numbers);
         let (frames, said) = pick(path, &chosen)?;
         if frames.len() == chosen.len() {
             let frames = repeated(&numbers, frames);
             let at = |rate| numbers.iter().map(|number| Duration::from_secs_f64(*number as f64 / rate)).collect();
             let times = rate.map(at).unwrap_or_default();
-            return Ok(Frames { numbers, frames, times });
+            return Ok(Frames { numbers, frames, times, seconds });
         }
         reason = format!("ffmpeg gave {} of {} frames; {said}", frames.len(), chosen.len());
     }

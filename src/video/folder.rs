@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Frames, check_frame, distinct, frame_numbers, repeated};
+use super::{FrameRule, Frames, check_frame, distinct, frame_numbers, repeated};
 use crate::{Error, image::decode};
 
-/// Reads `wanted` frames; only these are decoded. Files without an image's extension, and files in folders, are no
+/// Reads the frames that `wanted` names; only these are decoded. Files without an image's extension, and files in folders, are no
 /// frames.
-pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
+pub(super) fn read(path: &Path, wanted: FrameRule) -> Result<Frames, Error> {
     let fail = || Error::io(path, "the frames cannot be listed");
     let mut files: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(path).map_err(fail())? {
@@ -27,7 +27,12 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
         let reason = "there is no image in this folder; a folder of frames has one file for each".to_owned();
         return Err(Error::Video { path: path.to_owned(), reason });
     }
-    let numbers = frame_numbers(files.len(), wanted);
+    of_files(&files, wanted)
+}
+
+/// Reads the frames that `wanted` names of those in `files`.
+pub(super) fn of_files(files: &[PathBuf], wanted: FrameRule) -> Result<Frames, Error> {
+    let numbers = frame_numbers(files.len(), wanted.of(files.len(), None));
     let frame = |number: usize| {
         let frame = decode(&files[number])?;
         check_frame(&files[number], frame.width as u64, frame.height as u64)?;
@@ -35,7 +40,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
     };
     let frames = distinct(&numbers).into_iter().map(frame).collect::<Result<Vec<_>, _>>()?;
     let frames = repeated(&numbers, frames);
-    Ok(Frames { numbers, frames, times: Vec::new() })
+    Ok(Frames { numbers, frames, times: Vec::new(), seconds: None })
 }
 
 /// The key by which names are sorted: the parts of the name before its extension, then the whole name.

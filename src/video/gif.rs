@@ -4,7 +4,7 @@ use std::{fs::File, io::BufReader, path::Path, time::Duration};
 
 use image::{AnimationDecoder, Frame, ImageDecoder, codecs::gif::GifDecoder};
 
-use super::{Frames, check_frame, distinct, frame_numbers, repeated};
+use super::{FrameRule, Frames, check_frame, distinct, frame_numbers, repeated};
 use crate::{
     Error,
     image::{Rgb, limits},
@@ -13,8 +13,8 @@ use crate::{
 /// The largest number of pixels that are drawn of all frames together: a thousand frames of full HD.
 const MAX_DRAWN: u64 = 2_200_000_000;
 
-/// Reads `wanted` frames in two passes: one to count, one for the wanted frames.
-pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
+/// Reads the frames that `wanted` names in two passes: one to count, one for the wanted frames.
+pub(super) fn read(path: &Path, wanted: FrameRule) -> Result<Frames, Error> {
     let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
     let (mut drawn, mut now) = (0, Duration::ZERO);
     // The time at which each frame is shown.
@@ -37,7 +37,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
         }
     }
     let count = times.len();
-    let numbers = frame_numbers(count, wanted);
+    let numbers = frame_numbers(count, wanted.of(count, Some(now.as_secs_f64())));
     let chosen = distinct(&numbers);
     let mut kept = Vec::with_capacity(chosen.len());
     for (number, frame) in frames(path)?.take(count).enumerate() {
@@ -48,7 +48,7 @@ pub(super) fn read(path: &Path, wanted: usize) -> Result<Frames, Error> {
     }
     let times = numbers.iter().map(|number| times[*number]).collect();
     let frames = repeated(&numbers, kept);
-    Ok(Frames { numbers, frames, times })
+    Ok(Frames { numbers, frames, times, seconds: Some(now.as_secs_f64()) })
 }
 
 fn frames(path: &Path) -> Result<image::Frames<'static>, Error> {

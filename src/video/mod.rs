@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The frames of a video that a model sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Video {
     /// The path of the video.
     pub path: PathBuf,
@@ -32,6 +32,42 @@ pub struct Video {
     pub numbers: Vec<usize>,
     /// The time of each frame from the start; empty where the video has no times, as a folder of frames.
     pub times: Vec<Duration>,
+    /// The number of these frames that pass in a second; `None` where that is not known.
+    pub rate: Option<f64>,
+}
+
+/// The frames that a model takes of a video.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FrameRule {
+    /// So many frames, spread over the whole video; each has a placeholder in a prompt.
+    Count(usize),
+    /// So many frames a second, an even number from 4 to 768; of a video without times, every frame up to 768. The whole video has one placeholder.
+    Rate(f64),
+}
+
+impl FrameRule {
+    /// The number of frames that are taken of `count`, which last so many `seconds`, where that is known.
+    pub fn of(self, count: usize, seconds: Option<f64>) -> usize {
+        const LEAST: usize = 4;
+        const MOST: usize = 768;
+        match (self, seconds) {
+            (Self::Count(wanted), _) => wanted,
+            (Self::Rate(_), None) => count.min(MOST),
+            (Self::Rate(rate), Some(seconds)) => {
+                // As `qwen_vl_utils` chooses it: even numbers, and no more frames than there are.
+                let most = MOST.min(count / 2 * 2).max(LEAST.min(count));
+                (((seconds * rate) as usize).clamp(LEAST.min(most), most) / 2 * 2).max(1)
+            }
+        }
+    }
+
+    /// The number of placeholders in a prompt of a video of so many frames.
+    pub fn placeholders(self, frames: usize) -> usize {
+        match self {
+            Self::Count(_) => frames,
+            Self::Rate(_) => 1,
+        }
+    }
 }
 
 /// Frames of a video as a reader finds them, with the fields of [`Video`].
@@ -39,10 +75,12 @@ struct Frames {
     numbers: Vec<usize>,
     frames: Vec<Rgb>,
     times: Vec<Duration>,
+    /// The length of the whole video in seconds, where it is known.
+    seconds: Option<f64>,
 }
 
 /// An image or a video, as a model reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Media {
     /// An image.
     Image(Rgb),
@@ -57,13 +95,13 @@ impl From<Rgb> for Media {
 }
 
 impl Media {
-    /// Reads an image, or a video where `path` is a folder or has a video's extension. `frames` is the number of frames
-    /// that the model takes of a video; without it, a GIF is an image. An image is turned upright as its EXIF block
+    /// Reads an image, or a video where `path` is a folder or has a video's extension. `frames` says which frames
+    /// the model takes of a video; without it, a GIF is an image. An image is turned upright as its EXIF block
     /// says; also returns whether that turned it.
     ///
     /// # Errors
     /// As [`decode_upright`] and [`Video::read`], or when the model takes no video.
-    pub fn read(path: &Path, frames: Option<usize>) -> Result<(Self, bool), Error> {
+    pub fn read(path: &Path, frames: Option<FrameRule>) -> Result<(Self, bool), Error> {
         let video = |video| (Self::Video(video), false);
         match frames {
             Some(frames) if is_video(path) => Ok(video(Video::read(path, frames)?)),
@@ -95,22 +133,22 @@ impl Media {
         sum.finalize().into()
     }
 
-    /// The number of placeholders for it in a prompt.
-    pub fn placeholders(&self) -> usize {
-        match self {
-            Self::Image(_) => 1,
-            Self::Video(video) => video.frames.len(),
+    /// The number of placeholders for it in a prompt of a model that takes such frames.
+    pub fn placeholders(&self, rule: Option<FrameRule>) -> usize {
+        match (self, rule) {
+            (Self::Image(_), _) => 1,
+            (Self::Video(video), rule) => rule.map_or(1, |rule| rule.placeholders(video.frames.len())),
         }
     }
 }
 
 impl Video {
-    /// Reads `wanted` frames, spread over the whole video. A video with fewer frames has some of them twice, as in the
+    /// Reads the frames that `wanted` names, spread over the whole video. A video with fewer frames has some of them twice, as in the
     /// official code.
     ///
     /// # Errors
     /// When there is no such file, it holds no video, is damaged, or `ffmpeg` is needed and not there.
-    pub fn read(path: &Path, wanted: usize) -> Result<Self, Error> {
+    pub fn read(path: &Path, wanted: FrameRule) -> Result<Self, Error> {
         let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
         check_regular(path, "the video cannot be read")?;
         let meta = std::fs::metadata(path).map_err(Error::io(path, "the video cannot be read"))?;
@@ -125,13 +163,27 @@ impl Video {
         if let Some(impostor) = impostor(&start) {
             return Err(fail(impostor.to_owned()));
         }
-        let Frames { numbers, frames, times } = if meta.is_dir() {
+        let frames = if meta.is_dir() {
             folder::read(path, wanted)?
         } else if is_gif(path) {
             gif::read(path, wanted)?
         } else {
             ffmpeg::read(path, wanted)?
         };
+        Self::of(path, frames)
+    }
+
+    /// Reads the frames that `wanted` names of those in `files`, one image each.
+    ///
+    /// # Errors
+    /// When a file is missing or no image, or frames differ in size.
+    pub fn of_frames(files: &[PathBuf], wanted: FrameRule) -> Result<Self, Error> {
+        Self::of(files.first().map_or(Path::new(""), |file| file), folder::of_files(files, wanted)?)
+    }
+
+    /// A video of frames that were found at `path`.
+    fn of(path: &Path, Frames { numbers, frames, times, seconds }: Frames) -> Result<Self, Error> {
+        let fail = |reason: String| Error::Video { path: path.to_owned(), reason };
         let Some(first) = frames.first() else { return Err(fail("there is no frame in it".to_owned())) };
         if let Some(i) = frames.iter().position(|frame| (frame.width, frame.height) != (first.width, first.height)) {
             let (a, b) = (&frames[0], &frames[i]);
@@ -140,7 +192,8 @@ impl Video {
                 numbers[0], a.width, a.height, numbers[i], b.width, b.height
             )));
         }
-        Ok(Self { path: path.to_owned(), frames, numbers, times })
+        let rate = seconds.filter(|seconds| *seconds > 0.0).map(|seconds| frames.len() as f64 / seconds);
+        Ok(Self { path: path.to_owned(), frames, numbers, times, rate })
     }
 }
 
@@ -161,7 +214,7 @@ fn check_frame(path: &Path, width: u64, height: u64) -> Result<(), Error> {
 /// # Errors
 /// As [`Video::read`].
 pub fn probe(path: &Path) -> Result<(), Error> {
-    if needs_ffmpeg(path) { ffmpeg::probe(path) } else { Video::read(path, 1).map(|_| ()) }
+    if needs_ffmpeg(path) { ffmpeg::probe(path) } else { Video::read(path, FrameRule::Count(1)).map(|_| ()) }
 }
 
 /// Whether the video at `path` is read by `ffmpeg`, and neither a folder nor a GIF.

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use secateur::{
     Error,
-    pruner::{Blend, Card, ClsAttention, Cues, Keep, Method, Needs, Params, Pruner, Selector, selector},
+    pruner::{Blend, Card, ClsAttention, Cues, Keep, Method, Needs, Params, Pruner, Relevance, Selector, selector},
 };
 use secateur_backends::VlmBackend;
 
@@ -38,10 +38,11 @@ pub fn cues<B: VlmBackend>(needs: Needs, crops: usize, patches: usize, device: &
         },
         projected: needs.projected.then(|| three(12, 3)),
         prompt_embeds: needs.prompt_embeds.then(|| Some(noise([1, 1, 7, 12], 4).reshape([7, 12]))),
-        image_embeds: needs.joint.then(|| three(10, 5)),
-        text_embeds: needs.joint.then(|| noise([1, 1, 2, 10], 6).reshape([2, 10])),
+        image_embeds: needs.reads_question().then(|| three(10, 5)),
+        text_embeds: needs.reads_question().then(|| noise([1, 1, 2, 10], 6).reshape([2, 10])),
         keys: needs.keys.then(|| three(6, 7)),
         fingerprint: 0,
+        relevance: Relevance::Unlike,
     }
 }
 

@@ -31,6 +31,11 @@ pub fn load<B: VlmBackend>(layout: &str, clip: Option<&str>, dtype: Option<DType
     opened.load(options, device).unwrap()
 }
 
+/// A question alone, as methods compare it with images.
+pub fn asked(question: &str) -> Prompt {
+    Prompt { ids: Vec::new(), question: question.to_owned() }
+}
+
 /// 16-bit activations cannot meet f32 tolerances: there the weights are widened. Everywhere else they stay as in the
 /// file, which is the harder case.
 pub fn dtype<B: VlmBackend>() -> Option<DType> {

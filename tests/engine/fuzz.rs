@@ -7,7 +7,7 @@ use secateur::{
     model::{Beside, open},
     task::{Answer, task},
     text::{ClipTokenizer, Pooling, Tokenizer},
-    video::Video,
+    video::{FrameRule, Video},
 };
 use secateur_weights::Checkpoint;
 
@@ -61,7 +61,7 @@ fn images() {
         });
     }
     let gif = folder.path().join("mutant.gif");
-    each_mutant(&folder.path().join("made.gif"), &gif, || said(Video::read(&gif, 8)));
+    each_mutant(&folder.path().join("made.gif"), &gif, || said(Video::read(&gif, FrameRule::Count(8))));
 }
 
 #[test]

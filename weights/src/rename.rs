@@ -23,6 +23,8 @@ pub struct Ignored {
 pub struct Rename {
     /// The pairs `(prefix in the file, prefix in the module)`.
     pub prefixes: &'static [(&'static str, &'static str)],
+    /// The pairs `(part in the file, part in the module)`, which may stand anywhere in a name; the first that is there is replaced.
+    pub parts: &'static [(&'static str, &'static str)],
     /// The names that are left out on purpose.
     pub ignored: &'static [Ignored],
 }
@@ -56,7 +58,9 @@ impl Rename {
         }
         let renamed =
             self.prefixes.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| format!("{to}{rest}")));
-        Some(renamed.unwrap_or_else(|| name.to_owned()))
+        let renamed = renamed.unwrap_or_else(|| name.to_owned());
+        let part = self.parts.iter().find(|(from, _)| renamed.contains(from));
+        Some(part.map_or_else(|| renamed.clone(), |(from, to)| renamed.replacen(from, to, 1)))
     }
 }
 
@@ -66,6 +70,7 @@ mod tests {
 
     const TABLE: Rename = Rename {
         prefixes: &[("model.mm_projector.0.", "projector.linear_1."), ("model.", "language_model.")],
+        parts: &[],
         ignored: &[Ignored { prefix: "model.", suffix: ".inv_freq", why: "computed" }],
     };
 

@@ -82,7 +82,7 @@ fn what_does_not_fit_is_listed() {
 #[test]
 fn two_names_for_one_place_are_refused() {
     let (_folder, checkpoint) = file(&[("a.weight", F16, vec![1]), ("b.weight", F16, vec![1])]);
-    let rename = Rename { prefixes: &[("a.", "x."), ("b.", "x.")], ignored: &[] };
+    let rename = Rename { prefixes: &[("a.", "x."), ("b.", "x.")], parts: &[], ignored: &[] };
     let error = rename.apply(checkpoint).err().expect("they collide").to_string();
     assert!(error.contains("`b.weight`") && error.contains("`x.weight`"), "{error}");
 }

@@ -53,7 +53,7 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     let checkpoint = &plan.checkpoint;
     let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
     note_outside(args.model.model(), &media, &question);
-    let placeholders: Vec<usize> = media.iter().map(Media::placeholders).collect();
+    let placeholders: Vec<usize> = media.iter().map(|media| media.placeholders(checkpoint.frames())).collect();
     let text = checkpoint.chat().own.render(&question, &placeholders)?;
     let target = plan.method().target;
     let question = clip_question(&question);
@@ -117,7 +117,12 @@ impl Job for Ask {
         let methods = self.plan.methods.clone();
         let model: Model<B> = self.plan.load(&device)?;
         let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
-        let decoding = Decoding { max_new_tokens: self.limit, sampling: self.sampling, stops: true };
+        let decoding = Decoding {
+            max_new_tokens: self.limit,
+            sampling: self.sampling,
+            stops: true,
+            repetition_penalty: model.repetition_penalty(),
+        };
         let watched: RefCell<Option<Watched>> = RefCell::default();
         let show = || watched.borrow_mut().take().iter().for_each(|kept| draw(&model, &self.media[0], kept));
         let ask = |method: &MethodPlan, on_token: &mut dyn FnMut(&[u32]) -> ControlFlow<()>| {

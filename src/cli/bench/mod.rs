@@ -25,7 +25,7 @@ use crate::{
     model::{Checkpoint, DEMO, LoadOptions, Model, Weights, check_layer, open, preset},
     pruner::{Budget, Params, Selector, method, selector},
     text::{IMAGE_TOKEN, Prompt},
-    video::{Media, Video},
+    video::{FrameRule, Media, Video},
 };
 
 /// The number of text tokens before the image, as in LLaVA's prompts.
@@ -44,7 +44,9 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let target = args.method.target.choose()?;
     let (checkpoint, name) = subject(&args)?;
-    let reads_text = |name: &&'static str| method(name, params).is_ok_and(|method| method.card().needs.joint);
+    let reads_text = |name: &&'static str| {
+        method(name, params).is_ok_and(|method| checkpoint.reads_text_side(method.card().needs))
+    };
     check_needs(&mut names, |name| (name, params), &args.method, &checkpoint)?;
     let joint = text_side(&mut names, reads_text, &args.method, || checkpoint.check_text_side())?;
     for name in &names {
@@ -122,7 +124,7 @@ impl Job for Bench {
                 runs.push((selector(name, params)?, Some(budget)));
             }
         }
-        let prompt = prompt(args.prompt_tokens, media[0].placeholders());
+        let prompt = prompt(args.prompt_tokens, media[0].placeholders(model.frames()));
         let mut rows: Vec<Row> = Vec::new();
         let style = ProgressStyle::with_template("{bar:32} {pos}/{len} answers · {eta} left")?;
         let bar = ProgressBar::new(args.repeats.saturating_add(1).saturating_mul(runs.len()) as u64).with_style(style);
@@ -200,11 +202,12 @@ fn measure<B: VlmBackend>(
         prefill: generated.prefill,
         decode: generated.decode / generated.steps.max(1) as u32,
     };
-    let placeholders: usize = media.iter().map(Media::placeholders).sum();
+    let placeholders: usize = media.iter().map(|media| media.placeholders(model.frames())).sum();
     let whole: Vec<usize> = layers.iter().map(|visual| visual + prompt.ids.len() - placeholders).collect();
+    let patches = seen.first().map_or(model.grid(), |visual| visual.grid).tokens();
     Ok(Row {
         method: selector.method().name(),
-        tokens: budget.map_or(Ok(model.grid().tokens()), |budget| budget.of(model.grid().tokens()))?,
+        tokens: budget.map_or(Ok(patches), |budget| model.budget(budget, patches))?,
         visual: layers.first().copied().unwrap_or(0),
         flops: prefill_flops(config, &layers),
         kv_bytes: kv_bytes(config, &layers, model.cache_dtype().size()),
@@ -221,13 +224,14 @@ fn media(checkpoint: &Checkpoint, name: &str) -> Media {
     let level = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
     let image = Rgb { width: side, height: side, data: (0..side * side * 3).map(level).collect() };
     match checkpoint.frames() {
-        None => image.into(),
-        Some(frames) => Media::Video(Video {
+        Some(FrameRule::Count(frames)) => Media::Video(Video {
             path: name.into(),
             frames: vec![image; frames],
             numbers: (0..frames).collect(),
             times: Vec::new(),
+            rate: None,
         }),
+        None | Some(FrameRule::Rate(_)) => image.into(),
     }
 }
 

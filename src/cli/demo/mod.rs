@@ -211,7 +211,7 @@ fn about_one_image<B: VlmBackend>(
     let media = Arc::new(model.encode_media(&images[0], NoPruning::default().tiling, needs)?);
     let mut answers = Vec::new();
     for sample in pair {
-        let prompt = prompt(model, sample, &[images[0].placeholders()])?;
+        let prompt = prompt(model, sample, &[images[0].placeholders(None)])?;
         for &(selector, budget) in runs {
             let (selector, media) = (&selectors[selector], std::slice::from_ref(&media));
             let (_, generated) =
@@ -263,7 +263,7 @@ fn runs(selectors: usize, patches: usize) -> Vec<(usize, usize)> {
 
 fn asked<B: VlmBackend>(model: &Model<B>, sample: &Sample) -> anyhow::Result<(Vec<Media>, Prompt)> {
     let images = sample.media.iter().map(|image| image.open(None)).collect::<Result<Vec<_>, _>>()?;
-    let placeholders: Vec<usize> = images.iter().map(Media::placeholders).collect();
+    let placeholders: Vec<usize> = images.iter().map(|image| image.placeholders(None)).collect();
     Ok((images, prompt(model, sample, &placeholders)?))
 }
 

@@ -106,7 +106,7 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
     let beside = Beside { mmproj: config.mmproj.as_deref(), clip: config.clip.as_deref() };
     let checkpoint = open(&config.model, beside).context("the checkpoint is not there any more")?;
     let joint =
-        group.runs.iter().any(|run| method(&run.config.method, run.params()).is_ok_and(|m| m.card().needs.joint));
+        group.runs.iter().any(|run| method(&run.config.method, run.params()).is_ok_and(|m| m.card().needs.reads_question()));
     // Settings that this version does not know leave the page without images.
     let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
     let merge = config.merge.as_deref().map(|name| Merge::from_str(name, true)).transpose();
@@ -144,7 +144,7 @@ impl Job for Make<'_> {
             }
             let Some(image) = &sample.media else { continue };
             let media = image.open(model.frames())?;
-            let prompt = prompt(&model, sample, &[media.placeholders()])?;
+            let prompt = prompt(&model, sample, &[media.placeholders(model.frames())])?;
             if timed == 0 {
                 // The first round warms up.
                 group.runs.iter().try_for_each(|run| one(&model, &media, &prompt, run).map(|_| ()))?;

@@ -7,7 +7,7 @@ use crate::model::DecoderConfig;
 
 /// The state of one sequence: every layer's keys and values, and the position that comes next.
 ///
-/// Where tokens are dropped inside the decoder, the layers above hold fewer of them; positions count on.
+/// Where tokens are dropped inside the decoder, the layers above hold fewer of them; positions count on. The first layer holds all rows that were read.
 pub struct KvCache<B: Backend> {
     layers: Vec<Option<KeysValues<B>>>,
     next: usize,
@@ -35,7 +35,8 @@ impl<B: VlmBackend> KvCache<B> {
         Self { layers, next: 0, prompt, answer, dtype, device: device.clone() }
     }
 
-    /// The position of the next token.
+    /// The position of the next token: larger than the number of tokens where tokens were dropped, and smaller where many tokens of an image share a
+    /// position.
     pub fn next_position(&self) -> usize {
         self.next
     }

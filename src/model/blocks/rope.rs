@@ -1,4 +1,5 @@
-//! Rotary positions as Hugging Face's Llama applies them: the two halves of a head rotate, not adjacent pairs.
+//! Rotary positions as Hugging Face's Llama applies them: the two halves of a head rotate, not adjacent pairs. A position may have three axes, as in
+//! Qwen2-VL: time, height and width.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +14,8 @@ use crate::model::DecoderConfig;
 #[derive(Debug)]
 pub struct Rope<B: Backend> {
     frequencies: Vec<f32>,
+    /// The number of frequencies that turn with each axis, where a token's position has three.
+    sections: Option<[usize; 3]>,
     device: B::Device,
     /// The cosines and sines of the first positions.
     table: Mutex<Option<RopeRows<B>>>,
@@ -25,7 +28,7 @@ impl<B: Backend> Rope<B> {
     /// Rotary positions for the heads and frequencies of `config`.
     pub fn new(config: &DecoderConfig, device: &B::Device) -> Self {
         let frequencies = config.rope.frequencies(config.head_dim);
-        Self { frequencies, device: device.clone(), table: Mutex::new(None) }
+        Self { frequencies, sections: config.rope.sections, device: device.clone(), table: Mutex::new(None) }
     }
 
     /// The device of the tables.
@@ -43,12 +46,19 @@ impl<B: Backend> Rope<B> {
         };
         let picked = match positions {
             Positions::From(first) => table.range(*first, rows),
-            Positions::These(list) => {
-                let list: Vec<i32> = list.iter().map(|&position| position as i32).collect();
-                table.select(&Tensor::from_data(TensorData::new(list.clone(), [list.len()]), &self.device))
+            Positions::These(list) => table.select(&self.index(list.iter().copied())),
+            Positions::Axes(list) => {
+                let axes = [0, 1, 2].map(|axis| self.index(list.iter().map(|position| position[axis] as usize)));
+                table.select_axes(&axes, self.sections.unwrap_or([self.frequencies.len(), 0, 0]))
             }
         };
         picked.cast(dtype)
+    }
+
+    fn index(&self, list: impl Iterator<Item = usize>) -> Tensor<B, 1, Int> {
+        let list: Vec<i32> = list.map(|position| position as i32).collect();
+        let count = list.len();
+        Tensor::from_data(TensorData::new(list, [count]), &self.device)
     }
 
     /// The cosines and sines of the first `count` positions.
@@ -90,6 +100,24 @@ impl<B: Backend> RopeRows<B> {
     /// The cosines and sines of the rows numbered `rows`.
     pub(super) fn select(&self, rows: &Tensor<B, 1, Int>) -> Self {
         let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().select(2, rows.clone()));
+        Self { cos, sin }
+    }
+
+    /// The cosines and sines of positions with three axes: each section of the frequencies, in both halves of a head, is taken from the rows of its
+    /// axis.
+    fn select_axes(&self, rows: &[Tensor<B, 1, Int>; 3], sections: [usize; 3]) -> Self {
+        let half: usize = sections.iter().sum();
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| {
+            let mut parts = Vec::with_capacity(6);
+            for first in [0, half] {
+                let mut at = first;
+                for (rows, width) in rows.iter().zip(sections).filter(|(_, width)| *width > 0) {
+                    parts.push(table.clone().narrow(3, at, width).select(2, rows.clone()));
+                    at += width;
+                }
+            }
+            Tensor::cat(parts, 3)
+        });
         Self { cos, sin }
     }
 

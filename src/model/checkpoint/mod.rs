@@ -21,6 +21,7 @@ use super::{
     copies,
     families::{Chat, Family, FamilyCheckpoint},
     fill::split_off,
+    loaded::Parts,
     mixture::Mixture,
     towers::clip::{TOWER, TextSide},
 };
@@ -30,6 +31,7 @@ use crate::{
     image::{ClipProcessor, Grid},
     pruner::Needs,
     text::{ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer},
+    video::FrameRule,
 };
 
 /// The name of the checkpoint that is inside the binary.
@@ -45,6 +47,8 @@ pub struct Checkpoint {
     pub notes: Vec<String>,
     pub(super) family: Family,
     pub(super) chat: Chat,
+    /// The penalty for repetition in `generation_config.json`.
+    pub(super) penalty: f32,
     /// The CLIP checkpoint that the user names for its text side.
     pub(super) clip: Option<String>,
     /// Whether the weights are random ones.
@@ -85,9 +89,24 @@ impl Checkpoint {
         self.family.as_checkpoint_mut().decoder_mut().num_hidden_layers = layers;
     }
 
-    /// The tokens of one item of an image or video before pruning.
+    /// The tokens of one item of an image or video before pruning; of the largest, where they depend on the image.
     pub fn grid(&self) -> Grid {
         self.about().grid()
+    }
+
+    /// Whether every item has as many tokens as [`Self::grid`].
+    pub fn has_fixed_grid(&self) -> bool {
+        self.about().has_fixed_grid()
+    }
+
+    /// Whether cues take the text side of the tower.
+    pub fn reads_text_side(&self, needs: Needs) -> bool {
+        self.about().reads_text_side(needs)
+    }
+
+    /// The factor by which the checkpoint's own settings make tokens less likely that were there before; 1 changes nothing.
+    pub fn repetition_penalty(&self) -> f32 {
+        self.penalty
     }
 
     /// The side in pixels of a square image that the model reads as its papers count it.
@@ -101,7 +120,7 @@ impl Checkpoint {
     }
 
     /// Frames that are taken from a video; `None` for a model that reads images only.
-    pub fn frames(&self) -> Option<usize> {
+    pub fn frames(&self) -> Option<FrameRule> {
         self.about().frames()
     }
 
@@ -158,8 +177,10 @@ impl Checkpoint {
         }
         let mut fill = fill.quantised(mixture).with_int8(options.int8);
         let (decoder, grid, frames) = (self.decoder().clone(), self.grid(), self.frames());
+        let (fixed_grid, penalty) = (self.has_fixed_grid(), self.penalty);
         let vlm = self.family.load(&mut fill, options)?;
-        let mut model = Model::new(vlm, self.tokenizer, self.chat, decoder, grid, frames, fill, notes);
+        let parts = Parts { tokenizer: self.tokenizer, chat: self.chat, decoder, grid, fixed_grid, frames, penalty };
+        let mut model = Model::new(vlm, parts, fill, notes);
         if options.int8 && matches!(model.decoder_weights(), Weights::Floats(_)) {
             model.note(
                 "--activations int8 is for weights in blocks, and these are not; --quantize puts them into blocks",

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Error, demo,
     model::{
-        config::{CONFIG, end_tokens, named_in_config, no_checkpoint, refuse_quantised},
+        config::{CONFIG, Generation, named_in_config, no_checkpoint, refuse_quantised},
         families::{Family, Place, Tower},
     },
     text::{TOKENIZER_JSON, TOKENIZER_MODEL, Tokenizer},
@@ -65,7 +65,8 @@ pub fn open(model: &str, beside: Beside) -> Result<Checkpoint, Error> {
     let tokenizer = Tokenizer::read(&folder, vocabulary)?;
     let mut chat = about.chat(&tokenizer, &config)?;
     let tokenizer = tokenizer.with_spaces(chat.spaces);
-    for end in end_tokens(&folder)?.into_iter().chain([tokenizer.eos()]) {
+    let Generation { ends, penalty } = Generation::read(&folder)?;
+    for end in ends.into_iter().chain([tokenizer.eos()]) {
         if !chat.ends.contains(&end) {
             chat.ends.push(end);
         }
@@ -83,7 +84,7 @@ pub fn open(model: &str, beside: Beside) -> Result<Checkpoint, Error> {
         }
     }
     let clip = clip.map(str::to_owned);
-    Ok(Checkpoint { folder, tokenizer, notes, chat, clip, random: false, family, pair: None })
+    Ok(Checkpoint { folder, tokenizer, notes, chat, penalty, clip, random: false, family, pair: None })
 }
 
 /// Reads the settings of a pair of GGUF files.
@@ -108,7 +109,8 @@ fn open_pair(pair: Pair, clip: Option<&str>) -> Result<Checkpoint, Error> {
         chat.own.name
     );
     let clip = clip.map(str::to_owned);
-    Ok(Checkpoint { folder: file, tokenizer, notes: vec![note], chat, clip, random: false, family, pair: Some(pair) })
+    let (notes, penalty) = (vec![note], 1.0);
+    Ok(Checkpoint { folder: file, tokenizer, notes, chat, penalty, clip, random: false, family, pair: Some(pair) })
 }
 
 /// Fetches the weights of a tower, and returns notes on its files.

@@ -1,4 +1,4 @@
-//! The decoder's part of a config: Llama's and Mistral's fields.
+//! The decoder's part of a config: Llama's, Mistral's and Qwen2's fields.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const MAX_WIDTH: usize = 1 << 20;
 /// A limit on the positions, above that of any model.
 const MAX_POSITIONS: usize = 1 << 26;
 
-/// The shape of a decoder (`LlamaForCausalLM`, `MistralForCausalLM`).
+/// The shape of a decoder (`LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Number of rows of the embedding, padding included.
@@ -41,8 +41,10 @@ pub struct DecoderConfig {
     pub rope: RopeConfig,
     /// The longest sequence that the model reads exactly: the length that it was made for, and no more than its attention's window.
     pub max_position_embeddings: usize,
-    /// Whether the products of attention have biases (`attention_bias`).
-    pub attention_bias: bool,
+    /// Whether the products to queries, keys and values have biases (`attention_bias`; always in Qwen2).
+    pub qkv_bias: bool,
+    /// Whether the product behind attention has a bias (`attention_bias`).
+    pub o_bias: bool,
     /// Whether the products of the MLP have biases (`mlp_bias`).
     pub mlp_bias: bool,
     /// Whether the embedding is also the matrix before the logits (`tie_word_embeddings`).
@@ -63,7 +65,8 @@ impl Default for DecoderConfig {
             rms_norm_eps: 1e-5,
             rope: RopeConfig::default(),
             max_position_embeddings: 4096,
-            attention_bias: false,
+            qkv_bias: false,
+            o_bias: false,
             mlp_bias: false,
             tied: false,
         }
@@ -90,6 +93,8 @@ impl DecoderConfig {
             )
         } else if head_dim == 0 || !head_dim.is_multiple_of(2) {
             format!("a head is {head_dim} wide (head_dim), which rotary positions cannot halve")
+        } else if let Some(sections) = self.rope.sections.filter(|sections| sections.iter().sum::<usize>() != head_dim / 2) {
+            format!("mrope_section {sections:?} does not add up to half of a head, which is {head_dim} wide (head_dim)")
         } else if !(1..=MAX_LAYERS).contains(&num_hidden_layers) {
             format!("num_hidden_layers is {num_hidden_layers}; 1 to {MAX_LAYERS} are possible")
         } else if !(1..=MAX_VOCABULARY).contains(&self.vocab_size) {
@@ -116,7 +121,13 @@ impl DecoderConfig {
 /// The defaults that transformers takes for fields that a nested config leaves out.
 #[derive(Clone, Copy)]
 struct Defaults {
+    vocab_size: usize,
+    hidden_size: usize,
     intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
     /// Number of key and value heads; `None` means as many as query heads.
     num_key_value_heads: Option<usize>,
     max_position_embeddings: usize,
@@ -125,6 +136,12 @@ struct Defaults {
 }
 
 const LLAMA: Defaults = Defaults {
+    vocab_size: 32_000,
+    hidden_size: 4096,
+    num_hidden_layers: 32,
+    num_attention_heads: 32,
+    rms_norm_eps: 1e-6,
+    rope_theta: 10_000.0,
     intermediate_size: 11_008,
     num_key_value_heads: None,
     max_position_embeddings: 2048,
@@ -136,6 +153,21 @@ const MISTRAL: Defaults = Defaults {
     num_key_value_heads: Some(8),
     max_position_embeddings: 131_072,
     sliding_window: Some(4096),
+    ..LLAMA
+};
+
+/// The language model of Qwen2-VL and Qwen2.5-VL at 72B, whose window is not used.
+const QWEN2_VL: Defaults = Defaults {
+    vocab_size: 152_064,
+    hidden_size: 8192,
+    intermediate_size: 29_568,
+    num_hidden_layers: 80,
+    num_attention_heads: 64,
+    num_key_value_heads: Some(8),
+    rms_norm_eps: 1e-5,
+    rope_theta: 1e6,
+    max_position_embeddings: 32_768,
+    sliding_window: None,
 };
 
 /// The fields of a decoder's config as they are written; `None` where a field was omitted.
@@ -178,38 +210,44 @@ pub(in crate::model) enum Omitted {
 }
 
 impl RawDecoder {
-    /// The checked shape of the decoder; a `model_type` that ends in `mistral` selects Mistral's defaults.
+    /// The checked shape of the decoder; a `model_type` that ends in `mistral` selects Mistral's defaults, one that starts with `qwen2` those of Qwen2-VL.
     pub(in crate::model) fn check(self, path: &Path, omitted: Omitted) -> Result<DecoderConfig, Error> {
         let mistral = self.model_type.as_deref().is_some_and(|kind| kind.ends_with("mistral"));
-        let defaults = if mistral { MISTRAL } else { LLAMA };
+        let qwen = self.model_type.as_deref().is_some_and(|kind| kind.starts_with("qwen2"));
+        let defaults = match (mistral, qwen) {
+            (true, _) => MISTRAL,
+            (_, true) => QWEN2_VL,
+            _ => LLAMA,
+        };
         let size = |name: &str, value: Option<usize>, default: usize| match (value, omitted) {
             (Some(value), _) => Ok(value),
             (None, Omitted::Default) => Ok(default),
             (None, Omitted::Refused) => Err(super::missing(path, name)),
         };
-        let heads = size("num_attention_heads", self.num_attention_heads, 32)?;
-        let hidden_size = size("hidden_size", self.hidden_size, 4096)?;
+        let heads = size("num_attention_heads", self.num_attention_heads, defaults.num_attention_heads)?;
+        let hidden_size = size("hidden_size", self.hidden_size, defaults.hidden_size)?;
         if self.head_dim.is_none() && !divides(heads, hidden_size) {
             let reason = format!("hidden_size {hidden_size} does not divide into num_attention_heads {heads}");
             return Err(Error::config(path, reason));
         }
-        let rope = RopeConfig::check(self.rope_theta, self.rope_scaling, self.rope_parameters, path)?;
+        let rope = RopeConfig::check(self.rope_theta.or(Some(defaults.rope_theta)), self.rope_scaling, self.rope_parameters, path)?;
         let positions = self.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
         let positions = (positions as f64 * rope.stretch()) as usize;
         // The attention of a shorter sequence is the same with a window and without.
         let window = self.sliding_window.unwrap_or(defaults.sliding_window.filter(|_| mistral)).filter(|_| mistral);
         let config = DecoderConfig {
-            vocab_size: size("vocab_size", self.vocab_size, 32_000)?,
+            vocab_size: size("vocab_size", self.vocab_size, defaults.vocab_size)?,
             hidden_size,
             intermediate_size: size("intermediate_size", self.intermediate_size, defaults.intermediate_size)?,
-            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers, 32)?,
+            num_hidden_layers: size("num_hidden_layers", self.num_hidden_layers, defaults.num_hidden_layers)?,
             num_attention_heads: heads,
             num_key_value_heads: self.num_key_value_heads.or(defaults.num_key_value_heads).unwrap_or(heads),
             head_dim: self.head_dim.unwrap_or(hidden_size / heads.max(1)),
-            rms_norm_eps: self.rms_norm_eps.unwrap_or(1e-6),
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(defaults.rms_norm_eps),
             rope,
             max_position_embeddings: window.map_or(positions, |window| window.min(positions)),
-            attention_bias: self.attention_bias.unwrap_or(false),
+            qkv_bias: self.attention_bias.unwrap_or(false),
+            o_bias: self.attention_bias.unwrap_or(false),
             mlp_bias: self.mlp_bias.unwrap_or(false),
             tied: self.tie_word_embeddings.unwrap_or(false),
         };

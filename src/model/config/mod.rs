@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub use decoder::DecoderConfig;
 pub(super) use decoder::{Omitted, RawDecoder};
-pub(super) use generation::{GENERATION_CONFIG, end_tokens};
+pub(super) use generation::{GENERATION_CONFIG, Generation};
 pub(super) use named::{named_in_config, no_checkpoint};
 pub(super) use quantised::refuse_quantised;
 pub use rope::{Llama3Scaling, RopeConfig, RopeScaling};

@@ -13,6 +13,9 @@ pub struct RopeConfig {
     pub theta: f64,
     /// The scaling of the frequencies for longer sequences than the model was trained on first.
     pub scaling: RopeScaling,
+    /// The number of frequencies that turn with the position in time, in height and in width, in this order; `None` where a token has one position
+    /// (`mrope_section`).
+    pub sections: Option<[usize; 3]>,
 }
 
 /// The scaling of rotary frequencies.
@@ -41,7 +44,7 @@ pub struct Llama3Scaling {
 
 impl Default for RopeConfig {
     fn default() -> Self {
-        Self { theta: 10_000.0, scaling: RopeScaling::None }
+        Self { theta: 10_000.0, scaling: RopeScaling::None, sections: None }
     }
 }
 
@@ -97,6 +100,7 @@ pub(super) struct RawRope {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     rope_theta: Option<f64>,
+    mrope_section: Option<Vec<usize>>,
 }
 
 impl RawRope {
@@ -111,6 +115,8 @@ impl RawRope {
         let kinds: Vec<&str> = [&self.kind, &self.rope_type].into_iter().flatten().map(String::as_str).collect();
         match (&kinds[..], self.factor) {
             ([], None) | (["default"] | ["default", "default"], _) => Ok(RopeScaling::None),
+            // The first name of positions with three axes, whose frequencies are plain.
+            (["mrope"] | ["mrope", "mrope"] | ["mrope", "default"], _) if self.mrope_section.is_some() => Ok(RopeScaling::None),
             ([], Some(factor)) => refuse(format!(
                 "{field} has the factor {factor} and no rope_type; linear, llama3 and default are known"
             )),
@@ -149,10 +155,17 @@ impl RopeConfig {
         parameters: Option<RawRope>,
         path: &Path,
     ) -> Result<Self, Error> {
-        let mut rope = Self { theta: theta.unwrap_or(10_000.0), scaling: RopeScaling::None };
+        let mut rope = Self { theta: theta.unwrap_or(10_000.0), ..Self::default() };
         for (field, raw) in [("rope_scaling", scaling), ("rope_parameters", parameters)] {
             let Some(raw) = raw else { continue };
             rope.theta = raw.rope_theta.unwrap_or(rope.theta);
+            if let Some(list) = &raw.mrope_section {
+                let sections = list[..].try_into().map_err(|_| {
+                    let reason = format!("{field}.mrope_section is {list:?}; three numbers are expected: time, height, width");
+                    Error::config(path, reason)
+                })?;
+                rope.sections = Some(sections);
+            }
             match raw.scaling(field, path)? {
                 RopeScaling::None => {}
                 scaling => rope.scaling = scaling,
@@ -222,8 +235,8 @@ mod tests {
     fn llama3_keeps_high_frequencies_and_divides_low_ones() {
         let scaling =
             Llama3Scaling { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_positions: 8192.0 };
-        let plain = RopeConfig { theta: 5e5, scaling: RopeScaling::None }.frequencies(128);
-        let scaled = RopeConfig { theta: 5e5, scaling: RopeScaling::Llama3(scaling) }.frequencies(128);
+        let plain = RopeConfig { theta: 5e5, ..RopeConfig::default() }.frequencies(128);
+        let scaled = RopeConfig { theta: 5e5, scaling: RopeScaling::Llama3(scaling), sections: None }.frequencies(128);
         assert_eq!(scaled[0], 1.0);
         assert_eq!(scaled[20], plain[20]);
         assert_eq!(scaled[63], plain[63] / 8.0);

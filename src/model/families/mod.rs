@@ -11,6 +11,7 @@ use crate::{
     image::Grid,
     pruner::Needs,
     text::{ChatForm, Spaces, Tokenizer},
+    video::FrameRule,
 };
 
 /// A checkpoint's folder, config and id, from which families are detected and opened.
@@ -35,8 +36,12 @@ pub trait FamilyCheckpoint {
     fn grid(&self) -> Grid;
     /// The side in pixels of a square image that the model reads as its papers count it.
     fn usual_side(&self) -> usize;
-    /// Number of frames that are taken from a video; `None` for a model that reads images only.
-    fn frames(&self) -> Option<usize> {
+    /// Whether every item has that many tokens; otherwise the number depends on the image, and [`Self::grid`] is that of the largest.
+    fn has_fixed_grid(&self) -> bool {
+        true
+    }
+    /// The frames that are taken from a video; `None` for a model that reads images only.
+    fn frames(&self) -> Option<FrameRule> {
         None
     }
     /// The form of the checkpoint's conversations.
@@ -64,6 +69,10 @@ pub trait FamilyCheckpoint {
     /// When it cannot; the error says why, and what to do.
     fn check_needs(&self, _needs: Needs) -> Result<(), Error> {
         Ok(())
+    }
+    /// Whether cues take the text side of the tower.
+    fn reads_text_side(&self, needs: Needs) -> bool {
+        needs.reads_question()
     }
     /// The table from the names of the checkpoint's tensors to paths in the networks.
     fn names(&self) -> &'static Rename;
@@ -109,6 +118,49 @@ pub struct Chat {
     pub ends: Vec<u32>,
     /// The rule by which the text of answers is put together.
     pub spaces: Spaces,
+    /// The ids that stand for the tokens of an image and of a video in the prompts of the model's own processor, where it has such ids.
+    pub pads: Option<[u32; 2]>,
+    /// The ids around a user's text in a prompt, where they are known.
+    pub user: Option<UserTurn>,
+}
+
+/// The ids around a user's text in a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserTurn {
+    /// The ids before it.
+    pub start: Vec<u32>,
+    /// The id behind it.
+    pub end: u32,
+    /// The ids of marks of images and videos in it.
+    pub marks: Vec<u32>,
+}
+
+impl Chat {
+    /// A form that is asked in the same way everywhere, with no ids of its own.
+    pub fn of(form: &'static ChatForm, spaces: Spaces) -> Self {
+        Self { own: form, benchmarks: form, ends: Vec::new(), spaces, pads: None, user: None }
+    }
+}
+
+impl UserTurn {
+    /// The ids of the user's own text in all turns of a prompt.
+    pub fn texts(&self, ids: &[i64]) -> Vec<u32> {
+        let mut texts = Vec::new();
+        let starts = |at: &usize| ids[*at..].iter().zip(&self.start).filter(|(id, start)| **id == i64::from(**start)).count();
+        let mut at = 0;
+        while at < ids.len() {
+            if starts(&at) < self.start.len() {
+                at += 1;
+                continue;
+            }
+            at += self.start.len();
+            while at < ids.len() && ids[at] != i64::from(self.end) {
+                texts.extend(u32::try_from(ids[at]).ok().filter(|id| !self.marks.contains(id)));
+                at += 1;
+            }
+        }
+        texts
+    }
 }
 
 /// A vision tower in a checkpoint of its own.
@@ -205,6 +257,7 @@ macro_rules! families {
 families! {
     #[cfg(test)]
     toy Toy;
+    qwen2_vl Qwen2Vl;
     llava Llava;
     video_llava VideoLlava;
 }

@@ -224,7 +224,7 @@ impl ChatRequest {
         }
         let seed = self.seed.map_or(usual_seed, i64::cast_unsigned);
         let max_new_tokens = limit.map_or(usual.max_new_tokens, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        Ok(Decoding { max_new_tokens, sampling: Sampling::new(temperature, top_p, seed), stops: true })
+        Ok(Decoding { max_new_tokens, sampling: Sampling::new(temperature, top_p, seed), ..usual })
     }
 
     /// Whether the request has a seed of its own, so that it is answered alike whenever it is sent.

@@ -1,4 +1,4 @@
-//! Byte-level BPE, as Llama-3's `tokenizer.json` has it: text is cut by a pattern, and its bytes are merged into pieces.
+//! Byte-level BPE, as Llama-3's and Qwen's `tokenizer.json` have it: text is cut by a pattern, and its bytes are merged into pieces.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,8 @@ pub(super) struct ByteLevel {
     tokenizer: Tokenizer,
     /// Number of rows of the model's embedding.
     vocabulary: usize,
-    bos: u32,
+    /// The id that starts every prompt, where there is one.
+    bos: Option<u32>,
     eos: u32,
     /// Whether spaces before punctuation are taken out of decoded text.
     cleans_up: bool,
@@ -51,14 +52,19 @@ impl ByteLevel {
             let missing = || Error::config(path, format!("the tokenizer has no {}", secateur_weights::printable(name)));
             tokenizer.token_to_id(name).filter(|id| (*id as usize) < vocabulary).ok_or_else(missing)
         };
-        let bos = id(bos_token.as_ref().map_or(BOS, |token| token.text()))?;
+        let bos = match &bos_token {
+            Some(token) => Some(id(token.text())?),
+            // Qwen's settings have none.
+            None if tokenizer.token_to_id(BOS).is_none() => None,
+            None => Some(id(BOS)?),
+        };
         let eos = id(eos_token.as_ref().map_or(EOS, |token| token.text()))?;
         let cleans_up = clean_up_tokenization_spaces.unwrap_or(true);
         Ok(Self { path: path.to_owned(), tokenizer, vocabulary, bos, eos, cleans_up })
     }
 
     /// A tokenizer with these start and end tokens. `path` is the file that it is from.
-    pub(super) fn of(tokenizer: Tokenizer, path: &Path, vocabulary: usize, [bos, eos]: [u32; 2]) -> Self {
+    pub(super) fn of(tokenizer: Tokenizer, path: &Path, vocabulary: usize, (bos, eos): (Option<u32>, u32)) -> Self {
         Self { path: path.to_owned(), tokenizer, vocabulary, bos, eos, cleans_up: true }
     }
 
@@ -76,7 +82,7 @@ impl ByteLevel {
         Ok(merges)
     }
 
-    pub(super) fn bos(&self) -> u32 {
+    pub(super) fn bos(&self) -> Option<u32> {
         self.bos
     }
 
@@ -102,7 +108,7 @@ impl ByteLevel {
             );
             return Err(Error::config(&self.path, reason));
         }
-        Ok([&[self.bos], encoding.get_ids()].concat())
+        Ok(self.bos.iter().chain(encoding.get_ids()).copied().collect())
     }
 
     pub(super) fn decode(&self, ids: &[u32]) -> String {

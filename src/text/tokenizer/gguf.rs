@@ -128,5 +128,5 @@ fn bytes(file: &Gguf, tokens: Vec<String>, types: Vec<i32>, vocabulary: usize) -
     let Some(tokenizer) = read else {
         return refuse(format!("its tokenizer cannot be read: a merge of `{MERGES}` does not belong to `{TOKENS}`"));
     };
-    Ok(Tokenizer(Kind::Bytes(Box::new(ByteLevel::of(tokenizer, &file.path, vocabulary, ends)))))
+    Ok(Tokenizer(Kind::Bytes(Box::new(ByteLevel::of(tokenizer, &file.path, vocabulary, (Some(ends[0]), ends[1]))))))
 }

@@ -92,10 +92,10 @@ impl Tokenizer {
         if folder.join(TOKENIZER_MODEL).is_file() { TOKENIZER_MODEL } else { TOKENIZER_JSON }
     }
 
-    /// The id that starts every prompt.
-    pub fn bos(&self) -> u32 {
+    /// The id that starts every prompt; `None` where prompts have no such start.
+    pub fn bos(&self) -> Option<u32> {
         match &self.0 {
-            Kind::Llama(tokenizer) => tokenizer.bos(),
+            Kind::Llama(tokenizer) => Some(tokenizer.bos()),
             Kind::Bytes(tokenizer) => tokenizer.bos(),
         }
     }
@@ -116,7 +116,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of `text`, with the leading [`Self::bos`].
+    /// The ids of `text`, with the leading [`Self::bos`], where there is one.
     ///
     /// # Errors
     /// When the tokenizer has no piece for a part of the text.

@@ -62,11 +62,11 @@ impl Tokenizer {
             (key("pre"), Setting::Text(pre.to_owned())),
             (key("tokens"), Setting::Texts(tokens.texts)),
             (key("token_type"), Setting::Counts(tokens.types)),
-            (key("bos_token_id"), Setting::Count(self.bos())),
             (key("eos_token_id"), Setting::Count(self.eos())),
-            (key("add_bos_token"), Setting::Flag(true)),
+            (key("add_bos_token"), Setting::Flag(self.bos().is_some())),
             (key("add_eos_token"), Setting::Flag(false)),
         ];
+        settings.extend(self.bos().map(|bos| (key("bos_token_id"), Setting::Count(bos))));
         match merges {
             Some(merges) => settings.push((key("merges"), Setting::Texts(merges))),
             None => settings.push((key("scores"), Setting::Numbers(tokens.scores))),

@@ -8,7 +8,7 @@
 
 use crate::common::{
     CLIP, LAYOUTS, fixture,
-    golden::{compares_all, dtype, is_brief, load, values},
+    golden::{asked, compares_all, dtype, is_brief, load, values},
     json, on_every_backend, tensors, worst,
 };
 use secateur::{
@@ -61,7 +61,7 @@ impl Job for Embeds {
                 if is_brief::<B>(&device) && rows.is_none() && i % 6 > 0 {
                     continue;
                 }
-                let (image, text) = model.joint(features.clone(), case["text"].as_str().unwrap()).unwrap();
+                let (image, text) = model.joint(features.clone(), &asked(case["text"].as_str().unwrap())).unwrap();
                 let found = worst(&values(text), &golden[&format!("{name}.text_embeds")].values);
                 assert!(found < 1e-4, "{layout} {name}: {found}");
                 if let Some(rows) = rows {

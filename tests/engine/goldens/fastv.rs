@@ -64,7 +64,7 @@ fn config() -> DecoderConfig {
 
 fn llama<B: VlmBackend>(device: &B::Device) -> Decoder<B> {
     let path = fixture("pruners/fastv/llama_weights.safetensors");
-    let rename = Rename { prefixes: &[("model.", "")], ignored: &[] };
+    let rename = Rename { prefixes: &[("model.", "")], parts: &[], ignored: &[] };
     let tensors = rename.apply(Checkpoint::open_file(&path).unwrap()).unwrap();
     let dtypes = Dtypes { weights: Some(DType::F32), vectors: DType::F32, unpacked: DType::F32 };
     load::<B, _>(

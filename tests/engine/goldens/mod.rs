@@ -10,6 +10,7 @@ mod methods;
 mod model;
 mod next;
 mod preprocess;
+mod qwen;
 mod rope;
 mod tokenizer;
 mod video;

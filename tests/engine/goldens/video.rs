@@ -24,7 +24,7 @@ use secateur::{
     model::Model,
     pruner::{ClsAttention, Needs, NoPruning, Params, selector},
     text::{Prompt, clip_question},
-    video::{Media, Video, frame_numbers},
+    video::{FrameRule, Media, Video, frame_numbers},
 };
 use secateur_backends::{Job, VlmBackend};
 use serde_json::Value;
@@ -33,7 +33,7 @@ const MODEL: &str = "tiny-video-llava/Video-LLaVA-tiny";
 
 /// The frames of the clip are those that decord gave: decoders differ.
 fn source(case: &Value) -> Media {
-    let video = |folder: &str| Media::Video(Video::read(&path(folder), 8).unwrap());
+    let video = |folder: &str| Media::Video(Video::read(&path(folder), FrameRule::Count(8)).unwrap());
     match case["source"].as_str().unwrap() {
         "frames" => video("frames"),
         "mp4" => video("decoded"),
@@ -57,7 +57,7 @@ fn frames_are_the_official_ones() {
     for (count, numbers) in expected["linspace_examples"].as_object().unwrap() {
         assert_eq!(frame_numbers(count.parse().unwrap(), 8), ids::<usize>(numbers), "{count} frames");
     }
-    let video = Video::read(&path("frames"), 8).unwrap();
+    let video = Video::read(&path("frames"), FrameRule::Count(8)).unwrap();
     assert_eq!(video.numbers, ids::<usize>(&expected["frame_indices_frames"]));
 }
 
@@ -66,7 +66,7 @@ fn pixels_are_the_official_ones() {
     let processor = ClipProcessor::languagebind(224);
     let expected = tensors("tiny-video-llava/expected/none.safetensors");
     for (name, folder) in [("frames", "frames"), ("mp4", "decoded")] {
-        let video = Video::read(&path(folder), 8).unwrap();
+        let video = Video::read(&path(folder), FrameRule::Count(8)).unwrap();
         let frames: Vec<Vec<f32>> = video.frames.iter().map(|frame| processor.frame_pixels(frame)).collect();
         // The official order is channels, then frames.
         let plane = 224 * 224;
@@ -112,7 +112,7 @@ impl Job for Stages {
                     continue;
                 }
             }
-            let all = Tensor::cat(vec![sight.class, sight.features], 1);
+            let all = Tensor::cat(vec![sight.class.unwrap(), sight.features], 1);
             // Channels 0 and 32 of every token, [CLS] first.
             let channels = Tensor::cat(vec![all.clone().narrow(2, 0, 1), all.clone().narrow(2, 32, 1)], 2);
             let found = worst(&values(channels), golden("video_features_rows"));
@@ -158,7 +158,7 @@ impl Job for Answers {
                 }
                 let media = source(case);
                 let question = case["question"].as_str().unwrap();
-                let text = model.chat().render(question, &[media.placeholders()]).unwrap();
+                let text = model.chat().render(question, &[media.placeholders(model.frames())]).unwrap();
                 let prompt = Prompt::new(&text, &clip_question(question), model.tokenizer()).unwrap();
                 assert_eq!(prompt.ids, ids::<i64>(&case["input_ids"]), "{label}");
                 let method = if budget.is_some() { self.method } else { "none" };

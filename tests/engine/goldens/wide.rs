@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::common::{
     cues::given,
     fixture,
-    golden::{Question, compare, compares_all, dtype, is_brief, load, values},
+    golden::{Question, asked, compare, compares_all, dtype, is_brief, load, values},
     ids, json, on_every_backend, tensors, wide, worst,
 };
 
@@ -74,7 +74,7 @@ impl Job for Stages {
                 near("attention", &values(attention), golden("cls_attention"), 1e-6);
                 let projected = model.project(sight.features.clone()).unwrap();
                 near("projector", &rows(&projected, 48, 12), golden("projector_rows"), 1e-4);
-                let (_, text) = model.joint(sight.features, case["texts"].as_str().unwrap()).unwrap();
+                let (_, text) = model.joint(sight.features, &asked(case["texts"].as_str().unwrap())).unwrap();
                 near("text", &values(text), golden("text_embeds"), 1e-4);
             }
         }

@@ -44,14 +44,44 @@ pub enum Positions {
     From(usize),
     /// A position for each row.
     These(Vec<usize>),
+    /// A position in time, height and width for each row.
+    Axes(Vec<[u32; 3]>),
 }
 
 impl Positions {
     /// The position after the largest one, for a chunk of `rows` rows.
-    pub(in crate::model) fn end(&self, rows: usize) -> usize {
+    pub fn end(&self, rows: usize) -> usize {
         match self {
             Self::From(first) => first + rows,
             Self::These(list) => list.iter().max().map_or(0, |last| last + 1),
+            Self::Axes(list) => list.iter().flatten().max().map_or(0, |last| *last as usize + 1),
+        }
+    }
+
+    /// The positions of `rows` rows from number `first` on.
+    pub fn part(&self, first: usize, rows: usize) -> Self {
+        match self {
+            Self::From(start) => Self::From(start + first),
+            Self::These(list) => Self::These(list[first..first + rows].to_vec()),
+            Self::Axes(list) => Self::Axes(list[first..first + rows].to_vec()),
+        }
+    }
+
+    /// The positions of the rows numbered `rows` in time, height and width; a position without axes is the same in all three.
+    pub fn axes(&self, rows: &[usize]) -> Vec<[u32; 3]> {
+        match self.pick(rows) {
+            Self::Axes(list) => list,
+            Self::These(list) => list.iter().map(|&position| [position as u32; 3]).collect(),
+            Self::From(first) => rows.iter().map(|row| [(first + row) as u32; 3]).collect(),
+        }
+    }
+
+    /// The positions of the rows numbered `rows`.
+    pub fn pick(&self, rows: &[usize]) -> Self {
+        match self {
+            Self::From(start) => Self::These(rows.iter().map(|row| start + row).collect()),
+            Self::These(list) => Self::These(rows.iter().map(|&row| list[row]).collect()),
+            Self::Axes(list) => Self::Axes(rows.iter().map(|&row| list[row]).collect()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The decoder (Llama, Mistral): one forward pass over the new tokens of one or several sequences.
+//! The decoder (Llama, Mistral, Qwen2): one forward pass over the new tokens of one or several sequences.
 //!
 //! A [`Chunk`] is the part of a pass that belongs to one sequence. One kind of pass serves a prompt, several prompts at once, the next token of many
 //! answers, training, attention maps and FastV's cut: products read every weight once for all chunks, and attention is each chunk's own.
@@ -37,7 +37,7 @@ use secateur_backends::{
 use super::{Build, Linear, RmsNorm, Rope, bytes};
 use crate::{Error, model::DecoderConfig, sequence::select, tensor::is_finite};
 
-/// The decoder, `LlamaForCausalLM` or `MistralForCausalLM`.
+/// The decoder: `LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM`.
 #[derive(Module, Debug)]
 pub struct Decoder<B: Backend> {
     embed_tokens: Embedding<B>,
@@ -60,10 +60,10 @@ impl<B: VlmBackend> Decoder<B> {
         let layer = |_| Layer {
             input_layernorm: norm(),
             self_attn: Attention {
-                q_proj: build.linear(hidden, queries, config.attention_bias),
-                k_proj: build.linear(hidden, keys, config.attention_bias),
-                v_proj: build.linear(hidden, keys, config.attention_bias),
-                o_proj: build.linear(queries, hidden, config.attention_bias),
+                q_proj: build.linear(hidden, queries, config.qkv_bias),
+                k_proj: build.linear(hidden, keys, config.qkv_bias),
+                v_proj: build.linear(hidden, keys, config.qkv_bias),
+                o_proj: build.linear(queries, hidden, config.o_bias),
                 heads,
                 kv_heads,
             },
@@ -251,7 +251,8 @@ mod tests {
             num_key_value_heads: 2,
             head_dim: 6,
             max_position_embeddings: 64,
-            attention_bias: true,
+            qkv_bias: true,
+            o_bias: true,
             ..DecoderConfig::default()
         }
     }

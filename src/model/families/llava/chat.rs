@@ -5,7 +5,7 @@ use std::path::Path;
 use super::detect::Language;
 use crate::{
     Error,
-    text::{ChatForm, Placement, System, Tokenizer},
+    text::{ChatForm, Placement, System, Tokenizer, Videos},
 };
 
 /// LLaVA's `vicuna_v1`: LLaVA-1.5 and LLaVA-NeXT on Vicuna.
@@ -18,7 +18,8 @@ pub const VICUNA_V1: ChatForm = ChatForm {
     answer: [" ", "</s>"],
     trims: false,
     placement: Placement::Lines,
-    reads_videos: false,
+    media: ["", ""],
+    videos: Videos::None,
 };
 
 /// LLaVA's `mistral_instruct`: LLaVA-NeXT on Mistral.

@@ -199,7 +199,7 @@ impl FamilyCheckpoint for Llava {
         let (form, ends) = chat::chat_form(self.language, tiles, tokenizer, config)?;
         // The official builder takes the fast tokenizer for Mistral, and the slow one for Vicuna.
         let spaces = if self.language == Language::Mistral { Spaces::Fast } else { Spaces::Slow };
-        Ok(Chat { own: form, benchmarks: form, ends, spaces })
+        Ok(Chat { ends, ..Chat::of(form, spaces) })
     }
 
     fn tensors_of_pair(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {

@@ -27,6 +27,7 @@ pub(in crate::model::families) const ORIGINAL: Rename = Rename {
         ("model.", "language_model."),
         ("lm_head.", "language_model.lm_head."),
     ],
+    parts: &[],
     ignored: &[
         Ignored { prefix: "model.layers.", suffix: ".rotary_emb.inv_freq", why: BUFFER },
         Ignored { prefix: "model.vision_tower.", suffix: ".position_ids", why: BUFFER },
@@ -53,6 +54,7 @@ pub(in crate::model::families) const HF: Rename = Rename {
         ("model.image_newline", "image_newline"),
         ("lm_head.", "language_model.lm_head."),
     ],
+    parts: &[],
     ignored: &[
         Ignored { prefix: "vision_tower.", suffix: ".position_ids", why: BUFFER },
         Ignored { prefix: "model.vision_tower.", suffix: ".position_ids", why: BUFFER },

@@ -11,7 +11,7 @@ use crate::{
     Error,
     image::{ClipProcessor, Grid, Rgb, Tiles, crops},
     model::{
-        Build, Decoder, Fill, LoadOptions, Placement, Rope, Shown, Stage, TilingChoice, Views, Vlm,
+        Build, Decoder, Fill, LoadOptions, Placement, Question, Rope, Shown, Stage, TilingChoice, Views, Vlm,
         blocks::unfilled,
         towers::clip::{ClipVision, Joint, VisionOutput},
     },
@@ -116,8 +116,11 @@ impl<B: VlmBackend> LlavaVlm<B> {
     /// Views of `pixels`, for an image of `size` (width, height).
     fn views(&self, pixels: Vec<f32>, size: (usize, usize), (tiles, merge): (Option<Tiles>, Merge)) -> Views {
         let side = self.processor.size;
-        let shape = [pixels.len() / (3 * side * side), 3, side, side];
-        Views { pixels, shape, placement: Placement { grid: self.grid(), size, video: false, tiles, merge } }
+        let items = pixels.len() / (3 * side * side);
+        let shape = [items, 3, side, side];
+        let grid = self.grid();
+        let placement = Placement { grid, size, video: false, tiles, merge, items, placeholders: 1, step: 0 };
+        Views { pixels, shape, placement }
     }
 }
 
@@ -132,16 +135,19 @@ impl<B: VlmBackend> Vlm<B> for LlavaVlm<B> {
         Ok(self.views(self.pixels(image, tiles), size, (tiles, merge)))
     }
 
-    fn most_items(&self) -> usize {
+    fn most_tokens(&self, media: &Media) -> usize {
         let side = self.processor.size;
-        match &self.config.images {
-            Images::Single(_) => 1,
+        let items = match (media, &self.config.images) {
+            (Media::Video(video), _) => video.frames.len(),
+            (Media::Image(_), Images::Single(_)) => 1,
             // VisPruner and CDPruner always take four tiles.
-            Images::AnyRes { resolutions, .. } => {
+            (Media::Image(_), Images::AnyRes { resolutions, .. }) => {
                 let tiles = resolutions.iter().map(|(width, height)| width / side * (height / side));
                 1 + tiles.max().unwrap_or(0).max(4)
             }
-        }
+        };
+        // A row may end with a newline token, and a frame may have its class token.
+        items * (self.grid().tokens() + self.grid().rows + 1)
     }
 
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views) {
@@ -158,8 +164,8 @@ impl<B: VlmBackend> Vlm<B> for LlavaVlm<B> {
         self.networks.projector.forward(features)
     }
 
-    fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
-        self.joint.as_ref().ok_or(Error::NoClipText)?.compare(features, question)
+    fn joint(&self, features: Tensor<B, 3>, question: Question) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+        self.joint.as_ref().ok_or(Error::NoClipText)?.compare(features, question.text)
     }
 
     fn sequence(&self, placement: &Placement, keep: &Keep, _class: bool) -> Vec<Visual> {

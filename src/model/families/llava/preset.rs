@@ -54,7 +54,7 @@ fn on_fewer_heads(vocab_size: usize, theta: f64, positions: usize) -> DecoderCon
         vocab_size,
         intermediate_size: 14_336,
         num_key_value_heads: 8,
-        rope: RopeConfig { theta, scaling: RopeScaling::None },
+        rope: RopeConfig { theta, scaling: RopeScaling::None, sections: None },
         max_position_embeddings: positions,
         ..DecoderConfig::default()
     }

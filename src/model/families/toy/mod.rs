@@ -11,7 +11,7 @@ use crate::{
     Error,
     image::{Grid, Rgb, Tiles},
     model::{
-        Decoder, DecoderConfig, Fill, LoadOptions, Placement, Rope, Shown, Stage, TilingChoice, Views, VisionOutput, Vlm,
+        Decoder, DecoderConfig, Fill, LoadOptions, Placement, Question, Rope, Shown, Stage, TilingChoice, Views, VisionOutput, Vlm,
         config::read_json,
         towers::clip::TextSide,
     },
@@ -29,7 +29,8 @@ const FORM: ChatForm = ChatForm {
     answer: [" ", "\n"],
     trims: true,
     placement: Placeholders::OneLine,
-    reads_videos: false,
+    media: ["", ""],
+    videos: crate::text::Videos::None,
 };
 
 /// A checkpoint of the toy family.
@@ -90,11 +91,11 @@ impl FamilyCheckpoint for Toy {
     }
 
     fn chat(&self, _tokenizer: &Tokenizer, _config: &Path) -> Result<Chat, Error> {
-        Ok(Chat { own: &FORM, benchmarks: &FORM, ends: Vec::new(), spaces: Spaces::Slow })
+        Ok(Chat::of(&FORM, Spaces::Slow))
     }
 
     fn names(&self) -> &'static Rename {
-        &Rename { prefixes: &[], ignored: &[] }
+        &Rename { prefixes: &[], parts: &[], ignored: &[] }
     }
 
     fn has_image_settings(&self) -> bool {
@@ -131,6 +132,9 @@ impl<B: VlmBackend> ToyVlm<B> {
             video: false,
             tiles: None,
             merge: Merge::Flat,
+            items: 1,
+            placeholders: 1,
+            step: 0,
         };
         Views { pixels: sums.concat(), shape: [1, 4, 1, 3], placement }
     }
@@ -144,8 +148,8 @@ impl<B: VlmBackend> Vlm<B> for ToyVlm<B> {
         }
     }
 
-    fn most_items(&self) -> usize {
-        1
+    fn most_tokens(&self, _media: &Media) -> usize {
+        4
     }
 
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views) {
@@ -155,7 +159,7 @@ impl<B: VlmBackend> Vlm<B> for ToyVlm<B> {
     fn encode(&self, views: &Views, _needs: Needs) -> VisionOutput<B> {
         let features = TensorData::new(views.pixels.clone(), [1, 4, 3]);
         let features = Tensor::<B, 3>::from_data(features, self.rope.device());
-        VisionOutput { class: features.clone().narrow(1, 0, 1), features, cls_attention: None, keys: None, layer: 1 }
+        VisionOutput { class: None, features, cls_attention: None, keys: None, layer: 1 }
     }
 
     fn project(&self, features: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -164,7 +168,7 @@ impl<B: VlmBackend> Vlm<B> for ToyVlm<B> {
         Tensor::cat(vec![features, padding], 2)
     }
 
-    fn joint(&self, _features: Tensor<B, 3>, _question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+    fn joint(&self, _features: Tensor<B, 3>, _question: Question) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
         Err(Error::NoClipText)
     }
 

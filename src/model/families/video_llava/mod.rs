@@ -21,7 +21,8 @@ use crate::{
         families::llava::Images,
         towers::clip::{ClipVisionConfig, TextSide},
     },
-    text::{ChatForm, Placement, Spaces, Tokenizer},
+    text::{ChatForm, Placement, Spaces, Tokenizer, Videos},
+    video::FrameRule,
 };
 
 /// Video-LLaVA's `llava_v1`, for videos: another system text than LLaVA's, and all placeholders on one line.
@@ -30,7 +31,7 @@ pub const LLAVA_V1: ChatForm = ChatForm {
     start: "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, \
             detailed, and polite answers to the human's questions. ",
     placement: Placement::OneLine,
-    reads_videos: true,
+    videos: Videos::Frames,
     ..VICUNA_V1
 };
 
@@ -148,13 +149,13 @@ impl FamilyCheckpoint for VideoLlava {
         self.config.vision.image_size
     }
 
-    fn frames(&self) -> Option<usize> {
-        Some(self.video.num_frames)
+    fn frames(&self) -> Option<FrameRule> {
+        Some(FrameRule::Count(self.video.num_frames))
     }
 
     /// Video-LLaVA's own form, for images too; its scripts for benchmarks of images ask like LLaVA's.
     fn chat(&self, _tokenizer: &Tokenizer, _config: &Path) -> Result<Chat, Error> {
-        Ok(Chat { own: &LLAVA_V1, benchmarks: &VICUNA_V1, ends: Vec::new(), spaces: Spaces::Slow })
+        Ok(Chat { benchmarks: &VICUNA_V1, ..Chat::of(&LLAVA_V1, Spaces::Slow) })
     }
 
     fn names(&self) -> &'static Rename {

@@ -10,7 +10,7 @@ use crate::{
     Error,
     image::{ClipProcessor, Rgb, Tiles},
     model::{
-        Decoder, Fill, LoadOptions, Placement, Rope, Shown, Stage, Views, Vlm,
+        Decoder, Fill, LoadOptions, Placement, Question, Rope, Shown, Stage, Views, Vlm,
         families::llava::{LlavaConfig, LlavaVlm},
         towers::clip::{ClipVision, ClipVisionConfig, VisionOutput},
     },
@@ -66,12 +66,21 @@ impl<B: VlmBackend> Vlm<B> for VideoLlavaVlm<B> {
         let pixels: Vec<f32> = video.frames.iter().flat_map(|frame| processor.frame_pixels(frame)).collect();
         let size = video.frames.first().map_or((0, 0), |frame| (frame.width, frame.height));
         let shape = [self.frames, 3, processor.size, processor.size];
-        let placement = Placement { grid: self.images.grid(), size, video: true, tiles: None, merge: Merge::Flat };
+        let placement = Placement {
+            grid: self.images.grid(),
+            size,
+            video: true,
+            tiles: None,
+            merge: Merge::Flat,
+            items: self.frames,
+            placeholders: self.frames,
+            step: 0,
+        };
         Ok(Views { pixels, shape, placement })
     }
 
-    fn most_items(&self) -> usize {
-        self.images.most_items()
+    fn most_tokens(&self, media: &Media) -> usize {
+        self.images.most_tokens(media)
     }
 
     fn squeezed(&self, image: &Rgb) -> (Rgb, Views) {
@@ -89,7 +98,7 @@ impl<B: VlmBackend> Vlm<B> for VideoLlavaVlm<B> {
         self.images.project(features)
     }
 
-    fn joint(&self, features: Tensor<B, 3>, question: &str) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
+    fn joint(&self, features: Tensor<B, 3>, question: Question) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
         self.images.joint(features, question)
     }
 

@@ -15,6 +15,7 @@ pub(in crate::model) const BUFFER: &str = "a buffer that is computed";
 /// | `vision_model.*` | `vision_tower.*` |
 pub(in crate::model) const TOWER: Rename = Rename {
     prefixes: &[("vision_model.", "vision_tower.")],
+    parts: &[],
     ignored: &[
         Ignored { prefix: "text_model.", suffix: "", why: TEXT_SIDE },
         Ignored { prefix: "text_projection.", suffix: "", why: TEXT_SIDE },
@@ -36,6 +37,7 @@ pub(in crate::model) const POST_LAYERNORM: &str = "vision_tower.post_layernorm."
 /// | `visual_projection.*`, `text_model.*`, `text_projection.*` | unchanged |
 pub(in crate::model) const JOINT: Rename = Rename {
     prefixes: &[("vision_model.post_layernorm.", "post_layernorm.")],
+    parts: &[],
     ignored: &[
         Ignored { prefix: "vision_model.embeddings.", suffix: "", why: VISION_SIDE },
         Ignored { prefix: "vision_model.pre_layrnorm.", suffix: "", why: VISION_SIDE },

@@ -32,9 +32,10 @@ pub struct ClipVision<B: Backend> {
 pub struct VisionOutput<B: Backend> {
     /// Hidden states of the selected layer without `[CLS]`, `[crops, patches, hidden]`.
     pub features: Tensor<B, 3>,
-    /// Hidden state of `[CLS]` in the selected layer, `[crops, 1, hidden]`.
-    pub class: Tensor<B, 3>,
-    /// The `[CLS]` rows of the attention without the `[CLS]` column, `[layers, crops, heads, patches]`, for the layers that were asked for.
+    /// Hidden state of `[CLS]` in the selected layer, `[crops, 1, hidden]`; `None` in a tower without it.
+    pub class: Option<Tensor<B, 3>>,
+    /// The `[CLS]` rows of the attention without the `[CLS]` column, `[layers, crops, heads, patches]`, for the layers that were asked for. In a tower
+    /// without `[CLS]` it is the attention that tokens receive from all others, averaged over heads, in the last layer.
     pub cls_attention: Option<Tensor<B, 4>>,
     /// The selected layer's keys without `[CLS]`, averaged over heads, `[crops, patches, head_dim]`, if asked for.
     pub keys: Option<Tensor<B, 3>>,
@@ -46,7 +47,7 @@ impl<B: Backend> VisionOutput<B> {
     /// Whether the features and all intermediate results are finite.
     pub(in crate::model) fn is_finite(&self) -> bool {
         is_finite(&self.features)
-            && is_finite(&self.class)
+            && self.class.as_ref().is_none_or(is_finite)
             && self.cls_attention.as_ref().is_none_or(is_finite)
             && self.keys.as_ref().is_none_or(is_finite)
     }
@@ -131,7 +132,7 @@ impl<B: VlmBackend> ClipVision<B> {
         }
         let [_, tokens, _] = features.dims();
         VisionOutput {
-            class: features.clone().narrow(1, 0, 1),
+            class: Some(features.clone().narrow(1, 0, 1)),
             features: features.narrow(1, 1, tokens - 1),
             cls_attention: (!rows.is_empty()).then(|| Tensor::stack(rows, 0)),
             keys,
@@ -223,10 +224,11 @@ mod tests {
         };
         let pixels = Tensor::<Flex, 4>::random([2, 3, 8, 8], Distribution::Normal(0.0, 1.0), &device);
         let whole = ClipVision::<Flex>::new(&config, 3, Build::exact(&device)).map(&mut Noise);
-        let last = whole.encode(pixels.clone(), Needs::default()).class;
+        let last = whole.encode(pixels.clone(), Needs::default()).class.unwrap();
         for vision_feature_layer in 1..=3 {
             let tower = ClipVision { vision_feature_layer, ..whole.clone() };
-            let VisionOutput { class: own, features: patches, .. } = tower.encode(pixels.clone(), Needs::default());
+            let VisionOutput { class, features: patches, .. } = tower.encode(pixels.clone(), Needs::default());
+            let own = class.unwrap();
             let [features, class] = tower.features_and_class(pixels.clone());
             for (found, expected) in [(features, Tensor::cat(vec![own, patches], 1)), (class, last.clone())] {
                 let difference = difference(found, expected);

@@ -31,7 +31,7 @@ pub(in crate::model::families::llava) fn files(config: &LlavaConfig, processor: 
     path: &Path) -> Result<[GgufFile; 2], Error> {
     let refuse = |what: &str| Err(Error::config(path, format!("{what}, which GGUF files of Llamas cannot say")));
     let text = &config.text;
-    if text.attention_bias || text.mlp_bias {
+    if text.qkv_bias || text.o_bias || text.mlp_bias {
         return refuse("its products have biases");
     }
     let vision = ClipVisionConfig { num_hidden_layers: config.vision_feature_layer, ..config.vision.clone() };

@@ -113,7 +113,7 @@ fn rope(file: &Gguf) -> Result<RopeConfig, Error> {
             return Err(Error::config(&file.path, reason));
         }
     };
-    Ok(RopeConfig { theta, scaling })
+    Ok(RopeConfig { theta, scaling, sections: None })
 }
 
 /// The tower's shape, and the number of its layers that run before the features are read.
