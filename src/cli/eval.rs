@@ -36,11 +36,13 @@ pub(super) fn run(args: EvalArgs) -> anyhow::Result<()> {
         let samples = part(&benchmark.samples, shard).to_vec();
         let benchmarks = vec![Benchmark { samples, ..benchmark }];
         let plan = ModelPlan::new(&args.model, methods)?;
+        plan.note_penalty();
         return Worker { plan, benchmarks, batching, temperature: args.run.temperature }.run();
     }
     benchmark.check(&args.run, judge)?;
 
     let plan = ModelPlan::new(&args.model, methods)?;
+    plan.note_penalty();
     check_videos(&benchmark.samples, &plan.checkpoint)?;
     let config = Fixed::new(&plan, &args.run)?.config(plan.method(), &benchmark)?;
     let Benchmark { data, samples, .. } = benchmark;

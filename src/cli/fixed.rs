@@ -22,6 +22,8 @@ pub(super) struct Fixed {
     clip_sha256: String,
     /// Tokens of an item before pruning.
     whole: usize,
+    /// Whether every item has so many.
+    fixed_grid: bool,
 }
 
 impl Fixed {
@@ -30,6 +32,7 @@ impl Fixed {
         let joint = plan.options.joint;
         Ok(Self {
             whole: plan.checkpoint.grid().tokens(),
+            fixed_grid: plan.checkpoint.has_fixed_grid(),
             clip_sha256: if joint { plan.checkpoint.text_side_sha256()? } else { String::new() },
             config: RunConfig {
                 benchmark: String::new(),
@@ -48,6 +51,9 @@ impl Fixed {
                 clip: plan.checkpoint.clip().map(whole_path).transpose()?,
                 grid: tiling.grid.map(|grid| grid.name().to_owned()),
                 merge: tiling.merge.map(|merge| merge.name().to_owned()),
+                min_pixels: plan.pixels.least,
+                max_pixels: plan.pixels.most,
+                repetition_penalty: Some(plan.checkpoint.repetition_penalty()).filter(|penalty| *penalty != 1.0),
                 seed: plan.method().seed,
                 temperature: run.temperature,
                 data: PathBuf::new(),
@@ -81,7 +87,8 @@ impl Fixed {
             params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tokens: plan.tokens,
             share: match plan.tokens {
-                Some(share @ Budget::Share(_)) => Some(share.of(self.whole)?),
+                // Where the number of tokens depends on the image, a share does too.
+                Some(share @ Budget::Share(_)) if self.fixed_grid => Some(share.of(self.whole)?),
                 _ => None,
             },
             seed: plan.seed,

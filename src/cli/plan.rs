@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error,
-    model::{Checkpoint, DEMO, LoadOptions, Model, TilingChoice, check_layer, open},
+    model::{Checkpoint, DEMO, LoadOptions, Model, PixelChoice, TilingChoice, check_layer, open},
     pruner::{Budget, MAX_THETA, Params, method, methods},
 };
 
@@ -33,6 +33,7 @@ pub(super) struct ModelPlan {
     pub(super) mmproj: Option<String>,
     pub(super) checkpoint: Checkpoint,
     pub(super) options: LoadOptions,
+    pub(super) pixels: PixelChoice,
 }
 
 impl MethodPlan {
@@ -165,7 +166,7 @@ pub(super) fn check_needs<T>(
         match checkpoint.check_needs(method(name, params)?.card().needs) {
             Ok(()) => checked.push(plan),
             Err(error) if args.list() == "all" => say!("note: {name} is left out: {error}"),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(anyhow::Error::from(error).context(format!("{name} cannot run on this model"))),
         }
     }
     *methods = checked;
@@ -175,7 +176,8 @@ pub(super) fn check_needs<T>(
 impl ModelPlan {
     /// Finds the checkpoint, which may fetch it: all other errors should be found before.
     pub(super) fn new(args: &ModelArgs, mut methods: Vec<MethodPlan>) -> anyhow::Result<Self> {
-        let checkpoint = open(args.model(), args.weights.beside())?;
+        let mut checkpoint = open(args.model(), args.weights.beside())?;
+        args.weights.set_pixels(&mut checkpoint)?;
         checkpoint.notes.iter().for_each(|note| say!("note: {note}"));
         let reads_text = |plan: &MethodPlan| {
             method(plan.method, plan.params).is_ok_and(|method| checkpoint.reads_text_side(method.card().needs))
@@ -184,7 +186,7 @@ impl ModelPlan {
         let joint = text_side(&mut methods, reads_text, &args.method, || checkpoint.check_text_side())?;
         for plan in &methods {
             if let Some(budget) = plan.tokens {
-                budget.of(checkpoint.grid().tokens())?;
+                checkpoint.check_budget(budget)?;
             }
             if let Some(layer) = method(plan.method, plan.params)?.cut_layer() {
                 check_layer(layer, checkpoint.decoder().num_hidden_layers)?;
@@ -198,7 +200,18 @@ impl ModelPlan {
         }
         let options = LoadOptions { tiling, ..args.weights.options(joint) };
         let (model, mmproj) = (args.model().to_owned(), args.weights.mmproj.clone());
-        Ok(Self { methods, model, mmproj, checkpoint, options })
+        let pixels = args.weights.pixels();
+        Ok(Self { methods, model, mmproj, checkpoint, options, pixels })
+    }
+
+    /// Says that the checkpoint's own settings make answers repeat themselves less.
+    pub(super) fn note_penalty(&self) {
+        let penalty = self.checkpoint.repetition_penalty();
+        if penalty != 1.0 {
+            say!(
+                "note: answers have a penalty for repetition of {penalty}, as the checkpoint's generation_config.json says; trace has none unless told"
+            );
+        }
     }
 
     /// The only method, or the first.

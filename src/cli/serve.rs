@@ -38,6 +38,7 @@ pub(super) fn run(mut args: ServeArgs) -> anyhow::Result<()> {
     }
     let usual = MethodPlan::new(&args.model.method)?;
     let (plan, missing) = plan(&args)?;
+    plan.note_penalty();
     let offered: Vec<&'static str> = plan.methods.iter().map(|plan| plan.method).collect();
     if !offered.contains(&usual.method) {
         let reason = missing.iter().find(|(name, _)| *name == usual.method).map_or("", |(_, reason)| reason);
@@ -132,6 +133,7 @@ fn settings(
             max_new_tokens: args.max_new_tokens,
             sampling,
             stops: true,
+            // The model's own takes its place once it is loaded.
             repetition_penalty: 1.0,
         },
         seed: args.model.method.seed,

@@ -20,7 +20,7 @@ use crate::{
     drawing::{ALPHA, arranged, arranged_whole, drawn, in_padding, is_padded, with_bar},
     engine::{Decoding, answer, go_on, kept},
     files::write_file,
-    image::{Rgb, Tiles, jpeg, kept_patches, png},
+    image::{Grid, Rgb, Tiles, jpeg, kept_patches, png},
     model::Model,
     plot::{Scale, captioned, columns, heat, reach, stack},
     pruner::{Needs, Selector, relevance, selector},
@@ -90,6 +90,7 @@ fn usual_folder(args: &ShowArgs) -> PathBuf {
 /// The result of a method on an image's crops, or a video's frames.
 struct Shown {
     tiles: Option<Tiles>,
+    grid: Grid,
     kept: Vec<Vec<usize>>,
     /// The numbers of visual tokens after and before pruning.
     counts: [usize; 2],
@@ -117,7 +118,7 @@ impl Job for Show {
         let mut ranked: Vec<(&str, Vec<Vec<f32>>)> = Vec::new();
         for method in methods.iter().filter(|method| method.tokens.is_some()) {
             let shown = look::<B>(&model, &media, &prompt, method, !question.is_empty())?;
-            let grid = model.grid();
+            let grid = shown.grid;
             let hidden = in_padding(&model, &media, &shown.kept);
             let arrange = |draw: &dyn Fn(Rgb, usize) -> Rgb| match hidden {
                 0 => arranged(&model, &media, shown.tiles, draw),
@@ -222,7 +223,8 @@ fn look<B: VlmBackend>(
             let seen = model.prune(&look, &**pruner, method.tokens, prompt, 0)?;
             let scores = model.scores(&look, &**pruner, prompt, 0)?;
             let counts = [seen.order.len(), seen.unpruned];
-            Ok(Shown { tiles: seen.tiles, kept: seen.keep.indices().to_vec(), counts, scores, answer: said })
+            let (tiles, grid) = (seen.tiles, seen.grid);
+            Ok(Shown { tiles, grid, kept: seen.keep.indices().to_vec(), counts, scores, answer: said })
         }
         // Only the decoder can say.
         Selector::Inside(_) => {
@@ -230,7 +232,8 @@ fn look<B: VlmBackend>(
             let media = std::slice::from_ref(media);
             let (seen, generated) = answer(model, media, prompt, &selector, method.tokens, first, go_on)?;
             let (kept, left) = kept(&seen, &generated);
-            Ok(Shown { tiles: seen[0].tiles, kept, counts: [left, seen[0].unpruned], scores: None, answer: said })
+            let (tiles, grid, counts) = (seen[0].tiles, seen[0].grid, [left, seen[0].unpruned]);
+            Ok(Shown { tiles, grid, kept, counts, scores: None, answer: said })
         }
     }
 }

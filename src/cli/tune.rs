@@ -78,6 +78,7 @@ pub(super) fn run(args: TuneArgs) -> anyhow::Result<()> {
     let benchmark = Benchmark::new(task, args.data.clone(), args.run.limit, args.run.first)?;
     benchmark.check(&args.run, &args.run.judge)?;
     let plan = ModelPlan::new(&args.model, plans)?;
+    plan.note_penalty();
     check_videos(&benchmark.samples, &plan.checkpoint)?;
     check_images(&benchmark.samples)?;
     let (fixed, plans, patches) =

@@ -61,6 +61,15 @@ pub struct RunConfig {
     /// How LLaVA-NeXT's crops are joined, if not as the method does.
     #[serde(default)]
     pub merge: Option<String>,
+    /// The smallest number of pixels that images are resized to, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_pixels: Option<usize>,
+    /// The largest number of pixels that images are resized to, if it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<usize>,
+    /// The penalty for repetition in the checkpoint's own settings, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f32>,
     /// The seed.
     pub seed: u64,
     /// How freely answers are drawn; 0 takes the best token.
@@ -144,7 +153,7 @@ impl RunConfig {
     /// Whether papers' figures can stand beside it: all questions, scored by LLaVA's rules, the best token always, and a method as it is.
     pub fn is_usual(&self) -> bool {
         let whole = self.limit.is_none() && self.shard.is_none();
-        let tiles = self.grid.is_none() && self.merge.is_none();
+        let tiles = self.grid.is_none() && self.merge.is_none() && self.min_pixels.is_none() && self.max_pixels.is_none();
         whole && tiles && self.protocol == Protocol::Llava && self.temperature == 0.0 && self.chosen_params().is_empty()
     }
 

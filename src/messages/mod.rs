@@ -23,13 +23,15 @@ pub struct Messages {
     pub media: Vec<Media>,
     /// The number of images and videos of each turn.
     counts: Vec<usize>,
+    /// Whether placeholders stand where a list of parts has images and videos, and not where a user wrote them.
+    parts: bool,
 }
 
 impl Messages {
     /// A single question about images and videos, which stand before it unless it has placeholders.
     pub fn question(text: &str, media: Vec<Media>) -> Self {
         let counts = vec![media.len()];
-        Self { system: None, turns: vec![Turn { user: text.to_owned(), answer: None }], media, counts }
+        Self { system: None, turns: vec![Turn { user: text.to_owned(), answer: None }], media, counts, parts: false }
     }
 
     /// Reads a file of messages, and the images and videos that it names, for a model that takes such `frames` of a video. Relative paths are relative to
@@ -41,7 +43,7 @@ impl Messages {
     pub fn read(path: &Path, frames: Option<FrameRule>) -> Result<Self, Error> {
         let fail = |reason: String| Error::data(path, reason);
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut found = Self::default();
+        let mut found = Self { parts: true, ..Self::default() };
         for (i, message) in read::messages(path)?.into_iter().enumerate() {
             let number = i + 1;
             match message.role {
@@ -92,7 +94,8 @@ impl Messages {
         let mut turns = Vec::with_capacity(self.turns.len());
         for (turn, count) in self.turns.iter().zip(&self.counts) {
             let own: Vec<usize> = media.by_ref().take(*count).map(|media| media.placeholders(frames)).collect();
-            turns.push(Turn { user: place(form, &turn.user, &own)?, answer: turn.answer.clone() });
+            let user = if self.parts { place(form, &turn.user, &own)? } else { form.place(&turn.user, &own)? };
+            turns.push(Turn { user, answer: turn.answer.clone() });
         }
         let text = form.conversation(self.system.as_deref(), &turns);
         Prompt::new(&text, &self.last_question(), tokenizer)

@@ -29,6 +29,15 @@ pub struct TilingChoice {
     pub merge: Option<Merge>,
 }
 
+/// The user's choice of the number of pixels that images are resized to, in place of the checkpoint's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PixelChoice {
+    /// The smallest number; `None` leaves the checkpoint's.
+    pub least: Option<usize>,
+    /// The largest number; `None` leaves the checkpoint's.
+    pub most: Option<usize>,
+}
+
 /// The parts of a model that come from a checkpoint's small files.
 pub(super) struct Parts {
     pub(super) tokenizer: Tokenizer,

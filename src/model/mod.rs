@@ -25,7 +25,7 @@ pub use encode::{EmbeddedPrompt, EncodedMedia, RowKey, Scores, VisualTokens};
 pub use families::llava::{LlavaConfig, Projector};
 pub use fill::Fill;
 pub use gguf::{GgufFile, GgufPart};
-pub use loaded::{Model, TilingChoice, check_layer};
+pub use loaded::{Model, PixelChoice, TilingChoice, check_layer};
 pub use mixture::Quantise;
 pub use preset::{preset, presets};
 pub use towers::{

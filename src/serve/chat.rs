@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     api::{ApiError, ChatRequest, Choice, Completion, Conversation, ImageSource, Logprobs, Message, UserTurn},
     body::{check_form, read_body},
-    job::{Asked, Job, Outcome, Update},
+    job::{Asked, AskedTurn, Job, Outcome, Update},
     media::in_background,
     open::{Ended, Open},
     state::{State, now},
@@ -86,9 +86,9 @@ async fn begin(
     Ok((updates, model, streamed))
 }
 
-fn taken_apart(turn: UserTurn) -> ((Turn, usize), Vec<ImageSource>) {
-    let UserTurn { text, images, answer } = turn;
-    ((Turn { user: text, answer }, images.len()), images)
+fn taken_apart(turn: UserTurn) -> (AskedTurn, Vec<ImageSource>) {
+    let UserTurn { text, placed, images, answer } = turn;
+    (AskedTurn { turn: Turn { user: text, answer }, placed, images: images.len() }, images)
 }
 
 /// The name of the model in the answer.

@@ -26,12 +26,22 @@ pub(super) struct Job {
     pub(super) part: OwnedSemaphorePermit,
 }
 
+/// A turn of a request.
+#[derive(Debug)]
+pub(super) struct AskedTurn {
+    pub(super) turn: Turn,
+    /// The user's text with placeholders where its images stand.
+    pub(super) placed: String,
+    /// The number of its images.
+    pub(super) images: usize,
+}
+
 /// What a request asks.
 pub(super) struct Asked {
     /// The system's text, in place of the model's own.
     pub(super) system: Option<String>,
-    /// The turns, and the number of images in each.
-    pub(super) turns: Vec<(Turn, usize)>,
+    /// The turns.
+    pub(super) turns: Vec<AskedTurn>,
     /// The images of all turns.
     pub(super) media: Vec<Arc<SharedMedia>>,
     pub(super) pruning: Pruning,

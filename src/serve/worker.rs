@@ -12,15 +12,15 @@ use secateur_backends::VlmBackend;
 use super::{
     api::{ApiError, Pruning},
     client::Client,
-    job::{Asked, Job, Update},
+    job::{Asked, AskedTurn, Job, Update},
     state::State,
 };
 use crate::{
     Error,
-    engine::{Cancel, Engine, Event, Media, Request, RequestId},
+    engine::{Cancel, Decoding, Engine, Event, Media, Request, RequestId},
     model::Model,
     pruner::{Selector, selector},
-    text::{Prompt, Turn, clip_question},
+    text::{Placement, Prompt, Turn, clip_question},
 };
 
 /// Answers requests until the queue is closed and the last one has its answer.
@@ -99,13 +99,14 @@ impl<'m, B: VlmBackend> Service<'m, B> {
     fn request(&self, asked: &Asked, cancel: Cancel) -> Result<Request<'m, B>, ApiError> {
         let model = self.engine.model();
         let form = model.chat();
-        let place = |(turn, images): &(Turn, usize)| {
-            let user = form.place(&turn.user, &vec![1; *images])?;
+        let place = |AskedTurn { turn, placed, images }: &AskedTurn| {
+            let text = if form.placement == Placement::Inline { placed } else { &turn.user };
+            let user = form.place(text, &vec![1; *images])?;
             Ok(Turn { user, answer: turn.answer.clone() })
         };
         let prompt = || -> Result<Prompt, Error> {
             let turns = asked.turns.iter().map(place).collect::<Result<Vec<_>, Error>>()?;
-            let question = asked.turns.last().map_or("", |(turn, _)| &turn.user);
+            let question = asked.turns.last().map_or("", |asked| &asked.turn.user);
             let text = form.conversation(asked.system.as_deref(), &turns);
             Prompt::new(&text, &clip_question(question), model.tokenizer())
         };
@@ -113,7 +114,8 @@ impl<'m, B: VlmBackend> Service<'m, B> {
         let media = asked.media.iter().cloned().map(Media::Shared).collect();
         let Pruning { method, budget, drawn, .. } = asked.pruning;
         let selector = self.selectors.get(method).ok_or_else(|| ApiError::internal("the method is not there"))?;
-        let request = Request::new(media, prompt, selector, budget, asked.decoding);
+        let decoding = Decoding { repetition_penalty: model.repetition_penalty(), ..asked.decoding };
+        let request = Request::new(media, prompt, selector, budget, decoding);
         Ok(Request { draw: asked.draw, cancel, scores: drawn, ..request })
     }
 

@@ -22,7 +22,7 @@ pub(in crate::cli) use model::{MethodArgs, ModelArgs, TargetArgs, WeightArgs, We
 #[cfg(feature = "serve")]
 pub(in crate::cli) use serve::ServeArgs;
 pub(in crate::cli) use tools::{
-    BenchArgs, CheckArgs, CompletionsArgs, ListArgs, Listing, PruneArgs, QuantizeArgs, TraceArgs,
+    BenchArgs, CheckArgs, CompletionsArgs, ListArgs, Listing, MediaPath, PruneArgs, QuantizeArgs, TraceArgs,
 };
 
 /// Training-free visual token pruning for vision-language models.
@@ -204,8 +204,11 @@ fn one_budget(arg: Arg) -> Arg {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct AskArgs {
     /// Images, or videos for a model that sees them (files, or folders of frames), then the question
-    #[arg(required = true, num_args = 2.., value_names = ["IMAGE|VIDEO", "QUESTION"])]
+    #[arg(required_unless_present = "messages", num_args = 2.., value_names = ["IMAGE|VIDEO", "QUESTION"])]
     pub(in crate::cli) images_and_question: Vec<String>,
+    /// A conversation in place of images and question: a JSON list of messages, as OpenAI's API and transformers have them
+    #[arg(long, value_name = "FILE", conflicts_with = "images_and_question")]
+    pub(in crate::cli) messages: Option<PathBuf>,
     /// The longest answer
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub(in crate::cli) max_new_tokens: usize,

@@ -8,7 +8,7 @@ use super::names::{self, Operations};
 use crate::{
     cli::workers::own_device,
     image::GridRule,
-    model::{Beside, DEMO, LoadOptions, Quantise},
+    model::{Beside, Checkpoint, DEMO, LoadOptions, PixelChoice, Quantise},
     pruner::Budget,
     sequence::Merge,
 };
@@ -47,6 +47,12 @@ pub(in crate::cli) struct WeightArgs {
     /// The numbers by which weights in blocks are multiplied; int8 is faster, and rounds as llama.cpp does
     #[arg(long, value_enum, default_value_t)]
     pub(in crate::cli) activations: Activations,
+    /// Qwen2-VL: the smallest number of pixels that an image or a frame is resized to; by default the checkpoint's
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) min_pixels: Option<usize>,
+    /// Qwen2-VL: the largest number of pixels that an image or a frame is resized to; by default the checkpoint's
+    #[arg(long, value_name = "N")]
+    pub(in crate::cli) max_pixels: Option<usize>,
     /// The CLIP checkpoint whose text side cdpruner and trim read; by default the tower's own, or OpenAI's for llava-hf
     #[arg(long, value_name = "ID|DIR")]
     pub(in crate::cli) clip: Option<String>,
@@ -56,6 +62,19 @@ impl WeightArgs {
     /// The files beside the model that are named.
     pub(in crate::cli) fn beside(&self) -> Beside<'_> {
         Beside { mmproj: self.mmproj.as_deref(), clip: self.clip.as_deref() }
+    }
+
+    /// The numbers of pixels that the user wants in place of the checkpoint's.
+    pub(in crate::cli) fn pixels(&self) -> PixelChoice {
+        PixelChoice { least: self.min_pixels, most: self.max_pixels }
+    }
+
+    /// Takes the numbers of pixels that the user wants in place of the checkpoint's.
+    pub(in crate::cli) fn set_pixels(&self, checkpoint: &mut Checkpoint) -> anyhow::Result<()> {
+        if let Err(reason) = checkpoint.set_pixels(self.pixels()) {
+            usage!("--min-pixels and --max-pixels: {reason}");
+        }
+        Ok(())
     }
 
     /// The options for loading, for methods that read CLIP's text side if `joint` says so.
@@ -96,7 +115,7 @@ pub(in crate::cli) struct MethodArgs {
     /// The pruning method, by default fastervlm; see `secateur list methods`
     #[arg(long, value_parser = names::method_list, value_name = "NAME")]
     pub(in crate::cli) method: Option<String>,
-    /// Visual tokens kept per crop, or per frame of a video: a number, or a share such as 12.5%; without it nothing is pruned
+    /// Visual tokens kept per crop, image or frame of a video: a number, or a share such as 12.5%; without it nothing is pruned
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(in crate::cli) tokens: Option<Budget>,
     /// vispruner: the share of the tokens that goes by attention, from 0 to 1; by default 0.5

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
+use clap::{ArgGroup, ArgMatches, Args as ClapArgs, Command, FromArgMatches, ValueEnum};
 
 use super::{MethodArgs, ModelArgs, TargetArgs, WeightArgs};
 use crate::{
@@ -47,17 +47,15 @@ pub(in crate::cli) struct BenchArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-#[command(group(ArgGroup::new("seen").args(["image", "video"]).required(true)))]
 pub(in crate::cli) struct TraceArgs {
-    /// The image
-    #[arg(long)]
-    pub(in crate::cli) image: Option<PathBuf>,
-    /// The video: a file, or a folder of frames that are taken in the order of their names and the numbers in them
-    #[arg(long)]
-    pub(in crate::cli) video: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) media: MediaArgs,
     /// The question, as it stands in the benchmark's file
-    #[arg(long)]
-    pub(in crate::cli) question: String,
+    #[arg(long, required_unless_present = "messages")]
+    pub(in crate::cli) question: Option<String>,
+    /// A conversation in place of images and question: a JSON list of messages, as OpenAI's API and transformers have them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["question", "image", "video"])]
+    pub(in crate::cli) messages: Option<PathBuf>,
     /// The text that cdpruner and trim give CLIP; by default the question without "Answer the question using a single
     /// word or phrase."
     #[arg(long, value_name = "TEXT")]
@@ -68,14 +66,71 @@ pub(in crate::cli) struct TraceArgs {
     /// Writes the cues that the method reads to a safetensors file, in the form that `prune` takes
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) cues: Option<PathBuf>,
-    /// Adds the logits of the first generated position
+    /// Writes what the language model reads of the images without pruning, and what the method ranks by, to a safetensors file: visual [N,D], cue [N]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) embeds: Option<PathBuf>,
+    /// Adds the logits of the first generated position, and the position of each row of the prompt
     #[arg(long)]
     pub(in crate::cli) logits: bool,
+    /// A penalty for repetition, as in transformers' `generate`; by default none, whatever the checkpoint's settings say
+    #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+    pub(in crate::cli) repetition_penalty: f32,
     /// Accepted for symmetry: the output is always one JSON object
     #[arg(long, hide = true)]
     pub(in crate::cli) json: bool,
     #[command(flatten)]
     pub(in crate::cli) model: ModelArgs,
+}
+
+/// Images and videos in the order in which they were given.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cli) struct MediaArgs(pub(in crate::cli) Vec<MediaPath>);
+
+/// The path of an image or of a video.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct MediaPath {
+    pub(in crate::cli) path: PathBuf,
+    pub(in crate::cli) video: bool,
+}
+
+/// The flags as clap derives them, without their order.
+#[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("seen").args(["image", "video", "messages"]).required(true).multiple(true)))]
+struct RawMediaArgs {
+    /// The image; several are read in the order in which they and the videos are given
+    #[arg(long)]
+    image: Vec<PathBuf>,
+    /// The video: a file, or a folder of frames that are taken in the order of their names and the numbers in them
+    #[arg(long)]
+    video: Vec<PathBuf>,
+}
+
+impl ClapArgs for MediaArgs {
+    fn augment_args(command: Command) -> Command {
+        RawMediaArgs::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        RawMediaArgs::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for MediaArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let RawMediaArgs { image, video } = RawMediaArgs::from_arg_matches(matches)?;
+        let placed = |name: &str, paths: Vec<PathBuf>, video: bool| {
+            let places: Vec<usize> = matches.indices_of(name).into_iter().flatten().collect();
+            places.into_iter().zip(paths).map(move |(place, path)| (place, MediaPath { path, video }))
+        };
+        let mut all: Vec<(usize, MediaPath)> = placed("image", image, false).chain(placed("video", video, true)).collect();
+        all.sort_by_key(|(place, _)| *place);
+        Ok(Self(all.into_iter().map(|(_, media)| media).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 #[derive(Debug, ClapArgs)]

@@ -29,9 +29,10 @@ use crate::{
     drawing::arranged,
     engine::{Decoding, Generated, Sampling, Stream, answer, go_on, kept},
     image::{Grid, Tiles, kept_patches},
+    messages::Messages,
     model::{Model, VisualTokens},
     pruner::selector,
-    text::{Prompt, clip_question, strip},
+    text::{Prompt, strip},
     video::Media,
 };
 
@@ -39,6 +40,32 @@ use crate::{
 const LEAST_FOR_A_RATE: usize = 8;
 
 pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
+    check_sampling(args.temperature, args.top_p)?;
+    let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
+    let named = named(&args)?;
+    let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
+    let checkpoint = &plan.checkpoint;
+    let messages = match (&args.messages, named) {
+        (Some(path), _) => Messages::read(path, checkpoint.frames())?,
+        (None, (images, question)) => {
+            let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
+            Messages::question(&question, media)
+        }
+    };
+    note_outside(args.model.model(), &messages.media, &messages.last_question());
+    plan.note_penalty();
+    let prompt = messages.prompt(checkpoint.chat().own, checkpoint.frames(), &checkpoint.tokenizer)?;
+    let target = plan.method().target;
+    let (media, limit) = (messages.media, args.max_new_tokens);
+    target.run(Ask { plan, media, prompt, sampling, limit, json: args.json, watch: args.watch })?
+}
+
+/// The images and the question that were typed; none where messages are read from a file.
+fn named(args: &AskArgs) -> anyhow::Result<(Vec<PathBuf>, String)> {
+    if let Some(path) = &args.messages {
+        check_there(path)?;
+        return Ok(Default::default());
+    }
     let mut images: Vec<PathBuf> = args.images_and_question.iter().map(PathBuf::from).collect();
     // Clap asks for at least two values, so the last one is not the only one.
     images.pop();
@@ -46,20 +73,8 @@ pub(super) fn run(args: AskArgs) -> anyhow::Result<()> {
     if question.trim().is_empty() || Path::new(&question).is_file() {
         usage!("the question is missing: it stands behind the images, and `{question}` is none");
     }
-    check_sampling(args.temperature, args.top_p)?;
-    let sampling = Sampling::new(args.temperature, args.top_p, args.model.method.seed);
     images.iter().try_for_each(|path| check_named(path, &args.images_and_question))?;
-    let plan = ModelPlan::new(&args.model, MethodPlan::several(&args.model.method)?)?;
-    let checkpoint = &plan.checkpoint;
-    let media = images.iter().map(|path| see(path, checkpoint.frames())).collect::<Result<Vec<_>, _>>()?;
-    note_outside(args.model.model(), &media, &question);
-    let placeholders: Vec<usize> = media.iter().map(|media| media.placeholders(checkpoint.frames())).collect();
-    let text = checkpoint.chat().own.render(&question, &placeholders)?;
-    let target = plan.method().target;
-    let question = clip_question(&question);
-    let job =
-        Ask { plan, media, text, question, sampling, limit: args.max_new_tokens, json: args.json, watch: args.watch };
-    target.run(job)?
+    Ok((images, question))
 }
 
 /// Refuses what is no file, with what a user may have meant.
@@ -78,8 +93,7 @@ fn check_named(path: &Path, values: &[String]) -> anyhow::Result<()> {
 struct Ask {
     plan: ModelPlan,
     media: Vec<Media>,
-    text: String,
-    question: String,
+    prompt: Prompt,
     sampling: Sampling,
     limit: usize,
     json: bool,
@@ -116,7 +130,7 @@ impl Job for Ask {
     fn run<B: VlmBackend>(self, device: B::Device) -> Self::Output {
         let methods = self.plan.methods.clone();
         let model: Model<B> = self.plan.load(&device)?;
-        let prompt = Prompt::new(&self.text, &self.question, model.tokenizer())?;
+        let prompt = self.prompt;
         let decoding = Decoding {
             max_new_tokens: self.limit,
             sampling: self.sampling,
@@ -129,7 +143,7 @@ impl Job for Ask {
             let selector = selector::<B>(method.method, method.params)?;
             let (seen, answer) = answer(&model, &self.media, &prompt, &selector, method.tokens, decoding, on_token)?;
             let text = model.tokenizer().decode(&answer.ids);
-            if self.watch && method.tokens.is_some() {
+            if self.watch && method.tokens.is_some() && !seen.is_empty() {
                 *watched.borrow_mut() = Some((seen[0].grid, seen[0].tiles, kept(&seen[..1], &answer).0));
             }
             anyhow::Ok(summary(&seen, &answer, text, method))

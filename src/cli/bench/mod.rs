@@ -55,7 +55,7 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
         }
     }
     for budget in &budgets {
-        budget.of(checkpoint.grid().tokens())?;
+        checkpoint.check_budget(*budget)?;
     }
     let limit = checkpoint.decoder().max_position_embeddings;
     if args.prompt_tokens.saturating_add(args.new_tokens) > limit {
@@ -89,6 +89,7 @@ fn subject(args: &BenchArgs) -> anyhow::Result<(Checkpoint, String)> {
         }
         None => preset(shape)?,
     };
+    args.weights.set_pixels(&mut checkpoint)?;
     if let Some(layers) = args.layers {
         let all = checkpoint.decoder().num_hidden_layers;
         if !(1..=all).contains(&layers) {

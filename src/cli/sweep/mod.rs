@@ -43,6 +43,7 @@ pub(super) fn run(args: SweepArgs) -> anyhow::Result<()> {
         benchmarks.push(benchmark);
     }
     let plan = ModelPlan::new(&args.model, methods)?;
+    plan.note_penalty();
     if is_worker() {
         return Worker { plan, benchmarks, batching, temperature: args.run.temperature }.run();
     }

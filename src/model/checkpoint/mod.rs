@@ -16,7 +16,7 @@ use secateur_backends::VlmBackend;
 use secateur_weights::{Checkpoint as TensorFiles, StoredTensor};
 
 use super::{
-    DecoderConfig, Fill, Model, Quantise, TilingChoice, Weights,
+    DecoderConfig, Fill, Model, PixelChoice, Quantise, TilingChoice, Weights,
     config::{CONFIG, GENERATION_CONFIG},
     copies,
     families::{Chat, Family, FamilyCheckpoint},
@@ -29,7 +29,7 @@ use crate::{
     Error,
     checksum::{Part, checkpoint_sha256, files_sha256},
     image::{ClipProcessor, Grid},
-    pruner::Needs,
+    pruner::{Budget, Needs},
     text::{ADDED_TOKENS, TOKENIZER_CONFIG, TOKENIZER_JSON, Tokenizer},
     video::FrameRule,
 };
@@ -97,6 +97,23 @@ impl Checkpoint {
     /// Whether every item has as many tokens as [`Self::grid`].
     pub fn has_fixed_grid(&self) -> bool {
         self.about().has_fixed_grid()
+    }
+
+    /// Refuses a budget that no image could keep.
+    ///
+    /// # Errors
+    /// When it is above the tokens that every item has. Where these depend on the image, any number is possible.
+    pub fn check_budget(&self, budget: Budget) -> Result<(), Error> {
+        let tokens = self.grid().tokens();
+        if self.has_fixed_grid() { budget.of(tokens).map(|_| ()) } else { budget.of_any(tokens).map(|_| ()) }
+    }
+
+    /// Sets the limits of the number of pixels that images are resized to.
+    ///
+    /// # Errors
+    /// When they are not possible, or the model reads all images at one size; a sentence says which.
+    pub fn set_pixels(&mut self, pixels: PixelChoice) -> Result<(), String> {
+        self.family.as_checkpoint_mut().set_pixels(pixels)
     }
 
     /// Whether cues take the text side of the tower.

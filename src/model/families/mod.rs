@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use secateur_backends::VlmBackend;
 use secateur_weights::{Rename, StoredTensor};
 
-use super::{DecoderConfig, Fill, GgufFile, LoadOptions, Pair, TilingChoice, Vlm, towers::clip::TextSide};
+use super::{DecoderConfig, Fill, GgufFile, LoadOptions, Pair, PixelChoice, TilingChoice, Vlm, towers::clip::TextSide};
 use crate::{
     Error,
     image::Grid,
@@ -69,6 +69,16 @@ pub trait FamilyCheckpoint {
     /// When it cannot; the error says why, and what to do.
     fn check_needs(&self, _needs: Needs) -> Result<(), Error> {
         Ok(())
+    }
+    /// Sets the limits of the number of pixels that images are resized to; `None` leaves the checkpoint's own.
+    ///
+    /// # Errors
+    /// When they are not possible, or the model reads all images at one size.
+    fn set_pixels(&mut self, pixels: PixelChoice) -> Result<(), String> {
+        match pixels == PixelChoice::default() {
+            true => Ok(()),
+            false => Err("images are read at one size, whatever theirs is; limits of pixels are for models that read them at nearly their own".to_owned()),
+        }
     }
     /// Whether cues take the text side of the tower.
     fn reads_text_side(&self, needs: Needs) -> bool {

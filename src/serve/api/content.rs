@@ -18,6 +18,8 @@ pub(in crate::serve) struct Conversation {
 #[derive(Debug, Default)]
 pub(in crate::serve) struct UserTurn {
     pub(in crate::serve) text: String,
+    /// The text with placeholders where its images stand, for models whose templates keep their places.
+    pub(in crate::serve) placed: String,
     pub(in crate::serve) images: Vec<ImageSource>,
     pub(in crate::serve) answer: Option<String>,
 }
@@ -30,7 +32,8 @@ pub(in crate::serve) struct ImageSource {
 }
 
 impl Conversation {
-    /// Reads messages. Images stand before the text of their turn, as the models were trained and as Hugging Face's templates for them write it.
+    /// Reads messages. Images stand before the text of their turn, as LLaVA was trained and as Hugging Face's templates for it write it;
+    /// [`UserTurn::placed`] has them in their places.
     ///
     /// # Errors
     /// When a role or a part is not known, roles do not take turns, or an image stands where none can be.
@@ -38,9 +41,9 @@ impl Conversation {
         let mut all = Self::default();
         for (i, MessageIn { role, content }) in messages.into_iter().enumerate() {
             let at = format!("messages[{i}]");
-            let (text, images) = read(content, &at)?;
+            let Read { text, placed, images } = read(content, &at)?;
             match role.as_str() {
-                "user" => all.user(text, images),
+                "user" => all.user(text, placed, images),
                 "system" | "developer" | "assistant" if !images.is_empty() => {
                     let message = format!("{at} is of the role `{role}`; only a user's message has images");
                     return Err(ApiError::bad(at, message));
@@ -63,14 +66,15 @@ impl Conversation {
         Ok(all)
     }
 
-    fn user(&mut self, text: String, images: Vec<ImageSource>) {
+    fn user(&mut self, text: String, placed: String, images: Vec<ImageSource>) {
         match self.turns.last_mut().filter(|turn| turn.answer.is_none()) {
             // Two messages of a user are one turn.
             Some(turn) => {
                 turn.text = format!("{}\n{text}", turn.text);
+                turn.placed = format!("{}\n{placed}", turn.placed);
                 turn.images.extend(images);
             }
-            None => self.turns.push(UserTurn { text, images, answer: None }),
+            None => self.turns.push(UserTurn { text, placed, images, answer: None }),
         }
     }
 
@@ -94,23 +98,39 @@ impl Conversation {
     }
 }
 
-/// The text of a message, its parts joined by line breaks, and its images.
-fn read(content: Option<Content>, at: &str) -> Result<(String, Vec<ImageSource>), ApiError> {
+/// A message as it is read.
+#[derive(Default)]
+struct Read {
+    /// Its parts of text, joined by line breaks.
+    text: String,
+    /// Its parts of text with nothing between them, and placeholders where images stand.
+    placed: String,
+    images: Vec<ImageSource>,
+}
+
+fn read(content: Option<Content>, at: &str) -> Result<Read, ApiError> {
     let parts = match content {
-        None => return Ok((String::new(), Vec::new())),
-        Some(Content::Text(text)) => return Ok((checked(text, at)?, Vec::new())),
+        None => return Ok(Read::default()),
+        Some(Content::Text(text)) => {
+            let text = checked(text, at)?;
+            return Ok(Read { placed: text.clone(), text, images: Vec::new() });
+        }
         Some(Content::Parts(parts)) => parts,
     };
-    let (mut texts, mut images) = (Vec::new(), Vec::new());
+    let (mut texts, mut placed, mut images) = (Vec::new(), String::new(), Vec::new());
     for (i, part) in parts.into_iter().enumerate() {
         let here = format!("{at}.content[{i}]");
         let missing =
             |field: &str| ApiError::bad(format!("{here}.{field}"), format!("the field `{here}.{field}` is missing"));
         match part.kind.as_str() {
-            "text" => texts.push(checked(part.text.ok_or_else(|| missing("text"))?, &here)?),
+            "text" => {
+                texts.push(checked(part.text.ok_or_else(|| missing("text"))?, &here)?);
+                placed += texts.last().map_or("", |text| text);
+            }
             "image_url" => {
                 let url = part.image_url.ok_or_else(|| missing("image_url"))?.0;
                 images.push(ImageSource { param: format!("{here}.image_url"), url });
+                placed += IMAGE_PLACEHOLDER;
             }
             kind => {
                 let message = format!("{here}.type is `{kind}`; text and image_url are known");
@@ -118,7 +138,10 @@ fn read(content: Option<Content>, at: &str) -> Result<(String, Vec<ImageSource>)
             }
         }
     }
-    Ok((texts.join("\n"), images))
+    let text = texts.join("\n");
+    // A text with placeholders of its own says itself where images stand.
+    let placed = if text.contains(IMAGE_PLACEHOLDER) { text.clone() } else { placed };
+    Ok(Read { text, placed, images })
 }
 
 /// Refuses a placeholder of a video, which no request has.

@@ -210,7 +210,7 @@ fn methods_that_the_files_cannot_serve_are_refused_with_a_way_out() {
     let checkpoint = pair(set.root, set.decoders[0].0, set.encoders[0]).unwrap();
     for (name, refused) in json(&format!("{}/expected/refused.json", set.root)).as_object().unwrap() {
         let needs = method(name, Params::default()).unwrap().card().needs;
-        let said = match needs.joint {
+        let said = match needs.reads_question() {
             true => checkpoint.check_text_side().unwrap_err().to_string(),
             false => checkpoint.check_needs(needs).unwrap_err().to_string(),
         };

@@ -24,9 +24,9 @@ use serde::Deserialize;
 use super::{Chat, FamilyCheckpoint, Known, Place};
 use crate::{
     Error,
-    image::{DynamicProcessor, Grid},
+    image::{DynamicProcessor, Grid, PixelLimits},
     model::{
-        DecoderConfig, Fill, LoadOptions, TilingChoice,
+        DecoderConfig, Fill, LoadOptions, PixelChoice, TilingChoice,
         config::{IMAGE_SETTINGS, read_json},
         towers::clip::TextSide,
     },
@@ -148,6 +148,14 @@ impl FamilyCheckpoint for Qwen2Vl {
         }
         if needs.joint {
             return refuse("the method compares images with CLIP's text, and this tower was not trained beside one");
+        }
+        Ok(())
+    }
+
+    fn set_pixels(&mut self, PixelChoice { least, most }: PixelChoice) -> Result<(), String> {
+        for limits in [&mut self.processor.images, &mut self.processor.videos] {
+            let chosen = PixelLimits { least: least.unwrap_or(limits.least), most: most.unwrap_or(limits.most) };
+            *limits = chosen.check()?;
         }
         Ok(())
     }
