@@ -13,10 +13,10 @@ use crate::{
     kernels::{
         attention, blocks, cache, elementwise,
         instructions::{Instructions, has},
-        linear, one_query, rotate,
+        linear, one_query, received, rotate,
     },
     ops::{
-        reference_add_bias, reference_attend, reference_silu_mul, reference_layer_norm, reference_linear, reference_linear_blocks, reference_quick_gelu,
+        reference_add_bias, reference_attend, reference_attention_received, reference_silu_mul, reference_layer_norm, reference_linear, reference_linear_blocks, reference_quick_gelu,
         reference_rms_norm, reference_apply_rope, reference_write_positions,
     },
 };
@@ -111,6 +111,15 @@ impl VlmBackend for Flex {
         match attention::attend_bf16(inputs.each_ref(), mask) {
             Some(attended) => wrap(attended),
             None => Self::attend(q, k, v, mask),
+        }
+    }
+
+    /// Adds up column by column, on all threads, and on the matrix unit where rounding is allowed.
+    fn attention_received(q: Tensor<Self, 4>, k: Tensor<Self, 4>, bf16: bool) -> Tensor<Self, 2> {
+        let inputs = [&q, &k].map(|x| x.clone().into_primitive().tensor());
+        match received::received(inputs.each_ref(), bf16) {
+            Some(found) => wrap(found),
+            None => reference_attention_received(q, k),
         }
     }
 

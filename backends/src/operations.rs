@@ -15,8 +15,8 @@ use secateur_blocks::Blocks;
 use crate::{
     Mask, Rounding, VlmBackend, dpp,
     ops::{
-        reference_add_bias, reference_apply_rope, reference_attend, reference_layer_norm, reference_linear,
-        reference_linear_blocks, reference_quick_gelu, reference_rms_norm, reference_silu_mul,
+        reference_add_bias, reference_apply_rope, reference_attend, reference_attention_received, reference_layer_norm,
+        reference_linear, reference_linear_blocks, reference_quick_gelu, reference_rms_norm, reference_silu_mul,
         reference_write_positions,
     },
 };
@@ -46,11 +46,13 @@ pub enum Operation {
     WritePositions,
     /// [`VlmBackend::greedy_dpp`].
     GreedyDpp,
+    /// [`VlmBackend::attention_received`].
+    AttentionReceived,
 }
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Linear,
         Self::Attend,
         Self::SiluMul,
@@ -62,6 +64,7 @@ impl Operation {
         Self::ApplyRope,
         Self::WritePositions,
         Self::GreedyDpp,
+        Self::AttentionReceived,
     ];
 
     /// The name that `--reference` takes.
@@ -78,6 +81,7 @@ impl Operation {
             Self::ApplyRope => "apply_rope",
             Self::WritePositions => "write_positions",
             Self::GreedyDpp => "greedy_dpp",
+            Self::AttentionReceived => "attention_received",
         }
     }
 
@@ -147,6 +151,14 @@ pub fn attend<B: VlmBackend>([q, k, v]: [Tensor<B, 4>; 3], mask: Mask, bf16: boo
         (true, _) => reference_attend(q, k, v, mask),
         (false, true) => B::attend_bf16(q, k, v, mask),
         (false, false) => B::attend(q, k, v, mask),
+    }
+}
+
+/// The attention that each token receives, as [`VlmBackend::attention_received`] says.
+pub fn attention_received<B: VlmBackend>(q: Tensor<B, 4>, k: Tensor<B, 4>, bf16: bool) -> Tensor<B, 2> {
+    match is_reference(Operation::AttentionReceived) {
+        true => reference_attention_received(q, k),
+        false => B::attention_received(q, k, bf16),
     }
 }
 

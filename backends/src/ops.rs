@@ -130,6 +130,12 @@ pub trait VlmBackend: Backend {
         reference_apply_rope(x, cos, sin)
     }
 
+    /// The attention that each token receives from all tokens, `softmax(q·kᵀ/√head_dim)` averaged over heads and queries, for queries and keys `[batch,
+    /// heads, tokens, head_dim]`: `[batch, tokens]` in f32. With `bf16`, queries and keys may be rounded to bf16 if that is faster.
+    fn attention_received(q: Tensor<Self, 4>, k: Tensor<Self, 4>, _bf16: bool) -> Tensor<Self, 2> {
+        reference_attention_received(q, k)
+    }
+
     /// The dtype in which keys and values are kept next to activations of dtype `activations`; `bf16` says whether
     /// products may round to bf16.
     fn cache_dtype(activations: DType, _bf16: bool) -> DType {
@@ -148,6 +154,23 @@ pub trait VlmBackend: Backend {
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_device(vectors, budget)
     }
+}
+
+/// The number of queries whose attention to all keys is held at a time by [`reference_attention_received`].
+const RECEIVED: usize = 128;
+
+/// The reference body of [`VlmBackend::attention_received`]. The matrix of all tokens with all tokens is never held as a whole.
+pub(crate) fn reference_attention_received<B: VlmBackend>(q: Tensor<B, 4>, k: Tensor<B, 4>) -> Tensor<B, 2> {
+    let [batch, heads, tokens, head_dim] = q.dims();
+    let q = in_f32(q) * (head_dim as f64).powf(-0.5);
+    let k = in_f32(k).swap_dims(2, 3);
+    let blocks = (0..tokens).step_by(RECEIVED).map(|first| {
+        let block = q.clone().narrow(2, first, RECEIVED.min(tokens - first));
+        activation::softmax(B::matmul_f32(block, k.clone()), 3).sum_dim(2)
+    });
+    let sum = blocks.reduce(|sum, block| sum + block);
+    let sum = sum.unwrap_or_else(|| Tensor::zeros([batch, heads, 1, tokens], (&k.device(), DType::F32)));
+    (sum.sum_dim(1) / (heads * tokens).max(1) as f64).reshape([batch, tokens])
 }
 
 /// The reference body of [`VlmBackend::attend`].

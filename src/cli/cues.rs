@@ -6,7 +6,12 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use safetensors::{Dtype, serialize, tensor::TensorView};
 use secateur_weights::{Checkpoint, StoredTensor};
 
-use crate::{Error, files::write_file, pruner::{Cues, Relevance}, tensor::host};
+use crate::{
+    Error,
+    files::write_file,
+    pruner::{Cues, Relevance},
+    tensor::host,
+};
 
 /// How far above 1 a row of attention may add up, for rows that were rounded to 16 bits.
 const ROUNDING: f32 = 0.02;

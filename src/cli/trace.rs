@@ -136,7 +136,10 @@ impl Job for TraceJob {
         let model: Model<B> = plan.load(&device)?;
         if let Some(path) = &cues {
             let (Selector::Before(pruner), [media]) = (&selector, &media[..]) else {
-                usage!("--cues: {} reads the language model's attention, or there are several images; one image and cues of the tower are written", method.method);
+                usage!(
+                    "--cues: {} reads the language model's attention, or there are several images; one image and cues of the tower are written",
+                    method.method
+                );
             };
             let card = pruner.card();
             // With them `prune --out` makes the tokens that stay.
@@ -152,7 +155,9 @@ impl Job for TraceJob {
         let positions = logits.then(|| positions(&model, &prompt, &seen, &answer));
         let (positions, next_position) = positions.unzip();
         let whole = seen.iter().zip(&media).map(|(seen, media)| (seen.unpruned, matches!(media, Media::Video(_))));
-        let items = seen.iter().flat_map(|seen| std::iter::repeat_n([seen.grid.rows, seen.grid.columns], seen.keep.indices().len()));
+        let items = seen
+            .iter()
+            .flat_map(|seen| std::iter::repeat_n([seen.grid.rows, seen.grid.columns], seen.keep.indices().len()));
         let sum = |time: fn(&VisualTokens<B>) -> Duration| ms(seen.iter().map(time).sum());
         let videos = media.iter().filter_map(|media| match media {
             Media::Image(_) => None,

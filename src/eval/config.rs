@@ -153,7 +153,8 @@ impl RunConfig {
     /// Whether papers' figures can stand beside it: all questions, scored by LLaVA's rules, the best token always, and a method as it is.
     pub fn is_usual(&self) -> bool {
         let whole = self.limit.is_none() && self.shard.is_none();
-        let tiles = self.grid.is_none() && self.merge.is_none() && self.min_pixels.is_none() && self.max_pixels.is_none();
+        let tiles =
+            self.grid.is_none() && self.merge.is_none() && self.min_pixels.is_none() && self.max_pixels.is_none();
         whole && tiles && self.protocol == Protocol::Llava && self.temperature == 0.0 && self.chosen_params().is_empty()
     }
 

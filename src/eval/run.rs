@@ -292,7 +292,8 @@ struct Asker<'a, B: VlmBackend> {
 impl<'a, B: VlmBackend> Asker<'a, B> {
     fn request<'s: 'a>(&mut self, sample: &'s Sample) -> Result<Request<'a, B>, Error> {
         let media = sample.media.as_ref().map(|image| self.open(image)).transpose()?;
-        let placeholders: Vec<usize> = media.iter().map(|media| media.media().placeholders(self.model.frames())).collect();
+        let placeholders: Vec<usize> =
+            media.iter().map(|media| media.media().placeholders(self.model.frames())).collect();
         let prompt = prompt(self.model, sample, &placeholders)?;
         let media = media.into_iter().map(Media::Shared).collect();
         let Asking { selector, tokens, decoding, .. } = self.asking;

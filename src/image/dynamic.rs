@@ -101,7 +101,9 @@ impl PixelLimits {
         if (1..=MAX_PIXELS).contains(&most) && least <= most {
             return Ok(self);
         }
-        Err(format!("min_pixels is {least} and max_pixels {most}; expected the first at most as large, the second from 1 to {MAX_PIXELS}"))
+        Err(format!(
+            "min_pixels is {least} and max_pixels {most}; expected the first at most as large, the second from 1 to {MAX_PIXELS}"
+        ))
     }
 }
 
@@ -231,8 +233,13 @@ impl RawProcessor {
         let (mean, std) = (self.image_mean.unwrap_or(MEAN), self.image_std.unwrap_or(STD));
         let rescale = self.rescale_factor.unwrap_or(1.0 / 255.0);
         let positive = |value: f64| value.is_finite() && (value as f32) > 0.0;
-        if !(mean.iter().all(|value| value.is_finite()) && std.iter().all(|value| positive(*value)) && positive(rescale)) {
-            return refuse(format!("image_mean {mean:?}, image_std {std:?} or rescale_factor {rescale} cannot scale pixels"));
+        if !(mean.iter().all(|value| value.is_finite())
+            && std.iter().all(|value| positive(*value))
+            && positive(rescale))
+        {
+            return refuse(format!(
+                "image_mean {mean:?}, image_std {std:?} or rescale_factor {rescale} cannot scale pixels"
+            ));
         }
         let limits = self.limits(PixelLimits { least: 56 * 56, most: 28 * 28 * 1280 }, path)?;
         Ok(DynamicProcessor {

@@ -14,8 +14,8 @@ mod resize;
 pub use anyres::{GridRule, Tiles, crops};
 pub use clip::{Aspect, ClipProcessor};
 pub use decode::{MAX_PIXELS, MAX_SIDE, decode, decode_bytes, decode_bytes_upright, decode_upright, is_turned, size};
-pub use dynamic::{DynamicProcessor, PixelLimits};
 pub(crate) use decode::{limits, looks_like_an_image};
+pub use dynamic::{DynamicProcessor, PixelLimits};
 pub use grid::Grid;
 #[cfg(feature = "cli")]
 pub(crate) use jpeg::encode as jpeg;

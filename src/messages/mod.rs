@@ -67,10 +67,18 @@ impl Messages {
                     found.turns.push(Turn { user, answer: None });
                     found.counts.push(count);
                 }
-                Role::User => return Err(fail(format!("message {number} is a user's behind a user's; an assistant's is expected between"))),
+                Role::User => {
+                    return Err(fail(format!(
+                        "message {number} is a user's behind a user's; an assistant's is expected between"
+                    )));
+                }
                 Role::Assistant => match found.turns.last_mut().filter(|turn| turn.answer.is_none()) {
                     Some(turn) => turn.answer = Some(only_text(message.parts, number).map_err(fail)?),
-                    None => return Err(fail(format!("message {number} is the assistant's; a user's is expected before it"))),
+                    None => {
+                        return Err(fail(format!(
+                            "message {number} is the assistant's; a user's is expected before it"
+                        )));
+                    }
                 },
             }
         }
@@ -122,10 +130,15 @@ fn place(form: &ChatForm, user: &str, media: &[usize]) -> Result<String, Error> 
 
 /// The text of a message that has nothing else.
 fn only_text(parts: Vec<Part>, number: usize) -> Result<String, String> {
-    parts.into_iter().map(|part| match part {
-        Part::Text(text) => Ok(text),
-        Part::Image(_) | Part::Video(_) => Err(format!("message {number} has an image or a video; only a user's message may have some")),
-    }).collect()
+    parts
+        .into_iter()
+        .map(|part| match part {
+            Part::Text(text) => Ok(text),
+            Part::Image(_) | Part::Video(_) => {
+                Err(format!("message {number} has an image or a video; only a user's message may have some"))
+            }
+        })
+        .collect()
 }
 
 fn image(source: Source, folder: &Path) -> Result<Media, Error> {

@@ -108,7 +108,9 @@ impl RawPart {
         match self {
             Self { text: Some(text), image: None, image_url: None, video: None, .. } => Ok(Part::Text(text)),
             Self { image: Some(address), .. } => source(&address).map(Part::Image),
-            Self { image_url: Some(RawUrl::Plain(address) | RawUrl::Object { url: address }), .. } => source(&address).map(Part::Image),
+            Self { image_url: Some(RawUrl::Plain(address) | RawUrl::Object { url: address }), .. } => {
+                source(&address).map(Part::Image)
+            }
             Self { video: Some(video), fps, .. } => {
                 if let Some(fps) = fps.filter(|fps| !(fps.is_finite() && *fps > 0.0)) {
                     return Err(format!("`fps` is {fps}; a number above 0 is expected"));
@@ -123,7 +125,10 @@ impl RawPart {
                 Ok(Part::Video(VideoSource { paths, is_list, rate: fps }))
             }
             Self { kind, .. } => {
-                let kind = kind.as_deref().map_or_else(|| "no type".to_owned(), |kind| format!("the type `{}`", secateur_weights::printable(kind)));
+                let kind = kind.as_deref().map_or_else(
+                    || "no type".to_owned(),
+                    |kind| format!("the type `{}`", secateur_weights::printable(kind)),
+                );
                 Err(format!("a part with {kind} has none of `text`, `image`, `image_url` and `video`"))
             }
         }
@@ -137,7 +142,10 @@ fn source(address: &str) -> Result<Source, String> {
         return bytes.map(Source::Bytes).ok_or_else(|| "a `data:` URL holds no image in base64".to_owned());
     }
     if address.starts_with("http://") || address.starts_with("https://") {
-        return Err(format!("`{}`: images are read from files here; download it first", secateur_weights::printable(address)));
+        return Err(format!(
+            "`{}`: images are read from files here; download it first",
+            secateur_weights::printable(address)
+        ));
     }
     Ok(Source::Path(PathBuf::from(address.strip_prefix("file://").unwrap_or(address))))
 }

@@ -262,7 +262,21 @@ impl<B: VlmBackend> Model<B> {
         let (unpruned, prune) = (self.unpruned(media), pruned - encoded);
         let &Placement { grid, tiles, merge, .. } = placement;
         let media = media.key;
-        Ok(VisualTokens { tokens, order, parts, keep, positions, media, grid, unpruned, tiles, merge, vision, project, prune })
+        Ok(VisualTokens {
+            tokens,
+            order,
+            parts,
+            keep,
+            positions,
+            media,
+            grid,
+            unpruned,
+            tiles,
+            merge,
+            vision,
+            project,
+            prune,
+        })
     }
 
     /// The scores by which a method ranks the patches of an image or video whose first placeholder in `prompt` is number `index`; `None` for a

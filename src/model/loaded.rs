@@ -152,7 +152,9 @@ impl<B: VlmBackend> Model<B> {
         let mut ids = Vec::with_capacity(prompt.ids.len());
         for &id in &prompt.ids {
             match (id == IMAGE_TOKEN).then(|| tokens.next()).flatten() {
-                Some(&(count, is_video)) => ids.extend(std::iter::repeat_n(i64::from(if is_video { video } else { image }), count)),
+                Some(&(count, is_video)) => {
+                    ids.extend(std::iter::repeat_n(i64::from(if is_video { video } else { image }), count))
+                }
                 None => ids.push(id),
             }
         }

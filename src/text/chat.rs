@@ -110,7 +110,8 @@ impl ChatForm {
         while let Some(at) = rest.find(VIDEO_PLACEHOLDER).filter(|_| self.videos != Videos::None) {
             let before = &rest[..at];
             let images = unplaced.by_ref().take(before.matches(IMAGE_PLACEHOLDER).count()).all(|&count| count == 1);
-            let frames = unplaced.next().copied().filter(|&frames| images && (frames > 1 || self.videos == Videos::Whole));
+            let frames =
+                unplaced.next().copied().filter(|&frames| images && (frames > 1 || self.videos == Videos::Whole));
             let frames = frames.ok_or_else(|| Error::VideoPlaceholders { question: question.to_owned() })?;
             whole += before;
             whole += &IMAGE_PLACEHOLDER.repeat(frames);

@@ -17,6 +17,7 @@ mod nearest;
 pub(crate) mod one_query;
 #[cfg(target_arch = "x86_64")]
 mod panels;
+pub(crate) mod received;
 pub(crate) mod rotate;
 mod rounded;
 mod rows;

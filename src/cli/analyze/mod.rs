@@ -40,7 +40,9 @@ pub(super) fn run(args: AnalyzeArgs) -> anyhow::Result<()> {
         bail!("attention-dispersion reads the second layer of the language model, which has one");
     }
     if !checkpoint.has_fixed_grid() {
-        bail!("analyze adds up attention patch by patch, and images of this model have patches of their own number and places");
+        bail!(
+            "analyze adds up attention patch by patch, and images of this model have patches of their own number and places"
+        );
     }
     let target = args.target.choose()?;
     let (grid, what, out) = (checkpoint.grid(), args.what, args.out.clone());

@@ -122,7 +122,8 @@ impl FromArgMatches for MediaArgs {
             let places: Vec<usize> = matches.indices_of(name).into_iter().flatten().collect();
             places.into_iter().zip(paths).map(move |(place, path)| (place, MediaPath { path, video }))
         };
-        let mut all: Vec<(usize, MediaPath)> = placed("image", image, false).chain(placed("video", video, true)).collect();
+        let mut all: Vec<(usize, MediaPath)> =
+            placed("image", image, false).chain(placed("video", video, true)).collect();
         all.sort_by_key(|(place, _)| *place);
         Ok(Self(all.into_iter().map(|(_, media)| media).collect()))
     }

@@ -44,9 +44,8 @@ pub(super) fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
     let target = args.method.target.choose()?;
     let (checkpoint, name) = subject(&args)?;
-    let reads_text = |name: &&'static str| {
-        method(name, params).is_ok_and(|method| checkpoint.reads_text_side(method.card().needs))
-    };
+    let reads_text =
+        |name: &&'static str| method(name, params).is_ok_and(|method| checkpoint.reads_text_side(method.card().needs));
     check_needs(&mut names, |name| (name, params), &args.method, &checkpoint)?;
     let joint = text_side(&mut names, reads_text, &args.method, || checkpoint.check_text_side())?;
     for name in &names {

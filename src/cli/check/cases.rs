@@ -4,8 +4,8 @@ use burn::tensor::{DType, Tensor};
 use secateur_backends::{
     BlockType, Blocks, Mask, Rounding, RowOrder, VlmBackend,
     operations::{
-        Operation, add_bias, apply_rope, attend, exact_gelu, greedy_dpp, layer_norm, linear, linear_blocks, quick_gelu,
-        rms_norm, silu_mul, write_positions,
+        Operation, add_bias, apply_rope, attend, attention_received, exact_gelu, greedy_dpp, layer_norm, linear,
+        linear_blocks, quick_gelu, rms_norm, silu_mul, write_positions,
     },
 };
 
@@ -83,6 +83,9 @@ pub(super) fn all<B: VlmBackend>(checker: &mut Checker<B>) {
     for (heads, tokens, width, large) in [(3, 9, 16, false), (32, 616, 128, true), (4, 400, 128, true)] {
         positions(checker, [heads, tokens, width], large);
     }
+    for (heads, tokens, width, large) in [(3, 70, 24, false), (16, 2048, 80, true)] {
+        received(checker, [heads, tokens, width], large);
+    }
     choices(checker);
 }
 
@@ -132,6 +135,15 @@ fn attention<B: VlmBackend>(checker: &mut Checker<B>, heads: &Heads, large: bool
     let allowed = if rounded { 1.6e-2 } else { checker.tolerance() };
     let work = || attend([q.clone(), k.clone(), v.clone()], mask, rounded);
     checker.compare(Operation::Attend, shape, large, allowed, work);
+}
+
+/// The attention that tokens receive, of heads of `width`.
+fn received<B: VlmBackend>(checker: &mut Checker<B>, [heads, tokens, width]: [usize; 3], large: bool) {
+    let [q, k] = [0, 1].map(|_| checker.activations([1, heads, tokens, width]));
+    let name = format!("{heads} heads of {width}, {tokens} tokens");
+    let allowed = checker.tolerance();
+    let work = || attention_received(q.clone(), k.clone(), false);
+    checker.compare(Operation::AttentionReceived, name, large, allowed, work);
 }
 
 /// Attention of whoever asks for bf16, on a device that computes in f32.

@@ -107,10 +107,10 @@ pub(super) fn gallery(group: &Group, chosen: &[(usize, Option<usize>)], target: 
     let mut checkpoint = open(&config.model, beside).context("the checkpoint is not there any more")?;
     let pixels = PixelChoice { least: config.min_pixels, most: config.max_pixels };
     checkpoint.set_pixels(pixels).map_err(anyhow::Error::msg)?;
-    let joint =
-        group.runs.iter().any(|run| {
-            method(&run.config.method, run.params()).is_ok_and(|m| checkpoint.reads_text_side(m.card().needs))
-        });
+    let joint = group
+        .runs
+        .iter()
+        .any(|run| method(&run.config.method, run.params()).is_ok_and(|m| checkpoint.reads_text_side(m.card().needs)));
     // Settings that this version does not know leave the page without images.
     let grid = config.grid.as_deref().map(|name| GridRule::from_str(name, true)).transpose();
     let merge = config.merge.as_deref().map(|name| Merge::from_str(name, true)).transpose();

@@ -93,7 +93,9 @@ impl DecoderConfig {
             )
         } else if head_dim == 0 || !head_dim.is_multiple_of(2) {
             format!("a head is {head_dim} wide (head_dim), which rotary positions cannot halve")
-        } else if let Some(sections) = self.rope.sections.filter(|sections| sections.iter().sum::<usize>() != head_dim / 2) {
+        } else if let Some(sections) =
+            self.rope.sections.filter(|sections| sections.iter().sum::<usize>() != head_dim / 2)
+        {
             format!("mrope_section {sections:?} does not add up to half of a head, which is {head_dim} wide (head_dim)")
         } else if !(1..=MAX_LAYERS).contains(&num_hidden_layers) {
             format!("num_hidden_layers is {num_hidden_layers}; 1 to {MAX_LAYERS} are possible")
@@ -230,7 +232,12 @@ impl RawDecoder {
             let reason = format!("hidden_size {hidden_size} does not divide into num_attention_heads {heads}");
             return Err(Error::config(path, reason));
         }
-        let rope = RopeConfig::check(self.rope_theta.or(Some(defaults.rope_theta)), self.rope_scaling, self.rope_parameters, path)?;
+        let rope = RopeConfig::check(
+            self.rope_theta.or(Some(defaults.rope_theta)),
+            self.rope_scaling,
+            self.rope_parameters,
+            path,
+        )?;
         let positions = self.max_position_embeddings.unwrap_or(defaults.max_position_embeddings);
         let positions = (positions as f64 * rope.stretch()) as usize;
         // The attention of a shorter sequence is the same with a window and without.

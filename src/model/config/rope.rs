@@ -116,7 +116,9 @@ impl RawRope {
         match (&kinds[..], self.factor) {
             ([], None) | (["default"] | ["default", "default"], _) => Ok(RopeScaling::None),
             // The first name of positions with three axes, whose frequencies are plain.
-            (["mrope"] | ["mrope", "mrope"] | ["mrope", "default"], _) if self.mrope_section.is_some() => Ok(RopeScaling::None),
+            (["mrope"] | ["mrope", "mrope"] | ["mrope", "default"], _) if self.mrope_section.is_some() => {
+                Ok(RopeScaling::None)
+            }
             ([], Some(factor)) => refuse(format!(
                 "{field} has the factor {factor} and no rope_type; linear, llama3 and default are known"
             )),
@@ -161,7 +163,8 @@ impl RopeConfig {
             rope.theta = raw.rope_theta.unwrap_or(rope.theta);
             if let Some(list) = &raw.mrope_section {
                 let sections = list[..].try_into().map_err(|_| {
-                    let reason = format!("{field}.mrope_section is {list:?}; three numbers are expected: time, height, width");
+                    let reason =
+                        format!("{field}.mrope_section is {list:?}; three numbers are expected: time, height, width");
                     Error::config(path, reason)
                 })?;
                 rope.sections = Some(sections);

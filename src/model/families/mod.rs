@@ -156,7 +156,8 @@ impl UserTurn {
     /// The ids of the user's own text in all turns of a prompt.
     pub fn texts(&self, ids: &[i64]) -> Vec<u32> {
         let mut texts = Vec::new();
-        let starts = |at: &usize| ids[*at..].iter().zip(&self.start).filter(|(id, start)| **id == i64::from(**start)).count();
+        let starts =
+            |at: &usize| ids[*at..].iter().zip(&self.start).filter(|(id, start)| **id == i64::from(**start)).count();
         let mut at = 0;
         while at < ids.len() {
             if starts(&at) < self.start.len() {

@@ -184,7 +184,11 @@ fn check_whole<B: VlmBackend>(
 
     let none = selector::<B>("none", Params::default()).unwrap();
     let Answered { visual, generated, .. } = answer(model, &messages, &none, None, decoding(24), Limits::default());
-    let tokens: Vec<(usize, bool)> = visual.iter().zip(&messages.media).map(|(tokens, media)| (tokens.order.len(), matches!(media, Media::Video(_)))).collect();
+    let tokens: Vec<(usize, bool)> = visual
+        .iter()
+        .zip(&messages.media)
+        .map(|(tokens, media)| (tokens.order.len(), matches!(media, Media::Video(_))))
+        .collect();
     assert_eq!(model.processor_ids(&prompt, &tokens), ids::<i64>(&expected["input_ids"]), "{label}");
     check_positions(model, &prompt, &visual, expected, label);
 
@@ -199,7 +203,9 @@ fn check_whole<B: VlmBackend>(
     }
     if !messages.media.is_empty() {
         let mean = golden["cue"].values.iter().sum::<f32>() / golden["cue"].values.len() as f32;
-        for (name, found, tolerance) in [("merged_embeds", &embeds, 1e-4), ("cue", &cue, 1e-4 * mean), ("keys", &keys, 1e-3)] {
+        for (name, found, tolerance) in
+            [("merged_embeds", &embeds, 1e-4), ("cue", &cue, 1e-4 * mean), ("keys", &keys, 1e-3)]
+        {
             let worst = worst(found, &golden[name].values);
             assert!(worst <= tolerance, "{label}: {name} {worst}");
         }
@@ -235,7 +241,13 @@ fn check_positions<B: VlmBackend>(
 }
 
 /// Compares the mean cosine of each token with the user's text; without media there is none.
-fn check_relevance<B: VlmBackend>(model: &Model<B>, messages: &Messages, prompt: &Prompt, expected: &[f32], label: &str) {
+fn check_relevance<B: VlmBackend>(
+    model: &Model<B>,
+    messages: &Messages,
+    prompt: &Prompt,
+    expected: &[f32],
+    label: &str,
+) {
     let mut found = Vec::new();
     let needs = Needs { relevance: true, ..Needs::default() };
     for (i, media) in messages.media.iter().enumerate() {
@@ -358,7 +370,11 @@ fn text_goes_to_ids_and_back() {
             let text = row["text"].as_str().unwrap();
             let found = checkpoint.tokenizer.encode(text).unwrap();
             assert_eq!(found, ids::<u32>(&row["ids"]), "{set} {text:?}");
-            assert_eq!(checkpoint.tokenizer.decode(&found), row["decoded_skip_special"].as_str().unwrap(), "{set} {text:?}");
+            assert_eq!(
+                checkpoint.tokenizer.decode(&found),
+                row["decoded_skip_special"].as_str().unwrap(),
+                "{set} {text:?}"
+            );
         }
     }
 }

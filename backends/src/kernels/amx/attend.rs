@@ -2,14 +2,16 @@
 //!
 //! Keys are the left factor of the scores, so that a score lies at `[key][query]`. The softmax goes along rows with a
 //! query in each lane, and its result, two keys to a pair, is already laid out as the right factor of the product with
-//! the values.
+//! the values. A width of heads that is no multiple of 32 is filled up with zeros.
+
+use std::ops::Range;
 
 use half::bf16;
 
 use super::{
     line::{Line, WIDTH},
     transpose::{Square, TILE},
-    unit::{PAIR, Sums, TileConfig, is_there, multiply, pack_tile},
+    unit::{PAIR, Sums, TileConfig, is_there, multiply, pack_rest, pack_tile},
 };
 use crate::{
     Mask,
@@ -21,7 +23,8 @@ use crate::{
     },
 };
 
-type Lanes = [f32; TILE];
+/// A number for each of 16 queries.
+pub(super) type Lanes = [f32; TILE];
 
 /// The buffers of a thread for one head.
 #[derive(Default)]
@@ -38,7 +41,7 @@ struct Scratch {
 /// Writes `softmax(q·kᵀ/√head_dim)·v` to `out`, with `q`, `k`, `v` and the softmax rounded to bf16 and all sums in f32.
 /// Returns `None`, and writes nothing, where there is no matrix unit, or for a mask or a size that it is not made for.
 pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &mut NewHeads) -> Option<()> {
-    let fits = q.shape[3].is_multiple_of(PAIR) && q.shape[2] > 1 && matches!(mask, Mask::None | Mask::Causal);
+    let fits = q.shape[3] >= PAIR && q.shape[2] > 1 && matches!(mask, Mask::None | Mask::Causal);
     if !fits || !is_there() {
         return None;
     }
@@ -54,12 +57,11 @@ pub(in crate::kernels) fn attend([q, k, v]: [&Heads; 3], mask: Mask, out: &mut N
 /// The unit must be there and configured for this thread.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut out: NewHead) {
-    let (width, padded) = (q.columns, k.rows.next_multiple_of(PAIR));
+    let (width, padded) = (q.columns.next_multiple_of(WIDTH), k.rows.next_multiple_of(PAIR));
     let Scratch { keys, values, queries, scores, weights } = scratch;
     fill_keys(keys, k, padded);
     fill_values(values, v, padded);
-    queries.reserve(width);
-    let scale = (width as f32).sqrt().recip();
+    let scale = (q.columns as f32).sqrt().recip();
     for from in (0..q.rows).step_by(PAIR) {
         let to = (from + PAIR).min(q.rows);
         // A query has a position among the keys, and sees no key after it.
@@ -67,19 +69,11 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
             Mask::None => (0, k.rows),
             _ => (k.rows - q.rows + from, k.rows - q.rows + to),
         };
-        queries.clear();
-        for (at, lines) in queries.spare_capacity_mut()[..width].as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
-            let rows = from + at % 2 * TILE..to;
-            pack_tile(rows.map(|row| &q.row(row)[at / 2 * WIDTH..].as_chunks().0[0]), lines);
-        }
-        // SAFETY: every tile was written.
-        unsafe { queries.set_len(width) };
+        fill_queries(queries, q, from..to);
         let blocks = seen.div_ceil(PAIR);
         scores.resize(blocks, Sums::ZERO);
-        for (block, scores) in scores.iter_mut().enumerate() {
-            // SAFETY: by the caller; 32 rows of keys.
-            unsafe { multiply(&keys[block * width..][..width], queries, PAIR, false, scores, None) };
-        }
+        // SAFETY: by the caller.
+        unsafe { score(scores, keys, queries) };
         weights.resize(blocks * WIDTH, Line::ZERO);
         let mut shares = [[0.0; TILE]; 2];
         for (half, share) in shares.iter_mut().enumerate() {
@@ -95,20 +89,56 @@ unsafe fn one_head(scratch: &mut Scratch, [q, k, v]: [Head; 3], mask: Mask, mut 
                     divide(sums, &shares[tile % 2]);
                 }
                 let (pointer, stride) = out.place(from, at);
-                sums.write(pointer, stride, to - from);
+                sums.write_part(pointer, stride, [to - from, q.columns - at]);
             }
         }
     }
 }
 
+/// Fills `queries` with up to 32 rounded queries as a right factor, then with zeros.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) fn fill_queries(queries: &mut Vec<Line>, q: Head, rows: Range<usize>) {
+    let width = q.columns.next_multiple_of(WIDTH);
+    queries.clear();
+    queries.reserve(width);
+    for (at, lines) in queries.spare_capacity_mut()[..width].as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
+        let (rows, first) = (rows.start + at % 2 * TILE..rows.end, at / 2 * WIDTH);
+        if first + WIDTH <= q.columns {
+            pack_tile(rows.map(|row| &q.row(row)[first..].as_chunks().0[0]), lines);
+        } else {
+            pack_rest(rows.map(|row| &q.row(row)[first..]), lines);
+        }
+    }
+    // SAFETY: every tile was written.
+    unsafe { queries.set_len(width) };
+}
+
+/// Multiplies as many blocks of 32 keys as there are `scores` with 32 queries.
+///
+/// # Safety
+/// The unit must be there and configured for this thread.
+pub(super) unsafe fn score(scores: &mut [Sums], keys: &[Line], queries: &[Line]) {
+    let width = queries.len();
+    for (scores, keys) in scores.iter_mut().zip(keys.chunks_exact(width)) {
+        // SAFETY: by the caller; 32 rows of keys.
+        unsafe { multiply(keys, queries, PAIR, false, scores, None) };
+    }
+}
+
+/// The scores of one half of the queries for a key, a query in each lane.
+pub(super) fn lanes(scores: &[Sums], key: usize, half: usize) -> Lanes {
+    scores[key / PAIR].0[key % PAIR / TILE * 2 + half].0[key % TILE].map(f32::from_bits)
+}
+
 /// Fills `keys` with the rounded keys, then with zeros.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
+pub(super) fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
+    let width = k.columns.next_multiple_of(WIDTH);
     keys.clear();
-    keys.resize(padded * k.columns / WIDTH, Line::ZERO);
+    keys.resize(padded * width / WIDTH, Line::ZERO);
     for i in 0..k.rows {
-        let lines = keys[i / PAIR * k.columns + i % PAIR..].iter_mut().step_by(PAIR);
-        for (line, key) in lines.zip(k.row(i).as_chunks::<WIDTH>().0) {
+        let lines = keys[i / PAIR * width + i % PAIR..].iter_mut().step_by(PAIR);
+        for (line, key) in lines.zip(k.row(i).chunks(WIDTH)) {
             line.0.iter_mut().zip(key).for_each(|(to, x)| *to = bf16::from_bits(nearest(*x)));
         }
     }
@@ -118,7 +148,7 @@ fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn fill_values(values: &mut Vec<Line>, v: Head, padded: usize) {
     values.clear();
-    values.resize(padded * v.columns / WIDTH, Line::ZERO);
+    values.resize(padded * v.columns.next_multiple_of(WIDTH) / WIDTH, Line::ZERO);
     for i in 0..v.rows {
         for (column, x) in v.row(i).iter().enumerate() {
             let line = column / PAIR * padded + i / WIDTH * PAIR + column % PAIR;
@@ -141,9 +171,7 @@ fn softmax(
 ) -> Lanes {
     let mut best = [f32::NEG_INFINITY; TILE];
     let mut check = [0.0f32; TILE];
-    let row = |scores: &[Sums], key: usize| {
-        scores[key / PAIR].0[key % PAIR / TILE * 2 + half].0[key % TILE].map(f32::from_bits)
-    };
+    let row = |scores: &[Sums], key: usize| lanes(scores, key, half);
     for key in 0..seen {
         let row = row(scores, key);
         for lane in 0..TILE {

@@ -5,6 +5,7 @@ pub(super) mod attend;
 pub(super) mod exact;
 mod line;
 mod parts;
+pub(super) mod received;
 pub(super) mod rounded;
 mod terms;
 mod transpose;

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::{
     line::{Line, WIDTH},
     transpose::TILE,
-    unit::{PAIR, PREFETCHED, Prefetch, Sums, TileConfig, is_there, multiply, pack_tile},
+    unit::{PAIR, PREFETCHED, Prefetch, Sums, TileConfig, is_there, multiply, pack_rest, pack_tile},
 };
 use crate::kernels::{columns::Columns, rows::Rows, turns::in_turn};
 
@@ -64,7 +64,7 @@ pub(in crate::kernels) fn product(
     [rows, inner, outputs]: [usize; 3],
 ) -> Option<Vec<f32>> {
     // A single row takes as long as reading the weight, and needs no matrix unit.
-    let fits = rows > 1 && inner.is_multiple_of(WIDTH) && outputs.is_multiple_of(PAIR) && inner > 0;
+    let fits = rows > 1 && inner >= WIDTH && outputs >= PAIR;
     if !fits || !is_there() {
         return None;
     }
@@ -97,39 +97,41 @@ unsafe fn part(
     Scratch { sums, blocks: [block_lines, next_lines], parts }: &mut Scratch,
     out: *mut f32,
 ) {
-    let groups = rows.div_ceil(PAIR);
+    let (groups, numbers) = (rows.div_ceil(PAIR), inner.next_multiple_of(WIDTH));
     sums.resize(groups * way.pairs, Sums::ZERO);
-    let ahead_there = way.ahead && weight.in_place();
-    let blocks = blocks(way, own.len() / PAIR, inner / WIDTH);
-    let weight = (weight, own.start);
+    // Lines are copied ahead as a whole, and so are groups of rows.
+    let ahead_there = way.ahead && weight.in_place() && numbers == inner && own.len().is_multiple_of(PAIR);
+    let blocks = blocks(way, own.len().div_ceil(PAIR), numbers / WIDTH);
+    let weight = Part { weight, own: own.clone(), inner };
     let mut ready = false;
     for (i, Block { pairs, steps }) in blocks.iter().cloned().enumerate() {
         if !ready {
             // SAFETY: whoever has the matrix unit has AVX-512; so below.
-            unsafe { copy(weight, &blocks[i], 0, block_lines, parts) };
+            unsafe { copy(&weight, &blocks[i], 0, block_lines, parts) };
         }
         let next = blocks.get(i + 1).filter(|next| ahead_there && next.steps.len() == steps.len());
         ready = next.is_some();
         if ready {
             next_lines.resize(steps.len() * PAIR, Line::ZERO);
         }
-        for (group, x) in packed.chunks_exact(inner).enumerate() {
-            let ahead = next.and_then(|next| ahead(weight, next, group, next_lines));
+        for (group, x) in packed.chunks_exact(numbers).enumerate() {
+            let ahead = next.and_then(|next| ahead(&weight, next, group, next_lines));
             let rows = PAIR.min(rows - group * PAIR);
             for (pair, left) in pairs.clone().zip(block_lines.chunks_exact(steps.len() * PAIR)) {
                 let sums = &mut sums[group * way.pairs + pair - pairs.start];
                 let x = &x[steps.start * PAIR..steps.end * PAIR];
                 // SAFETY: the unit is there and configured; the rows of the weight and the lines of the next block are there.
                 unsafe { multiply(left, x, rows, steps.start > 0, sums, ahead) };
-                if steps.end * WIDTH == inner {
+                if steps.end * WIDTH == numbers {
+                    let columns = own.len() - pair * PAIR;
                     // SAFETY: the rows of this group in the columns of this pair.
-                    unsafe { sums.write(out.add(group * PAIR * outputs + pair * PAIR), outputs, rows) };
+                    unsafe { sums.write_part(out.add(group * PAIR * outputs + pair * PAIR), outputs, [rows, columns]) };
                 }
             }
         }
         if let Some(next) = next {
             // SAFETY: as above.
-            unsafe { copy(weight, next, groups * PREFETCHED, next_lines, parts) };
+            unsafe { copy(&weight, next, groups * PREFETCHED, next_lines, parts) };
             std::mem::swap(block_lines, next_lines);
         }
     }
@@ -152,15 +154,17 @@ fn blocks(way: &Way, pairs: usize, steps: usize) -> Vec<Block> {
         .collect()
 }
 
+/// A part of the weight: some of its rows, with so many inputs.
+struct Part<'w> {
+    weight: &'w dyn Rows<bf16>,
+    own: Range<usize>,
+    inner: usize,
+}
+
 /// The rows of the next block that are copied while a group of rows of `x` is multiplied.
-fn ahead(
-    (weight, first): (&dyn Rows<bf16>, usize),
-    next: &Block,
-    group: usize,
-    lines: &mut [Line],
-) -> Option<Prefetch> {
+fn ahead(Part { weight, own, .. }: &Part, next: &Block, group: usize, lines: &mut [Line]) -> Option<Prefetch> {
     let row = group * PREFETCHED;
-    let own = first + next.pairs.start * PAIR + row;
+    let own = own.start + next.pairs.start * PAIR + row;
     (row < PAIR).then(|| Prefetch {
         from: weight.place(own, next.steps.start * WIDTH).cast(),
         stride: weight.place(own + 1, 0).addr() - weight.place(own, 0).addr(),
@@ -168,10 +172,10 @@ fn ahead(
     })
 }
 
-/// Copies rows of a block, of every pair of tiles from `first` on, to lines.
+/// Copies rows of a block, of every pair of tiles from `first` on, to lines; what is not there is 0.
 #[target_feature(enable = "avx512f")]
 fn copy(
-    (weight, start): (&dyn Rows<bf16>, usize),
+    Part { weight, own, inner }: &Part,
     Block { pairs, steps }: &Block,
     first: usize,
     lines: &mut Vec<Line>,
@@ -181,14 +185,23 @@ fn copy(
     for (pair, lines) in pairs.clone().zip(lines.chunks_exact_mut(steps.len() * PAIR)) {
         for row in (first..PAIR).step_by(AT_ONCE) {
             let mut parts = parts.iter_mut();
-            let inputs = steps.start * WIDTH..steps.end * WIDTH;
+            let inputs = steps.start * WIDTH..*inner.min(&(steps.end * WIDTH));
             let rows: [&[bf16]; AT_ONCE] = std::array::from_fn(|i| match parts.next() {
-                Some(part) => weight.part(start + pair * PAIR + row + i, inputs.clone(), part),
-                None => &[],
+                Some(part) if own.start + pair * PAIR + row + i < own.end => {
+                    weight.part(own.start + pair * PAIR + row + i, inputs.clone(), part)
+                }
+                _ => &[],
             });
             for (step, lines) in lines.chunks_exact_mut(PAIR).enumerate() {
                 for (line, row) in lines[row..].iter_mut().zip(rows) {
-                    line.0.copy_from_slice(&row[step * WIDTH..][..WIDTH]);
+                    match row.get(step * WIDTH..(step + 1) * WIDTH) {
+                        Some(numbers) => line.0.copy_from_slice(numbers),
+                        None => {
+                            let rest = row.get(step * WIDTH..).unwrap_or_default();
+                            *line = Line::ZERO;
+                            line.0[..rest.len()].copy_from_slice(rest);
+                        }
+                    }
                     prefetch(row.as_ptr().wrapping_add((step + AHEAD_OF_COPY) * WIDTH));
                 }
             }
@@ -207,17 +220,24 @@ fn prefetch(line: *const bf16) {
 }
 
 /// Packs `x`, rounded, in groups of 32 rows, the last filled up with zeros; each group as `[inner / 32][2 tiles][16
-/// pairs of inputs]`, a line each.
+/// pairs of inputs]`, a line each. Inputs that are no whole line are filled up with zeros, too.
 fn pack(x: &[f32], rows: usize, inner: usize) -> Vec<Line> {
-    let count = rows.div_ceil(PAIR) * inner;
+    let numbers = inner.next_multiple_of(WIDTH);
+    let count = rows.div_ceil(PAIR) * numbers;
     let mut packed = Vec::with_capacity(count);
     let lines = &mut packed.spare_capacity_mut()[..count];
-    lines.par_chunks_mut(inner).enumerate().for_each(|(group, packed)| {
+    lines.par_chunks_mut(numbers).enumerate().for_each(|(group, packed)| {
         for (at, lines) in packed.as_chunks_mut::<TILE>().0.iter_mut().enumerate() {
             let (step, row) = (at / 2, group * PAIR + at % 2 * TILE);
-            let inputs = x.chunks_exact(inner).skip(row).map(|x| &x[step * WIDTH..].as_chunks().0[0]);
+            let rows = x.chunks_exact(inner).skip(row).map(|x| &x[step * WIDTH..]);
             // SAFETY: whoever has the matrix unit has AVX-512.
-            unsafe { pack_tile(inputs, lines) };
+            unsafe {
+                if (step + 1) * WIDTH <= inner {
+                    pack_tile(rows.map(|x| &x.as_chunks().0[0]), lines);
+                } else {
+                    pack_rest(rows, lines);
+                }
+            }
         }
     });
     // SAFETY: every tile was written.

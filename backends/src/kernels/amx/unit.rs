@@ -27,6 +27,18 @@ pub(super) fn pack_tile<'a>(rows: impl Iterator<Item = &'a [f32; WIDTH]>, lines:
     unsafe { transpose(&tile, lines.as_mut_ptr().cast(), TILE) };
 }
 
+/// Packs a tile as [`pack_tile`] does, of rows from which fewer than 32 inputs are left; inputs that are missing are 0.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn pack_rest<'a>(rows: impl Iterator<Item = &'a [f32]>, lines: &mut [MaybeUninit<Line>; TILE]) {
+    let mut whole = [[0.0f32; WIDTH]; TILE];
+    let mut count = 0;
+    for (whole, row) in whole.iter_mut().zip(rows) {
+        whole[..row.len()].copy_from_slice(row);
+        count += 1;
+    }
+    pack_tile(whole[..count].iter(), lines);
+}
+
 /// Sums of 32 outputs for 32 rows, as four tiles: outputs `0..16` for rows `0..16` and `16..32`, then outputs `16..32`.
 #[derive(Clone, Copy)]
 pub(super) struct Sums(pub(super) [Square; 4]);
@@ -68,6 +80,28 @@ impl Sums {
                 for (i, line) in buffer.0.iter().take(rows - row).enumerate() {
                     to.add(i * stride).cast::<[u32; TILE]>().write_unaligned(*line);
                 }
+            }
+        }
+    }
+}
+
+impl Sums {
+    /// Writes `rows` rows of up to 32 outputs, `stride` numbers apart.
+    ///
+    /// # Safety
+    /// The rows and columns must be there, and the processor must have AVX-512.
+    pub(super) unsafe fn write_part(&self, out: *mut f32, stride: usize, [rows, columns]: [usize; 2]) {
+        if columns >= PAIR {
+            // SAFETY: by the caller.
+            unsafe { self.write(out, stride, rows) };
+            return;
+        }
+        let mut buffer = [0.0f32; PAIR * PAIR];
+        // SAFETY: the buffer has 32 rows of 32 numbers; those that are there are copied to the caller's.
+        unsafe {
+            self.write(buffer.as_mut_ptr(), PAIR, rows);
+            for (row, numbers) in buffer.chunks_exact(PAIR).take(rows).enumerate() {
+                out.add(row * stride).copy_from_nonoverlapping(numbers.as_ptr(), columns);
             }
         }
     }

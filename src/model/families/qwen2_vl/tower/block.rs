@@ -6,10 +6,10 @@ use burn::{
 };
 use secateur_backends::{
     Mask, VlmBackend,
-    operations::{attend, layer_norm, quick_gelu, rms_norm, silu_mul},
+    operations::{attend, attention_received, layer_norm, quick_gelu, rms_norm, silu_mul},
 };
 
-use super::{Order, SUMS, cue::received, positions::Positions};
+use super::{Order, SUMS, positions::Positions};
 use crate::model::{
     Build, Linear,
     blocks::unfilled,
@@ -136,37 +136,48 @@ impl<B: VlmBackend> Attention<B> {
         wanted: Wanted,
     ) -> (Tensor<B, 3>, Noted<B>) {
         let [items, patches, hidden] = x.dims();
-        let heads = self.heads;
-        let all = self.qkv.forward(x).reshape([items, patches, 3 * heads, hidden / heads]).swap_dims(1, 2);
-        let part = |i: usize| all.clone().narrow(1, i * heads, heads);
-        let (q, k, v) = (rope.apply(part(0)), rope.apply(part(1)), part(2));
+        let (heads, bf16) = (self.heads, self.qkv.is_bf16());
+        // Token by token: queries, keys and values of all heads.
+        let all = self.qkv.forward(x).reshape([items, patches, 3 * heads, hidden / heads]);
+        let part = |i: usize| all.clone().narrow(2, i * heads, heads).swap_dims(1, 2);
+        let (q, k) = (rope.apply(part(0)), rope.apply(part(1)));
         let noted = Noted {
-            received: wanted.received.then(|| received(q.clone(), k.clone())),
+            received: wanted.received.then(|| attention_received(q.clone(), k.clone(), bf16)),
             keys: wanted.keys.then(|| k.clone().cast(SUMS).mean_dim(1).squeeze_dim(1)),
         };
-        let bf16 = self.qkv.is_bf16();
         let attended = match windows {
-            None => attend([q, k, v], Mask::None, bf16),
-            Some(order) => in_windows([q, k, v], order, bf16),
+            None => attend([q, k, part(2)], Mask::None, bf16).swap_dims(1, 2).reshape([items, patches, hidden]),
+            Some(order) => {
+                in_windows([q, k].map(|x| x.swap_dims(1, 2)), all, order, bf16).reshape([items, patches, hidden])
+            }
         };
-        (self.proj.forward(attended.swap_dims(1, 2).reshape([items, patches, hidden])), noted)
+        (self.proj.forward(attended), noted)
     }
 }
 
-/// Attention in each window by itself, of queries, keys and values `[items, heads, patches, head_dim]` in the tower's order.
-fn in_windows<B: VlmBackend>(qkv: [Tensor<B, 4>; 3], order: &Order, bf16: bool) -> Tensor<B, 4> {
-    let [items, heads, patches, head_dim] = qkv[0].dims();
+/// Attention in each window by itself, of queries and keys `[items, patches, heads, head_dim]` in the tower's order: `[items, patches, width]`. The values
+/// are the last third of the heads of `all`. Windows are views of an image whose sides they divide, so that nothing is copied.
+fn in_windows<B: VlmBackend>(
+    [q, k]: [Tensor<B, 4>; 2],
+    all: Tensor<B, 4>,
+    order: &Order,
+    bf16: bool,
+) -> Tensor<B, 3> {
+    let [items, patches, heads, head_dim] = q.dims();
     let tokens: usize = order.runs.iter().map(|run| run.count * run.tokens).sum();
     let unit = patches / tokens;
     let mut at = 0;
     let parts = order.runs.iter().map(|run| {
         let (count, size) = (run.count, run.tokens * unit);
-        // Windows are as many heads: none sees another.
-        let cut = |x: &Tensor<B, 4>| x.clone().narrow(2, at, count * size).reshape([items, heads * count, size, head_dim]);
-        let attended = attend(qkv.each_ref().map(cut), Mask::None, bf16);
+        let cut = |x: &Tensor<B, 4>| {
+            let heads = x.dims()[2];
+            x.clone().narrow(1, at, count * size).reshape([items * count, size, heads, head_dim])
+        };
+        let values = cut(&all).narrow(2, 2 * heads, heads);
+        let attended = attend([cut(&q), cut(&k), values].map(|x| x.swap_dims(1, 2)), Mask::None, bf16);
         at += count * size;
-        attended.reshape([items, heads, count * size, head_dim])
+        attended.swap_dims(1, 2).reshape([items, count * size, heads * head_dim])
     });
-    let mut parts: Vec<Tensor<B, 4>> = parts.collect();
-    if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(parts, 2) }
+    let mut parts: Vec<Tensor<B, 3>> = parts.collect();
+    if parts.len() == 1 { parts.swap_remove(0) } else { Tensor::cat(parts, 1) }
 }

@@ -1,7 +1,6 @@
 //! The vision tower of Qwen2-VL and Qwen2.5-VL: patches of an image at nearly its own size, with rotary positions in rows and columns, merged two by two.
 
 mod block;
-mod cue;
 mod merger;
 mod order;
 mod positions;
