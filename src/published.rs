@@ -1,25 +1,32 @@
 //! The figures of papers, to compare with measured ones.
 //!
-//! `published.csv` has a row for each figure: model, method, tokens a crop (none without pruning), benchmark, score,
+//! `published.csv` has a row for each figure: model, method, tokens a crop or their share (none without pruning), benchmark, score,
 //! source. The score of MME is that of perception, of ScienceQA that of questions with images, of POPE the mean F1, and
-//! of the video benchmarks GPT-3.5's accuracy. All but MME's are in percent.
+//! of the video benchmarks GPT-3.5's accuracy. All but MME's are in percent. The benchmark `retained` is the mean of what a paper's own set of benchmarks
+//! retains of their scores without pruning, where single scores are not at hand.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
+
+use crate::pruner::Budget;
 
 /// A published figure.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Published {
     model: String,
     pub(crate) method: String,
-    pub(crate) tokens: Option<usize>,
+    pub(crate) tokens: Option<Budget>,
     benchmark: String,
     /// The score in the unit of the paper.
     pub(crate) score: f64,
     /// The source of the figure.
     pub(crate) source: String,
 }
+
+/// The name of the mean over a paper's own benchmarks.
+#[cfg(test)]
+const RETAINED: &str = "retained";
 
 static FIGURES: LazyLock<Vec<Published>> = LazyLock::new(|| {
     let mut reader = csv::Reader::from_reader(include_str!("published.csv").as_bytes());
@@ -44,7 +51,7 @@ pub(crate) fn published(
     tokens: Option<usize>,
     benchmark: &str,
 ) -> Option<&'static Published> {
-    figures(checkpoint, benchmark).find(|figure| figure.method == method && figure.tokens == tokens)
+    figures(checkpoint, benchmark).find(|figure| figure.method == method && figure.tokens == tokens.map(Budget::Tokens))
 }
 
 impl Published {
@@ -68,7 +75,7 @@ mod tests {
         assert_eq!(FIGURES.len(), rows);
         for figure in FIGURES.iter() {
             assert!(method(&figure.method, Params::default()).is_ok(), "{figure:?}");
-            assert!(task(&figure.benchmark).is_ok(), "{figure:?}");
+            assert!(figure.benchmark == RETAINED || task(&figure.benchmark).is_ok(), "{figure:?}");
             assert!(figure.score > 0.0 && (figure.score <= 100.0) == (figure.benchmark != "mme"), "{figure:?}");
         }
     }

@@ -39,6 +39,7 @@ impl Fixed {
                 protocol: run.protocol,
                 model: whole_path(&plan.model)?,
                 method: String::new(),
+                rule: plan.checkpoint.rules().map(str::to_owned),
                 params: BTreeMap::new(),
                 tokens: None,
                 share: None,
@@ -84,6 +85,8 @@ impl Fixed {
         Ok(RunConfig {
             benchmark: task.name().to_owned(),
             method: plan.method.to_owned(),
+            // Without pruning there is no rule.
+            rule: self.config.rule.clone().filter(|_| plan.tokens.is_some()),
             params: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tokens: plan.tokens,
             share: match plan.tokens {

@@ -16,6 +16,10 @@ use crate::{
     task::TASKS,
 };
 
+/// A line below the list of methods.
+const WITHOUT_CODE: &str =
+    "on Qwen2-VL and Qwen2.5-VL, rules are by the authors' description: no method has official code for them; trim and datp cannot run there";
+
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let all = [
         ("methods", Listing::Methods),
@@ -49,6 +53,9 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
         }
         for row in rows {
             print(&line(&row))?;
+        }
+        if listing == Listing::Methods {
+            print(WITHOUT_CODE)?;
         }
     }
     Ok(())

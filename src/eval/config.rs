@@ -29,6 +29,9 @@ pub struct RunConfig {
     pub model: String,
     /// The method.
     pub method: String,
+    /// The source of the method's rule, where it is not the method's official code for such a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Its parameters.
     pub params: BTreeMap<String, f64>,
     /// Its budget; none without pruning.

@@ -19,6 +19,7 @@ mod hostile;
 mod hub;
 mod judge;
 mod prune;
+mod qwen;
 mod report;
 mod said;
 mod scoring;

@@ -25,6 +25,7 @@ use crate::{
     files::write_file,
     image::png,
     plot::{Point, Scatter, Series},
+    pruner::Budget,
     published::figures,
     statistics::seeds,
     task::Unit,
@@ -91,7 +92,7 @@ fn by_tokens(group: &Group) -> Scatter {
     let mut series = measured(group, |run| Some(run.config.kept()? as f64));
     let usual = group.runs.iter().any(|run| run.config.is_usual());
     for figure in figures(&group.model, group.task.name()).filter(|_| usual) {
-        if let Some(tokens) = figure.tokens {
+        if let Some(Budget::Tokens(tokens)) = figure.tokens {
             let point = Point { x: tokens as f64, y: figure.score, error: None };
             of(&mut series, &figure.method, &figure.method).published.push(point);
         }

@@ -99,6 +99,11 @@ impl Checkpoint {
         self.about().has_fixed_grid()
     }
 
+    /// The source of the methods' rules, where it is not the official code of each method for such a model.
+    pub fn rules(&self) -> Option<&'static str> {
+        self.about().rules()
+    }
+
     /// Refuses a budget that no image could keep.
     ///
     /// # Errors

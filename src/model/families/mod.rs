@@ -80,6 +80,10 @@ pub trait FamilyCheckpoint {
             false => Err("images are read at one size, whatever theirs is; limits of pixels are for models that read them at nearly their own".to_owned()),
         }
     }
+    /// The source of the methods' rules, where it is not the official code of each method for such a model.
+    fn rules(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether cues take the text side of the tower.
     fn reads_text_side(&self, needs: Needs) -> bool {
         needs.reads_question()

@@ -378,3 +378,55 @@ fn text_goes_to_ids_and_back() {
         }
     }
 }
+
+/// Checks that questions that share an image and a system's text are answered as if each were alone, also several at a time and read in parts, and that
+/// FastV with a budget of all tokens drops none.
+#[test]
+fn positions_belong_to_prompts_and_not_to_caches() {
+    let device = Default::default();
+    let model: Model<crate::common::Cpu> = load(&format!("{}/checkpoint", SETS[1]), None, None, &device);
+    let cases = cases();
+    let all: Vec<Messages> = ["c1_single", "c3_between", "c1_single", "c7_rgba_system", "c8_video_odd", "c5_text"]
+        .iter()
+        .map(|id| messages(&cases[*id], &model))
+        .collect();
+    for (method, budget) in [("fastervlm", Some(Budget::Share(37.0))), ("visionzip", Some(Budget::Share(50.0))), ("none", None)] {
+        let selector = selector(method, Params::default()).unwrap();
+        let alone = |messages: &Messages| {
+            answer(&model, messages, &selector, budget, decoding(8), Limits::default().without_reuse()).generated.ids
+        };
+        let expected: Vec<Vec<u32>> = all.iter().map(alone).collect();
+        for limits in [Limits::default(), Limits { batch: 4, ..Limits::default() }, Limits { batch: 3, step_rows: 11, ..Limits::default() }] {
+            let mut engine = Engine::new(&model, limits);
+            let ids: Vec<_> = all
+                .iter()
+                .map(|messages| {
+                    let media = messages.media.iter().map(|media| media.clone().into()).collect();
+                    engine.submit(Request::new(media, prompt(messages, &model), &selector, budget, decoding(8)))
+                })
+                .collect();
+            let mut found = BTreeMap::new();
+            engine.run(&mut |event| {
+                if let Event::Ended { id, outcome } = event {
+                    found.insert(id, outcome.unwrap().generated);
+                }
+                std::ops::ControlFlow::Continue(())
+            });
+            for (id, expected) in ids.iter().zip(&expected) {
+                assert_eq!(&found[id].ids, expected, "{method} with {limits:?}");
+            }
+            // The third question is the first again, and only its last token is read.
+            assert!(found[&ids[2]].shared > 20, "{method}: {} shared", found[&ids[2]].shared);
+        }
+    }
+    let fastv = selector("fastv", Params { fastv_layer: 1, ..Params::default() }).unwrap();
+    let none = selector("none", Params::default()).unwrap();
+    let logits = |selector: &Selector<_>, budget| {
+        answer(&model, &all[1], selector, budget, decoding(8), Limits::default()).generated
+    };
+    let (whole, cut) = (logits(&none, None), logits(&fastv, Some(Budget::Share(100.0))));
+    assert!(worst(&whole.first_logits, &cut.first_logits) < 1e-4);
+    assert_eq!(whole.ids, cut.ids);
+    let some = logits(&fastv, Some(Budget::Share(20.0)));
+    assert_eq!(some.kept.as_ref().unwrap().len(), (20 * 378 + 50) / 100);
+}

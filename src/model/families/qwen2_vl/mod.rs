@@ -160,6 +160,10 @@ impl FamilyCheckpoint for Qwen2Vl {
         Ok(())
     }
 
+    fn rules(&self) -> Option<&'static str> {
+        Some("by the authors' description; there is no official code for this model")
+    }
+
     fn reads_text_side(&self, _needs: Needs) -> bool {
         false
     }
