@@ -17,8 +17,7 @@ use crate::{
 };
 
 /// A line below the list of methods.
-const WITHOUT_CODE: &str =
-    "on Qwen2-VL and Qwen2.5-VL, rules are by the authors' description: no method has official code for them; trim and datp cannot run there";
+const WITHOUT_CODE: &str = "on Qwen2-VL and Qwen2.5-VL, rules are by the authors' description: no method has official code for them; trim and datp cannot run there";
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
     let all = [

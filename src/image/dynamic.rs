@@ -42,6 +42,10 @@ pub struct DynamicProcessor {
     pub images: PixelLimits,
     /// The limits for each frame of a video.
     pub videos: PixelLimits,
+    /// The mean of each channel, of pixels in 0..1.
+    pub mean: [f64; 3],
+    /// The standard deviation of each channel.
+    pub std: [f64; 3],
     /// The value of each 8-bit level, for each channel.
     levels: Box<[[f32; 256]; 3]>,
 }
@@ -143,8 +147,13 @@ impl DynamicProcessor {
 
     /// The settings of the published models, whose images may have `most` pixels.
     pub fn published(most: usize) -> Self {
-        let limits = PixelLimits { least: 56 * 56, most };
-        Self { patch: 14, merge: 2, frames: 2, images: limits, videos: limits, levels: levels(MEAN, STD, 1.0 / 255.0) }
+        Self::new(14, 2, PixelLimits { least: 56 * 56, most }, MEAN, STD)
+    }
+
+    /// Settings with the same limits for images and for the frames of videos, of which a patch covers two.
+    pub fn new(patch: usize, merge: usize, limits: PixelLimits, mean: [f64; 3], std: [f64; 3]) -> Self {
+        let levels = levels(mean, std, 1.0 / 255.0);
+        Self { patch, merge, frames: 2, images: limits, videos: limits, mean, std, levels }
     }
 
     /// The side in pixels of a token.
@@ -248,6 +257,8 @@ impl RawProcessor {
             frames: size("temporal_patch_size", self.temporal_patch_size, 2)?,
             images: limits,
             videos: PixelLimits { least: 128 * 28 * 28, most: 768 * 28 * 28 },
+            mean,
+            std,
             levels: levels(mean, std, rescale),
         })
     }

@@ -105,8 +105,7 @@ fn a_penalty_for_repetition_is_said() {
     let question = question["messages"][0]["content"][1]["text"].as_str().unwrap().to_owned();
     let (_, found, _) = trace(&["--image", &photo, "--question", &question, "--repetition-penalty", "1.05"]);
     assert_eq!(found["output_ids"].as_array().unwrap()[..], with["ids"].as_array().unwrap()[..16]);
-    let (code, _, stderr) =
-        secateur(&["ask", "--model", &path(MODEL), &photo, &question, "--max-new-tokens", "2"]);
+    let (code, _, stderr) = secateur(&["ask", "--model", &path(MODEL), &photo, &question, "--max-new-tokens", "2"]);
     assert!(code == 0 && stderr.contains("a penalty for repetition of 1.05"), "{code} {stderr}");
 }
 

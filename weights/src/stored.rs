@@ -69,6 +69,41 @@ impl StoredTensor {
 }
 
 impl StoredTensor {
+    /// Some rows (indices of the first dimension) as a tensor of their own, in place; `None` where they are not there, or have another order in the file.
+    pub fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let count = *self.shape.first()?;
+        if rows.end > count || rows.start > rows.end || self.order != RowOrder::Plain {
+            return None;
+        }
+        let range = match &self.strides {
+            None => {
+                let row = self.range.len() / count.max(1);
+                self.range.start + rows.start * row..self.range.start + rows.end * row
+            }
+            Some(strides) => self.range.start + rows.start * strides[0] * self.dtype.size()..self.range.end,
+        };
+        let mut part = self.clone();
+        part.shape[0] = rows.len();
+        part.range = range;
+        Some(part)
+    }
+
+    /// The numbers at one index of a dimension as a tensor without that dimension, in place; `None` where there is no such index, or values lie in blocks.
+    pub fn at(&self, axis: usize, index: usize) -> Option<Self> {
+        if self.blocks.is_some() || self.order != RowOrder::Plain || index >= *self.shape.get(axis)? {
+            return None;
+        }
+        let in_order = || (0..self.shape.len()).map(|axis| self.shape[axis + 1..].iter().product()).collect();
+        let mut strides: Vec<usize> = self.strides.clone().unwrap_or_else(in_order);
+        let mut part = self.clone();
+        part.shape.remove(axis);
+        part.range.start += index * strides.remove(axis) * self.dtype.size();
+        part.strides = Some(strides);
+        Some(part)
+    }
+}
+
+impl StoredTensor {
     /// The values of blocks of any shape, in f32.
     fn unpacked(&self, kind: BlockType) -> TensorData {
         let columns = self.shape.last().copied().unwrap_or(1).max(1);

@@ -284,6 +284,7 @@ impl Checkpoint {
         let own = TensorFiles::open(&self.folder)?;
         let mut notes: Vec<String> = copies::frequencies(&own, about.decoder()).into_iter().collect();
         let mut all = about.names().apply(own)?;
+        about.take_apart(&mut all);
         notes.extend(copies::tied_head(&mut all, about.decoder(), &self.folder.join(CONFIG)));
         if about.has_own_towers() {
             return Ok((all, notes));

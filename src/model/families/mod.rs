@@ -90,6 +90,8 @@ pub trait FamilyCheckpoint {
     }
     /// The table from the names of the checkpoint's tensors to paths in the networks.
     fn names(&self) -> &'static Rename;
+    /// Takes tensors apart that are one in the checkpoint and several in the networks, by their paths in the networks.
+    fn take_apart(&self, _tensors: &mut BTreeMap<String, StoredTensor>) {}
     /// Vision towers in checkpoints of their own.
     fn towers(&self) -> &[Tower] {
         &[]

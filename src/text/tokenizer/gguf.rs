@@ -21,6 +21,11 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const PRE: &str = "tokenizer.ggml.pre";
 /// The names of Llama-3's pattern.
 const LLAMA_3: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
+/// The name of Qwen2's pattern.
+const QWEN_2: &str = "qwen2";
+/// The pattern by which Qwen2's tokenizer cuts text.
+const QWEN_PATTERN: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The pattern by which Llama-3's tokenizer cuts text.
 const PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
@@ -60,16 +65,17 @@ fn check_count(file: &Gguf, key: &str, found: usize, expected: usize) -> Result<
 
 /// The ids of the tokens that start and end a text; without the settings, `usual` ones.
 fn ends(file: &Gguf, usual: Option<[usize; 2]>, count: usize) -> Result<[u32; 2], Error> {
-    let id = |key: &str, usual: Option<usize>| {
-        let id = file.count(key)?.or(usual).ok_or_else(|| file.missing(key))?;
-        if id < count {
-            Ok(id as u32)
-        } else {
-            Err(Error::config(&file.path, format!("the setting `{key}` is {id}, and there are {count} tokens")))
-        }
-    };
     let (bos, eos) = (usual.map(|[bos, _]| bos), usual.map(|[_, eos]| eos));
-    Ok([id("tokenizer.ggml.bos_token_id", bos)?, id("tokenizer.ggml.eos_token_id", eos)?])
+    Ok([id(file, "tokenizer.ggml.bos_token_id", bos, count)?, id(file, "tokenizer.ggml.eos_token_id", eos, count)?])
+}
+
+/// The id in the setting `key`, of `count` tokens; without the setting, the `usual` one.
+fn id(file: &Gguf, key: &str, usual: Option<usize>, count: usize) -> Result<u32, Error> {
+    let id = file.count(key)?.or(usual).ok_or_else(|| file.missing(key))?;
+    if id < count {
+        return Ok(id as u32);
+    }
+    Err(Error::config(&file.path, format!("the setting `{key}` is {id}, and there are {count} tokens")))
 }
 
 fn sentence_piece(file: &Gguf, tokens: Vec<String>, types: Vec<i32>) -> Result<Tokenizer, Error> {
@@ -91,16 +97,22 @@ fn sentence_piece(file: &Gguf, tokens: Vec<String>, types: Vec<i32>) -> Result<T
 fn bytes(file: &Gguf, tokens: Vec<String>, types: Vec<i32>, vocabulary: usize) -> Result<Tokenizer, Error> {
     let refuse = |reason: String| Err(Error::config(&file.path, reason));
     let pre = file.text(PRE)?.unwrap_or("");
-    if !LLAMA_3.contains(&pre) {
+    let is_qwen = pre == QWEN_2;
+    if !LLAMA_3.contains(&pre) && !is_qwen {
         return refuse(format!(
-            "the tokenizer is gpt2 with the pattern `{}` ({PRE}); {} is known",
+            "the tokenizer is gpt2 with the pattern `{}` ({PRE}); {} and {QWEN_2} are known",
             printable(pre),
             LLAMA_3[0]
         ));
     }
     let text = |value: &'_ Value| if let Value::Text(text) = value { Some(text.clone()) } else { None };
     let merges = file.list(MERGES, "a list of texts", text)?.ok_or_else(|| file.missing(MERGES))?;
-    let ends = ends(file, None, tokens.len())?;
+    // Qwen's prompts have no start, whatever token the file names for it.
+    let ends = if is_qwen {
+        (None, id(file, "tokenizer.ggml.eos_token_id", None, tokens.len())?)
+    } else {
+        ends(file, None, tokens.len()).map(|[bos, eos]| (Some(bos), eos))?
+    };
     let is_special = |kind: i32| [UNKNOWN, CONTROL, USER_DEFINED].contains(&kind);
     let added: Vec<_> = tokens
         .iter()
@@ -118,15 +130,16 @@ fn bytes(file: &Gguf, tokens: Vec<String>, types: Vec<i32>, vocabulary: usize) -
         "version": "1.0",
         "added_tokens": added,
         "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
-            { "type": "Split", "pattern": { "Regex": PATTERN }, "behavior": "Isolated", "invert": false },
+            { "type": "Split", "pattern": { "Regex": if is_qwen { QWEN_PATTERN } else { PATTERN } }, "behavior": "Isolated", "invert": false },
             { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
         ] },
         "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
-        "model": { "type": "BPE", "ignore_merges": true, "vocab": vocab, "merges": merges },
+        "model": { "type": "BPE", "ignore_merges": !is_qwen, "vocab": vocab, "merges": merges },
+        "normalizer": if is_qwen { json!({ "type": "NFC" }) } else { json!(null) },
     });
     let read = guarded(|| tokenizers::Tokenizer::from_bytes(whole.to_string().as_bytes())).and_then(Result::ok);
     let Some(tokenizer) = read else {
         return refuse(format!("its tokenizer cannot be read: a merge of `{MERGES}` does not belong to `{TOKENS}`"));
     };
-    Ok(Tokenizer(Kind::Bytes(Box::new(ByteLevel::of(tokenizer, &file.path, vocabulary, (Some(ends[0]), ends[1]))))))
+    Ok(Tokenizer(Kind::Bytes(Box::new(ByteLevel::of(tokenizer, &file.path, vocabulary, ends)))))
 }

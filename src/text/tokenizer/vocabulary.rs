@@ -56,7 +56,12 @@ impl Tokenizer {
             }
         };
         let key = |name: &str| format!("tokenizer.ggml.{name}");
-        let pre = if merges.is_some() { "llama-bpe" } else { "default" };
+        let pre = match (&merges, self.bos()) {
+            (None, _) => "default",
+            (Some(_), Some(_)) => "llama-bpe",
+            // Qwen2's pieces of bytes have no start token.
+            (Some(_), None) => "qwen2",
+        };
         let mut settings = vec![
             (key("model"), Setting::Text(model.to_owned())),
             (key("pre"), Setting::Text(pre.to_owned())),

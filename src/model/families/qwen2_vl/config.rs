@@ -54,6 +54,30 @@ pub(super) struct VisionConfig {
 }
 
 impl VisionConfig {
+    /// Refuses sizes that no model has; `path` is the file that they are from.
+    ///
+    /// # Errors
+    /// When there are such.
+    pub(super) fn check(&self, path: &Path) -> Result<(), Error> {
+        let refuse = |reason: String| Err(Error::config(path, reason));
+        let &Self { depth, hidden, inner, heads, patch, frames, merge, .. } = self;
+        let sizes = [hidden, inner, patch, frames, merge];
+        if !(1..=MAX_BLOCKS).contains(&depth) || sizes.iter().any(|size| !(1..=MAX_WIDTH).contains(size)) {
+            return refuse(format!("the tower has sizes that no model has: {depth} blocks, widths and sides {sizes:?}"));
+        }
+        if !divides(heads, hidden) || !(hidden / heads).is_multiple_of(4) {
+            return refuse(format!("the tower's {heads} heads do not divide a width of {hidden} into rotary quarters"));
+        }
+        if self.window == Some(0) {
+            return refuse("the tower's windows (window_size) are smaller than a token".to_owned());
+        }
+        // The cue is attention over the whole item.
+        if !self.is_full(depth - 1) {
+            return refuse(format!("the tower's last block attends in windows; blocks {:?} attend to the whole image, and the last is expected among them", self.full));
+        }
+        Ok(())
+    }
+
     /// Whether a block attends to the whole item.
     pub(super) fn is_full(&self, block: usize) -> bool {
         self.window.is_none() || self.full.contains(&block)
@@ -154,20 +178,10 @@ impl RawVision {
         let merge = self.spatial_merge_size.unwrap_or(2);
         let (patch, frames) = (self.patch_size.unwrap_or(14), self.temporal_patch_size.unwrap_or(2));
         let (depth, heads) = (self.depth.unwrap_or(32), self.num_heads.unwrap_or(16));
-        let sizes = [hidden, inner, patch, frames, merge];
-        if !(1..=MAX_BLOCKS).contains(&depth) || sizes.iter().any(|size| !(1..=MAX_WIDTH).contains(size)) {
-            return refuse(format!("vision_config has sizes that no model has: depth {depth}, widths and sides {sizes:?}"));
-        }
-        if !divides(heads, hidden) || !(hidden / heads).is_multiple_of(4) {
-            return refuse(format!("vision_config: {heads} heads do not divide a width of {hidden} into rotary quarters"));
-        }
         let window = match generation {
             Generation::Second => None,
-            Generation::Second5 => Some(self.window_size.unwrap_or(112) / patch / merge),
+            Generation::Second5 => Some(self.window_size.unwrap_or(112) / patch.max(1) / merge.max(1)),
         };
-        if window == Some(0) {
-            return refuse("vision_config.window_size is smaller than a token".to_owned());
-        }
         let seconds = self.tokens_per_second.unwrap_or(4.0);
         if !(seconds.is_finite() && (0.0..=1e4).contains(&seconds)) {
             return refuse(format!("vision_config.tokens_per_second is {seconds}; 0 to 10000 is possible"));
@@ -175,10 +189,7 @@ impl RawVision {
         let full = self.fullatt_block_indexes.unwrap_or_else(|| vec![7, 15, 23, 31]);
         let tokens_per_second = matches!(generation, Generation::Second5).then_some(seconds);
         let config = VisionConfig { generation, depth, hidden, inner, heads, patch, frames, merge, window, full, tokens_per_second };
-        // The cue is attention over the whole item.
-        if !config.is_full(depth - 1) {
-            return refuse(format!("vision_config.fullatt_block_indexes is {:?}; expected the last block among them", config.full));
-        }
+        config.check(path)?;
         Ok((config, out))
     }
 }

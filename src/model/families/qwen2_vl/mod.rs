@@ -6,19 +6,20 @@
 
 mod chat;
 mod config;
+mod gguf;
 mod names;
 mod networks;
 mod preset;
 mod tower;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub use chat::CHATML;
 use config::VisionConfig;
-use names::NAMES;
+use names::{NAMES, take_apart};
 pub use networks::QwenVlm;
 use secateur_backends::VlmBackend;
-use secateur_weights::Rename;
+use secateur_weights::{Rename, StoredTensor};
 use serde::Deserialize;
 
 use super::{Chat, FamilyCheckpoint, Known, Place};
@@ -26,7 +27,7 @@ use crate::{
     Error,
     image::{DynamicProcessor, Grid, PixelLimits},
     model::{
-        DecoderConfig, Fill, LoadOptions, PixelChoice, TilingChoice,
+        DecoderConfig, Fill, GgufFile, LoadOptions, Pair, PixelChoice, TilingChoice,
         config::{IMAGE_SETTINGS, read_json},
         towers::clip::TextSide,
     },
@@ -44,6 +45,8 @@ pub struct Qwen2Vl {
     vision: VisionConfig,
     text: DecoderConfig,
     processor: DynamicProcessor,
+    /// The GGUF files, where the checkpoint is a pair of these.
+    pair: Option<Arc<Pair>>,
 }
 
 const fn known(id: &'static str, about: &'static str) -> Known {
@@ -76,8 +79,8 @@ impl Qwen2Vl {
         struct Detect {
             model_type: Option<String>,
         }
-        if place.pair.is_some() {
-            return Ok(false);
+        if let Some(pair) = place.pair {
+            return gguf::detect(pair);
         }
         let Detect { model_type } = read_json(place.config)?;
         Ok(config::generation(model_type.as_deref()).is_some())
@@ -88,6 +91,9 @@ impl Qwen2Vl {
     /// # Errors
     /// When one is missing or damaged, or asks for something that is not known.
     pub(super) fn open(place: &Place) -> Result<Self, Error> {
+        if let Some(pair) = place.pair {
+            return gguf::read(pair);
+        }
         place.refuse_quantised()?;
         let (vision, text) = config::read(place.config)?;
         place.need(&IMAGE_SETTINGS)?;
@@ -97,7 +103,7 @@ impl Qwen2Vl {
             let reason = format!("patch_size, merge_size and temporal_patch_size are {own:?}, and those of the tower {tower:?}");
             return Err(Error::config(&place.folder.join(IMAGE_SETTINGS[0]), reason));
         }
-        Ok(Self { vision, text, processor })
+        Ok(Self { vision, text, processor, pair: None })
     }
 
     /// The networks, filled.
@@ -170,6 +176,18 @@ impl FamilyCheckpoint for Qwen2Vl {
 
     fn names(&self) -> &'static Rename {
         &NAMES
+    }
+
+    fn take_apart(&self, tensors: &mut BTreeMap<String, StoredTensor>) {
+        take_apart(tensors);
+    }
+
+    fn tensors_of_pair(&self) -> Result<BTreeMap<String, StoredTensor>, Error> {
+        self.pair.as_ref().map_or_else(|| Ok(BTreeMap::new()), |pair| gguf::tensors(pair, &self.vision, &self.text))
+    }
+
+    fn gguf_files(&self, folder: &Path) -> Result<[GgufFile; 2], Error> {
+        gguf::files(self, folder)
     }
 
     fn has_own_towers(&self) -> bool {

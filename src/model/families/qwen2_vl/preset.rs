@@ -38,7 +38,7 @@ pub(super) fn preset(name: &str) -> Option<Qwen2Vl> {
         full: vec![7, 15, 23, 31],
         tokens_per_second: windowed.then_some(2.0),
     };
-    Some(Qwen2Vl { vision, text, processor: DynamicProcessor::published(MOST_PIXELS) })
+    Some(Qwen2Vl { vision, text, processor: DynamicProcessor::published(MOST_PIXELS), pair: None })
 }
 
 /// A decoder of these sizes: width, width inside the MLP, layers, query heads, key heads.

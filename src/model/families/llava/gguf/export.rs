@@ -6,14 +6,19 @@ use secateur_weights::Setting;
 
 use super::{
     CHAT_TEMPLATE, FEATURE_LAYER,
-    tensors::{Expected, of_decoder, of_encoder},
+    tensors::of_encoder,
 };
 use crate::{
     Error,
     image::ClipProcessor,
     model::{
-        ClipVisionConfig, DecoderConfig, GgufFile, GgufPart, RopeScaling,
+        ClipVisionConfig, GgufFile, RopeScaling,
         families::llava::{Images, LlavaConfig, detect::Language},
+        gguf::{
+            decoder::{decoder_settings, of_decoder},
+            settings::{count, flag, number, text, three},
+            tensors::parts,
+        },
     },
     sequence::Merge,
 };
@@ -36,7 +41,7 @@ pub(in crate::model::families::llava) fn files(config: &LlavaConfig, processor: 
     }
     let vision = ClipVisionConfig { num_hidden_layers: config.vision_feature_layer, ..config.vision.clone() };
     let newline = matches!(config.images, Images::AnyRes { merge: Merge::SpatialUnpad, .. });
-    let mut decoder = decoder_settings(text);
+    let mut decoder = decoder_settings(text, "llama");
     if language == Language::Mistral {
         decoder.push((CHAT_TEMPLATE.to_owned(), Setting::Text(MISTRAL_INSTRUCT.to_owned())));
     }
@@ -50,46 +55,9 @@ pub(in crate::model::families::llava) fn files(config: &LlavaConfig, processor: 
     }
     let encoder = of_encoder(&vision, text.hidden_size, ["ffn_up", "ffn_down"], newline.then_some("v.image_newline"));
     Ok([
-        GgufFile { settings: decoder, tensors: parts(of_decoder(text)) },
+        GgufFile { settings: decoder, tensors: parts(of_decoder(text, true)) },
         GgufFile { settings: encoder_settings(config, &vision, processor), tensors: parts(encoder) },
     ])
-}
-
-fn parts(expected: Vec<Expected>) -> Vec<GgufPart> {
-    expected.into_iter().map(|Expected { name, path, shape, order }| GgufPart { name, path, shape, order }).collect()
-}
-
-fn text(key: &str, text: &str) -> (String, Setting) {
-    (key.to_owned(), Setting::Text(text.to_owned()))
-}
-
-/// Sizes are far below 2³², as configs are checked.
-fn count(key: &str, count: usize) -> (String, Setting) {
-    (key.to_owned(), Setting::Count(u32::try_from(count).unwrap_or(u32::MAX)))
-}
-
-fn number(key: &str, number: f64) -> (String, Setting) {
-    (key.to_owned(), Setting::Number(number as f32))
-}
-
-fn decoder_settings(config: &DecoderConfig) -> Vec<(String, Setting)> {
-    vec![
-        text("general.architecture", "llama"),
-        text("general.type", "model"),
-        count("general.quantization_version", 2),
-        count("llama.vocab_size", config.vocab_size),
-        count("llama.context_length", config.max_position_embeddings),
-        count("llama.embedding_length", config.hidden_size),
-        count("llama.block_count", config.num_hidden_layers),
-        count("llama.feed_forward_length", config.intermediate_size),
-        count("llama.attention.head_count", config.num_attention_heads),
-        count("llama.attention.head_count_kv", config.num_key_value_heads),
-        count("llama.attention.key_length", config.head_dim),
-        count("llama.attention.value_length", config.head_dim),
-        count("llama.rope.dimension_count", config.head_dim),
-        number("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps),
-        number("llama.rope.freq_base", config.rope.theta),
-    ]
 }
 
 fn encoder_settings(
@@ -97,8 +65,6 @@ fn encoder_settings(
     vision: &ClipVisionConfig,
     processor: &ClipProcessor,
 ) -> Vec<(String, Setting)> {
-    let flag = |key: &str, flag| (key.to_owned(), Setting::Flag(flag));
-    let three = |key: &str, numbers: [f32; 3]| (key.to_owned(), Setting::Numbers(numbers.to_vec()));
     let mut settings = vec![
         text("general.architecture", "clip"),
         text("general.type", "mmproj"),

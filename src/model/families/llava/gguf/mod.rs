@@ -16,7 +16,15 @@ use super::{Images, Language, LlavaConfig, config::check_resolutions};
 use crate::{
     Error,
     image::{Aspect, ClipProcessor},
-    model::{DecoderConfig, Pair, RopeConfig, RopeScaling, towers::clip::ClipVisionConfig},
+    model::{
+        DecoderConfig, Pair,
+        gguf::{
+            decoder::decoder_config,
+            settings::{mean_and_std, needed},
+            tensors::columns,
+        },
+        towers::clip::ClipVisionConfig,
+    },
     sequence::Merge,
 };
 
@@ -28,7 +36,15 @@ const FEATURE_LAYER: &str = "clip.vision.feature_layer";
 /// The networks' shapes, the image processor's settings, and the language model.
 pub(super) fn read(pair: &Pair) -> Result<(LlavaConfig, ClipProcessor, Language), Error> {
     let Pair { decoder, mmproj } = pair;
-    let text = decoder_config(decoder)?;
+    let kind = decoder.text("general.architecture")?.unwrap_or_default();
+    if kind != "llama" {
+        let reason = format!(
+            "architecture `{}`; llama (LLaVAs on Llama and Mistral) and qwen2vl (Qwen2-VL and Qwen2.5-VL) are known",
+            printable(kind)
+        );
+        return Err(Error::config(&decoder.path, reason));
+    }
+    let text = decoder_config(decoder, "llama")?;
     let (vision, vision_feature_layer) = vision_config(mmproj)?;
     let width = columns(mmproj, "mm.2.weight", 0)?;
     if width != text.hidden_size {
@@ -40,80 +56,6 @@ pub(super) fn read(pair: &Pair) -> Result<(LlavaConfig, ClipProcessor, Language)
     let (processor, images) = (processor(mmproj, vision.image_size)?, images(mmproj, vision.image_size)?);
     let language = language(decoder, &text)?;
     Ok((LlavaConfig { vision, text, vision_feature_layer, images }, processor, language))
-}
-
-/// A setting that must be there.
-fn needed(file: &Gguf, key: &str) -> Result<usize, Error> {
-    Ok(file.count(key)?.ok_or_else(|| file.missing(key))?)
-}
-
-/// The size of a dimension of a tensor.
-fn columns(file: &Gguf, name: &str, dimension: usize) -> Result<usize, Error> {
-    let tensor = file.tensors.get(name).ok_or_else(|| missing_tensor(file, name))?;
-    tensor.shape.get(dimension).copied().ok_or_else(|| {
-        Error::config(&file.path, format!("the tensor `{name}` has the shape {:?}, with too few dimensions", tensor.shape))
-    })
-}
-
-fn missing_tensor(file: &Gguf, name: &str) -> Error {
-    Error::config(&file.path, format!("the tensor `{name}` is missing"))
-}
-
-fn decoder_config(file: &Gguf) -> Result<DecoderConfig, Error> {
-    let kind = file.text("general.architecture")?.unwrap_or_default();
-    if kind != "llama" {
-        let reason = format!("architecture `{}`; LLaVAs on Llama and Mistral (architecture llama) are known", printable(kind));
-        return Err(Error::config(&file.path, reason));
-    }
-    let heads = needed(file, "llama.attention.head_count")?;
-    let hidden_size = needed(file, "llama.embedding_length")?;
-    let usual = hidden_size / heads.max(1);
-    let head_dim = file.count("llama.attention.key_length")?.unwrap_or(usual);
-    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-        if let Some(other) = file.count(key)?.filter(|other| *other != head_dim) {
-            let reason = format!("the setting `{key}` is {other}, and a head is {head_dim} wide; both must be equal");
-            return Err(Error::config(&file.path, reason));
-        }
-    }
-    let epsilon = "llama.attention.layer_norm_rms_epsilon";
-    let config = DecoderConfig {
-        vocab_size: columns(file, "token_embd.weight", 0)?,
-        hidden_size,
-        intermediate_size: needed(file, "llama.feed_forward_length")?,
-        num_hidden_layers: needed(file, "llama.block_count")?,
-        num_attention_heads: heads,
-        num_key_value_heads: file.count("llama.attention.head_count_kv")?.unwrap_or(heads),
-        head_dim,
-        rms_norm_eps: file.number(epsilon)?.ok_or_else(|| file.missing(epsilon))?,
-        rope: rope(file)?,
-        max_position_embeddings: needed(file, "llama.context_length")?,
-        tied: !file.tensors.contains_key("output.weight"),
-        ..DecoderConfig::default()
-    };
-    config.check_sizes(&file.path)?;
-    Ok(config)
-}
-
-fn rope(file: &Gguf) -> Result<RopeConfig, Error> {
-    let theta = file.number("llama.rope.freq_base")?.unwrap_or(RopeConfig::default().theta);
-    if !(theta.is_finite() && theta > 0.0) {
-        return Err(Error::config(&file.path, format!("the setting `llama.rope.freq_base` is {theta}; a number above 0 is expected")));
-    }
-    let kind = file.text("llama.rope.scaling.type")?.unwrap_or("none");
-    let factor = match file.number("llama.rope.scaling.factor")? {
-        Some(factor) => Some(factor),
-        // The key of older files.
-        None => file.number("llama.rope.scale_linear")?,
-    };
-    let scaling = match (kind, factor) {
-        ("none", None) => RopeScaling::None,
-        ("none" | "linear", Some(factor)) if factor >= 1.0 && factor.is_finite() => RopeScaling::Linear(factor),
-        (other, _) => {
-            let reason = format!("rotary positions are scaled by `{}`; linear is known, with a factor from 1 on", printable(other));
-            return Err(Error::config(&file.path, reason));
-        }
-    };
-    Ok(RopeConfig { theta, scaling, sections: None })
 }
 
 /// The tower's shape, and the number of its layers that run before the features are read.
@@ -151,16 +93,7 @@ fn vision_config(file: &Gguf) -> Result<(ClipVisionConfig, usize), Error> {
 }
 
 fn processor(file: &Gguf, size: usize) -> Result<ClipProcessor, Error> {
-    let number = |value: &Value| if let Value::Float(number) = value { Some(*number) } else { None };
-    let three = |key: &str, is_possible: fn(f64) -> bool| {
-        let list = file.list(key, "a list of numbers", number)?.ok_or_else(|| file.missing(key))?;
-        let numbers: Option<[f64; 3]> = list[..].try_into().ok().filter(|list: &[f64; 3]| list.iter().all(|n| is_possible(*n)));
-        numbers.ok_or_else(|| {
-            Error::config(&file.path, format!("the setting `{key}` is {list:?}; three numbers from 0 to 1 are expected"))
-        })
-    };
-    let mean = three("clip.vision.image_mean", |mean| (0.0..=1.0).contains(&mean))?;
-    let std = three("clip.vision.image_std", |std| std > 0.0 && (std as f32).is_normal())?;
+    let [mean, std] = mean_and_std(file)?;
     Ok(ClipProcessor::clip(size, mean, std))
 }
 

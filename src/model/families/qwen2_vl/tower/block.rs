@@ -34,7 +34,9 @@ pub(super) struct Norm<B: Backend> {
 
 #[derive(Module, Debug)]
 struct Attention<B: Backend> {
-    qkv: Linear<B>,
+    q_proj: Linear<B>,
+    k_proj: Linear<B>,
+    v_proj: Linear<B>,
     proj: Linear<B>,
     heads: usize,
 }
@@ -70,7 +72,9 @@ impl<B: VlmBackend> Block<B> {
         Self {
             norm1: Norm::new(config, build),
             attn: Attention {
-                qkv: build.linear(hidden, 3 * hidden, true),
+                q_proj: build.linear(hidden, hidden, true),
+                k_proj: build.linear(hidden, hidden, true),
+                v_proj: build.linear(hidden, hidden, true),
                 proj: build.linear(hidden, hidden, true),
                 heads: config.heads,
             },
@@ -136,45 +140,38 @@ impl<B: VlmBackend> Attention<B> {
         wanted: Wanted,
     ) -> (Tensor<B, 3>, Noted<B>) {
         let [items, patches, hidden] = x.dims();
-        let (heads, bf16) = (self.heads, self.qkv.is_bf16());
-        // Token by token: queries, keys and values of all heads.
-        let all = self.qkv.forward(x).reshape([items, patches, 3 * heads, hidden / heads]);
-        let part = |i: usize| all.clone().narrow(2, i * heads, heads).swap_dims(1, 2);
-        let (q, k) = (rope.apply(part(0)), rope.apply(part(1)));
+        let (heads, bf16) = (self.heads, self.q_proj.is_bf16());
+        let split = |part: &Linear<B>| part.forward(x.clone()).reshape([items, patches, heads, hidden / heads]).swap_dims(1, 2);
+        let [q, k, v] = [&self.q_proj, &self.k_proj, &self.v_proj].map(split);
+        let (q, k) = (rope.apply(q), rope.apply(k));
         let noted = Noted {
             received: wanted.received.then(|| attention_received(q.clone(), k.clone(), bf16)),
             keys: wanted.keys.then(|| k.clone().cast(SUMS).mean_dim(1).squeeze_dim(1)),
         };
         let attended = match windows {
-            None => attend([q, k, part(2)], Mask::None, bf16).swap_dims(1, 2).reshape([items, patches, hidden]),
-            Some(order) => {
-                in_windows([q, k].map(|x| x.swap_dims(1, 2)), all, order, bf16).reshape([items, patches, hidden])
-            }
+            None => attend([q, k, v], Mask::None, bf16).swap_dims(1, 2).reshape([items, patches, hidden]),
+            Some(order) => in_windows([q, k, v], order, bf16),
         };
         (self.proj.forward(attended), noted)
     }
 }
 
-/// Attention in each window by itself, of queries and keys `[items, patches, heads, head_dim]` in the tower's order: `[items, patches, width]`. The values
-/// are the last third of the heads of `all`. Windows are views of an image whose sides they divide, so that nothing is copied.
-fn in_windows<B: VlmBackend>(
-    [q, k]: [Tensor<B, 4>; 2],
-    all: Tensor<B, 4>,
-    order: &Order,
-    bf16: bool,
-) -> Tensor<B, 3> {
-    let [items, patches, heads, head_dim] = q.dims();
+/// Attention in each window by itself, of queries, keys and values `[items, heads, patches, head_dim]` in the tower's order: `[items, patches, width]`.
+/// Windows are views of an image whose sides they divide, so that nothing is copied.
+fn in_windows<B: VlmBackend>(qkv: [Tensor<B, 4>; 3], order: &Order, bf16: bool) -> Tensor<B, 3> {
+    let [items, heads, patches, head_dim] = qkv[0].dims();
+    // Token by token, as they lie in memory.
+    let qkv = qkv.map(|x| x.swap_dims(1, 2));
     let tokens: usize = order.runs.iter().map(|run| run.count * run.tokens).sum();
     let unit = patches / tokens;
     let mut at = 0;
     let parts = order.runs.iter().map(|run| {
         let (count, size) = (run.count, run.tokens * unit);
         let cut = |x: &Tensor<B, 4>| {
-            let heads = x.dims()[2];
-            x.clone().narrow(1, at, count * size).reshape([items * count, size, heads, head_dim])
+            let run = x.clone().narrow(1, at, count * size);
+            run.reshape([items * count, size, heads, head_dim]).swap_dims(1, 2)
         };
-        let values = cut(&all).narrow(2, 2 * heads, heads);
-        let attended = attend([cut(&q), cut(&k), values].map(|x| x.swap_dims(1, 2)), Mask::None, bf16);
+        let attended = attend(qkv.each_ref().map(cut), Mask::None, bf16);
         at += count * size;
         attended.swap_dims(1, 2).reshape([items, count * size, heads * head_dim])
     });

@@ -34,22 +34,24 @@ pub(super) struct Tower<B: Backend> {
 
 #[derive(Module, Debug)]
 struct PatchEmbedding<B: Backend> {
-    proj: Convolution<B>,
+    /// The convolution of each frame that a patch covers; their results are added.
+    frames: Vec<Convolution<B>>,
 }
 
 /// A convolution whose windows do not overlap, which is a product with each patch.
 #[derive(Module, Debug)]
 struct Convolution<B: Backend> {
-    /// The weight, `[hidden, 3, frames, patch, patch]`.
-    weight: Param<Tensor<B, 5>>,
+    /// The weight, `[hidden, 3, patch, patch]`.
+    weight: Param<Tensor<B, 4>>,
 }
 
 impl<B: VlmBackend> Tower<B> {
     /// An unfilled tower.
     pub(super) fn new(config: &VisionConfig, build: Build<B>) -> Self {
-        let shape = [config.hidden, 3, config.frames, config.patch, config.patch];
+        let shape = [config.hidden, 3, config.patch, config.patch];
+        let frame = |_| Convolution { weight: unfilled(shape, build.device) };
         Self {
-            patch_embed: PatchEmbedding { proj: Convolution { weight: unfilled(shape, build.device) } },
+            patch_embed: PatchEmbedding { frames: (0..config.frames).map(frame).collect() },
             blocks: (0..config.depth).map(|_| Block::new(config, build)).collect(),
             config: config.clone(),
         }
@@ -116,9 +118,16 @@ impl<B: VlmBackend> Tower<B> {
     /// Embeds patches and puts their tokens in `order`: `[items, patches, hidden]`.
     fn embed(&self, pixels: Tensor<B, 3>, order: &Order) -> Tensor<B, 3> {
         let [items, patches, numbers] = pixels.dims();
-        let weight = self.patch_embed.proj.weight.val();
-        let hidden = weight.dims()[0];
-        let x = linear(pixels.reshape([items * patches, numbers]), weight.reshape([hidden, numbers]), false);
+        let (hidden, frames) = (self.config.hidden, self.config.frames);
+        let pixels = pixels.reshape([items * patches, 3, frames, numbers / 3 / frames]);
+        let of_frame = |(i, frame): (usize, &Convolution<B>)| {
+            let pixels = pixels.clone().narrow(2, i, 1).reshape([items * patches, numbers / frames]);
+            linear(pixels, frame.weight.val().reshape([hidden, numbers / frames]), false)
+        };
+        let parts = self.patch_embed.frames.iter().enumerate().map(of_frame);
+        let sum = parts.reduce(|sum, part| sum + part);
+        // A config has one frame at least.
+        let x = sum.unwrap_or_else(|| Tensor::zeros([items * patches, hidden], &pixels.device()));
         let unit = self.config.merge * self.config.merge;
         order.forth(x.reshape([items, patches / unit, unit * hidden])).reshape([items, patches, hidden])
     }

@@ -1,4 +1,8 @@
-//! A checkpoint as a pair of GGUF files, its decoder in blocks.
+//! Pairs of GGUF files: what families share of reading them, and a checkpoint as such files, its decoder in blocks.
+
+pub(in crate::model) mod decoder;
+pub(in crate::model) mod settings;
+pub(in crate::model) mod tensors;
 
 use std::{
     collections::BTreeMap,
