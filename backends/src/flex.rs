@@ -16,7 +16,7 @@ use crate::{
         linear, one_query, received, rotate,
     },
     ops::{
-        reference_add_bias, reference_attend, reference_attention_received, reference_silu_mul, reference_layer_norm, reference_linear, reference_linear_blocks, reference_quick_gelu,
+        add_after, reference_add_bias, reference_attend, reference_attention_received, reference_silu_mul, reference_layer_norm, reference_linear, reference_linear_blocks, reference_quick_gelu,
         reference_rms_norm, reference_apply_rope, reference_write_positions,
     },
 };
@@ -59,7 +59,23 @@ impl VlmBackend for Flex {
             return Self::linear_rows(x, weight);
         }
         let x = x.to_contiguous();
-        linear::rounded(&x, &weight).unwrap_or_else(|| Self::linear_rows(x, weight))
+        linear::rounded(&x, &weight, None).unwrap_or_else(|| Self::linear_rows(x, weight))
+    }
+
+    /// Adds the bias while the sums are in the cache.
+    fn linear_rows_bf16_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let (x_dtype, weight_dtype): (DType, DType) = (x.dtype(), weight.dtype());
+        if x_dtype == DType::F32 && weight_dtype == DType::BF16 {
+            let x = x.to_contiguous();
+            if let Some(sum) = linear::rounded(&x, &weight, Some(&bias)) {
+                return sum;
+            }
+        }
+        add_after::<Self>(Self::linear_rows_bf16(x, weight), bias)
     }
 
     fn multiplies_int8() -> bool {

@@ -136,6 +136,21 @@ pub fn linear<B: VlmBackend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, bf16: bool) 
     Tensor::from_primitive(TensorPrimitive::Float(product))
 }
 
+/// A linear layer as [`linear`], plus `bias` `[out]` in every row.
+pub fn linear_biased<B: VlmBackend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    bf16: bool,
+) -> Tensor<B, 2> {
+    if !bf16 || is_reference(Operation::Linear) || is_reference(Operation::AddBias) {
+        return add_bias(linear(x, weight, bf16), bias);
+    }
+    let [x, weight] = [x, weight].map(|tensor| tensor.into_primitive().tensor());
+    let sum = B::linear_rows_bf16_biased(x, weight, bias.into_primitive().tensor());
+    Tensor::from_primitive(TensorPrimitive::Float(sum))
+}
+
 /// A linear layer, `x · weightᵀ`, with the weight `[out, in]` in blocks.
 pub fn linear_blocks<B: VlmBackend>(x: Tensor<B, 2>, weight: &Blocks, rounding: Rounding) -> Tensor<B, 2> {
     let x = x.into_primitive().tensor();

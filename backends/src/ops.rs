@@ -55,6 +55,15 @@ pub trait VlmBackend: Backend {
         Self::linear_rows(x, weight)
     }
 
+    /// A linear layer as [`Self::linear_rows_bf16`], plus `bias` `[out]` in every row.
+    fn linear_rows_bf16_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        add_after::<Self>(Self::linear_rows_bf16(x, weight), bias)
+    }
+
     /// Whether weights in blocks stay in blocks. If not, they become 16-bit weights when they are loaded.
     fn keeps_blocks() -> bool {
         true
@@ -154,6 +163,12 @@ pub trait VlmBackend: Backend {
     fn greedy_dpp(vectors: Tensor<Self, 3>, budget: usize) -> Tensor<Self, 2, Int> {
         dpp::on_device(vectors, budget)
     }
+}
+
+/// Adds a bias to a product, as an operation of its own.
+pub(crate) fn add_after<B: VlmBackend>(product: FloatTensor<B>, bias: FloatTensor<B>) -> FloatTensor<B> {
+    let product = Tensor::from_primitive(TensorPrimitive::Float(product));
+    B::add_bias(product, Tensor::from_primitive(TensorPrimitive::Float(bias))).into_primitive().tensor()
 }
 
 /// The number of queries whose attention to all keys is held at a time by [`reference_attention_received`].

@@ -103,6 +103,14 @@ pub(crate) fn add_bias(mut x: FlexTensor, bias: &FlexTensor) -> Result<FlexTenso
     Ok(x)
 }
 
+/// Adds `bias`, if there is one, to every row of `rows`.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "products elsewhere have no bias of their own"))]
+pub(super) fn add_to_rows(numbers: &mut [f32], bias: Option<&[f32]>) {
+    let Some(bias) = bias.filter(|bias| !bias.is_empty()) else { return };
+    let add = |numbers: &mut [f32]| numbers.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
+    in_chunks(numbers, rows(bias.len()), |_, rows| rows.chunks_exact_mut(bias.len()).for_each(add));
+}
+
 /// The numbers of an f32 tensor that is contiguous; `None` for another one.
 pub(super) fn numbers(tensor: &FlexTensor) -> Option<&[f32]> {
     let count: usize = tensor.layout().shape()[..].iter().product();

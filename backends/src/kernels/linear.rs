@@ -128,21 +128,33 @@ fn dots<T: Weight>(x: &[f32], weight: &[&[T]], inner: usize) -> [[f32; GROUP]; P
     }
 }
 
-/// [`product`] with `x` rounded to bf16, as the weight is; `None` where the processor has no instruction for it.
-pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor) -> Option<FlexTensor> {
+/// [`product`] with `x` rounded to bf16, as the weight is, plus `bias` in every row; `None` where the processor has no instruction for it.
+pub(crate) fn rounded(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> Option<FlexTensor> {
     let (x_shape, w_shape) = (x.layout().shape(), weight.layout().shape());
     let (rows, inner, outputs) = (x_shape[0], x_shape[1], w_shape[0]);
     assert_eq!(inner, w_shape[1], "linear: x is [{rows}, {inner}], the weight {w_shape:?}");
     (weight.is_contiguous() && weight.layout().start_offset() == 0).then_some(())?;
     let x = &x.storage::<f32>()[..rows * inner];
     let weight = &weight.storage::<bf16>()[..outputs * inner];
-    let out = rounded_rows(x, &Floats { weight, inner }, [rows, inner, outputs])?;
+    let bias = match bias {
+        None => None,
+        Some(bias) if bias.dtype() == DType::F32 && bias.is_contiguous() && bias.layout().start_offset() == 0 => {
+            Some(&bias.storage::<f32>()[..outputs])
+        }
+        Some(_) => return None,
+    };
+    let out = rounded_rows(x, &Floats { weight, inner }, [rows, inner, outputs], bias)?;
     Some(FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(Shape::from([rows, outputs])), DType::F32))
 }
 
-/// The product of numbers rounded to bf16, `[rows, outputs]`, for sizes `[rows, inputs, outputs]`; `None` where the processor has no instruction for it.
-pub(super) fn rounded_rows(x: &[f32], weight: &dyn Rows<bf16>, sizes: [usize; 3]) -> Option<Vec<f32>> {
-    there(LINEAR_BF16).find_map(|kernel| (kernel.run)(x, weight, sizes))
+/// The product of numbers rounded to bf16, `[rows, outputs]`, plus `bias` in every row, for sizes `[rows, inputs, outputs]`; `None` where the processor has no instruction for it.
+pub(super) fn rounded_rows(
+    x: &[f32],
+    weight: &dyn Rows<bf16>,
+    sizes: [usize; 3],
+    bias: Option<&[f32]>,
+) -> Option<Vec<f32>> {
+    there(LINEAR_BF16).find_map(|kernel| (kernel.run)(x, weight, sizes, bias))
 }
 
 fn by_blocks<T: Weight>(x: &[f32], weight: &dyn Rows<T>, [rows, inner, outputs]: [usize; 3]) -> Vec<f32> {

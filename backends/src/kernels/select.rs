@@ -21,8 +21,8 @@ pub(super) struct Kernel<F> {
 /// `softmax(q·kᵀ/√head_dim)·v` to the last heads; `None`, and nothing written, for sizes or a mask that a kernel is not made for.
 pub(super) type Attend = fn([&Heads; 3], Mask, &mut NewHeads) -> Option<()>;
 
-/// `x · Wᵀ` for sizes `[rows, inputs, outputs]`; `None` for sizes that a kernel is not made for.
-pub(super) type LinearBf16 = fn(&[f32], &dyn Rows<bf16>, [usize; 3]) -> Option<Vec<f32>>;
+/// `x · Wᵀ`, plus a bias in every row if there is one, for sizes `[rows, inputs, outputs]`; `None` for sizes that a kernel is not made for.
+pub(super) type LinearBf16 = fn(&[f32], &dyn Rows<bf16>, [usize; 3], Option<&[f32]>) -> Option<Vec<f32>>;
 
 /// Attention in f32 of several queries.
 pub(super) const ATTEND: &[Kernel<Attend>] = &[

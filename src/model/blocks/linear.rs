@@ -12,7 +12,7 @@ use burn::{
 };
 use secateur_backends::{
     Blocks, Rounding, VlmBackend,
-    operations::{add_bias, linear, linear_blocks},
+    operations::{add_bias, linear, linear_biased, linear_blocks},
 };
 
 /// A parameter that takes no memory until a checkpoint fills it (zeros, should anyone read it before).
@@ -152,13 +152,11 @@ impl<B: VlmBackend> Linear<B> {
         let mut shape = x.dims();
         let inputs = shape[D - 1];
         let rows = x.reshape([-1, inputs as i32]);
-        let y = match self.blocks() {
-            Some(blocks) => linear_blocks(rows, blocks, self.rounding),
-            None => linear(rows, self.weight.val(), self.bf16),
-        };
-        let y = match &self.bias {
-            Some(bias) => add_bias(y, bias.val()),
-            None => y,
+        let y = match (self.blocks(), &self.bias) {
+            (Some(blocks), None) => linear_blocks(rows, blocks, self.rounding),
+            (Some(blocks), Some(bias)) => add_bias(linear_blocks(rows, blocks, self.rounding), bias.val()),
+            (None, None) => linear(rows, self.weight.val(), self.bf16),
+            (None, Some(bias)) => linear_biased(rows, self.weight.val(), bias.val(), self.bf16),
         };
         shape[D - 1] = y.dims()[1];
         y.reshape(shape)

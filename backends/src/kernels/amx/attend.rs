@@ -10,7 +10,7 @@ use half::bf16;
 
 use super::{
     line::{Line, WIDTH},
-    transpose::{Square, TILE},
+    transpose::{Square, TILE, transpose},
     unit::{PAIR, Sums, TileConfig, is_there, multiply, pack_rest, pack_tile},
 };
 use crate::{
@@ -144,15 +144,31 @@ pub(super) fn fill_keys(keys: &mut Vec<Line>, k: Head, padded: usize) {
     }
 }
 
-/// Fills `values` with the rounded values, a row for every column of `v`, then with zeros.
+/// Fills `values` with the rounded values, a row for every column of `v`, then with zeros. Pairs of rows, 16 columns at a time, are turned into columns.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn fill_values(values: &mut Vec<Line>, v: Head, padded: usize) {
     values.clear();
     values.resize(padded * v.columns.next_multiple_of(WIDTH) / WIDTH, Line::ZERO);
-    for i in 0..v.rows {
-        for (column, x) in v.row(i).iter().enumerate() {
-            let line = column / PAIR * padded + i / WIDTH * PAIR + column % PAIR;
-            values[line].0[i % WIDTH] = bf16::from_bits(nearest(*x));
+    let row = |i: usize, first: usize| {
+        let mut numbers: Lanes = [0.0; TILE];
+        if i < v.rows {
+            let there = &v.row(i)[first..v.columns.min(first + TILE)];
+            numbers[..there.len()].copy_from_slice(there);
+        }
+        numbers
+    };
+    for first in (0..v.columns).step_by(TILE) {
+        for from in (0..v.rows).step_by(WIDTH) {
+            let mut tile = Square::ZERO;
+            for (pair, to) in tile.0.iter_mut().enumerate() {
+                let [low, high] = [0, 1].map(|i| row(from + 2 * pair + i, first));
+                for lane in 0..TILE {
+                    to[lane] = u32::from(nearest(low[lane])) | u32::from(nearest(high[lane])) << 16;
+                }
+            }
+            let lines = &mut values[first / PAIR * padded + from + first % PAIR..][..TILE];
+            // SAFETY: a line is a row of 16 pairs, and there are 16 lines.
+            unsafe { transpose(&tile, lines.as_mut_ptr().cast(), TILE) };
         }
     }
 }

@@ -56,19 +56,20 @@ struct Scratch {
     parts: [Vec<bf16>; AT_ONCE],
 }
 
-/// The product `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
+/// The product `x · Wᵀ`, `[rows, outputs]`, plus `bias` in every row, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
 /// `None` where there is no matrix unit, or for sizes that it is not made for.
 pub(in crate::kernels) fn product(
     x: &[f32],
     weight: &dyn Rows<bf16>,
     [rows, inner, outputs]: [usize; 3],
+    bias: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
     // A single row takes as long as reading the weight, and needs no matrix unit.
     let fits = rows > 1 && inner >= WIDTH && outputs >= PAIR;
     if !fits || !is_there() {
         return None;
     }
-    assert!(x.len() == rows * inner);
+    assert!(x.len() == rows * inner && bias.is_none_or(|bias| bias.len() == outputs));
     let way = if rows < MANY_ROWS { FEW } else { MANY };
     let packed = pack(x, rows, inner);
     let mut out = Vec::with_capacity(rows * outputs);
@@ -78,7 +79,7 @@ pub(in crate::kernels) fn product(
         let own = number * span..outputs.min((number + 1) * span);
         let _config = TileConfig::configured();
         // SAFETY: the unit is there and configured; the rows are those of the result, in columns that no other thread writes.
-        unsafe { part(&way, &packed, (weight, own), [rows, inner, outputs], scratch, columns.at(number * span)) };
+        unsafe { part(&way, &packed, (weight, own, bias), [rows, inner, outputs], scratch, columns.at(number * span)) };
     });
     // SAFETY: every row of every column was written.
     unsafe { out.set_len(rows * outputs) };
@@ -92,7 +93,7 @@ pub(in crate::kernels) fn product(
 unsafe fn part(
     way: &Way,
     packed: &[Line],
-    (weight, own): (&dyn Rows<bf16>, Range<usize>),
+    (weight, own, bias): (&dyn Rows<bf16>, Range<usize>, Option<&[f32]>),
     [rows, inner, outputs]: [usize; 3],
     Scratch { sums, blocks: [block_lines, next_lines], parts }: &mut Scratch,
     out: *mut f32,
@@ -124,8 +125,14 @@ unsafe fn part(
                 unsafe { multiply(left, x, rows, steps.start > 0, sums, ahead) };
                 if steps.end * WIDTH == numbers {
                     let columns = own.len() - pair * PAIR;
-                    // SAFETY: the rows of this group in the columns of this pair.
-                    unsafe { sums.write_part(out.add(group * PAIR * outputs + pair * PAIR), outputs, [rows, columns]) };
+                    // SAFETY: the rows of this group in the columns of this pair, which are in the cache while the bias is added.
+                    unsafe {
+                        let out = out.add(group * PAIR * outputs + pair * PAIR);
+                        sums.write_part(out, outputs, [rows, columns]);
+                        if let Some(bias) = bias {
+                            add(out, outputs, rows, &bias[weight.own.start + pair * PAIR..][..columns.min(PAIR)]);
+                        }
+                    }
                 }
             }
         }
@@ -159,6 +166,19 @@ struct Part<'w> {
     weight: &'w dyn Rows<bf16>,
     own: Range<usize>,
     inner: usize,
+}
+
+/// Adds `bias` to `rows` rows, `stride` numbers apart.
+///
+/// # Safety
+/// As many numbers as the bias has must be there in every row.
+#[target_feature(enable = "avx512f")]
+unsafe fn add(out: *mut f32, stride: usize, rows: usize, bias: &[f32]) {
+    for row in 0..rows {
+        // SAFETY: by the caller.
+        let numbers = unsafe { std::slice::from_raw_parts_mut(out.add(row * stride), bias.len()) };
+        numbers.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
+    }
 }
 
 /// The rows of the next block that are copied while a group of rows of `x` is multiplied.

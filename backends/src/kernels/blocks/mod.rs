@@ -36,7 +36,7 @@ fn multiply(x: &[f32], weight: &Blocks, sizes: [usize; 3], rounding: Rounding) -
     }
     let rounded = match rounding {
         Rounding::None => None,
-        Rounding::Bf16 | Rounding::Int8 => linear::rounded_rows(x, &Unpacked::<bf16>::new(weight), sizes),
+        Rounding::Bf16 | Rounding::Int8 => linear::rounded_rows(x, &Unpacked::<bf16>::new(weight), sizes, None),
     };
     rounded.unwrap_or_else(|| linear::exact_rows(x, &Unpacked::<f32>::new(weight), sizes))
 }

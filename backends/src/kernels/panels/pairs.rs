@@ -8,6 +8,7 @@ use super::{
     multiply,
 };
 use crate::kernels::{
+    elementwise::add_to_rows,
     instructions::{Instructions, has},
     rows::Rows,
 };
@@ -15,16 +16,19 @@ use crate::kernels::{
 /// The number of rows from which on tiles are faster than dot products.
 const MANY_ROWS: usize = 17;
 
-/// The product `x · Wᵀ`, `[rows, outputs]`, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
+/// The product `x · Wᵀ`, `[rows, outputs]`, plus `bias` in every row, of `x` `[rows, inner]` rounded to bf16 and `weight` `[outputs, inner]`;
 /// `None` where the processor lacks the instructions, or for sizes that this is not made for.
 pub(in crate::kernels) fn product(
     x: &[f32],
     weight: &dyn Rows<bf16>,
     [rows, inner, outputs]: [usize; 3],
+    bias: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
     if !has(Instructions::Avx512Bf16) || rows < MANY_ROWS || inner == 0 || !inner.is_multiple_of(Pair::NUMBERS) {
         return None;
     }
     // SAFETY: the processor has the vectors, and AVX2.
-    Some(unsafe { multiply::<Avx512Bf16, bf16>(x, weight, [rows, inner / Pair::NUMBERS, outputs]) })
+    let mut out = unsafe { multiply::<Avx512Bf16, bf16>(x, weight, [rows, inner / Pair::NUMBERS, outputs]) };
+    add_to_rows(&mut out, bias);
+    Some(out)
 }

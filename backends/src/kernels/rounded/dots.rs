@@ -10,11 +10,13 @@ use std::{arch::x86_64::*, slice};
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::kernels::{columns::Columns, turns::in_turn};
 use crate::kernels::{
+    columns::Columns,
+    elementwise::add_to_rows,
     instructions::{Instructions, has},
     nearest::nearest,
     rows::Rows,
+    turns::in_turn,
 };
 
 /// The number of rows, and of outputs, of a tile: with more, the compiler keeps some of the sums in memory.
@@ -29,12 +31,13 @@ const CHUNK: usize = 24 * OUTPUTS;
 /// The number of bytes by which prefetches are ahead in a row of the weight, where each row is used once.
 const AHEAD: usize = 512;
 
-/// The product `x · Wᵀ`, `[rows, outputs]`; `None` where the processor lacks the instructions, or `inner` is no
+/// The product `x · Wᵀ`, `[rows, outputs]`, plus `bias` in every row; `None` where the processor lacks the instructions, or `inner` is no
 /// multiple of their width.
 pub(in crate::kernels) fn product(
     x: &[f32],
     weight: &dyn Rows<bf16>,
     [rows, inner, outputs]: [usize; 3],
+    bias: Option<&[f32]>,
 ) -> Option<Vec<f32>> {
     // Rows that are not read in place would be made anew for every tile of `x`.
     if !has(Instructions::Avx512Bf16) || !weight.in_place() || !inner.is_multiple_of(WIDTH) || inner == 0 {
@@ -77,6 +80,7 @@ pub(in crate::kernels) fn product(
             }
         }
     });
+    add_to_rows(&mut out, bias);
     Some(out)
 }
 

@@ -55,15 +55,19 @@ mod tests {
             let number = |i: usize| bf16::from_f32((i * 7919 % 33) as f32 / 16.0 - 1.0);
             let x: Vec<f32> = (0..rows * inner).map(|i| number(i).to_f32()).collect();
             let weight: Vec<bf16> = (0..outputs * inner).map(|i| number(3 * i + 1)).collect();
-            for (path, product, fits) in WAYS.iter().filter(|way| require(way.0)) {
-                let found = product(&x, &Floats { weight: &weight, inner }, sizes);
+            let bias: Vec<f32> = (0..outputs).map(|i| number(5 * i + 2).to_f32()).collect();
+            for ((path, product, fits), bias) in
+                WAYS.iter().filter(|way| require(way.0)).flat_map(|way| [(way, None), (way, Some(&bias[..]))])
+            {
+                let found = product(&x, &Floats { weight: &weight, inner }, sizes, bias);
                 assert_eq!(found.is_some(), fits(sizes), "{path} {sizes:?}");
                 let Some(found) = found else { continue };
                 assert_eq!(found.len(), rows * outputs, "{path} {sizes:?}");
                 for (i, found) in found.iter().enumerate() {
                     let (row, output) = (i / outputs, i % outputs);
                     let pairs = x[row * inner..][..inner].iter().zip(&weight[output * inner..][..inner]);
-                    let expected: f64 = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                    let sum: f64 = pairs.map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                    let expected = sum + bias.map_or(0.0, |bias| f64::from(bias[output]));
                     assert_eq!(f64::from(*found), expected, "{sizes:?} at {i}");
                 }
             }
