@@ -15,6 +15,7 @@ mod grid;
 mod keep;
 mod none;
 mod random;
+mod scope;
 mod topk;
 mod trim;
 mod visionzip;
@@ -34,6 +35,7 @@ pub use grid::Grid;
 pub use keep::{Blend, Keep, check_budget};
 pub use none::NoPruning;
 pub use random::Random;
+pub use scope::Scope;
 use secateur_backends::VlmBackend;
 use topk::ranked;
 pub use topk::top_k;
@@ -90,6 +92,7 @@ methods! {
         _ => Datp,
         _ => DivPrune,
         _ => VisionZip,
+        _ => Scope,
         _ => Trim,
         Params { seed, .. } => Random { seed },
         _ => Grid,

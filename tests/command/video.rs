@@ -8,7 +8,7 @@ use crate::common::fixture;
 use image::{Delay, Frame, RgbaImage, codecs::gif::GifEncoder};
 use secateur::{
     Error,
-    video::{Media, Video},
+    video::{FrameRule, Media, Video},
 };
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ fn frame(path: &Path, number: usize) -> Vec<u8> {
 }
 
 fn reason(path: &Path) -> String {
-    Video::read(path, 8).unwrap_err().to_string()
+    Video::read(path, FrameRule::Count(8)).unwrap_err().to_string()
 }
 
 pub(super) fn secateur(arguments: &[&str]) -> std::process::Output {
@@ -65,7 +65,7 @@ fn every_format_gives_the_frames_that_ffmpeg_selects() {
     for (name, codec) in formats {
         let path = folder.path().join(name);
         clip(&path, codec);
-        let video = Video::read(&path, 8).unwrap();
+        let video = Video::read(&path, FrameRule::Count(8)).unwrap();
         assert_eq!(video.numbers, [0, 3, 6, 9, 12, 15, 18, 22], "{name}");
         for (number, found) in video.numbers.iter().zip(&video.frames) {
             assert_eq!((found.width, found.height), (96, 72), "{name}");
@@ -84,19 +84,19 @@ fn rates_titles_and_names_are_no_obstacle() {
     let fast = folder.path().join("fast.mkv");
     let source = ["-f", "lavfi", "-i", "testsrc=size=96x72:rate=1000:duration=0.03"];
     ffmpeg(&[&source[..], &["-c:v", "libx264", "-metadata", "title=Stream mapping:", fast.to_str().unwrap()]].concat());
-    let video = Video::read(&fast, 8).unwrap();
+    let video = Video::read(&fast, FrameRule::Count(8)).unwrap();
     assert_eq!(video.numbers.last(), Some(&29));
     assert!(video.frames[7].data == frame(&fast, 29));
     assert_eq!([video.times[0], video.times[7]].map(|time| time.as_millis()), [0, 29]);
     for name in ["-i.mkv", "it's 100% a:b, [x].mkv", "http:.mkv"] {
         let path = folder.path().join(name);
         std::fs::copy(&fast, &path).unwrap();
-        assert_eq!(Video::read(&path, 8).unwrap().frames, video.frames, "{name}");
+        assert_eq!(Video::read(&path, FrameRule::Count(8)).unwrap().frames, video.frames, "{name}");
     }
     // ffmpeg knows videos by what they are.
     let unnamed = folder.path().join("unnamed");
     std::fs::copy(&fast, &unnamed).unwrap();
-    assert!(matches!(Media::read(&unnamed, Some(8)), Ok((Media::Video(_), false))));
+    assert!(matches!(Media::read(&unnamed, Some(FrameRule::Count(8))), Ok((Media::Video(_), false))));
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn frames_are_counted_on_where_the_size_changes() {
     let (small, large) = (part("a.ts", "testsrc=size=64x48:rate=10"), part("b.ts", "testsrc2=size=96x80:rate=10"));
     let both = folder.path().join("both.ts");
     std::fs::write(&both, [std::fs::read(&small).unwrap(), std::fs::read(&large).unwrap()].concat()).unwrap();
-    let video = Video::read(&both, 8).unwrap();
+    let video = Video::read(&both, FrameRule::Count(8)).unwrap();
     assert_eq!(video.numbers, [0, 5, 11, 16, 22, 27, 33, 39]);
     assert!(video.frames[3].data == frame(&small, 16));
     let scaled = ["-i", large.to_str().unwrap(), "-vf", "select=eq(n\\,13),scale=64:48", "-frames:v", "1"];
@@ -140,7 +140,7 @@ fn the_clip_of_the_goldens_gives_the_frames_that_decord_gave() {
     if !ffmpeg_is_there() {
         return;
     }
-    let read = |name: &str| Video::read(&fixture("tiny-video-llava/video").join(name), 8).unwrap();
+    let read = |name: &str| Video::read(&fixture("tiny-video-llava/video").join(name), FrameRule::Count(8)).unwrap();
     let (clip, decord) = (read("clip.mp4"), read("decoded"));
     assert_eq!(clip.numbers, [0, 2, 5, 8, 10, 13, 16, 19]);
     assert!(clip.frames == decord.frames);
@@ -156,7 +156,7 @@ fn a_file_that_is_cut_short_gives_what_is_there() {
     clip(&whole, &["-c:v", "libx264", "-pix_fmt", "yuv420p"]);
     let bytes = std::fs::read(&whole).unwrap();
     std::fs::write(&cut, &bytes[..bytes.len() * 2 / 3]).unwrap();
-    let video = Video::read(&cut, 8).unwrap();
+    let video = Video::read(&cut, FrameRule::Count(8)).unwrap();
     let last = video.numbers[7];
     assert!((5..22).contains(&last), "{last}");
     assert!(video.frames[7].data == frame(&cut, last));
@@ -212,7 +212,7 @@ fn a_short_video_repeats_frames_and_sizes_must_agree() {
     let folder = tempfile::tempdir().unwrap();
     let short = folder.path().join("short.gif");
     gif(&short, 2);
-    let video = Video::read(&short, 8).unwrap();
+    let video = Video::read(&short, FrameRule::Count(8)).unwrap();
     assert_eq!(video.numbers, [0, 0, 0, 0, 0, 0, 0, 1]);
     assert_eq!([video.times[0], video.times[7]].map(|time| time.as_millis()), [0, 500]);
     assert_eq!(video.frames[0].data[..3], [200, 0, 0]);

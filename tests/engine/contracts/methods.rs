@@ -126,7 +126,7 @@ impl Job for Choices {
 }
 
 /// A hash of all that each method chooses: backends that are never in one program are compared by it, too.
-const CHOICES: [(&str, u64); 10] = [
+const CHOICES: [(&str, u64); 11] = [
     ("none", 0xe792db9292e63eba),
     ("fastervlm", 0xeb805292d60c30d6),
     ("vispruner", 0x9722a0b5d504cdfd),
@@ -134,6 +134,7 @@ const CHOICES: [(&str, u64); 10] = [
     ("datp", 0xe548ea24276871b8),
     ("divprune", 0x7844f2456e6ec5af),
     ("visionzip", 0x66ed3415368a297b),
+    ("scope", 0x716f675d731f4610),
     ("trim", 0xad02f777364d6977),
     ("random", 0x68c1fe812c2b8542),
     ("grid", 0x9670e2ca36fc8fd0),

@@ -183,3 +183,44 @@ impl Job for TrimRule {
 fn trim_follows_the_official_rule() {
     on_every_backend(&TrimRule);
 }
+
+/// SCOPE's rule, written out plainly: each step tries every patch, and counts its cover anew.
+fn scope_rule(attention: &[f64], features: &[Vec<f64>], budget: usize) -> Vec<usize> {
+    let patches = features.len();
+    let mut chosen: Vec<usize> = Vec::new();
+    let cover =
+        |chosen: &[usize], i: usize| chosen.iter().map(|&j| cosine(&features[i], &features[j])).fold(0.0, f64::max);
+    for _ in 0..budget {
+        let gain = |j: usize| {
+            if chosen.contains(&j) {
+                return f64::NEG_INFINITY;
+            }
+            let with: Vec<usize> = chosen.iter().copied().chain([j]).collect();
+            let added: f64 = (0..patches).map(|i| cover(&with, i) - cover(&chosen, i)).sum();
+            added * attention[j]
+        };
+        chosen.push(argmax((0..patches).map(gain)));
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+#[test]
+fn scope_follows_its_rule() {
+    type B = crate::common::Cpu;
+    let cues = crate::common::cues::cues::<B>(
+        pruner::<B>("scope", Params::default()).unwrap().card().needs,
+        1,
+        60,
+        &Default::default(),
+    );
+    let features = crate::common::golden::values(cues.features.clone().unwrap());
+    let width = features.len() / 60;
+    let rows: Vec<Vec<f64>> = features.chunks(width).map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
+    let attention = crate::common::golden::values(cues.cls_attention.clone().unwrap().mean_dim(2));
+    let attention: Vec<f64> = attention.iter().map(|x| f64::from(*x)).collect();
+    for budget in [1, 2, 9, 30, 60] {
+        let keep = pruner::<B>("scope", Params::default()).unwrap().keep(&cues, budget).unwrap();
+        assert_eq!(keep.indices()[0], scope_rule(&attention, &rows, budget), "{budget}");
+    }
+}

@@ -24,7 +24,7 @@ use crate::common::{
 };
 
 const SETS: [&str; 2] = ["qwen/tiny-qwen2-vl", "qwen/tiny-qwen2.5-vl"];
-const METHODS: [&str; 5] = ["fastervlm", "vispruner", "divprune", "cdpruner", "visionzip"];
+const METHODS: [&str; 6] = ["fastervlm", "vispruner", "divprune", "cdpruner", "visionzip", "scope"];
 /// Below this gap between the two best logits, rounding may decide.
 const SURE: f64 = 3e-4;
 

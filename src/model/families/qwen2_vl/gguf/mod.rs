@@ -102,7 +102,7 @@ fn encoder(file: &Gguf) -> Result<(VisionConfig, DynamicProcessor), Error> {
                 return refuse(format!("the setting `{PATTERN}` is 0; a number from 1 on is expected"));
             }
             let window = file.count(WINDOW)?.unwrap_or(USUAL_WINDOW) / patch.max(1) / merge.max(1);
-            (Some(window), (0..depth).filter(|block| (block + 1) % pattern == 0).collect())
+            (Some(window), (0..depth).filter(|block| (block + 1).is_multiple_of(pattern)).collect())
         }
     };
     let vision = VisionConfig {
@@ -157,7 +157,7 @@ pub(super) fn files(checkpoint: &Qwen2Vl, folder: &Path) -> Result<[GgufFile; 2]
     let Qwen2Vl { vision, text: config, processor, .. } = checkpoint;
     let refuse = |what: &str| Err(Error::config(folder, format!("{what}, which GGUF files of Qwen2-VL cannot say")));
     let pattern = vision.full.first().map_or(vision.depth, |first| first + 1);
-    let follows = |block: usize| vision.full.contains(&block) == ((block + 1) % pattern == 0);
+    let follows = |block: usize| vision.full.contains(&block) == (block + 1).is_multiple_of(pattern);
     if vision.window.is_some() && !(0..vision.depth).all(follows) {
         return refuse("its blocks with attention over the whole image are not at even distances");
     }

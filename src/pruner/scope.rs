@@ -1,0 +1,77 @@
+//! SCOPE: keep patches that cover all others, as far as the tower attends to them.
+//!
+//! Idea: a patch covers another as far as their features are alike. Greedily, the patch is taken whose cover adds most to that of the chosen ones, times the
+//! attention that it gets, so that the choice is both salient and complete.
+//!
+//! Paper: "SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodel LLMs", NeurIPS 2025. Official code:
+//! <https://github.com/kinredon/SCOPE>. Checked: against an independent transcription of the rule in float64; the official code was neither read nor run.
+//!
+//! Similarity: cosine of tower features, S. With m = 0 for every patch at first, the gain of patch j is the sum over all patches i of max(0, S_ij − m_i), times
+//! j's `[CLS]` attention, averaged over heads (the official sum over heads changes no order). The largest gain is taken, and m becomes the larger of m and S_ij.
+//! The question is not read.
+//!
+//! Deviations: similarities and gains are summed in f64; a feature of length zero is like nothing (there: NaN); equal gains go to the first patch.
+//!
+//! Defaults: attention to the power of α = 1; it has no parameters.
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+use secateur_backends::VlmBackend;
+
+use super::{Card, ClsAttention, Cues, Keep, Method, Needs, Pruner, check_budget, cosines, fastervlm::attention};
+use crate::{Error, tensor::host};
+
+/// The SCOPE method; it has no parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope;
+
+impl Method for Scope {
+    fn card(&self) -> Card {
+        Card {
+            name: "scope",
+            idea: "keeps the patches whose likeness covers all others, weighted by [CLS] attention",
+            paper: "https://github.com/kinredon/SCOPE",
+            needs: Needs { cls_attention: ClsAttention::Selected, features: true, ..Needs::default() },
+            ..Card::default()
+        }
+    }
+}
+
+impl<B: VlmBackend> Pruner<B> for Scope {
+    fn keep(&self, cues: &Cues<B>, budget: usize) -> Result<Keep, Error> {
+        let attention = host(attention(cues, self.name())?);
+        let features = cues.features(self.name())?;
+        let [_, patches, _] = features.dims();
+        check_budget(budget, patches)?;
+        let crops = attention.par_chunks(patches).zip(cosines(features));
+        Ok(Keep::new(crops.map(|(attention, similarity)| cover(attention, &similarity, budget)).collect(), budget))
+    }
+
+    fn score(&self, cues: &Cues<B>) -> Result<Option<Tensor<B, 2>>, Error> {
+        attention(cues, self.name()).map(Some)
+    }
+}
+
+/// Chooses `budget` patches, each with the largest gain.
+fn cover(attention: &[f32], similarity: &[f64], budget: usize) -> Vec<usize> {
+    let patches = attention.len();
+    let mut covered = vec![0.0f64; patches];
+    let mut open: Vec<usize> = (0..patches).collect();
+    let mut chosen = Vec::with_capacity(budget);
+    while chosen.len() < budget {
+        let gain = |&j: &usize| {
+            // Cosines are the same both ways, and a row lies in one stream.
+            let added: f64 =
+                similarity[j * patches..][..patches].iter().zip(&covered).map(|(s, m)| (s - m).max(0.0)).sum();
+            added * f64::from(attention[j])
+        };
+        let gains: Vec<f64> = open.par_iter().map(gain).collect();
+        // Gains that are not finite rank last.
+        let value = |i: usize| if gains[i].is_nan() { f64::NEG_INFINITY } else { gains[i] };
+        let best = (1..open.len()).fold(0, |best, i| if value(i) > value(best) { i } else { best });
+        let next = open.remove(best);
+        covered.iter_mut().zip(&similarity[next * patches..][..patches]).for_each(|(m, s)| *m = m.max(*s));
+        chosen.push(next);
+    }
+    chosen
+}
