@@ -16,7 +16,7 @@ use crate::{
     task::TASKS,
 };
 
-/// A line below the list of methods.
+/// A note on the list of methods.
 const WITHOUT_CODE: &str = "on Qwen2-VL and Qwen2.5-VL, rules are by the authors' description: no method has official code for them; trim and datp cannot run there";
 
 pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
@@ -54,7 +54,7 @@ pub(super) fn run(args: &ListArgs) -> anyhow::Result<()> {
             print(&line(&row))?;
         }
         if listing == Listing::Methods {
-            print(WITHOUT_CODE)?;
+            say!("note: {WITHOUT_CODE}");
         }
     }
     Ok(())

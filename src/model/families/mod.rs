@@ -220,11 +220,15 @@ macro_rules! families {
             /// # Errors
             /// When no family knows it, or the checkpoint is damaged.
             pub(super) fn open(place: &Place) -> Result<Self, Error> {
+                // A family refuses what it knows by name; another may still take it.
+                let mut refused = None;
                 $($(#[$attribute])*
-                if $module::$family::detect(place)? {
-                    return Ok(Self::$family($module::$family::open(place)?));
+                match $module::$family::detect(place) {
+                    Ok(true) => return Ok(Self::$family($module::$family::open(place)?)),
+                    Ok(false) => {}
+                    Err(error) => refused = refused.or(Some(error)),
                 })*
-                Err(llava::unknown(place))
+                Err(refused.unwrap_or_else(|| llava::unknown(place)))
             }
 
             /// The preset `name` of any family, for random weights.
@@ -274,7 +278,7 @@ macro_rules! families {
 families! {
     #[cfg(test)]
     toy Toy;
-    qwen2_vl Qwen2Vl;
     llava Llava;
     video_llava VideoLlava;
+    qwen2_vl Qwen2Vl;
 }

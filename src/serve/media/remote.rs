@@ -71,6 +71,8 @@ impl Remote {
             .proxy(None)
             .max_redirects(MOST_REDIRECTS)
             .timeout_global(Some(time))
+            // A host may have closed a connection that is kept, and images of one request are seldom on one host.
+            .max_idle_connections(0)
             .build();
         let resolver = Permitted { resolver: DefaultResolver::default(), is_permitted };
         Self { agent: Agent::with_parts(config, DefaultConnector::default(), resolver) }
@@ -138,17 +140,19 @@ mod tests {
     }
 
     fn replies(path: &str, port: u16) -> Vec<u8> {
-        let redirect = |to: String| format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+        let redirect = |to: String| {
+            format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        };
         match path {
-            "/image" => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc".to_vec(),
-            "/slow" => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na".to_vec(),
+            "/image" => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc".to_vec(),
+            "/slow" => b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\na".to_vec(),
             "/large" => [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![0; MOST_BYTES as usize + 1]].concat(),
             "/inside" => redirect("http://169.254.169.254/latest/meta-data".to_owned()).into_bytes(),
             "/file" => redirect("file:///etc/passwd".to_owned()).into_bytes(),
             path => match path.trim_start_matches('/').parse::<u32>() {
                 Ok(0) => redirect(format!("http://127.0.0.1:{port}/image")).into_bytes(),
                 Ok(n) => redirect(format!("http://127.0.0.1:{port}/{}", n - 1)).into_bytes(),
-                Err(_) => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                Err(_) => b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec(),
             },
         }
     }

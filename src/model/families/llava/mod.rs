@@ -66,6 +66,9 @@ pub(super) fn is_video_llava(path: &Path) -> Result<bool, Error> {
 
 /// The error for a config that no family knows.
 pub(super) fn unknown(place: &Place) -> Error {
+    if let Some(pair) = place.pair {
+        return gguf::unknown(pair);
+    }
     let checked = read_json::<Detect>(place.config).and_then(|detect| detect.check(place.config));
     match checked {
         Err(error) => error,
@@ -102,8 +105,8 @@ impl Llava {
     /// # Errors
     /// When its config cannot be read, or is that of a family that is refused by name.
     pub(super) fn detect(place: &Place) -> Result<bool, Error> {
-        if place.pair.is_some() {
-            return Ok(true);
+        if let Some(pair) = place.pair {
+            return gguf::detect(pair);
         }
         let (layout, _) = read_json::<Detect>(place.config)?.check(place.config)?;
         Ok(layout != Layout::Video)

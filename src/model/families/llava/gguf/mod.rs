@@ -33,18 +33,31 @@ const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 /// The setting with the tower's layer that features are read from.
 const FEATURE_LAYER: &str = "clip.vision.feature_layer";
 
+/// The architecture of the language model.
+const ARCHITECTURE: &str = "llama";
+
+/// Whether a language model is a Llama or a Mistral.
+///
+/// # Errors
+/// When its architecture is no text.
+pub(super) fn detect(pair: &Pair) -> Result<bool, Error> {
+    Ok(pair.decoder.text("general.architecture")? == Some(ARCHITECTURE))
+}
+
+/// The error for a language model that no family knows.
+pub(super) fn unknown(pair: &Pair) -> Error {
+    let kind = pair.decoder.text("general.architecture").ok().flatten().unwrap_or_default();
+    let reason = format!(
+        "architecture `{}`; llama (LLaVAs on Llama and Mistral) and qwen2vl (Qwen2-VL and Qwen2.5-VL) are known",
+        printable(kind)
+    );
+    Error::config(&pair.decoder.path, reason)
+}
+
 /// The networks' shapes, the image processor's settings, and the language model.
 pub(super) fn read(pair: &Pair) -> Result<(LlavaConfig, ClipProcessor, Language), Error> {
     let Pair { decoder, mmproj } = pair;
-    let kind = decoder.text("general.architecture")?.unwrap_or_default();
-    if kind != "llama" {
-        let reason = format!(
-            "architecture `{}`; llama (LLaVAs on Llama and Mistral) and qwen2vl (Qwen2-VL and Qwen2.5-VL) are known",
-            printable(kind)
-        );
-        return Err(Error::config(&decoder.path, reason));
-    }
-    let text = decoder_config(decoder, "llama")?;
+    let text = decoder_config(decoder, ARCHITECTURE)?;
     let (vision, vision_feature_layer) = vision_config(mmproj)?;
     let width = columns(mmproj, "mm.2.weight", 0)?;
     if width != text.hidden_size {
