@@ -15,8 +15,8 @@ pub(in crate::cli) struct BenchArgs {
     /// A checkpoint folder, a Hugging Face id, or a GGUF file
     #[arg(long, value_name = "ID|PATH", conflicts_with = "shape")]
     pub(in crate::cli) model: Option<String>,
-    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, video-7b; or demo,
-    /// the built-in checkpoint, which is the default
+    /// Random weights in a known shape: llava-1.5-7b, llava-1.5-13b, llava-1.6-7b, llava-1.6-13b, qwen2.5-vl-3b, qwen2.5-vl-7b,
+    /// video-7b and others, which an unknown name lists; or demo, the built-in checkpoint, which is the default
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) shape: Option<String>,
     /// Layers of a shape's decoder, if not all of them fit here
