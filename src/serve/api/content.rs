@@ -101,9 +101,9 @@ impl Conversation {
 /// A message as it is read.
 #[derive(Default)]
 struct Read {
-    /// Its parts of text, joined by line breaks.
+    /// The parts of text, joined by line breaks.
     text: String,
-    /// Its parts of text with nothing between them, and placeholders where images stand.
+    /// The parts of text with nothing between them, and placeholders where images stand.
     placed: String,
     images: Vec<ImageSource>,
 }

@@ -135,7 +135,7 @@ fn sizes_are_chosen_as_transformers_does() {
     assert!(refused > 0);
 }
 
-/// What the tower reads of all images, or of all videos, of a case.
+/// The pixels that the tower reads of all images, or of all videos, of a case.
 fn pixels<B: VlmBackend>(model: &Model<B>, media: &[Media], video: bool) -> Vec<f32> {
     let of = media.iter().filter(|media| matches!(media, Media::Video(_)) == video);
     of.flat_map(|media| model.vlm().preprocess(media, NoPruning::default().tiling).unwrap().pixels).collect()
