@@ -17,11 +17,17 @@ pub(crate) fn arranged<B: VlmBackend>(
     draw: impl Fn(Rgb, usize) -> Rgb,
 ) -> Rgb {
     let Shown { items, columns: wide, unpadded } = model.vlm().shown(media, tiles);
+    let count = items.len();
     let timed = |frame: Rgb, i: usize| match media {
-        Media::Video(video) if i < video.times.len() => {
-            captioned(&frame, &format!("{:.1} s", video.times[i].as_secs_f64()))
+        Media::Video(video) => {
+            // An item may be several frames, and is shown by the first.
+            let first = i * video.frames.len().div_ceil(count);
+            match video.times.get(first) {
+                Some(time) => captioned(&frame, &format!("{:.1} s", time.as_secs_f64())),
+                None => frame,
+            }
         }
-        _ => frame,
+        Media::Image(_) => frame,
     };
     let mut drawn: Vec<Rgb> = items.into_iter().enumerate().map(|(i, item)| timed(draw(item, i), i)).collect();
     if let Some([at, size]) = unpadded {

@@ -122,7 +122,7 @@ impl<'r, B: VlmBackend> Request<'r, B> {
             Selector::Before(pruner) => (&**pruner, None),
             Selector::Inside(pruner) => (&whole, Some(&**pruner)),
         };
-        let mut placeholder = 0;
+        let (mut placeholder, mut kinds) = (0, [false; 2]);
         let mut visual = Vec::with_capacity(media.len());
         let mut scores = Vec::new();
         for media in &media {
@@ -133,10 +133,14 @@ impl<'r, B: VlmBackend> Request<'r, B> {
                 scores.push(model.scores(&encoded, pruner, &prompt, placeholder)?);
             }
             placeholder += encoded.placeholders();
+            kinds[usize::from(encoded.is_video())] = true;
         }
-        let ids = if decoding.repetition_penalty == 1.0 { Vec::new() } else { model.ids_of(&prompt) };
+        let ids = if decoding.repetition_penalty == 1.0 { Vec::new() } else { model.ids_of(&prompt, kinds) };
         let prompt = model.place(&prompt, &visual);
-        model.check_length(prompt.embeds.dims()[1])?;
+        let rows = prompt.embeds.dims()[1];
+        model.check_length(rows)?;
+        // A slow video may take more positions than tokens.
+        model.check_length(prompt.positions.end(rows))?;
         // A question without an image has nothing to drop.
         let inside = match inside.zip(budget).filter(|_| !prompt.visual.is_empty()) {
             // The budget of a method inside the decoder is per item too, and spent on all items together.

@@ -133,6 +133,9 @@ fn only_text(parts: Vec<Part>, number: usize) -> Result<String, String> {
     parts
         .into_iter()
         .map(|part| match part {
+            Part::Text(text) if text.contains(IMAGE_PLACEHOLDER) => {
+                Err(format!("message {number} holds `{IMAGE_PLACEHOLDER}`, which stands for a user's image"))
+            }
             Part::Text(text) => Ok(text),
             Part::Image(_) | Part::Video(_) => {
                 Err(format!("message {number} has an image or a video; only a user's message may have some"))

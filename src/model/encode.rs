@@ -97,6 +97,11 @@ impl<B: Backend> EncodedMedia<B> {
         self.output.features.dims()[0]
     }
 
+    /// Whether this is a video.
+    pub fn is_video(&self) -> bool {
+        self.placement.video
+    }
+
     /// The number of tokens of all items.
     pub fn tokens(&self) -> usize {
         self.items() * self.placement.grid.tokens()
@@ -325,12 +330,12 @@ impl<B: VlmBackend> Model<B> {
         let (mut parts, mut visual, mut keys, mut row) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut own_positions = media.iter().flat_map(VisualTokens::positions_by_placeholder);
         let mut positions: Vec<[u32; 3]> = Vec::new();
-        let mut next = 0;
+        let mut next: u32 = 0;
         for span in prompt.spans() {
             let part = match span {
                 Span::Text(ids) => {
-                    positions.extend((next..).map(|position| [position; 3]).take(ids.len()));
-                    next += ids.len() as u32;
+                    positions.extend(one_by_one(next, ids.len()));
+                    next = next.saturating_add(ids.len() as u32);
                     keys.extend(ids.iter().map(|&id| RowKey::Text(id)));
                     self.embed(&ids)
                 }
@@ -340,12 +345,14 @@ impl<B: VlmBackend> Model<B> {
                         let count = tokens.dims()[0];
                         match own_positions.next().flatten() {
                             Some(own) => {
-                                positions.extend(own.tokens.iter().map(|offset| offset.map(|offset| next + offset)));
-                                next += own.length;
+                                positions.extend(
+                                    own.tokens.iter().map(|offset| offset.map(|offset| next.saturating_add(offset))),
+                                );
+                                next = next.saturating_add(own.length);
                             }
                             None => {
-                                positions.extend((next..).map(|position| [position; 3]).take(count));
-                                next += count as u32;
+                                positions.extend(one_by_one(next, count));
+                                next = next.saturating_add(count as u32);
                             }
                         }
                         visual.extend(row..row + count);
@@ -363,6 +370,11 @@ impl<B: VlmBackend> Model<B> {
         };
         EmbeddedPrompt { embeds: Tensor::cat(parts, 1), visual, keys, positions }
     }
+}
+
+/// The positions of `count` rows from `first` on that follow each other one by one; those beyond the largest number are refused as too many later.
+fn one_by_one(first: u32, count: usize) -> impl Iterator<Item = [u32; 3]> {
+    (0..count as u32).map(move |i| [first.saturating_add(i); 3])
 }
 
 /// A checksum of an image or video and of how it was taken apart: the first 8 bytes of SHA-256.

@@ -161,11 +161,12 @@ impl<B: VlmBackend> Model<B> {
         ids
     }
 
-    /// The ids that a penalty for repetition counts as there: those of the prompt's text, and those that stand for its images and videos.
-    pub(crate) fn ids_of(&self, prompt: &Prompt) -> Vec<u32> {
+    /// The ids that a penalty for repetition counts as there: those of the prompt's text, and those that stand for its images and its videos, if there are
+    /// some.
+    pub(crate) fn ids_of(&self, prompt: &Prompt, [images, videos]: [bool; 2]) -> Vec<u32> {
         let text = prompt.ids.iter().filter_map(|&id| u32::try_from(id).ok());
-        let pads = self.chat.pads.filter(|_| prompt.images() > 0);
-        text.chain(pads.into_iter().flatten()).collect()
+        let pads = self.chat.pads.map(|[image, video]| [(image, images), (video, videos)]).into_iter().flatten();
+        text.chain(pads.filter(|(_, there)| *there).map(|(pad, _)| pad)).collect()
     }
 
     /// The dtype that the decoder computes in.

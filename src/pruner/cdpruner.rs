@@ -92,12 +92,9 @@ fn of_question<B: VlmBackend>(cues: &Cues<B>) -> Result<Tensor<B, 2>, Error> {
     Ok(relevance(cues.image_embeds(NAME)?, cues.text_embeds(NAME)?, cues.relevance))
 }
 
-/// The relevance of each patch to the question, `[crops, patches]`, in 0..=1 but for the 1e-6. Without a question all patches matter alike.
+/// The relevance of each patch to the question, `[crops, patches]`, in 0..=1 but for the 1e-6. To a question without words all patches matter alike.
 pub(crate) fn relevance<B: VlmBackend>(image: Tensor<B, 3>, text: Tensor<B, 2>, rule: Relevance) -> Tensor<B, 2> {
     let [crops, patches, _] = image.dims();
-    if text.dims()[0] == 0 {
-        return Tensor::ones([crops, patches], (&image.device(), DType::F32));
-    }
     let (image, text) = (unit(image.cast(DType::F32)), unit(text.cast(DType::F32)));
     // The mean of the cosines with each segment is the product with the segments' mean.
     let likeness = (image * text.mean_dim(0).unsqueeze()).sum_dim(2).reshape([crops, patches]);

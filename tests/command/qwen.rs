@@ -122,6 +122,7 @@ fn messages_that_cannot_be_answered_are_refused() {
         (json!([{"role": "assistant", "content": "Hi"}]), "a user's is expected before it"),
         (json!([user, {"role": "assistant", "content": "Hi"}]), "expected to be a user's"),
         (json!([user, {"role": "system", "content": "Hi"}]), "only the first may be"),
+        (json!([{"role": "system", "content": "an <image>"}, user]), "stands for a user's image"),
         (json!([{"role": "user", "content": [{"type": "audio"}]}]), "the type `audio`"),
         (json!([{"role": "user", "content": [{"type": "image", "image": "missing.png"}]}]), "missing.png"),
         (json!([{"role": "user", "content": [{"type": "image", "image": "https://a.b/c.png"}]}]), "download it first"),
@@ -132,5 +133,19 @@ fn messages_that_cannot_be_answered_are_refused() {
         std::fs::write(&file, messages.to_string()).unwrap();
         let (code, _, stderr) = secateur(&["ask", "--model", &path(MODEL), "--messages", name]);
         assert!(code == 1 && stderr.contains(reason), "{messages}: {code} {stderr}");
+    }
+}
+
+/// A slice of a video stands as many positions behind the one before it as its seconds say, and a model has positions enough for so many only.
+#[test]
+fn a_video_that_is_too_slow_for_the_positions_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("messages.json");
+    let frames: Vec<String> = (0..4).map(|i| path(&format!("qwen/video/frame_{i}.png"))).collect();
+    for fps in [1e-4, 1e-300] {
+        let video = json!({"type": "video", "video": frames, "fps": fps});
+        std::fs::write(&file, json!([{"role": "user", "content": [video]}]).to_string()).unwrap();
+        let (code, _, stderr) = trace(&["--messages", file.to_str().unwrap()]);
+        assert!(code == 1 && stderr.starts_with("error: ") && stderr.contains("32768"), "{code} {stderr}");
     }
 }

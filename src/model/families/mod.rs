@@ -145,6 +145,8 @@ pub struct Chat {
 pub struct UserTurn {
     /// The ids before it.
     pub start: Vec<u32>,
+    /// The id of the line break behind these, unless it is one piece with the beginning of the text.
+    pub line: u32,
     /// The id behind it.
     pub end: u32,
     /// The ids of marks of images and videos in it.
@@ -171,6 +173,7 @@ impl UserTurn {
                 continue;
             }
             at += self.start.len();
+            at += usize::from(ids.get(at) == Some(&i64::from(self.line)));
             while at < ids.len() && ids[at] != i64::from(self.end) {
                 texts.extend(u32::try_from(ids[at]).ok().filter(|id| !self.marks.contains(id)));
                 at += 1;
@@ -281,4 +284,18 @@ families! {
     llava Llava;
     video_llava VideoLlava;
     qwen2_vl Qwen2Vl;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_words_are_found_between_marks() {
+        let turn = UserTurn { start: vec![1, 2], line: 3, end: 9, marks: vec![7] };
+        // A turn with an image; an answer; a turn whose text begins with a line break, which is one piece (33) with that of the form.
+        let ids = [1, 6, 3, 8, 9, 3, 1, 2, 3, 7, -200, 7, 4, 5, 9, 3, 1, 6, 3, 8, 9, 3, 1, 2, 33, 4, 9, 3, 1, 6, 3];
+        assert_eq!(turn.texts(&ids), [4, 5, 33, 4]);
+        assert!(turn.texts(&[1, 2]).is_empty() && turn.texts(&[]).is_empty());
+    }
 }

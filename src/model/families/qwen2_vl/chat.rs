@@ -30,9 +30,11 @@ pub(super) fn chat(tokenizer: &Tokenizer, config: &Path) -> Result<Chat, Error> 
         let missing = || Error::config(config, format!("the tokenizer beside it has no `{token}`, which its prompts need"));
         tokenizer.special(token).ok_or_else(missing)
     };
-    let (start, end) = (tokenizer.encode(CHATML.user[0])?, id("<|im_end|>")?);
+    let (mut start, end) = (tokenizer.encode(CHATML.user[0])?, id("<|im_end|>")?);
+    let missing = || Error::config(config, "the tokenizer beside it has no pieces for the start of a user's turn");
+    let line = start.pop().ok_or_else(missing)?;
     let marks = CHATML.media.into_iter().map(id).collect::<Result<Vec<_>, _>>()?;
     let pads = Some([id("<|image_pad|>")?, id("<|video_pad|>")?]);
-    let user = Some(UserTurn { start, end, marks });
+    let user = Some(UserTurn { start, line, end, marks });
     Ok(Chat { pads, user, ends: vec![end], ..Chat::of(&CHATML, Spaces::Fast) })
 }

@@ -24,9 +24,9 @@ const MAX_WIDTH: usize = 1 << 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Generation {
     /// Qwen2-VL.
-    Second,
+    Qwen2,
     /// Qwen2.5-VL.
-    Second5,
+    Qwen2_5,
 }
 
 /// The shape of the vision tower.
@@ -121,8 +121,8 @@ struct RawWindow {
 /// The generation that a config's `model_type` names, if it is one of these.
 pub(super) fn generation(model_type: Option<&str>) -> Option<Generation> {
     match model_type {
-        Some("qwen2_vl") => Some(Generation::Second),
-        Some("qwen2_5_vl") => Some(Generation::Second5),
+        Some("qwen2_vl") => Some(Generation::Qwen2),
+        Some("qwen2_5_vl") => Some(Generation::Qwen2_5),
         _ => None,
     }
 }
@@ -162,8 +162,8 @@ impl RawVision {
     fn check(self, generation: Generation, path: &Path) -> Result<(VisionConfig, Option<usize>), Error> {
         let refuse = |reason: String| Err(Error::config(path, reason));
         let (hidden, out, act) = match generation {
-            Generation::Second => (self.embed_dim.unwrap_or(1280), self.hidden_size, "quick_gelu"),
-            Generation::Second5 => (self.hidden_size.unwrap_or(3584), self.out_hidden_size, "silu"),
+            Generation::Qwen2 => (self.embed_dim.unwrap_or(1280), self.hidden_size, "quick_gelu"),
+            Generation::Qwen2_5 => (self.hidden_size.unwrap_or(3584), self.out_hidden_size, "silu"),
         };
         if let Some(found) = self.hidden_act.as_deref().filter(|found| *found != act) {
             return refuse(format!("vision_config.hidden_act is `{}`; {act} is known", printable(found)));
@@ -172,22 +172,22 @@ impl RawVision {
             return refuse(format!("vision_config.in_channels is {channels}; 3 is known"));
         }
         let inner = match generation {
-            Generation::Second => (hidden as f64 * self.mlp_ratio.unwrap_or(4.0)) as usize,
-            Generation::Second5 => self.intermediate_size.unwrap_or(3420),
+            Generation::Qwen2 => (hidden as f64 * self.mlp_ratio.unwrap_or(4.0)) as usize,
+            Generation::Qwen2_5 => self.intermediate_size.unwrap_or(3420),
         };
         let merge = self.spatial_merge_size.unwrap_or(2);
         let (patch, frames) = (self.patch_size.unwrap_or(14), self.temporal_patch_size.unwrap_or(2));
         let (depth, heads) = (self.depth.unwrap_or(32), self.num_heads.unwrap_or(16));
         let window = match generation {
-            Generation::Second => None,
-            Generation::Second5 => Some(self.window_size.unwrap_or(112) / patch.max(1) / merge.max(1)),
+            Generation::Qwen2 => None,
+            Generation::Qwen2_5 => Some(self.window_size.unwrap_or(112) / patch.max(1) / merge.max(1)),
         };
         let seconds = self.tokens_per_second.unwrap_or(4.0);
         if !(seconds.is_finite() && (0.0..=1e4).contains(&seconds)) {
             return refuse(format!("vision_config.tokens_per_second is {seconds}; 0 to 10000 is possible"));
         }
         let full = self.fullatt_block_indexes.unwrap_or_else(|| vec![7, 15, 23, 31]);
-        let tokens_per_second = matches!(generation, Generation::Second5).then_some(seconds);
+        let tokens_per_second = matches!(generation, Generation::Qwen2_5).then_some(seconds);
         let config = VisionConfig { generation, depth, hidden, inner, heads, patch, frames, merge, window, full, tokens_per_second };
         config.check(path)?;
         Ok((config, out))

@@ -180,7 +180,8 @@ impl<B: VlmBackend> Vlm<B> for QwenVlm<B> {
     /// The merged embeddings, and the decoder's embeddings of the user's own text.
     fn joint(&self, features: Tensor<B, 3>, question: Question) -> Result<(Tensor<B, 3>, Tensor<B, 2>), Error> {
         let embeddings = match question.ids {
-            [] => Tensor::zeros([0, features.dims()[2]], &self.device),
+            // Without words, tokens are like nothing, and matter alike.
+            [] => Tensor::zeros([1, features.dims()[2]], (&self.device, features.dtype())),
             ids => self.decoder().embed(ids, self.activations).squeeze_dim(0),
         };
         Ok((features, embeddings))
@@ -203,7 +204,7 @@ impl<B: VlmBackend> Vlm<B> for QwenVlm<B> {
             Visual::Newline | Visual::Class { .. } => [0; 3],
         });
         let last = (items as u32 - 1).saturating_mul(step).max(grid.rows as u32 - 1).max(grid.columns as u32 - 1);
-        Some(MediaPositions { tokens: tokens.collect(), length: last + 1 })
+        Some(MediaPositions { tokens: tokens.collect(), length: last.saturating_add(1) })
     }
 
     /// Item after item, tokens in the order of rows; a blend stands at the place of its centre.

@@ -18,13 +18,13 @@ const MOST_PIXELS: usize = 12_845_056;
 /// The preset `name`.
 pub(super) fn preset(name: &str) -> Option<Qwen2Vl> {
     let (generation, text) = match name {
-        "qwen2-vl-2b" => (Generation::Second, decoder([1536, 8960, 28, 12, 2], 151_936, 32_768)),
-        "qwen2-vl-7b" => (Generation::Second, decoder([3584, 18_944, 28, 28, 4], 152_064, 32_768)),
-        "qwen2.5-vl-3b" => (Generation::Second5, decoder([2048, 11_008, 36, 16, 2], 151_936, 128_000)),
-        "qwen2.5-vl-7b" => (Generation::Second5, decoder([3584, 18_944, 28, 28, 4], 152_064, 128_000)),
+        "qwen2-vl-2b" => (Generation::Qwen2, decoder([1536, 8960, 28, 12, 2], 151_936, 32_768)),
+        "qwen2-vl-7b" => (Generation::Qwen2, decoder([3584, 18_944, 28, 28, 4], 152_064, 32_768)),
+        "qwen2.5-vl-3b" => (Generation::Qwen2_5, decoder([2048, 11_008, 36, 16, 2], 151_936, 128_000)),
+        "qwen2.5-vl-7b" => (Generation::Qwen2_5, decoder([3584, 18_944, 28, 28, 4], 152_064, 128_000)),
         _ => return None,
     };
-    let windowed = generation == Generation::Second5;
+    let windowed = generation == Generation::Qwen2_5;
     let vision = VisionConfig {
         generation,
         depth: 32,

@@ -81,8 +81,8 @@ fn encoder(file: &Gguf) -> Result<(VisionConfig, DynamicProcessor), Error> {
         None => file.text("clip.vision.projector_type")?.ok_or_else(|| file.missing(PROJECTOR))?,
     };
     let generation = match projector {
-        "qwen2vl_merger" => Generation::Second,
-        "qwen2.5vl_merger" => Generation::Second5,
+        "qwen2vl_merger" => Generation::Qwen2,
+        "qwen2.5vl_merger" => Generation::Qwen2_5,
         other => {
             let reason = format!(
                 "the setting `{PROJECTOR}` is `{}`; qwen2vl_merger and qwen2.5vl_merger are known for this language model",
@@ -95,8 +95,8 @@ fn encoder(file: &Gguf) -> Result<(VisionConfig, DynamicProcessor), Error> {
     let (hidden, depth, heads, patch) = (size("embedding_length")?, size("block_count")?, size("attention.head_count")?, size("patch_size")?);
     let merge = file.count("clip.vision.spatial_merge_size")?.unwrap_or(2);
     let (window, full) = match generation {
-        Generation::Second => (None, Vec::new()),
-        Generation::Second5 => {
+        Generation::Qwen2 => (None, Vec::new()),
+        Generation::Qwen2_5 => {
             let pattern = needed(file, PATTERN)?;
             if pattern == 0 {
                 return refuse(format!("the setting `{PATTERN}` is 0; a number from 1 on is expected"));
@@ -116,7 +116,7 @@ fn encoder(file: &Gguf) -> Result<(VisionConfig, DynamicProcessor), Error> {
         merge,
         window,
         full,
-        tokens_per_second: (generation == Generation::Second5).then_some(TOKENS_PER_SECOND),
+        tokens_per_second: (generation == Generation::Qwen2_5).then_some(TOKENS_PER_SECOND),
     };
     vision.check(&file.path)?;
     let [least, most] = [file.count(PIXELS[0])?, file.count(PIXELS[1])?];
@@ -169,7 +169,7 @@ pub(super) fn files(checkpoint: &Qwen2Vl, folder: &Path) -> Result<[GgufFile; 2]
         let list = sections.iter().map(|count| *count as i32).chain([0]).collect();
         decoder.push((SECTIONS.to_owned(), secateur_weights::Setting::Counts(list)));
     }
-    let is_newer = vision.generation == Generation::Second5;
+    let is_newer = vision.generation == Generation::Qwen2_5;
     let side = 40 * vision.patch;
     let mut encoder = vec![
         text("general.architecture", "clip"),

@@ -21,7 +21,7 @@ pub(super) fn of_encoder(vision: &VisionConfig, width: usize, [first, second]: [
             all.push(expected(format!("{name}.bias"), format!("{path}.bias"), &shape[..1]));
         }
     };
-    let has_norm_bias = vision.generation == Generation::Second;
+    let has_norm_bias = vision.generation == Generation::Qwen2;
     for block in 0..vision.depth {
         let (name, path) = (format!("v.blk.{block}"), format!("vision_tower.blocks.{block}"));
         let norm = |own: &str| format!("{name}.{own}");
@@ -37,7 +37,7 @@ pub(super) fn of_encoder(vision: &VisionConfig, width: usize, [first, second]: [
         ] {
             layer(&format!("{name}.{own}"), &format!("{path}.{module}"), &shape, true);
         }
-        if vision.generation == Generation::Second5 {
+        if vision.generation == Generation::Qwen2_5 {
             layer(&format!("{name}.ffn_gate"), &format!("{path}.mlp.gate_proj"), &[inner, hidden], true);
         }
     }

@@ -68,7 +68,7 @@ impl<B: VlmBackend> Block<B> {
     /// An unfilled block.
     pub(super) fn new(config: &VisionConfig, build: Build<B>) -> Self {
         let (hidden, inner) = (config.hidden, config.inner);
-        let gate = matches!(config.generation, Generation::Second5).then(|| build.linear(hidden, inner, true));
+        let gate = matches!(config.generation, Generation::Qwen2_5).then(|| build.linear(hidden, inner, true));
         Self {
             norm1: Norm::new(config, build),
             attn: Attention {
@@ -105,7 +105,7 @@ impl<B: VlmBackend> Norm<B> {
     /// An unfilled norm of the tower's width.
     pub(super) fn new(config: &VisionConfig, build: Build<B>) -> Self {
         let vector = || unfilled([config.hidden], build.device);
-        let bias = matches!(config.generation, Generation::Second).then(vector);
+        let bias = matches!(config.generation, Generation::Qwen2).then(vector);
         Self { weight: vector(), bias }
     }
 
