@@ -14,6 +14,8 @@
 //!
 //! Defaults: attention to the power of α = 1; it has no parameters.
 
+use std::{cmp::Ordering, collections::BinaryHeap};
+
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use secateur_backends::VlmBackend;
@@ -52,26 +54,58 @@ impl<B: VlmBackend> Pruner<B> for Scope {
     }
 }
 
-/// Chooses `budget` patches, each with the largest gain.
+/// Chooses `budget` patches, each with the largest gain. Gains never grow while more is covered, so only those that were the largest before are counted anew.
 fn cover(attention: &[f32], similarity: &[f64], budget: usize) -> Vec<usize> {
     let patches = attention.len();
     let mut covered = vec![0.0f64; patches];
-    let mut open: Vec<usize> = (0..patches).collect();
+    let gain = |j: usize, covered: &[f64]| {
+        // Cosines are the same both ways, and a row lies in one stream.
+        let row = similarity[j * patches..][..patches].iter().zip(covered);
+        let added: f64 = row.map(|(s, m)| (s - m).max(0.0)).sum();
+        let gain = added * f64::from(attention[j]);
+        // Gains that are no numbers rank last.
+        if gain.is_nan() { f64::NEG_INFINITY } else { gain + 0.0 }
+    };
+    let mut open: BinaryHeap<Open> =
+        (0..patches).map(|patch| Open { gain: gain(patch, &covered), patch, chosen: 0 }).collect();
     let mut chosen = Vec::with_capacity(budget);
     while chosen.len() < budget {
-        let gain = |&j: &usize| {
-            // Cosines are the same both ways, and a row lies in one stream.
-            let added: f64 =
-                similarity[j * patches..][..patches].iter().zip(&covered).map(|(s, m)| (s - m).max(0.0)).sum();
-            added * f64::from(attention[j])
-        };
-        let gains: Vec<f64> = open.par_iter().map(gain).collect();
-        // Gains that are not finite rank last.
-        let value = |i: usize| if gains[i].is_nan() { f64::NEG_INFINITY } else { gains[i] };
-        let best = (1..open.len()).fold(0, |best, i| if value(i) > value(best) { i } else { best });
-        let next = open.remove(best);
-        covered.iter_mut().zip(&similarity[next * patches..][..patches]).for_each(|(m, s)| *m = m.max(*s));
-        chosen.push(next);
+        let Some(best) = open.pop() else { break };
+        if best.chosen < chosen.len() {
+            open.push(Open { gain: gain(best.patch, &covered), chosen: chosen.len(), ..best });
+            continue;
+        }
+        let row = &similarity[best.patch * patches..][..patches];
+        covered.iter_mut().zip(row).for_each(|(m, s)| *m = m.max(*s));
+        chosen.push(best.patch);
     }
     chosen
 }
+
+/// A patch that is not chosen, with its gain when so many were chosen; the largest gain comes first, and of equals the first patch.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    gain: f64,
+    patch: usize,
+    chosen: usize,
+}
+
+impl Ord for Open {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.gain.total_cmp(&other.gain).then(other.patch.cmp(&self.patch))
+    }
+}
+
+impl PartialOrd for Open {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Open {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Open {}
